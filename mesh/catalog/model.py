@@ -1,0 +1,170 @@
+"""The entities of a Swarm as the rest of the program sees them: frozen values, compared by content.
+
+They hold what is needed to answer, choose, carry and tell; Docker's own JSON stays in `mesh.discovery`.
+Every reference between entities is by id. For the file source ids are the names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    MANAGER = "manager"
+    WORKER = "worker"
+
+
+class EndpointMode(StrEnum):
+    """How a service's name is answered (Docker's `--endpoint-mode`)."""
+
+    VIP = "vip"
+    DNSRR = "dnsrr"
+
+
+class Protocol(StrEnum):
+    TCP = "tcp"
+    UDP = "udp"
+    SCTP = "sctp"
+
+
+class PublishMode(StrEnum):
+    INGRESS = "ingress"
+    HOST = "host"  # left to Docker, shown as such
+
+
+class TaskState(StrEnum):
+    """Docker's task states folded to what matters for traffic."""
+
+    STARTING = "starting"  # new … starting; also running but not yet healthy
+    RUNNING = "running"
+    LEAVING = "leaving"  # desired state is shutdown/remove, or its engine has begun to stop it
+    DEAD = "dead"  # complete, shutdown, failed, rejected, orphaned, its node is down
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    id: str
+    name: str
+    address: str  # as the manager sees it; "" when unknown
+    role: Role = Role.WORKER
+    availability: str = "active"  # active | pause | drain
+    state: str = "ready"  # ready | down | unknown | disconnected
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    id: str
+    name: str
+    subnets: tuple[str, ...] = ()
+    scope: str = "swarm"  # swarm | local
+    driver: str = "overlay"
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A published port. `published` is on the nodes, `target` inside the task."""
+
+    published: int
+    target: int
+    protocol: Protocol = Protocol.TCP
+    mode: PublishMode = PublishMode.INGRESS
+
+    @property
+    def key(self) -> str:
+        return f"{self.published}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceNetwork:
+    """A service's membership of one network."""
+
+    network: str
+    vip: str | None = None  # None: dnsrr, or not allocated
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    id: str
+    name: str  # as Docker names its container: svc.slot.taskid, or svc.nodeid.taskid
+    node: str
+    state: TaskState
+    addresses: Mapping[str, str] = field(default_factory=dict)  # network id → IPv4 address
+    container: str = ""  # engine's container id, "" until known
+    hostname: str = ""
+    slot: int = 0
+
+    @property
+    def serving(self) -> bool:
+        """May new connections and answers name it?"""
+        return self.state is TaskState.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    id: str
+    name: str
+    mode: EndpointMode = EndpointMode.VIP
+    networks: tuple[ServiceNetwork, ...] = ()
+    ports: tuple[Port, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tasks: tuple[Task, ...] = ()
+
+    @property
+    def stack(self) -> str:
+        """The stack it was deployed with, "" if none."""
+        return self.labels.get("com.docker.stack.namespace", "")
+
+    def serving(self) -> tuple[Task, ...]:
+        return tuple(task for task in self.tasks if task.serving)
+
+    def vip(self, network: str) -> str | None:
+        return next((n.vip for n in self.networks if n.network == network), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A container's endpoint on one network."""
+
+    network: str
+    address: str
+    aliases: tuple[str, ...] = ()  # as the engine registers them for this endpoint, without name and id
+    address6: str = ""
+    gateway: bool = False  # has a default gateway there
+    priority: int = 0  # Docker's gw-priority
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container of *this* node."""
+
+    id: str
+    name: str
+    namespace: str  # path of its network namespace, "" when it has none of its own
+    attachments: tuple[Attachment, ...] = ()
+    hostname: str = ""
+    service: str = ""  # service id, "" for a plain container
+    task: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    running: bool = True
+    dns: tuple[str, ...] = ()  # its own --dns servers
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
+
+    @property
+    def stack(self) -> str:
+        return self.labels.get("com.docker.stack.namespace", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who may ask by source address, and which networks it is on (file source; explicit resolver)."""
+
+    name: str
+    source: str  # CIDR
+    networks: tuple[str, ...]

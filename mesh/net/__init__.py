@@ -1,0 +1,1 @@
+"""Namespaces and sockets, and the only place that starts tasks."""

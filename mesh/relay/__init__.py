@@ -1,0 +1,1 @@
+"""CARRY in user space: the TCP relay of `mode: proxy`."""

@@ -1,0 +1,1 @@
+"""TELL people: metrics, logs and explanations."""

@@ -1,0 +1,1 @@
+"""The process: configuration, wiring (`app` only), life cycle, command line and admin API."""
