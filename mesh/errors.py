@@ -1,12 +1,12 @@
 """Everything that can go wrong and has a name.
 
     MeshError
-    ├── ConfigError        a config or catalogue file is wrong; carries every problem found   → exit 2
-    ├── DiscoveryError     the engine, a manager or the feed did not answer as it should      → keep last good
+    ├── ConfigError        a config or catalogue file is wrong; carries every problem    → exit 2
+    ├── DiscoveryError     the engine, a manager or the feed failed to answer            → keep last good
     │   └── EngineUnavailable   no Docker socket, or no daemon behind it
-    ├── KernelError        nftables, netlink or a namespace refused what was asked            → logged, retried
-    │   └── NamespaceGone       the namespace vanished while we worked on it (its container ended)
-    └── WireError          bytes from outside break their protocol                            → FORMERR, drop, close
+    ├── KernelError        nftables, netlink or a namespace refused what was asked       → logged, retried
+    │   └── NamespaceGone       the namespace vanished meanwhile (its container ended)
+    └── WireError          bytes from outside break their protocol                       → FORMERR, drop
 
 Anything else that is raised is a bug of ours: logged in full, nothing revealed outside.
 """

@@ -1,2 +1,5 @@
-"""WHAT the cluster is: entities (`model`), one immutable value of them all (`snapshot`), the difference between
-two (`diff`), the single mutable cell (`store`), and the document form for files, feeds and people (`codec`)."""
+"""WHAT the cluster is.
+
+`model` has the entities, `snapshot` one immutable value of them all, `diff` the difference between two,
+`store` the single mutable cell, `codec` the document form for files and people.
+"""

@@ -38,13 +38,13 @@ class Snapshot:
 
     version: int = 0
     this_node: str = ""
-    nodes: Map[str, Node] = Map()
-    networks: Map[str, Network] = Map()
-    services: Map[str, Service] = Map()
-    containers: Map[str, Container] = Map()
+    nodes: Map[str, Node] = field(default_factory=Map)
+    networks: Map[str, Network] = field(default_factory=Map)
+    services: Map[str, Service] = field(default_factory=Map)
+    containers: Map[str, Container] = field(default_factory=Map)
     askers: tuple[Asker, ...] = ()
     # network id → service ids on it: what a container's rules and names are computed from
-    members: Map[str, Map[str, bool]] = Map()
+    members: Map[str, Map[str, bool]] = field(default_factory=Map)
 
     def apply(self, change: Change) -> "Snapshot":
         """The next version. Never touches self."""
@@ -92,10 +92,10 @@ _NONE: Map[str, bool] = Map()
 def _updated(entities: "Map[str, T]", changed: Mapping[str, T | None]) -> "Map[str, T]":
     if not changed:
         return entities
-    with entities.mutate() as draft:
-        for id_, value in changed.items():
-            if value is not None:
-                draft[id_] = value
-            else:
-                draft.pop(id_, None)
-        return draft.finish()
+    draft = entities.mutate()
+    for id_, value in changed.items():
+        if value is not None:
+            draft[id_] = value
+        else:
+            draft.pop(id_, None)
+    return draft.finish()

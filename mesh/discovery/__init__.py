@@ -1,1 +1,4 @@
-"""How we LEARN the cluster: Docker (`docker`), a manager's feed (`feed`), or a file (`file`); `merge` decides what wins."""
+"""How we LEARN the cluster: Docker (`docker`), a manager's feed, or a file (`file`).
+
+`merge` decides which source wins where they differ.
+"""

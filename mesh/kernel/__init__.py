@@ -1,1 +1,1 @@
-"""CARRY in the kernel: nftables rules computed purely from the snapshot (`rules`), and what keeps them in force."""
+"""CARRY in the kernel: nftables rules computed purely from the snapshot (`rules`), and what keeps them so."""

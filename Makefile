@@ -1,0 +1,47 @@
+# Two commands set everything up: `make demo` and `make test`. The rest is in the README.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LAB := tests/lab/lab
+
+.PHONY: demo test lint image lab-up lab-down bench bench-dns clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/mesh demo
+
+# Installs what the real-Swarm ring needs where that is possible (root on Debian or Ubuntu); elsewhere that
+# ring is skipped and pytest's summary says why.
+test: $(STAMP)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(LAB) setup; fi
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+image:
+	docker build -f deploy/Dockerfile -t $${MESH_IMAGE:-mesh:latest} .
+
+lab-up: $(STAMP)
+	$(LAB) up
+	$(LAB) deploy
+
+lab-down:
+	$(LAB) down
+
+bench: bench-dns
+
+bench-dns: $(STAMP)
+	$(BIN)/python -m benchmarks.dns
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
