@@ -7,8 +7,6 @@ from mesh.catalog.store import Store
 
 ON_BOTH = (ServiceNetwork("n1", "10.0.1.2"), ServiceNetwork("n2", "10.0.2.2"))
 WEB = Service(id="s1", name="web", networks=ON_BOTH)
-    id="s1", name="web", networks=(ServiceNetwork("n1", "10.0.1.2"), ServiceNetwork("n2", "10.0.2.2"))
-)
 
 
 def names_on(snapshot: Snapshot, network: str) -> list[str]:
