@@ -1,0 +1,60 @@
+"""The cluster changes shape under the sidecars: promote, demote, drain, activate. They follow."""
+
+from typing import Any
+
+from tests.support.swarm import NODES, Swarm, eventually
+
+
+def source(swarm: Swarm, node: str) -> dict[str, Any]:
+    found: dict[str, Any] = swarm.mesh(node, "status")["source"]
+    return found
+
+
+def roles_are(swarm: Swarm, **roles: str) -> None:
+    for node, role in roles.items():
+        eventually(lambda n=node, r=role: source(swarm, n)["role"] == r, f"{node} is a {role}", 60)  # type: ignore[misc]
+        eventually(lambda n=node: source(swarm, n)["connected"], f"{node} has a source", 60)  # type: ignore[misc]
+
+
+def test_sidecars_follow_promotion_and_demotion(swarm: Swarm) -> None:
+    swarm.service("nodejs", "--publish", "80:8080", "--replicas", "3")
+    roles_are(swarm, swarm00="manager", swarm01="worker", swarm02="worker")
+    try:
+        swarm.docker("node", "promote", "swarm01", "swarm02")
+        roles_are(swarm, swarm00="manager", swarm01="manager", swarm02="manager")
+        swarm.docker("node", "demote", "swarm02")
+        roles_are(swarm, swarm01="manager", swarm02="worker")
+        swarm.scale("nodejs", 2)
+        tasks = {box.id[:12] for box in swarm.boxes("nodejs")}
+        for node in NODES:
+            eventually(lambda n=node: set(swarm.served_by(n, 4)) == tasks, f"{node} knows both tasks")  # type: ignore[misc]
+    finally:
+        swarm.docker("node", "demote", "swarm01", "swarm02", check=False)
+    roles_are(swarm, swarm00="manager", swarm01="worker", swarm02="worker")
+
+
+def test_a_drained_node_is_left_by_its_tasks_and_by_every_answer(swarm: Swarm) -> None:
+    swarm.network("internal", "--subnet", "172.31.0.0/24")
+    options = ("--network", "internal", "--publish", "80:8080", "--replicas", "3")
+    swarm.service("nodejs", *options, "--placement-pref", "spread=node.id")
+    swarm.service("asker", "--network", "internal", "--constraint", "node.hostname==swarm00")
+    (asker,) = swarm.boxes("asker")
+    on_drained = {box.addresses["internal"] for box in swarm.boxes("nodejs", ["swarm02"])}
+    assert on_drained
+    eventually(lambda: len(asker.dig("tasks.nodejs").data) == 3, "three tasks are named")
+    try:
+        swarm.docker("node", "update", "--availability", "drain", "swarm02")
+        eventually(lambda: not on_drained & set(asker.dig("tasks.nodejs").data), "none on swarm02 is named")
+        swarm.settled("nodejs", 3)
+        assert not swarm.boxes("nodejs", ["swarm02"])
+        eventually(lambda: len(asker.dig("tasks.nodejs").data) == 3, "the replacements are named")
+        tasks = {box.id[:12] for box in swarm.boxes("nodejs")}
+        eventually(lambda: set(swarm.served_by("swarm02", 6)) == tasks, "the drained node still forwards")
+    finally:
+        swarm.docker("node", "update", "--availability", "active", "swarm02")
+    eventually(lambda: swarm.ready("swarm02"), "swarm02's sidecar is back", 90)
+    swarm.docker("service", "update", "--detach", "--force", "nodejs")
+    eventually(lambda: swarm.boxes("nodejs", ["swarm02"]), "tasks return to swarm02", 120)
+    swarm.settled("nodejs", 3)
+    now = sorted(box.addresses["internal"] for box in swarm.boxes("nodejs"))
+    eventually(lambda: asker.dig("tasks.nodejs").data == now, "the answer is exactly the running tasks")
