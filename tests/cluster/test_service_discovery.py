@@ -43,14 +43,19 @@ def test_names_of_the_walkthrough(swarm: Swarm, two_tiers: tuple[list[Box], Box]
     assert busy.dig("nodejs", "A", "+tcp").data == vip.data
 
 
+def name_forms(tasks: list[Box], busy: Box) -> list[str]:
+    services = ["nodejs", "NodeJS", "nodejs.", "backend", "roundrobin", "busy"]
+    every_task = ["tasks.nodejs", "tasks.backend", "tasks.roundrobin", "tasks.busy"]
+    containers = [form for box in (busy, *tasks) for form in (box.name, box.id[:12])]
+    qualified = [f"{name}.internal" for name in ("nodejs", "backend", "tasks.nodejs", tasks[0].name)]
+    unknown = ["stranger", "nodejs.elsewhere", "external.test", "nothing.test"]
+    return services + every_task + containers + qualified + unknown
+
+
 def test_every_name_form_is_answered_as_docker_answers_it(two_tiers: tuple[list[Box], Box]) -> None:
     tasks, busy = two_tiers
-    names = ["nodejs", "NodeJS", "nodejs.", "nodejs.internal", "backend", "tasks.nodejs", "tasks.backend",
-             "tasks.nodejs.internal", "backend.internal", "roundrobin", "tasks.roundrobin", "busy", "tasks.busy",
-             busy.name, busy.id[:12], *(t.name for t in tasks), *(t.id[:12] for t in tasks),
-             f"{tasks[0].name}.internal", "stranger", "nodejs.elsewhere", "external.test", "nothing.test"]  # fmt: skip
     different = {}
-    for name in names:
+    for name in name_forms(tasks, busy):
         for transport in ((), ("+tcp",)):
             ours, theirs = busy.dig(name, "A", *transport), busy.dig_docker(name, "A", *transport)
             if (ours.status, ours.data) != (theirs.status, theirs.data):
