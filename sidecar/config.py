@@ -1,0 +1,424 @@
+"""How the process is configured: defaults, over them `mesh.yml`, then MESH_* variables, then flags.
+
+Strategy: every layer is first only a set of (place, value, blame). The layers are laid over each other, the
+result is checked once as a whole, and each fault is reported with the file and key, the variable or the flag
+that said it. All of it is pure; `load` is the one function that reads a file and the host's name.
+"""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from mesh.catalog.documents import Location, check, dotted, read_yaml, suggestion
+from mesh.errors import ConfigError, Problem
+
+GATEWAY = "gateway"  # stands for this node's address on docker_gwbridge, known only at run time
+DNS_PORT = 53
+MAX_TTL = 86_400  # a day: longer only makes stale names
+MAX_CACHE = 1_000_000  # replies; about 1 KB each
+
+
+class DiscoveryKind(StrEnum):
+    DOCKER = "docker"
+    FILE = "file"
+
+
+class Capture(StrEnum):
+    """Which containers of this node get our resolver and VIPs."""
+
+    ALL = "all"
+    LABELLED = "labelled"  # only with mesh.capture=on
+    OFF = "off"
+
+
+class PortMode(StrEnum):
+    """How a published port is carried when its service does not say."""
+
+    KERNEL = "kernel"
+    PROXY = "proxy"
+
+
+class LogFormat(StrEnum):
+    JSON = "json"
+    TEXT = "text"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IP address (or `gateway`) and a port; port 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_gateway(self) -> bool:
+        return self.host == GATEWAY
+
+    @property
+    def is_loopback(self) -> bool:
+        return not self.is_gateway and ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def is_any(self) -> bool:
+        return not self.is_gateway and ipaddress.ip_address(self.host).is_unspecified
+
+
+def parse_address(text: object, default_port: int | None = None) -> Address:
+    """ADDR:PORT, [ADDR6]:PORT, and ADDR alone where there is a default port. Raises ValueError."""
+    if isinstance(text, Address):
+        return text
+    wanted = "must be ADDR:PORT with an IP address"
+    if not isinstance(text, str):
+        raise ValueError(f"{wanted}, not {text!r}")
+    host, port = _split(text, default_port)
+    if not _is_port(port):
+        raise ValueError(f"{wanted} and a port up to 65535, not '{text}'")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"{wanted}, not '{text}'") from None
+    return Address(host, int(port))
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535
+
+
+def _split(text: str, default_port: int | None) -> tuple[str, str]:
+    bare = text.removeprefix("[").removesuffix("]")
+    if default_port is not None and (bare.count(":") != 1 and "]:" not in text):
+        return bare, str(default_port)
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), port
+
+
+def _listen(value: object) -> Address:
+    gateway, _, port = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if gateway == GATEWAY and _is_port(port):
+        return Address(GATEWAY, int(port))
+    try:
+        return parse_address(value)
+    except ValueError as error:
+        raise ValueError(f"{error} (or {GATEWAY}:PORT)") from None
+
+
+def _upstream(value: object) -> Address:
+    return parse_address(value, DNS_PORT)
+
+
+def _loopback(value: object) -> Address:
+    address = parse_address(value)
+    if not address.is_loopback:
+        raise ValueError(f"must be on loopback, not '{address}': the admin API asks nobody for a password")
+    return address
+
+
+def _ip(value: object) -> str:
+    try:
+        return str(ipaddress.ip_address(str(value)))
+    except ValueError:
+        raise ValueError(f"must be an IP address, not '{value}'") from None
+
+
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Listen: TypeAlias = Annotated[Address, BeforeValidator(_listen)]
+Plain: TypeAlias = Annotated[Address, BeforeValidator(parse_address)]
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    __pydantic_config__ = _STRICT
+    kind: DiscoveryKind = DiscoveryKind.DOCKER
+    path: str = ""  # of the catalogue, for kind file
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    __pydantic_config__ = _STRICT
+    listen: Annotated[tuple[Listen, ...], BeforeValidator(_one_or_many)] = (Address(GATEWAY, DNS_PORT),)
+    upstreams: Annotated[  # empty: those of the host's resolv.conf
+        tuple[Annotated[Address, BeforeValidator(_upstream)], ...], BeforeValidator(_one_or_many)
+    ] = ()
+    ttl: Annotated[int, Field(ge=0, le=MAX_TTL)] = 5  # seconds, of answers about this cluster
+    cache: Annotated[int, Field(ge=0, le=MAX_CACHE)] = 10_000  # replies kept
+
+
+@dataclass(frozen=True, slots=True)
+class Ingress:
+    __pydantic_config__ = _STRICT
+    listen: Annotated[str, BeforeValidator(_ip)] = "0.0.0.0"
+    mode: PortMode = PortMode.KERNEL
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    __pydantic_config__ = _STRICT
+    listen: Plain = Address("0.0.0.0", 9180)
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    __pydantic_config__ = _STRICT
+    listen: Annotated[Address, BeforeValidator(_loopback)] = Address("127.0.0.1", 9181)
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    __pydantic_config__ = _STRICT
+    listen: Plain = Address("0.0.0.0", 9182)  # on managers
+
+
+@dataclass(frozen=True, slots=True)
+class Docker:
+    __pydantic_config__ = _STRICT
+    socket: str = "/var/run/docker.sock"
+    netns: str = "/var/run/docker/netns"
+    certificates: str = "/var/lib/docker/swarm/certificates"
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    __pydantic_config__ = _STRICT
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be set. Its fields are the keys of mesh.yml."""
+
+    __pydantic_config__ = _STRICT
+    node: str = ""  # `load` fills in the host's name
+    discovery: Discovery = field(default_factory=Discovery)
+    dns: Dns = field(default_factory=Dns)
+    capture: Capture = Capture.ALL
+    ingress: Ingress = field(default_factory=Ingress)
+    metrics: Metrics = field(default_factory=Metrics)
+    admin: Admin = field(default_factory=Admin)
+    feed: Feed = field(default_factory=Feed)
+    docker: Docker = field(default_factory=Docker)
+    log: Log = field(default_factory=Log)
+    state_dir: str = "/var/lib/mesh"
+
+
+def load(
+    path: str | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, str | None] | None = None,
+) -> Config:
+    """The configuration of this process. `flags`: option name without dashes → value, None when not given.
+
+    Raises ConfigError with every problem of every layer.
+    """
+    environment = os.environ if environment is None else environment
+    path = path or environment.get("MESH_CONFIG") or None
+    text = "" if path is None else read_file(path)
+    return build(text, path or "", environment, flags or {}, socket.gethostname())
+
+
+def read_file(path: str) -> str:
+    """Raises ConfigError naming the file when it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigError([Problem(path, "", f"cannot be read: {reason}")]) from error
+
+
+def build(
+    text: str, file: str, environment: Mapping[str, str], flags: Mapping[str, str | None], hostname: str
+) -> Config:
+    """The same without touching anything outside. `text` and `file`: mesh.yml, "" when there is none."""
+    document, problems = _document(text, file)
+    unknown, from_environment = _environment(environment)
+    settings = [*from_environment, *_flags(flags)]
+    layered, blames = _lay_over(document, settings)
+    layered.setdefault("node", hostname)
+
+    def blame(location: Location) -> tuple[str, str]:
+        return _blame(location, blames) or (file or "defaults", dotted(location))
+
+    try:
+        config = check(Config, layered, blame)
+    except ConfigError as error:
+        raise ConfigError([*problems, *unknown, *error.problems]) from error
+    problems = [*problems, *unknown, *_sense(config, blame)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+# --- the layers: what each of them says, and under which name -----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    location: tuple[str, ...]
+    value: object
+    blame: tuple[str, str]  # file and key of the problem, should there be one
+
+
+def _csv(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _same(text: str) -> str:
+    return text
+
+
+_VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
+    "MESH_NODE": (("node",), _same),
+    "MESH_DISCOVERY_KIND": (("discovery", "kind"), _same),
+    "MESH_DISCOVERY_PATH": (("discovery", "path"), _same),
+    "MESH_DNS_LISTEN": (("dns", "listen"), _csv),
+    "MESH_DNS_UPSTREAMS": (("dns", "upstreams"), _csv),
+    "MESH_DNS_TTL": (("dns", "ttl"), _same),
+    "MESH_DNS_CACHE": (("dns", "cache"), _same),
+    "MESH_CAPTURE": (("capture",), _same),
+    "MESH_INGRESS_LISTEN": (("ingress", "listen"), _same),
+    "MESH_INGRESS_MODE": (("ingress", "mode"), _same),
+    "MESH_METRICS_LISTEN": (("metrics", "listen"), _same),
+    "MESH_ADMIN_LISTEN": (("admin", "listen"), _same),
+    "MESH_FEED_LISTEN": (("feed", "listen"), _same),
+    "MESH_STATE_DIR": (("state_dir",), _same),
+    "MESH_DOCKER_SOCKET": (("docker", "socket"), _same),
+    "MESH_DOCKER_NETNS": (("docker", "netns"), _same),
+    "MESH_DOCKER_CERTIFICATES": (("docker", "certificates"), _same),
+    "MESH_LOG_LEVEL": (("log", "level"), _same),
+    "MESH_LOG_FORMAT": (("log", "format"), _same),
+}
+_NOT_SETTINGS = {"MESH_CONFIG", "MESH_CATALOG", "MESH_IMAGE"}  # read elsewhere; the last by the stack file
+_NOT_OURS = "MESH_LAB"  # and whatever follows: the lab's
+
+
+def _document(text: str, file: str) -> tuple[dict[str, Any], list[Problem]]:
+    """The file's layer, or its problems: the other layers are still looked at."""
+    try:
+        document = read_yaml(text, file)
+    except ConfigError as error:
+        return {}, list(error.problems)
+    discovery = document.get("discovery")
+    if isinstance(discovery, dict) and isinstance(path := discovery.get("path"), str):
+        document["discovery"] = discovery | {"path": str(Path(file).parent / path)}  # as in compose files
+    return document, []
+
+
+def _environment(environment: Mapping[str, str]) -> tuple[list[Problem], list[_Setting]]:
+    """An empty variable is an unset one: stack files pass `${MESH_X:-}`."""
+    problems, settings = [], []
+    for name, value in sorted(environment.items()):
+        if not name.startswith("MESH_") or not value or name in _NOT_SETTINGS or name.startswith(_NOT_OURS):
+            continue
+        if name not in _VARIABLES:
+            problems.append(Problem("environment", name, f"unknown variable{suggestion(name, _VARIABLES)}"))
+            continue
+        location, convert = _VARIABLES[name]
+        settings.append(_Setting(location, convert(value), ("environment", name)))
+    settings.extend(_catalog(environment.get("MESH_CATALOG", ""), ("environment", "MESH_CATALOG")))
+    return problems, settings
+
+
+def _flags(flags: Mapping[str, str | None]) -> Iterator[_Setting]:
+    for name, value in flags.items():
+        if value is None:
+            continue
+        blame = ("command line", f"--{name}")
+        if name == "catalog":
+            yield from _catalog(value, blame)
+        elif name == "dns":
+            yield _Setting(("dns", "listen"), _csv(value), blame)
+        else:
+            yield _Setting((name, "listen"), value, blame)
+
+
+def _catalog(path: str, blame: tuple[str, str]) -> Iterator[_Setting]:
+    """Naming a catalogue is choosing the file source."""
+    if path:
+        yield _Setting(("discovery", "kind"), "file", blame)
+        yield _Setting(("discovery", "path"), path, blame)
+
+
+def _lay_over(
+    document: Mapping[str, Any], settings: list[_Setting]
+) -> tuple[dict[str, Any], dict[tuple[str, ...], tuple[str, str]]]:
+    """The document with the settings in their places, and whom to blame for each place."""
+    # a key without a value is a key left out
+    result = {
+        key: _given(value) if isinstance(value, dict) else value for key, value in _given(document).items()
+    }
+    blames: dict[tuple[str, ...], tuple[str, str]] = {}
+    for setting in settings:
+        *parents, last = setting.location
+        place: dict[str, Any] = result
+        for parent in parents:
+            inner = place.get(parent)
+            if inner is None:
+                inner = place[parent] = {}
+            if not isinstance(inner, dict):  # the file has nonsense there: let the check say so
+                break
+            place = inner
+        else:
+            place[last] = setting.value
+            blames[setting.location] = setting.blame
+    return result, blames
+
+
+def _given(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if value is not None}
+
+
+def _blame(location: Location, blames: Mapping[tuple[str, ...], tuple[str, str]]) -> tuple[str, str] | None:
+    for end in range(len(location), 0, -1):
+        prefix = tuple(map(str, location[:end]))
+        if prefix in blames:
+            return blames[prefix]
+    return None
+
+
+# --- sense across keys --------------------------------------------------------------------------------------
+
+
+def _sense(config: Config, blame: Callable[[Location], tuple[str, str]]) -> Iterator[Problem]:
+    if config.discovery.kind is DiscoveryKind.FILE and not config.discovery.path:
+        yield Problem(*blame(("discovery", "kind")), "kind file needs the catalogue's path (discovery.path)")
+    if config.discovery.kind is DiscoveryKind.DOCKER and config.discovery.path:
+        yield Problem(*blame(("discovery", "path")), "belongs to kind: file; this is kind: docker")
+    yield from _clashes(config, blame)
+
+
+def _clashes(config: Config, blame: Callable[[Location], tuple[str, str]]) -> Iterator[Problem]:
+    """Two HTTP listeners in one place: the second could never be bound."""
+    listeners = [
+        ("metrics", config.metrics.listen),
+        ("admin", config.admin.listen),
+        ("feed", config.feed.listen),
+    ]
+    for index, (name, address) in enumerate(listeners):
+        for other, earlier in listeners[:index]:
+            same_host = earlier.host == address.host or earlier.is_any or address.is_any
+            if address.port and earlier.port == address.port and same_host:
+                message = f"{address} is already {other}.listen's ({earlier})"
+                yield Problem(*blame((name, "listen")), message)

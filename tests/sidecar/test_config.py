@@ -1,0 +1,201 @@
+"""Configuration: which layer wins, what is refused, and whom a problem blames."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.errors import ConfigError
+from sidecar import config
+from sidecar.config import Address, Capture, Config, DiscoveryKind, LogFormat, LogLevel, PortMode
+
+CONTRACT = """
+node: swarm00
+discovery: {kind: docker}
+dns: {listen: ["gateway:53"], upstreams: [], ttl: 5, cache: 10000}
+capture: all
+ingress: {listen: "0.0.0.0", mode: kernel}
+metrics: {listen: "0.0.0.0:9180"}
+admin: {listen: "127.0.0.1:9181"}
+state_dir: /var/lib/mesh
+"""
+
+
+def built(
+    text: str = "", *, file: str = "", flags: dict[str, str | None] | None = None, **environment: str
+) -> Config:
+    return config.build(text, file, environment, flags or {}, "host")
+
+
+def problems(text: str = "", *, flags: dict[str, str | None] | None = None, **environment: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        built(text, file="mesh.yml", flags=flags, **environment)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_the_documented_file_says_the_defaults() -> None:
+    assert built(CONTRACT) == built(MESH_NODE="swarm00")
+
+
+def test_defaults() -> None:
+    defaults = built()
+    assert defaults.node == "host"
+    assert defaults.dns.listen == (Address("gateway", 53),)
+    assert defaults.docker.socket == "/var/run/docker.sock"
+
+
+def test_the_environment_wins_over_the_file_and_flags_over_both() -> None:
+    text = "dns: {ttl: 1, cache: 2}\nmetrics: {listen: '127.0.0.1:1'}\ncapture: off"
+    got = built(
+        text,
+        flags={"metrics": "127.0.0.1:3", "dns": "127.0.0.1:5353,[::1]:5353", "admin": None},
+        MESH_DNS_TTL="7",
+        MESH_METRICS_LISTEN="127.0.0.1:2",
+    )
+    assert (got.dns.ttl, got.dns.cache, got.capture) == (7, 2, Capture.OFF)
+    assert got.metrics.listen == Address("127.0.0.1", 3)
+    assert got.dns.listen == (Address("127.0.0.1", 5353), Address("::1", 5353))
+
+
+def test_every_variable_reaches_its_place() -> None:
+    got = built(
+        MESH_NODE="n",
+        MESH_DISCOVERY_KIND="file",
+        MESH_DISCOVERY_PATH="/c.yml",
+        MESH_DNS_LISTEN="gateway:53, 127.0.0.1:53",
+        MESH_DNS_UPSTREAMS="1.1.1.1,::1,[::1]:54,9.9.9.9:5353",
+        MESH_DNS_TTL="1",
+        MESH_DNS_CACHE="2",
+        MESH_CAPTURE="labelled",
+        MESH_INGRESS_LISTEN="127.0.0.1",
+        MESH_INGRESS_MODE="proxy",
+        MESH_METRICS_LISTEN="127.0.0.1:0",
+        MESH_ADMIN_LISTEN="[::1]:0",
+        MESH_FEED_LISTEN="[::]:9182",
+        MESH_STATE_DIR="/s",
+        MESH_DOCKER_SOCKET="/d",
+        MESH_DOCKER_NETNS="/n",
+        MESH_DOCKER_CERTIFICATES="/c",
+        MESH_LOG_LEVEL="debug",
+        MESH_LOG_FORMAT="text",
+    )
+    assert got == Config(
+        node="n",
+        discovery=config.Discovery(DiscoveryKind.FILE, "/c.yml"),
+        dns=config.Dns(
+            (Address("gateway", 53), Address("127.0.0.1", 53)),
+            (Address("1.1.1.1", 53), Address("::1", 53), Address("::1", 54), Address("9.9.9.9", 5353)),
+            1,
+            2,
+        ),
+        capture=Capture.LABELLED,
+        ingress=config.Ingress("127.0.0.1", PortMode.PROXY),
+        metrics=config.Metrics(Address("127.0.0.1", 0)),
+        admin=config.Admin(Address("::1", 0)),
+        feed=config.Feed(Address("::", 9182)),
+        docker=config.Docker("/d", "/n", "/c"),
+        log=config.Log(LogLevel.DEBUG, LogFormat.TEXT),
+        state_dir="/s",
+    )
+
+
+def test_an_empty_variable_is_unset_and_others_are_not_ours() -> None:
+    assert built(MESH_DNS_TTL="", MESH_IMAGE="x", MESH_LAB_DIR="y", MESH_CONFIG="z", PATH="/bin") == built()
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [({"catalog": "c.yml"}, {}), ({}, {"MESH_CATALOG": "c.yml"})],
+    ids=["flag", "variable"],
+)
+def test_naming_a_catalogue_chooses_the_file_source(
+    flags: dict[str, str | None], environment: dict[str, str]
+) -> None:
+    got = config.build("discovery: {kind: docker}", "mesh.yml", environment, flags, "host")
+    assert got.discovery == config.Discovery(DiscoveryKind.FILE, "c.yml")
+
+
+def test_a_catalogue_beside_the_file_is_found_from_anywhere() -> None:
+    got = built("discovery: {kind: file, path: catalog.yml}", file="/etc/mesh/mesh.yml")
+    assert got.discovery.path == "/etc/mesh/catalog.yml"
+
+
+def test_a_key_without_a_value_is_a_key_left_out() -> None:
+    assert built("dns:\nmetrics: {listen: }\ncapture:") == built()
+
+
+def test_every_problem_of_every_layer_is_told_and_blamed() -> None:
+    text = "dns: {listen: ['foo:53', 'gateway:99999'], tll: 3}\ncapture: of\nnod: a\ningress: [1]"
+    told = problems(
+        text,
+        flags={"metrics": "x"},
+        MESH_DNS_TTL="x",
+        MESH_DNS_LISTN="y",
+        MESH_LOG_LEVEL="loud",
+        MESH_INGRESS_MODE="proxy",
+        MESH_ADMIN_LISTEN="0.0.0.0:1",
+    )
+    assert sorted(told) == [
+        "command line: --metrics: must be ADDR:PORT with an IP address and a port up to 65535, not 'x'",
+        "environment: MESH_ADMIN_LISTEN: must be on loopback, not '0.0.0.0:1': "
+        "the admin API asks nobody for a password",
+        "environment: MESH_DNS_LISTN: unknown variable; did you mean 'MESH_DNS_LISTEN'?",
+        "environment: MESH_DNS_TTL: must be a whole number, not 'x'",
+        "environment: MESH_LOG_LEVEL: must be debug, info, warning or error, not 'loud'",
+        "mesh.yml: capture: must be all, labelled or off, not 'of'",
+        "mesh.yml: dns.listen[0]: must be ADDR:PORT with an IP address, not 'foo:53' (or gateway:PORT)",
+        "mesh.yml: dns.listen[1]: must be ADDR:PORT with an IP address and a port up to 65535, "
+        "not 'gateway:99999' (or gateway:PORT)",
+        "mesh.yml: dns.tll: unknown key; did you mean 'ttl'?",
+        "mesh.yml: ingress: must be a mapping, not a list",
+        "mesh.yml: nod: unknown key; did you mean 'node'?",
+    ]
+
+
+def test_a_broken_file_does_not_hide_a_broken_variable() -> None:
+    told = problems("a: [", MESH_DNS_TTL="-1")
+    assert told[0].startswith("mesh.yml: is not valid YAML")
+    assert told[1:] == ["environment: MESH_DNS_TTL: must be at least 0, not '-1'"]
+
+
+def test_kind_and_path_belong_together() -> None:
+    assert problems("discovery: {kind: file}") == [
+        "mesh.yml: discovery.kind: kind file needs the catalogue's path (discovery.path)"
+    ]
+    assert problems(MESH_DISCOVERY_PATH="/x") == [
+        "environment: MESH_DISCOVERY_PATH: belongs to kind: file; this is kind: docker"
+    ]
+
+
+def test_two_listeners_on_one_port_are_told() -> None:
+    assert problems(MESH_ADMIN_LISTEN="127.0.0.1:9180") == [
+        "environment: MESH_ADMIN_LISTEN: 127.0.0.1:9180 is already metrics.listen's (0.0.0.0:9180)"
+    ]
+    built(MESH_ADMIN_LISTEN="127.0.0.1:0", MESH_METRICS_LISTEN="127.0.0.1:0")
+
+
+def test_load_reads_the_named_file(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yml"
+    file.write_text("dns: {ttl: 9}")
+    assert config.load(str(file), environment={}).dns.ttl == 9
+    assert config.load(environment={"MESH_CONFIG": str(file)}).dns.ttl == 9
+    assert config.load(environment={}).node
+
+
+def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yml: cannot be read: No such file"):
+        config.load(str(tmp_path / "none.yml"), environment={})
+
+
+def test_addresses_print_as_they_are_written() -> None:
+    assert str(Address("::1", 53)) == "[::1]:53"
+    assert str(config.parse_address("127.0.0.1:53")) == "127.0.0.1:53"
+
+
+@given(st.text(max_size=20))
+def test_any_address_text_is_an_address_or_a_value_error(text: str) -> None:
+    with suppress(ValueError):
+        address = config.parse_address(text)
+        assert config.parse_address(str(address)) == address
