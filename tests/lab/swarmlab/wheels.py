@@ -1,0 +1,51 @@
+"""What pip needs to install the sidecar in an image built without a network: wheels for the image's Python, downloaded
+once on the host.
+"""
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+from .errors import LabError
+from .places import CHECKOUT
+from .shell import run, works
+
+PYTHON = "3.13"  # of Debian trixie, which the lab's base image is made of
+
+
+def requirements() -> list[str]:
+    """The project's dependencies and what builds it."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    return sorted([*project["project"]["dependencies"], *project["build-system"]["requires"]])
+
+
+def wheelhouse(cache: Path) -> Path:
+    """The folder of wheels, filled now if the requirements changed."""
+    wanted = requirements()
+    key = hashlib.sha256(repr((PYTHON, wanted)).encode()).hexdigest()[:12]
+    folder = cache / f"wheels-{key}"
+    if folder.exists():
+        return folder
+    print("lab: downloading wheels (once per change of the dependencies)", file=sys.stderr, flush=True)
+    part = folder.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    machine = platform.machine()
+    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in (36, 34, 31, 28, 17, 12, 5)]
+    legacy = f"--platform=manylinux2014_{machine}"
+    choice = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp", *platforms, legacy]
+    run([*pip(), "download", "-q", *choice, "-d", part, *wanted], timeout=900)
+    part.rename(folder)
+    return folder
+
+
+def pip() -> list[str]:
+    """A pip that runs: of this Python, or of the checkout's virtual environment."""
+    for python in (sys.executable, str(CHECKOUT / ".venv/bin/python")):
+        if works([python, "-m", "pip", "--version"]):
+            return [python, "-m", "pip", "--disable-pip-version-check"]
+    raise LabError("no pip found to download wheels with: run `make venv`, or install python3-pip")
