@@ -1,0 +1,75 @@
+"""Which of the usable endpoints a new connection goes to. Pure: chance and counts are arguments."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+
+
+class Policy(StrEnum):
+    ROUND_ROBIN = "round_robin"
+    RANDOM = "random"
+    LEAST_CONN = "least_conn"
+    P2C = "p2c"  # the less busy of two random ones
+    SOURCE_HASH = "source_hash"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One task's address and port."""
+
+    address: str
+    port: int
+    task: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What a choice may look at."""
+
+    turn: int = 0  # grows by one with every connection of the port
+    random: Callable[[], float] = lambda: 0.0  # [0, 1)
+    active: Callable[[Endpoint], int] = lambda _: 0  # open connections to it
+    source: str = ""  # the client's address
+
+
+def choose(policy: Policy, endpoints: Sequence[Endpoint], draw: Draw) -> Endpoint:
+    """One of `endpoints`, which must not be empty."""
+    return _CHOICES[policy](endpoints, draw)
+
+
+def _round_robin(endpoints: Sequence[Endpoint], draw: Draw) -> Endpoint:
+    return endpoints[draw.turn % len(endpoints)]
+
+
+def _random(endpoints: Sequence[Endpoint], draw: Draw) -> Endpoint:
+    return endpoints[int(draw.random() * len(endpoints))]
+
+
+def _least_conn(endpoints: Sequence[Endpoint], draw: Draw) -> Endpoint:
+    # Starting at the turn, so that equally idle endpoints share the load.
+    start = draw.turn % len(endpoints)
+    return min((*endpoints[start:], *endpoints[:start]), key=draw.active)
+
+
+def _p2c(endpoints: Sequence[Endpoint], draw: Draw) -> Endpoint:
+    first = int(draw.random() * len(endpoints))
+    second = (first + 1 + int(draw.random() * (len(endpoints) - 1))) % len(endpoints)
+    return min((endpoints[first], endpoints[second]), key=draw.active)
+
+
+def _source_hash(endpoints: Sequence[Endpoint], draw: Draw) -> Endpoint:
+    """Rendezvous hashing: when an endpoint goes, only its own clients move."""
+    return max(endpoints, key=lambda endpoint: blake2b(f"{draw.source}|{endpoint}".encode()).digest())
+
+
+_CHOICES: Mapping[Policy, Callable[[Sequence[Endpoint], Draw], Endpoint]] = {
+    Policy.ROUND_ROBIN: _round_robin,
+    Policy.RANDOM: _random,
+    Policy.LEAST_CONN: _least_conn,
+    Policy.P2C: _p2c,
+    Policy.SOURCE_HASH: _source_hash,
+}

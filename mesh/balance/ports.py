@@ -1,0 +1,183 @@
+"""How each published port is carried: the service's labels read into a plan, with every fault named.
+
+A bad label never breaks a service: its default applies and the problem is reported beside the plan.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from mesh.balance.policies import Policy
+from mesh.catalog.model import Port, Protocol, PublishMode, Service
+from mesh.errors import Problem
+
+T = TypeVar("T")
+
+
+class Carrier(StrEnum):
+    """Who moves the bytes of a port."""
+
+    KERNEL = "kernel"
+    PROXY = "proxy"
+    DOCKER = "docker"  # host-mode ports, and services with mesh.enable=false
+
+
+@dataclass(frozen=True, slots=True)
+class PortPlan:
+    """One published port as it will be carried. Times in seconds."""
+
+    service: str  # id
+    port: Port
+    carrier: Carrier
+    policy: Policy = Policy.ROUND_ROBIN
+    source_ip: str = "masquerade"  # preserve | masquerade, kernel only
+    proxy_protocol: str = ""  # "" | v1 | v2, proxy only
+    health: str = "off"  # tcp | http:/path | off
+    connect_timeout: float = 2.0
+    idle_timeout: float = 3600.0
+    drain: float = 30.0
+
+    @property
+    def key(self) -> str:
+        return self.port.key
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """A service's ports and what is wrong with its labels (`file` is the service's name, `key` the label)."""
+
+    ports: tuple[PortPlan, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(slots=True)
+class _Labels:
+    """Reads one service's labels; collects what it cannot read."""
+
+    service: str
+    labels: Mapping[str, str]
+    problems: list[Problem] = field(default_factory=list)
+
+    def read(self, key: str, parse: Callable[[str], T], default: T) -> T:
+        text = self.labels.get(key)
+        if text is None:
+            return default
+        try:
+            return parse(text.strip())
+        except ValueError as error:
+            self.fault(key, f"{error}; {str(default) or 'none'} is used")
+            return default
+
+    def fault(self, key: str, message: str) -> None:
+        self.problems.append(Problem(self.service, key, message))
+
+
+def plan(service: Service, default: Carrier = Carrier.KERNEL) -> Plans:
+    """How each of the service's ports is carried; `default` is the node's configured mode."""
+    labels = _Labels(service.name, service.labels)
+    if not labels.read("mesh.enable", _flag, True):
+        return Plans(tuple(PortPlan(service.id, port, Carrier.DOCKER) for port in service.ports))
+    _check_names(labels, {port.published for port in service.ports})
+    unique = _without_duplicates(service.ports, labels)
+    return Plans(
+        tuple(_port_plan(service.id, port, default, labels) for port in unique), tuple(labels.problems)
+    )
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", re.ASCII)
+MAX_DURATION = 7 * 24 * 3600.0
+
+
+def duration(text: str) -> float:
+    """Seconds in `30s`, `5m`, `1h30m`, `250ms` or a bare number of seconds. ValueError says what is wrong."""
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text!r} is not a time like 30s, 5m or 250ms")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not 0 < seconds <= MAX_DURATION:
+        raise ValueError(f"{text!r} is not between 0 and 7 days")
+    return seconds
+
+
+def _port_plan(service: str, port: Port, default: Carrier, labels: _Labels) -> PortPlan:
+    if port.mode is PublishMode.HOST:
+        return PortPlan(service, port, Carrier.DOCKER)
+    prefix = f"mesh.port.{port.published}."
+    base = PortPlan(service, port, _carrier(port, default, prefix, labels))
+    return replace(
+        base,
+        policy=labels.read(prefix + "policy", _policy, base.policy),
+        source_ip=labels.read(prefix + "source_ip", _one_of("preserve", "masquerade"), base.source_ip),
+        proxy_protocol=labels.read(prefix + "proxy_protocol", _one_of("v1", "v2"), base.proxy_protocol),
+        health=labels.read(prefix + "health", _health, base.health),
+        connect_timeout=labels.read(prefix + "connect_timeout", duration, base.connect_timeout),
+        idle_timeout=labels.read(prefix + "idle_timeout", duration, base.idle_timeout),
+        drain=labels.read(prefix + "drain", duration, base.drain),
+    )
+
+
+def _carrier(port: Port, default: Carrier, prefix: str, labels: _Labels) -> Carrier:
+    key = prefix + "mode"
+    wanted = labels.read(key, _one_of("kernel", "proxy", "http"), str(default))
+    if wanted == "http":
+        labels.fault(key, "http is not carried at layer 7 yet; proxy (layer 4) is used")
+        wanted = "proxy"
+    if wanted == "proxy" and port.protocol is not Protocol.TCP:
+        if key in labels.labels:
+            labels.fault(key, f"{port.protocol} cannot be relayed in user space; kernel is used")
+        wanted = "kernel"
+    return Carrier(wanted)
+
+
+def _without_duplicates(ports: tuple[Port, ...], labels: _Labels) -> list[Port]:
+    unique: dict[tuple[str, PublishMode], Port] = {}
+    for port in ports:
+        if port.published == 0:
+            continue  # not allocated yet
+        if unique.setdefault((port.key, port.mode), port) is not port:
+            labels.fault(f"port {port.key}", "published twice; the first one counts")
+    return list(unique.values())
+
+
+_OPTIONS = {f.name for f in fields(PortPlan)} - {"service", "port", "carrier"} | {"mode"}
+
+
+def _check_names(labels: _Labels, published: set[int]) -> None:
+    for key in sorted(labels.labels):
+        if not key.startswith("mesh.port."):
+            continue
+        number, _, option = key.removeprefix("mesh.port.").partition(".")
+        if not number.isdecimal() or int(number) not in published:
+            labels.fault(key, "no such published port; ignored")
+        elif option not in _OPTIONS:
+            labels.fault(key, f"unknown option, known are {', '.join(sorted(_OPTIONS))}; ignored")
+
+
+def _flag(text: str) -> bool:
+    known: dict[str, bool] = dict.fromkeys(("true", "1", "yes", "on"), True)
+    known |= dict.fromkeys(("false", "0", "no", "off"), False)
+    if text.lower() not in known:
+        raise ValueError(f"{text!r} is neither true nor false")
+    return known[text.lower()]
+
+
+def _policy(text: str) -> Policy:
+    return Policy(_one_of(*Policy)(text))
+
+
+def _health(text: str) -> str:
+    if text in ("tcp", "off") or text.startswith("http:/"):
+        return text
+    raise ValueError(f"{text!r} is not tcp, http:/path or off")
+
+
+def _one_of(*allowed: Any) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"{text!r} is not one of {', '.join(map(str, allowed))}")
+        return text
+
+    return parse

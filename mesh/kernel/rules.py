@@ -1,0 +1,336 @@
+"""What the kernel is told: nftables text computed from the catalogue. Pure; equal input gives equal text.
+
+One table `mesh` (family ip) per namespace. Work per packet does not grow with the cluster: only a flow's
+first packet meets the NAT chains, a map leads it to the chain of its virtual IP or port in one look-up, and
+that chain holds one rule. A change of one service touches that service's chain and map element only.
+
+    container   DNS redirect (fails open), virtual IP → one of the tasks, refusal where there is no task
+    host        published port → the ingress namespace, or → a local relay
+    ingress     published port → one of the tasks' ingress addresses
+
+All hooks stand one before Docker's (nat -101 against -100): the first chain that decides a flow wins, and
+when ours does not match, Docker's rules are what they were.
+
+`ipvs` says whether this kernel has Docker's own load balancing to fall back on. If so every redirect is gated
+by the `alive` set (see `mesh.kernel.heartbeat`); if not, only DNS is, and the last known tasks stay served.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from mesh.catalog.model import Container, EndpointMode, Protocol, Service
+from mesh.catalog.snapshot import Snapshot
+
+TABLE = "mesh"
+ALIVE_SET = "alive"
+ALIVE_SECONDS = 3
+# The gate is keyed by transport, a key every packet has: one set serves DNS, virtual IPs and ports alike.
+ALIVE_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "sctp": 132}
+DOCKER_RESOLVER = "127.0.0.11"
+
+NAT_BEFORE_DOCKER = -101
+SOURCE_NAT_BEFORE_DOCKER = 99
+
+DELETE = f"add table ip {TABLE}\ndelete table ip {TABLE}\n"  # succeeds whether the table is there or not
+
+Vips = Mapping[str, tuple[str, ...]]  # virtual IP → addresses of the tasks behind it, () for none
+
+
+@dataclass(frozen=True, slots=True)
+class DnsPorts:
+    """Where on 127.0.0.11 a resolver listens."""
+
+    udp: int
+    tcp: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortTarget:
+    """A published port carried by the kernel. `addresses` are the tasks' own on the ingress network."""
+
+    published: int
+    protocol: Protocol
+    target: int  # the port at those addresses
+    addresses: tuple[str, ...] = ()
+    pick: str = "numgen inc"  # how one of them is chosen, see PICKS
+
+    @property
+    def chain(self) -> str:
+        return f"{self.protocol}_{self.published}"
+
+    @property
+    def element(self) -> str:
+        return f"{self.protocol} . {self.published}"
+
+
+# Policies the kernel can follow; the others fall back to the first.
+PICKS = {"round_robin": "numgen inc", "random": "numgen random", "source_hash": "jhash ip saddr"}
+
+Ports = Mapping[str, PortTarget]  # "80/tcp" → what it leads to
+
+
+# --- containers ---------------------------------------------------------------------------------------------
+
+
+def service_vips(container: Container, service: Service | None) -> dict[str, tuple[str, ...]]:
+    """The service's virtual IPs on networks that the container is on too, and on no others."""
+    if service is None or service.mode is not EndpointMode.VIP or not enabled(service):
+        return {}
+    attached = {attachment.network for attachment in container.attachments}
+    return {
+        member.vip: task_addresses(service, member.network)
+        for member in service.networks
+        if member.vip is not None and _is_v4(member.vip) and member.network in attached
+    }
+
+
+def container_vips(container: Container, snapshot: Snapshot) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Service id → its virtual IPs, for every service that the container can reach."""
+    reachable = {
+        service.id: service
+        for attachment in container.attachments
+        for service in snapshot.services_on(attachment.network)
+    }
+    return {id_: vips for id_, service in reachable.items() if (vips := service_vips(container, service))}
+
+
+def container_rules(vips: Vips, dns: DnsPorts | None, ipvs: bool = False) -> str:
+    """The container's whole table, replacing what was there in one transaction."""
+    gate = _gate(ipvs)
+    return _table(
+        f"  map vips {{ type ipv4_addr : verdict; }}\n"
+        f"  set empty {{ type ipv4_addr; }}\n"
+        f"  chain output {{\n"
+        f"    type nat hook output priority {NAT_BEFORE_DOCKER}; policy accept;\n"
+        f"{_dns_redirects(dns)}"
+        f"    {gate}ip daddr vmap @vips\n"
+        f"  }}\n"
+        f"  chain refuse {{\n"
+        f"    type filter hook output priority 0; policy accept;\n"
+        f"    {gate}ip daddr @empty jump refusal\n"
+        f"  }}\n"
+        f"{_REFUSAL}"
+    ) + vips_update({}, vips)
+
+
+def vips_update(before: Vips, after: Vips) -> str:
+    """The transaction that turns one set of virtual IPs into another; "" when they are the same."""
+    removed = [_without_vip(vip, before[vip]) for vip in _sorted(before) if vip not in after]
+    changed = [
+        _vip_change(vip, before.get(vip), after[vip])
+        for vip in _sorted(after)
+        if before.get(vip) != after[vip]
+    ]
+    return "".join(removed + changed)
+
+
+def task_addresses(service: Service, network: str) -> tuple[str, ...]:
+    """Where the service's serving tasks are on the network, in numeric order."""
+    addresses = {task.addresses.get(network, "") for task in service.serving()}
+    return _sorted(filter(_is_v4, addresses))
+
+
+def enabled(service: Service) -> bool:
+    """Not left to Docker by `mesh.enable=false`."""
+    return service.labels.get("mesh.enable", "true").strip().lower() not in ("false", "0", "no", "off")
+
+
+def _dns_redirects(dns: DnsPorts | None) -> str:
+    if dns is None:
+        return ""
+    return "".join(
+        f"    {_gate(True)}ip daddr {DOCKER_RESOLVER} {protocol} dport 53 dnat to {DOCKER_RESOLVER}:{port}\n"
+        for protocol, port in (("udp", dns.udp), ("tcp", dns.tcp))
+    )
+
+
+def _vip_chain(vip: str) -> str:
+    return "vip_" + vip.replace(".", "_")
+
+
+def _vip_change(vip: str, before: tuple[str, ...] | None, after: tuple[str, ...]) -> str:
+    chain = _vip_chain(vip)
+    if not after:
+        return (_without_vip(vip, before) if before else "") + f"add element ip {TABLE} empty {{ {vip} }}\n"
+    rule = f"add rule ip {TABLE} {chain} dnat to {_one_of(after)}\n"
+    if before:
+        return f"flush chain ip {TABLE} {chain}\n{rule}"
+    freed = f"delete element ip {TABLE} empty {{ {vip} }}\n" if before == () else ""
+    return (
+        f"{freed}add chain ip {TABLE} {chain}\n{rule}add element ip {TABLE} vips {{ {vip} : goto {chain} }}\n"
+    )
+
+
+def _without_vip(vip: str, before: tuple[str, ...]) -> str:
+    if not before:
+        return f"delete element ip {TABLE} empty {{ {vip} }}\n"
+    return _without_chain(_vip_chain(vip), "vips", vip)
+
+
+# --- host ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HostPath:
+    """How the host reaches the ingress namespace."""
+
+    sandbox: str  # address of ingress_sbox on docker_gwbridge
+    bridge: str = "docker_gwbridge"
+    subnet: str = "172.18.0.0/16"  # of the bridge
+
+
+def host_rules(
+    path: HostPath, published: Iterable[str], redirected: Mapping[int, int], ipvs: bool = False
+) -> str:
+    """The host's table. `published`: keys of ports led to the ingress namespace ("80/tcp"); `redirected`:
+    TCP ports led to a relay on another local port, because Docker's own socket holds the real one."""
+    gate = _gate(ipvs)
+    to_sandbox = f'oifname "{path.bridge}" ip daddr {path.sandbox} ct status dnat'
+    return _table(
+        f"  set published {{ type inet_proto . inet_service; }}\n"
+        f"  map redirected {{ type inet_service : inet_service; }}\n"
+        f"  chain prerouting {{\n"
+        f"    type nat hook prerouting priority {NAT_BEFORE_DOCKER}; policy accept;\n"
+        f"    {gate}fib daddr type local jump lead\n"
+        f"  }}\n"
+        f"  chain output {{\n"
+        f"    type nat hook output priority {NAT_BEFORE_DOCKER}; policy accept;\n"
+        f"    {gate}fib daddr type local jump lead\n"
+        f"  }}\n"
+        f"  chain lead {{\n"
+        f"    ip protocol . th dport @published dnat to {path.sandbox}\n"
+        f"    ip protocol tcp redirect to :tcp dport map @redirected\n"
+        f"  }}\n"
+        # Replies must come back through us: to the host's own connections (127.0.0.1 too), and to containers on
+        # the same bridge, which the ingress namespace would otherwise answer directly.
+        f"  chain postrouting {{\n"
+        f"    type nat hook postrouting priority {SOURCE_NAT_BEFORE_DOCKER}; policy accept;\n"
+        f"    {to_sandbox} fib saddr type local masquerade\n"
+        f"    {to_sandbox} ip saddr {path.subnet} masquerade\n"
+        f"  }}\n"
+    ) + host_update((), published, {}, redirected)
+
+
+def host_update(
+    published_before: Iterable[str],
+    published: Iterable[str],
+    redirected_before: Mapping[int, int],
+    redirected: Mapping[int, int],
+) -> str:
+    """The transaction between two states of the host's ports; "" when they are the same."""
+    before, after = set(published_before), set(published)
+    lines = [f"delete element ip {TABLE} published {{ {_element(key)} }}" for key in sorted(before - after)]
+    lines += [f"add element ip {TABLE} published {{ {_element(key)} }}" for key in sorted(after - before)]
+    for port in sorted(redirected_before.keys() | redirected.keys()):
+        old, new = redirected_before.get(port), redirected.get(port)
+        if old is not None and old != new:
+            lines.append(f"delete element ip {TABLE} redirected {{ {port} }}")
+        if new is not None and old != new:
+            lines.append(f"add element ip {TABLE} redirected {{ {port} : {new} }}")
+    return "".join(line + "\n" for line in lines)
+
+
+def _element(key: str) -> str:
+    published, _, protocol = key.partition("/")
+    return f"{protocol} . {published}"
+
+
+# --- ingress namespace --------------------------------------------------------------------------------------
+
+
+def ingress_rules(ports: Ports, sandbox: str, interface: str, ipvs: bool = False) -> str:
+    """The ingress namespace's table. `sandbox`: its address on docker_gwbridge, `interface`: its ingress one.
+
+    A port without a serving task has no map element: the packet stays local, where nobody listens (or
+    Docker's IPVS does), so the client is refused at once. Docker's mangle mark (priority -150) is already set
+    when we decide; it only matters to IPVS at local input, which a packet for a task's address never reaches.
+    """
+    return _table(
+        f"  map ports {{ type inet_proto . inet_service : verdict; }}\n"
+        f"  chain prerouting {{\n"
+        f"    type nat hook prerouting priority {NAT_BEFORE_DOCKER}; policy accept;\n"
+        f"    {_gate(ipvs)}ip daddr {sandbox} ip protocol . th dport vmap @ports\n"
+        f"  }}\n"
+        f"  chain postrouting {{\n"
+        f"    type nat hook postrouting priority {SOURCE_NAT_BEFORE_DOCKER}; policy accept;\n"
+        f'    oifname "{interface}" ct status dnat masquerade\n'
+        f"  }}\n"
+    ) + ingress_update({}, ports)
+
+
+def ingress_update(before: Ports, after: Ports) -> str:
+    """The transaction between two states of the ports; "" when they are the same."""
+    keys = sorted(before.keys() | after.keys())
+    return "".join(
+        _port_change(before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)
+    )
+
+
+def _port_change(before: PortTarget | None, after: PortTarget | None) -> str:
+    had = before is not None and bool(before.addresses)
+    if after is None or not after.addresses:
+        return _without_chain(before.chain, "ports", before.element) if before is not None and had else ""
+    targets = _one_of(after.addresses, after.pick)
+    # nft accepts a port in `dnat to` only after a match on the transport.
+    verdict = f"ip protocol {after.protocol} dnat to {targets}:{after.target}"
+    rule = f"add rule ip {TABLE} {after.chain} {verdict}\n"
+    if had:
+        return f"flush chain ip {TABLE} {after.chain}\n{rule}"
+    return (
+        f"add chain ip {TABLE} {after.chain}\n{rule}"
+        f"add element ip {TABLE} ports {{ {after.element} : goto {after.chain} }}\n"
+    )
+
+
+# --- common -------------------------------------------------------------------------------------------------
+
+_REFUSAL = (
+    "  chain refusal {\n"
+    "    ip protocol tcp reject with tcp reset\n"
+    "    reject with icmp type port-unreachable\n"
+    "  }\n"
+)
+
+
+def _table(body: str) -> str:
+    """A whole table in place of any older one, alive from its first moment."""
+    elements = ", ".join(ALIVE_PROTOCOLS)
+    return (
+        f"{DELETE}table ip {TABLE} {{\n"
+        f"  set {ALIVE_SET} {{ type inet_proto; flags timeout; timeout {ALIVE_SECONDS}s; }}\n"
+        f"{body}}}\n"
+        f"add element ip {TABLE} {ALIVE_SET} {{ {elements} }}\n"
+    )
+
+
+def _gate(gated: bool) -> str:
+    return f"ip protocol @{ALIVE_SET} " if gated else ""
+
+
+def _one_of(addresses: tuple[str, ...], pick: str = "numgen inc") -> str:
+    if len(addresses) == 1:
+        return addresses[0]
+    choices = ", ".join(f"{index} : {address}" for index, address in enumerate(addresses))
+    return f"{pick} mod {len(addresses)} map {{ {choices} }}"
+
+
+def _without_chain(chain: str, map_name: str, element: str) -> str:
+    return (
+        f"delete element ip {TABLE} {map_name} {{ {element} }}\n"
+        f"flush chain ip {TABLE} {chain}\n"
+        f"delete chain ip {TABLE} {chain}\n"
+    )
+
+
+def _is_v4(address: str) -> bool:
+    """What Docker gives tasks and VIPs; anything else must not reach a rule's text."""
+    try:
+        IPv4Address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def _sorted(addresses: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(addresses, key=lambda address: int(IPv4Address(address))))

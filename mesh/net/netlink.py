@@ -1,0 +1,125 @@
+"""The few netlink messages that we need, packed and read with `struct`.
+
+Two users: route netlink (addresses, per-interface settings) and nfnetlink (the heartbeat that keeps nft set
+elements alive). Each is a constant or a handful of attributes; a netlink library costs more memory and
+start-up time than the forty lines here. Formats: linux/netlink.h, rtnetlink(7).
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mesh.errors import KernelError
+
+NETLINK_ROUTE = 0
+NETLINK_NETFILTER = 12
+
+F_REQUEST, F_ACK, F_DUMP = 0x1, 0x4, 0x300
+NESTED = 0x8000
+ERROR, DONE = 2, 3
+RTM_GETADDR = 22
+
+HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+ATTRIBUTE = struct.Struct("=HH")  # length, type
+RECEIVE_BYTES = 65536  # one dump message is at most 32 KiB
+REPLY_SECONDS = 2.0  # the kernel answers at once; a longer wait means a broken kernel, not a slow one
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceAddress:
+    interface: str
+    address: str
+    prefix: int
+
+
+def attribute(kind: int, data: bytes) -> bytes:
+    """One attribute, padded to four bytes."""
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(data), kind) + data + bytes(-len(data) % 4)
+
+
+def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    return HEADER.pack(HEADER.size + len(body), kind, flags, sequence, 0) + body
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, body) of each message in a received buffer."""
+    at = 0
+    while at + HEADER.size <= len(data):
+        length, kind, _, _, _ = HEADER.unpack_from(data, at)
+        if length < HEADER.size:
+            raise KernelError("netlink answered with a malformed message")
+        yield kind, data[at + HEADER.size : at + length]
+        at += (length + 3) & ~3
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """Attribute type (without flags) → its bytes."""
+    found, at = {}, 0
+    while at + ATTRIBUTE.size <= len(data):
+        length, kind = ATTRIBUTE.unpack_from(data, at)
+        if length < ATTRIBUTE.size:
+            break
+        found[kind & 0x3FFF] = data[at + ATTRIBUTE.size : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+def error_of(body: bytes) -> int:
+    """The errno in an ERROR message; 0 is an acknowledgement."""
+    (code,) = struct.unpack_from("=i", body)
+    return -int(code)
+
+
+def open_socket(family: int) -> socket.socket:
+    """A netlink socket of the namespace that the calling thread is in."""
+    try:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+    except OSError as error:
+        raise KernelError(f"cannot open a netlink socket: {error.strerror}") from error
+
+
+def request(kind: int, body: bytes, what: str) -> None:
+    """Send one route message and wait for its acknowledgement; `what` names it in the error."""
+    with open_socket(NETLINK_ROUTE) as sock:
+        sock.settimeout(REPLY_SECONDS)
+        try:
+            sock.send(message(kind, F_REQUEST | F_ACK, 1, body))
+            reply = sock.recv(RECEIVE_BYTES)
+        except OSError as error:
+            raise KernelError(f"{what}: {error}") from error
+    for answer, data in messages(reply):
+        if answer == ERROR and (number := error_of(data)):
+            raise KernelError(f"{what}: {os.strerror(number)}")
+
+
+def addresses() -> list[InterfaceAddress]:
+    """IPv4 addresses of the calling thread's namespace."""
+    names = dict(socket.if_nameindex())
+    found = []
+    for data in _dump(RTM_GETADDR, struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0)):
+        _, prefix, _, _, index = struct.unpack_from("=BBBBI", data)
+        values = attributes(data[8:])
+        # IFA_LOCAL (2) is the interface's own; IFA_ADDRESS (1) is the peer's on point-to-point links.
+        raw = values.get(2) or values.get(1)
+        if raw is not None and index in names:
+            found.append(InterfaceAddress(names[index], socket.inet_ntoa(raw), prefix))
+    return found
+
+
+def _dump(kind: int, body: bytes) -> Iterator[bytes]:
+    with open_socket(NETLINK_ROUTE) as sock:
+        sock.settimeout(REPLY_SECONDS)
+        try:
+            sock.send(message(kind, F_REQUEST | F_DUMP, 1, body))
+            while True:
+                for answer, data in messages(sock.recv(RECEIVE_BYTES)):
+                    if answer == DONE:
+                        return
+                    if answer == ERROR:
+                        raise KernelError(f"netlink dump {kind}: {errno.errorcode.get(error_of(data), '?')}")
+                    yield data
+        except OSError as error:
+            raise KernelError(f"netlink dump {kind}: {error}") from error

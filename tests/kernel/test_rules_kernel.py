@@ -1,0 +1,281 @@
+"""The rules in a real kernel: namespaces stand for a container, tasks, a host and the ingress namespace."""
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from mesh.catalog.model import Protocol
+from mesh.errors import KernelError, NamespaceGone
+from mesh.kernel import nft
+from mesh.kernel.devconf import Setting, read, write
+from mesh.kernel.heartbeat import Heartbeat
+from mesh.kernel.rules import (
+    DnsPorts,
+    HostPath,
+    PortTarget,
+    container_rules,
+    host_rules,
+    ingress_rules,
+    vips_update,
+)
+from mesh.net.netns import Namespace
+from tests.net.lab import Lab, eventually, inside, laboratory, needs_root
+
+pytestmark = [pytest.mark.root, needs_root]
+
+VIP = "10.9.0.2"
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with laboratory() as made:
+        yield made
+
+
+class Greeter:
+    """A TCP server in a namespace: says its name and the peer's address, then closes."""
+
+    def __init__(self, where: Namespace, address: str, port: int, name: str) -> None:
+        self._socket = where.tcp_listener(address, port)
+        self._socket.setblocking(True)
+        self._name = name
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, peer = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(f"{self._name} {peer[0]}".encode())
+
+
+def greeting(where: Namespace, address: str, port: int) -> str:
+    with where.tcp_socket() as sock:
+        sock.settimeout(5)
+        sock.connect((address, port))
+        return sock.recv(100).decode()
+
+
+def refused(where: Namespace, address: str, port: int) -> bool:
+    try:
+        greeting(where, address, port)
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.fixture
+def overlay(lab: Lab) -> tuple[Namespace, Namespace, Namespace]:
+    switch = lab.switch("sw")
+    members = [lab.namespace(name) for name in ("client", "one", "two")]
+    for index, member in enumerate(members):
+        lab.plug(member, "eth0", f"10.9.0.{10 + index}/24", switch)
+    return members[0], members[1], members[2]
+
+
+def test_virtual_ip_balances_over_tasks_and_keeps_the_source(
+    overlay: tuple[Namespace, Namespace, Namespace],
+) -> None:
+    client, one, two = overlay
+    Greeter(one, "10.9.0.11", 80, "one")
+    Greeter(two, "10.9.0.12", 80, "two")
+    client.call(lambda: nft.run(container_rules({VIP: ("10.9.0.11", "10.9.0.12")}, None)))
+    assert [greeting(client, VIP, 80) for _ in range(4)] in (
+        ["one 10.9.0.10", "two 10.9.0.10"] * 2,
+        ["two 10.9.0.10", "one 10.9.0.10"] * 2,
+    )
+
+
+def test_a_task_reaches_itself_through_its_own_virtual_ip(
+    overlay: tuple[Namespace, Namespace, Namespace],
+) -> None:
+    _, one, _ = overlay
+    Greeter(one, "0.0.0.0", 80, "one")
+    one.call(lambda: nft.run(container_rules({VIP: ("10.9.0.11",)}, None)))
+    assert greeting(one, VIP, 80) == "one 10.9.0.11"
+
+
+def test_a_virtual_ip_without_tasks_refuses_at_once_until_a_task_comes(
+    overlay: tuple[Namespace, Namespace, Namespace],
+) -> None:
+    client, one, _ = overlay
+    Greeter(one, "0.0.0.0", 80, "one")
+    client.call(lambda: nft.run(container_rules({VIP: ()}, None)))
+    assert refused(client, VIP, 80)
+    client.call(lambda: nft.run(vips_update({VIP: ()}, {VIP: ("10.9.0.11",)})))
+    assert greeting(client, VIP, 80) == "one 10.9.0.10"
+    client.call(lambda: nft.run(vips_update({VIP: ("10.9.0.11",)}, {VIP: ()})))
+    assert refused(client, VIP, 80)
+
+
+def test_every_small_change_is_accepted_by_the_kernel(
+    overlay: tuple[Namespace, Namespace, Namespace],
+) -> None:
+    client = overlay[0]
+    states: list[dict[str, tuple[str, ...]]] = [
+        {},
+        {VIP: ("10.9.0.11",)},
+        {VIP: ("10.9.0.11", "10.9.0.12"), "10.9.0.3": ()},
+        {VIP: (), "10.9.0.3": ("10.9.0.12",)},
+        {"10.9.0.3": ("10.9.0.11",)},
+        {},
+    ]
+    client.call(lambda: nft.run(container_rules({}, None)))
+    for before, after in zip(states, states[1:], strict=False):
+        client.call(lambda text=vips_update(before, after): nft.run(text))
+    table = inside(client, "nft", "list", "table", "ip", "mesh")
+    assert "vip_" not in table
+    assert "10.9.0" not in table
+
+
+def answer_dns(sock: socket.socket, name: bytes) -> None:
+    sock.setblocking(True)
+
+    def serve() -> None:
+        while True:
+            try:
+                query, peer = sock.recvfrom(512)
+                sock.sendto(name + query, peer)
+            except OSError:
+                return
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def ask(where: Namespace) -> str:
+    with where.udp_socket("0.0.0.0") as sock:
+        sock.settimeout(2)
+        sock.connect(("127.0.0.11", 53))
+        try:
+            sock.send(b"?")
+            return sock.recv(100).decode()
+        except OSError as error:
+            return type(error).__name__
+
+
+def test_lookups_come_to_us_while_we_live_and_go_back_to_docker_when_we_do_not(lab: Lab) -> None:
+    container = lab.namespace("box")
+    docker, ours = (container.udp_socket("127.0.0.11") for _ in range(2))
+    ours_tcp = container.tcp_listener("127.0.0.11")
+    answer_dns(docker, b"docker")
+    answer_dns(ours, b"mesh")
+    port = docker.getsockname()[1]
+    inside(
+        container,
+        *"iptables-nft -t nat -A OUTPUT -d 127.0.0.11 -p udp --dport 53 -j DNAT --to".split(),
+        f"127.0.0.11:{port}",
+    )
+    assert ask(container) == "docker?"
+    dns = DnsPorts(ours.getsockname()[1], ours_tcp.getsockname()[1])
+    container.call(lambda: nft.run(container_rules({}, dns)))
+    heart = Heartbeat(container)
+    for _ in range(100):
+        heart.beat()
+    assert ask(container) == "mesh?"
+    eventually(lambda: ask(container) == "docker?", "Docker's resolver answers again after the last beat")
+    heart.beat()
+    assert ask(container) == "mesh?"
+    heart.close()
+
+
+def test_a_beat_re_arms_the_full_timeout(lab: Lab) -> None:
+    box = lab.namespace("box")
+    box.call(lambda: nft.run(container_rules({}, None)))
+    heart = Heartbeat(box)
+
+    def left() -> str:
+        return inside(box, "nft", "list", "set", "ip", "mesh", "alive")
+
+    eventually(lambda: "expires 1s" in left(), "the timeout runs down")
+    heart.beat()
+    assert "expires 2s" in left()
+    heart.close()
+
+
+def test_a_beat_without_its_table_is_an_error_and_later_beats_tell_the_truth(lab: Lab) -> None:
+    box = lab.namespace("box")
+    heart = Heartbeat(box)
+    with pytest.raises(KernelError, match="ENOENT"):
+        heart.beat()
+    box.call(lambda: nft.run(container_rules({}, None)))
+    heart.beat()
+    heart.close()
+
+
+def test_nft_quotes_what_it_refuses(lab: Lab) -> None:
+    box = lab.namespace("box")
+    with pytest.raises(KernelError, match="no_such_chain"):
+        box.call(lambda: nft.run("add rule ip mesh no_such_chain accept\n"))
+
+
+def test_settings_of_an_interface_without_proc_sys(lab: Lab) -> None:
+    box = lab.namespace("box")
+    wanted = {Setting.forwarding: 1, Setting.rp_filter: 2, Setting.route_localnet: 1}
+    box.call(lambda: write("lo", wanted))
+    assert box.call(lambda: {setting: read("lo", setting) for setting in wanted}) == wanted
+    with pytest.raises(NamespaceGone):
+        box.call(lambda: write("nosuch0", wanted))
+
+
+def ingress(lab: Lab) -> tuple[Namespace, Namespace, Namespace, Namespace]:
+    """client ── host ═ docker_gwbridge ═ ingress_sbox ── overlay ── tasks."""
+    front, gateway, overlay = (lab.switch(name) for name in ("front", "gw", "over"))
+    client, host, sandbox, one, two = (lab.namespace(n) for n in ("client", "host", "sbox", "one", "two"))
+    lab.plug(client, "eth0", "10.8.0.1/24", front)
+    lab.plug(host, "ens32", "10.8.0.60/24", front)
+    lab.plug(host, "docker_gwbridge", "172.18.0.1/16", gateway)
+    lab.plug(sandbox, "eth1", "172.18.0.2/16", gateway)
+    lab.plug(sandbox, "eth0", "10.0.0.2/24", overlay)
+    lab.plug(one, "eth0", "10.0.0.11/24", overlay)
+    lab.plug(two, "eth0", "10.0.0.12/24", overlay)
+    inside(sandbox, "ip", "route", "add", "default", "via", "172.18.0.1")
+    forward = {Setting.forwarding: 1}
+    host.call(lambda: (write("ens32", forward), write("docker_gwbridge", forward | {Setting.route_localnet: 1})))
+    sandbox.call(lambda: (write("eth0", forward), write("eth1", forward)))
+    Greeter(one, "0.0.0.0", 8080, "one")
+    Greeter(two, "0.0.0.0", 8080, "two")
+    return client, host, sandbox, one
+
+
+def test_a_published_port_leads_through_host_and_ingress_to_the_tasks(lab: Lab) -> None:
+    client, host, sandbox, _ = ingress(lab)
+    ports = {
+        "80/tcp": PortTarget(80, Protocol.TCP, 8080, ("10.0.0.11", "10.0.0.12")),
+        "81/tcp": PortTarget(81, Protocol.TCP, 8080),
+    }
+    host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {82: 9000})))
+    sandbox.call(lambda: nft.run(ingress_rules(ports, "172.18.0.2", "eth0")))
+    assert {greeting(client, "10.8.0.60", 80) for _ in range(4)} == {"one 10.0.0.2", "two 10.0.0.2"}
+    assert {greeting(host, "127.0.0.1", 80) for _ in range(4)} == {"one 10.0.0.2", "two 10.0.0.2"}
+    assert greeting(host, "10.8.0.60", 80).endswith("10.0.0.2")
+    assert refused(client, "10.8.0.60", 81)
+    assert refused(client, "10.8.0.60", 82)
+    Greeter(host, "0.0.0.0", 9000, "relay")
+    assert greeting(client, "10.8.0.60", 82) == "relay 10.8.0.1"
+    assert greeting(host, "127.0.0.1", 82) == "relay 127.0.0.1"
+
+
+def test_a_neighbour_on_the_bridge_reaches_a_published_port_by_the_hosts_address(lab: Lab) -> None:
+    _, host, sandbox, _ = ingress(lab)
+    switch = Namespace(sandbox.path.replace("-sbox", "-gw")) if sandbox.path else sandbox
+    neighbour = lab.namespace("other")
+    lab.plug(neighbour, "eth1", "172.18.0.9/16", switch)
+    inside(neighbour, "ip", "route", "add", "default", "via", "172.18.0.1")
+    ports = {"80/tcp": PortTarget(80, Protocol.TCP, 8080, ("10.0.0.11",))}
+    host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {})))
+    sandbox.call(lambda: nft.run(ingress_rules(ports, "172.18.0.2", "eth0")))
+    assert greeting(neighbour, "10.8.0.60", 80) == "one 10.0.0.2"
+
+
+def test_with_ipvs_below_every_redirect_fails_open(lab: Lab) -> None:
+    client, host, sandbox, _ = ingress(lab)
+    ports = {"80/tcp": PortTarget(80, Protocol.TCP, 8080, ("10.0.0.11",))}
+    Greeter(host, "0.0.0.0", 80, "docker")
+    host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {}, ipvs=True)))
+    sandbox.call(lambda: nft.run(ingress_rules(ports, "172.18.0.2", "eth0", ipvs=True)))
+    assert greeting(client, "10.8.0.60", 80) == "one 10.0.0.2"
+    eventually(lambda: greeting(client, "10.8.0.60", 80) == "docker 10.8.0.1", "Docker's own path is back")
