@@ -1,0 +1,210 @@
+"""From counters to the exposition format: every metric of ours stands in this file, and in docs/metrics.md.
+
+Strategy: whoever counts keeps plain dictionaries and integers and knows nothing of Prometheus. At a scrape
+the process takes one `Reading` of them on its loop (cheap copies); this module turns it into text, in a
+thread, so that a large cluster's scrape does not hold up the resolver. Series are made from the reading
+alone, so those of a service that is gone are gone with it. No label ever holds a client's address or a name
+that somebody merely asked for.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TypeAlias
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from mesh.catalog.model import TaskState
+from mesh.catalog.snapshot import Snapshot
+from mesh.telemetry.histogram import Distribution, Histogram
+
+Labels: TypeAlias = tuple[str, ...]
+Counts: TypeAlias = Mapping[Labels, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at everything that is counted. Keys of the mappings are label values, in the order named."""
+
+    version: str
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    catalog_age: float | None = None  # seconds since the source last confirmed it; None: never
+    catalog_apply: Distribution = field(default_factory=Histogram)
+    feed_connected: bool | None = None  # None: this node does not follow a feed
+    captured_containers: int = 0
+    config_errors: int = 0
+    dns_requests: Counts = field(default_factory=dict)  # network, type, rcode, source
+    dns_durations: Mapping[str, Distribution] = field(default_factory=dict)  # source
+    dns_cache_entries: int = 0
+    dns_upstream_requests: Counts = field(default_factory=dict)  # upstream, rcode
+    port_connections: Counts = field(default_factory=dict)  # service, port, mode
+    port_active: Counts = field(default_factory=dict)  # service, port, mode
+    port_bytes: Counts = field(default_factory=dict)  # service, port, direction
+    port_connect_errors: Counts = field(default_factory=dict)  # service, port, reason
+
+
+def exposition(reading: Reading, accept: str) -> tuple[bytes, str]:
+    """The body of /metrics and its content type, as the scraper's Accept header prefers."""
+    registry = CollectorRegistry()
+    for collector in (*_PROCESS, _Once(reading)):
+        registry.register(collector)
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+def families(reading: Reading) -> Iterator[Metric]:
+    """Every metric of ours, in the order of docs/metrics.md."""
+    yield from _dns(reading)
+    yield from _ports(reading)
+    yield _endpoints(reading.snapshot)
+    yield from _catalog(reading)
+    yield _gauge(
+        "mesh_captured_containers",
+        "Containers of this node that get our resolver.",
+        reading.captured_containers,
+    )
+    yield _gauge(
+        "mesh_config_errors", "Problems in configuration, catalogue and labels now.", reading.config_errors
+    )
+    yield _labelled_gauge(
+        "mesh_build_info", "Always 1; the version is in the label.", ["version"], {(reading.version,): 1}
+    )
+
+
+def _dns(reading: Reading) -> Iterator[Metric]:
+    yield _counter(
+        "mesh_dns_requests_total",
+        "DNS requests answered.",
+        ["network", "type", "rcode", "source"],
+        reading.dns_requests,
+    )
+    yield _histograms(
+        "mesh_dns_request_duration_seconds",
+        "Time from request to answer.",
+        ["source"],
+        {(source,): d for source, d in reading.dns_durations.items()},
+    )
+    yield _gauge("mesh_dns_cache_entries", "Replies in the cache.", reading.dns_cache_entries)
+    yield _counter(
+        "mesh_dns_upstream_requests_total",
+        "Requests forwarded to an upstream resolver.",
+        ["upstream", "rcode"],
+        reading.dns_upstream_requests,
+    )
+
+
+def _ports(reading: Reading) -> Iterator[Metric]:
+    known = {service.name for service in reading.snapshot.services.values()}
+    by_mode = ["service", "port", "mode"]
+    yield _counter(
+        "mesh_port_connections_total",
+        "Connections accepted on a published port.",
+        by_mode,
+        _of(known, reading.port_connections),
+    )
+    yield _labelled_gauge(
+        "mesh_port_connections_active",
+        "Connections open on a published port.",
+        by_mode,
+        _of(known, reading.port_active),
+    )
+    yield _counter(
+        "mesh_port_bytes_total",
+        "Bytes relayed on a published port.",
+        ["service", "port", "direction"],
+        _of(known, reading.port_bytes),
+    )
+    yield _counter(
+        "mesh_port_connect_errors_total",
+        "Connections for which no task could be reached.",
+        ["service", "port", "reason"],
+        _of(known, reading.port_connect_errors),
+    )
+
+
+def _endpoints(snapshot: Snapshot) -> Metric:
+    series: dict[Labels, int] = {}
+    for service in snapshot.services.values():
+        count = Counter(task.state for task in service.tasks)
+        series.update({(service.name, state.value): count[state] for state in TaskState})
+    return _labelled_gauge("mesh_endpoints", "Tasks of a service, by state.", ["service", "state"], series)
+
+
+def _catalog(reading: Reading) -> Iterator[Metric]:
+    yield _gauge("mesh_catalog_version", "Changes applied since the start.", reading.snapshot.version)
+    if reading.catalog_age is not None:
+        yield _gauge(
+            "mesh_catalog_age_seconds",
+            "Time since the source last confirmed the catalogue.",
+            reading.catalog_age,
+        )
+    yield _histograms(
+        "mesh_catalog_apply_seconds",
+        "Time to take a change into force everywhere in this process.",
+        [],
+        {(): reading.catalog_apply},
+    )
+    if reading.feed_connected is not None:
+        yield _gauge(
+            "mesh_feed_connected", "1 while a manager's feed is followed.", int(reading.feed_connected)
+        )
+
+
+# --- building blocks ----------------------------------------------------------------------------------------
+
+
+def _of(services: Iterable[str], counts: Counts) -> Counts:
+    """Only the series of services that exist: the first label is the service."""
+    return {labels: value for labels, value in counts.items() if labels[0] in services}
+
+
+def _gauge(name: str, help_: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_, value=value)
+
+
+def _labelled_gauge(name: str, help_: str, labels: list[str], series: Counts) -> Metric:
+    family = GaugeMetricFamily(name, help_, labels=labels)
+    for values, value in series.items():
+        family.add_metric(values, value)
+    return family
+
+
+def _counter(name: str, help_: str, labels: list[str], series: Counts) -> Metric:
+    family = CounterMetricFamily(name, help_, labels=labels)
+    for values, value in series.items():
+        family.add_metric(values, value)
+    return family
+
+
+def _histograms(name: str, help_: str, labels: list[str], series: Mapping[Labels, Distribution]) -> Metric:
+    family = HistogramMetricFamily(name, help_, labels=labels)
+    for values, distribution in series.items():
+        bounds = [*map(str, distribution.bounds), "+Inf"]
+        buckets = list(zip(bounds, accumulate(distribution.counts), strict=True))
+        family.add_metric(values, buckets, distribution.total)
+    return family
+
+
+class _Once(Collector):
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def collect(self) -> Iterator[Metric]:
+        return families(self._reading)
+
+
+_UNREGISTERED = CollectorRegistry()  # the collectors insist on one; each scrape has its own
+_PROCESS: tuple[Collector, ...] = (
+    ProcessCollector(registry=_UNREGISTERED),
+    PlatformCollector(registry=_UNREGISTERED),
+    GCCollector(registry=_UNREGISTERED),
+)
