@@ -289,7 +289,7 @@ def _same(text: str) -> str:
     return text
 
 
-_VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
+VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_NODE": (("node",), _same),
     "MESH_DISCOVERY_KIND": (("discovery", "kind"), _same),
     "MESH_DISCOVERY_PATH": (("discovery", "path"), _same),
@@ -332,10 +332,10 @@ def _environment(environment: Mapping[str, str]) -> tuple[list[Problem], list[_S
     for name, value in sorted(environment.items()):
         if not name.startswith("MESH_") or not value or name in _NOT_SETTINGS or name.startswith(_NOT_OURS):
             continue
-        if name not in _VARIABLES:
-            problems.append(Problem("environment", name, f"unknown variable{suggestion(name, _VARIABLES)}"))
+        if name not in VARIABLES:
+            problems.append(Problem("environment", name, f"unknown variable{suggestion(name, VARIABLES)}"))
             continue
-        location, convert = _VARIABLES[name]
+        location, convert = VARIABLES[name]
         settings.append(_Setting(location, convert(value), ("environment", name)))
     settings.extend(_catalog(environment.get("MESH_CATALOG", ""), ("environment", "MESH_CATALOG")))
     return problems, settings
