@@ -107,5 +107,6 @@ def test_mesh_resolve_says_what_a_container_gets_and_why(
 ) -> None:
     _, busy = two_tiers
     told = swarm.mesh(busy.node, "resolve", "nodejs", "--from", busy.name)
-    assert [record["data"] for record in told["records"]] == busy.dig("nodejs").data
-    assert told["network"] == "internal"
+    assert [answer["data"] for answer in told["answers"]] == busy.dig("nodejs").data
+    assert told["networks"] == ["internal"]
+    assert any("internal" in step for step in told["why"])
