@@ -68,9 +68,7 @@ def dump(snapshot: Snapshot) -> dict[str, Any]:
     names = _Names.of(snapshot)
     document: dict[str, Any] = {
         "networks": {names.networks[n.id]: _network(n) for n in _by_name(snapshot.networks.values())},
-        "services": {
-            names.services[s.id]: service_document(s, names) for s in _by_name(snapshot.services.values())
-        },
+        "services": {names.services[s.id]: _service(s, names) for s in _by_name(snapshot.services.values())},
     }
     if snapshot.nodes:
         document["nodes"] = {names.nodes[n.id]: _node(n) for n in _by_name(snapshot.nodes.values())}
@@ -80,6 +78,11 @@ def dump(snapshot: Snapshot) -> dict[str, Any]:
     if snapshot.askers:
         document["askers"] = [_asker(a, names) for a in snapshot.askers]
     return document
+
+
+def dump_service(service: Service, snapshot: Snapshot) -> dict[str, Any]:
+    """One service as in `dump(snapshot)["services"]`."""
+    return _service(service, _Names.of(snapshot))
 
 
 # --- the shape of a document --------------------------------------------------------------------------------
@@ -502,7 +505,7 @@ def _network(n: Network) -> dict[str, Any]:
     return _without_defaults(NetworkDocument, values)
 
 
-def service_document(service: Service, names: _Names) -> dict[str, Any]:
+def _service(service: Service, names: _Names) -> dict[str, Any]:
     values = {
         "mode": service.mode.value,
         "networks": {names.networks[n.network]: _membership(n) for n in service.networks},

@@ -1,0 +1,209 @@
+"""The HTTP surfaces: what anybody may scrape, and what only this machine may ask.
+
+Strategy: two aiohttp applications over one `State`, which is asked per request and never remembered. The
+metrics application may face the network: numbers and readiness, no names from the catalogue but services'.
+The admin application tells everything, to loopback only, so it refuses what a browser could be tricked into:
+a Host that is not loopback (DNS rebinding), and every method that could change anything.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from typing import Protocol
+
+from aiohttp import web
+
+from mesh.catalog import codec
+from mesh.catalog.snapshot import Snapshot
+from mesh.telemetry.metrics import Reading, exposition
+from sidecar import page, report, tables
+from sidecar.config import Address
+
+KEEPALIVE = 30.0  # seconds an idle scraper's connection is kept: twice the usual scrape interval
+SHUTDOWN = 1.0  # seconds that requests under way get at the end
+BACKLOG = 128  # connections waiting to be accepted
+MAX_NAME = 255  # characters of a name to resolve, as in DNS
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class State(Protocol):
+    """What the surfaces ask of the running sidecar. Called on its loop; must not block."""
+
+    @property
+    def snapshot(self) -> Snapshot: ...
+
+    def status(self) -> report.Status: ...
+
+    def unready(self) -> Sequence[str]:
+        """Why the node should not be relied on yet; nothing when it may be."""
+        ...
+
+    def reading(self) -> Reading:
+        """Copies: it is rendered in another thread while counting goes on."""
+        ...
+
+    async def resolve(self, name: str, type_: str, asker: str) -> report.Resolution:
+        """`asker`: name or id of a container of this node, "" for the node itself. Raises LookupError with
+        a sentence when there is no such asker, or no such type."""
+        ...
+
+
+class Server:
+    """An application on one address. `start` raises OSError when it cannot be bound."""
+
+    def __init__(self, app: web.Application, address: Address) -> None:
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, keepalive_timeout=KEEPALIVE, shutdown_timeout=SHUTDOWN
+        )
+        self._address = address
+
+    async def start(self) -> Address:
+        """The address that was bound (another port than asked for if that was 0)."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._address.host, self._address.port, backlog=BACKLOG)
+        try:
+            await site.start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        host, port, *_ = self._runner.addresses[0]
+        return Address(host, port)
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+
+def metrics_app(state: State) -> web.Application:
+    """/metrics, /healthz (the loop answers), /readyz (names are answered, listeners are bound)."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        reading = state.reading()
+        body, content_type = await asyncio.to_thread(exposition, reading, request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        reasons = list(state.unready())
+        return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    app = web.Application(middlewares=[_read_only])
+    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    return app
+
+
+def admin_app(state: State) -> web.Application:
+    """The JSON API and the status page."""
+    app = web.Application(middlewares=[_read_only, _loopback_host, _for_browsers])
+    app.add_routes(
+        [
+            web.get("/", _page(state)),
+            web.get("/v1/status", _status(state)),
+            web.get("/v1/catalog", _catalog(state)),
+            web.get("/v1/services", _catalog(state, "services")),
+            web.get("/v1/networks", _catalog(state, "networks")),
+            web.get("/v1/nodes", _catalog(state, "nodes")),
+            web.get("/v1/endpoints/{service}", _endpoints(state)),
+            web.get("/v1/resolve", _resolve(state)),
+        ]
+    )
+    return app
+
+
+# --- handlers -----------------------------------------------------------------------------------------------
+
+
+def _page(state: State) -> Handler:
+    async def handle(_: web.Request) -> web.Response:
+        document = asdict(state.status())
+        text = page.render(f"mesh on {document['node']}", tables.status(document))
+        return web.Response(text=text, content_type="text/html")
+
+    return handle
+
+
+def _status(state: State) -> Handler:
+    async def handle(_: web.Request) -> web.Response:
+        return web.json_response(asdict(state.status()))
+
+    return handle
+
+
+def _catalog(state: State, part: str | None = None) -> Handler:
+    async def handle(_: web.Request) -> web.Response:
+        document = await asyncio.to_thread(codec.dump, state.snapshot)  # a snapshot may be read anywhere
+        return web.json_response(document if part is None else {part: document.get(part, {})})
+
+    return handle
+
+
+def _endpoints(state: State) -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        name = request.match_info["service"]
+        snapshot = state.snapshot
+        service = snapshot.service_named(name)
+        if service is None:
+            return _error(404, f"no service '{name}'")
+        return web.json_response({"services": {service.name: codec.dump_service(service, snapshot)}})
+
+    return handle
+
+
+def _resolve(state: State) -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        name = request.query.get("name", "")
+        if not 0 < len(name) <= MAX_NAME:
+            return _error(400, f"name must have 1 to {MAX_NAME} characters")
+        try:
+            found = await state.resolve(
+                name, request.query.get("type", "A").upper(), request.query.get("from", "")
+            )
+        except LookupError as error:
+            return _error(404, str(error.args[0]))
+        return web.json_response(asdict(found))
+
+    return handle
+
+
+def _error(status: int, message: str) -> web.Response:
+    return web.json_response({"error": message}, status=status)
+
+
+# --- guards -------------------------------------------------------------------------------------------------
+
+
+@web.middleware
+async def _read_only(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.method not in ("GET", "HEAD"):
+        return _error(405, "only GET is answered here")
+    return await handler(request)
+
+
+@web.middleware
+async def _loopback_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if not is_loopback_host(request.headers.get("Host", "")):
+        return _error(403, "the admin API answers only on a loopback address or as localhost")
+    return await handler(request)
+
+
+@web.middleware
+async def _for_browsers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await handler(request)
+    response.headers["Content-Security-Policy"] = page.CONTENT_SECURITY_POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def is_loopback_host(host: str) -> bool:
+    """Does a Host header name this machine without the help of DNS?"""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

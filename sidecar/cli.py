@@ -1,0 +1,198 @@
+"""The command line: `mesh COMMAND`.
+
+    run, demo                                     the sidecar; a try-out without Docker and root
+    status, services, endpoints, networks, nodes  tables from the sidecar on this machine, or --json
+    resolve                                       what an asker gets for a name, and why
+    check                                         every fault in a configuration or catalogue
+    cleanup                                       remove what a sidecar that died left in the kernel
+
+Exit codes: 0 done; 1 it could not be done (no sidecar here, no such service, the name does not resolve);
+2 wrong arguments, configuration or catalogue; 130 interrupted; 141 nobody reads the output any more.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from mesh.errors import ConfigError, MeshError, Problem
+from sidecar import check, client, config, tables
+from sidecar.config import Address
+
+OK, FAILED, WRONG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the result is the exit code. Errors that have a name become one clear message."""
+    options = parser().parse_args(arguments)
+    command: Command = options.command
+    try:
+        code = command(options)
+        sys.stdout.flush()
+    except ConfigError as error:
+        return _complain(*map(str, error.problems), code=WRONG)
+    except MeshError as error:
+        return _complain(str(error), code=FAILED)
+    except BrokenPipeError:
+        return _nobody_reads()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def mesh_version() -> str:
+    try:
+        return version("docker-swarm-mesh")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "0+unknown"
+
+
+# --- arguments ----------------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="mesh",
+        description="DNS, virtual IPs and published ports for Docker Swarm: one sidecar per node.",
+        epilog="exit codes: 0 done, 1 could not be done, 2 wrong arguments, configuration or catalogue",
+    )
+    top.add_argument("--version", action="version", version=f"mesh {mesh_version()}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_process(commands)
+    _add_views(commands)
+    _add_resolve(commands)
+    _add(commands, "check", _check, "name every fault of a configuration or catalogue").add_argument("file")
+    _add(commands, "cleanup", _cleanup, "remove every rule, route and socket of ours from this node")
+    return top
+
+
+def _add(commands: Any, name: str, command: Command, help_: str) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_, description=f"{help_.capitalize()}."
+    )
+    added.set_defaults(command=command)
+    return added
+
+
+def _add_process(commands: Any) -> None:
+    run = _add(commands, "run", _run, "run the sidecar")
+    run.add_argument("--config", metavar="FILE", help="mesh.yml (also: MESH_CONFIG)")
+    run.add_argument("--catalog", metavar="FILE", help="take the catalogue from this file, not from Docker")
+    run.add_argument("--dns", metavar="ADDR:PORT", help="where to answer DNS, beside captured containers")
+    run.add_argument("--metrics", metavar="ADDR:PORT", help="/metrics, /healthz, /readyz")
+    run.add_argument("--admin", metavar="ADDR:PORT", help="JSON API and status page, on loopback")
+    _add(commands, "demo", _demo, "try it here, without Docker and root (DEMO_SECONDS=N ends it)")
+
+
+def _add_views(commands: Any) -> None:
+    helps = {
+        "status": "how this node's sidecar is doing, and every problem it knows of",
+        "services": "services with their virtual IPs, ports and endpoints",
+        "endpoints": "the tasks of a service",
+        "networks": "networks with their subnets",
+        "nodes": "nodes of the cluster",
+    }
+    for name, help_ in helps.items():
+        view = _add(commands, name, _view, help_)
+        view.set_defaults(view=name, service=None)
+        if name == "endpoints":
+            view.add_argument("service", metavar="SERVICE")
+        _add_admin(view)
+
+
+def _add_resolve(commands: Any) -> None:
+    resolve = _add(commands, "resolve", _resolve, "what an asker gets for a name, and why")
+    resolve.add_argument("name", metavar="NAME")
+    resolve.add_argument(
+        "--from", dest="asker", metavar="CONTAINER", default="", help="default: the node itself"
+    )
+    resolve.add_argument("--type", default="A", help="A, AAAA, PTR, … (default: A)")
+    _add_admin(resolve)
+
+
+def _add_admin(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--admin", metavar="ADDR:PORT", help="of the sidecar (also: MESH_ADMIN_LISTEN)")
+    command.add_argument("--json", action="store_true", help="for machines")
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace) -> int:
+    flags = {name: getattr(options, name) for name in ("catalog", "dns", "metrics", "admin")}
+    settings = config.load(options.config, flags=flags)
+    lifecycle = importlib.import_module("sidecar.lifecycle")  # uvloop, kernel: not needed to show a table
+    return int(lifecycle.run(settings))
+
+
+def _demo(_: argparse.Namespace) -> int:
+    demo = importlib.import_module("sidecar.demo")
+    return int(demo.main(os.environ.get("DEMO_SECONDS", "")))
+
+
+def _check(options: argparse.Namespace) -> int:
+    try:
+        print(check.check(options.file))
+    except ConfigError as error:
+        print("\n".join(map(str, error.problems)))  # what was asked for: to stdout
+        return WRONG
+    return OK
+
+
+def _view(options: argparse.Namespace) -> int:
+    path = f"/v1/{options.view}" + (f"/{options.service}" if options.service else "")
+    _show(client.get(_admin(options), path), options, tables.VIEWS[options.view])
+    return OK
+
+
+def _resolve(options: argparse.Namespace) -> int:
+    query = {"name": options.name, "type": options.type, "from": options.asker}
+    document = client.get(_admin(options), "/v1/resolve", **query)
+    _show(document, options, tables.resolution)
+    return OK if document["rcode"] == "NOERROR" else FAILED
+
+
+def _cleanup(_: argparse.Namespace) -> int:
+    for line in importlib.import_module("mesh.kernel.cleanup").cleanup():
+        print(line)
+    return OK
+
+
+def _show(
+    document: tables.Document,
+    options: argparse.Namespace,
+    view: Callable[[tables.Document], list[tables.Section]],
+) -> None:
+    print(tables.as_json(document) if options.json else tables.as_text(view(document)))
+
+
+def _admin(options: argparse.Namespace) -> Address:
+    text, blame = options.admin, ("command line", "--admin")
+    if not text:
+        text, blame = os.environ.get("MESH_ADMIN_LISTEN", ""), ("environment", "MESH_ADMIN_LISTEN")
+    if not text:
+        return config.Admin().listen
+    try:
+        return config.parse_address(text)
+    except ValueError as error:
+        raise ConfigError([Problem(*blame, str(error))]) from error
+
+
+# --- ends ---------------------------------------------------------------------------------------------------
+
+
+def _complain(*lines: str, code: int) -> int:
+    for line in lines:
+        print(f"mesh: {line}", file=sys.stderr)
+    return code
+
+
+def _nobody_reads() -> int:
+    """`mesh services | head`: say nothing, and keep the interpreter from flushing into the closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE

@@ -1,0 +1,100 @@
+"""What the process tells people about itself, as values: app makes them, the admin API sends them as JSON,
+tables and page show them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the catalogue comes from. `age`: seconds since it was last confirmed, None if never."""
+
+    kind: str
+    connected: bool
+    age: float | None = None
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """The catalogue between nodes: a manager serves it, a worker follows it; neither on a file source."""
+
+    following: str = ""  # the manager whose feed is followed, "" while none can be reached
+    serving: bool = False
+    clients: int = 0
+    refused: int = 0  # who came without a certificate of this cluster
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    id: str
+    name: str
+    captured: bool
+    reason: str = ""  # why not, or what went wrong
+
+
+class Carrier(StrEnum):
+    """How a published port is carried."""
+
+    KERNEL = "kernel"
+    PROXY = "proxy"
+    DOCKER = "docker"  # left to Docker: host mode, or mesh.enable=false
+    TAKEN = "taken"  # somebody else holds it
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    published: int
+    protocol: str
+    service: str
+    mode: Carrier
+    note: str = ""  # who holds a taken port, why it is left to Docker
+    serving: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A socket of the process. `error`: why it is not bound, "" when it is."""
+
+    name: str  # dns, metrics, admin, feed
+    address: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    version: str
+    node: str
+    role: str  # manager, worker, or "" when the source does not say
+    started: float  # seconds since the epoch
+    catalog_version: int
+    source: Source
+    feed: Feed | None = None
+    containers: tuple[Container, ...] = ()
+    ports: tuple[Port, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+    problems: tuple[str, ...] = ()  # of configuration, catalogue and labels
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    name: str
+    type: str
+    ttl: int
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What an asker gets for a name, and why."""
+
+    name: str
+    type: str
+    asker: str
+    networks: tuple[str, ...]  # on which the asker is, by name
+    rcode: str
+    source: str = ""  # local, forward
+    answers: tuple[Answer, ...] = ()
+    why: tuple[str, ...] = ()  # one sentence per step

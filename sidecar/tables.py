@@ -1,0 +1,203 @@
+"""JSON of the admin API → sections with rows, and those → text. The status page shows the same sections.
+
+Pure: whatever a table shows was in the document.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from tabulate import tabulate
+
+Document: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A titled table; without headers, a list of facts. `empty`: what is said when there are no rows."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    empty: str = "none"
+
+
+def as_json(document: Document) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def as_text(sections: Iterable[Section]) -> str:
+    return "\n\n".join(map(_text, sections))
+
+
+def status(document: Document) -> list[Section]:
+    return [
+        Section("", (), _facts(document)),
+        Section("Listeners", ("NAME", "ADDRESS", "STATE"), [_listener(x) for x in document["listeners"]]),
+        Section(
+            "Ports", ("PORT", "SERVICE", "MODE", "ENDPOINTS", "NOTE"), [_port(p) for p in document["ports"]]
+        ),
+        Section(
+            "Containers", ("ID", "NAME", "CAPTURED", "NOTE"), [_container(c) for c in document["containers"]]
+        ),
+        Section("Problems", (), [(problem,) for problem in document["problems"]]),
+    ]
+
+
+def services(document: Document) -> list[Section]:
+    rows = [
+        (
+            name,
+            service.get("mode", "vip"),
+            _join(f"{n}={m['vip']}" for n, m in service.get("networks", {}).items() if m.get("vip")),
+            _join(_published(port) for port in service.get("ports", [])),
+            _serving(service.get("tasks", [])),
+        )
+        for name, service in document["services"].items()
+    ]
+    return [Section("", ("SERVICE", "MODE", "VIPS", "PORTS", "ENDPOINTS"), rows, "no services")]
+
+
+def endpoints(document: Document) -> list[Section]:
+    rows = [
+        (
+            task["name"],
+            task.get("node", ""),
+            task["state"],
+            _join(f"{network}={address}" for network, address in task.get("addresses", {}).items()),
+        )
+        for service in document["services"].values()
+        for task in service.get("tasks", [])
+    ]
+    return [Section("", ("TASK", "NODE", "STATE", "ADDRESSES"), rows, "no tasks")]
+
+
+def networks(document: Document) -> list[Section]:
+    rows = [
+        (
+            name,
+            _join([subnet] if isinstance(subnet := network.get("subnet", []), str) else subnet),
+            network.get("driver", "overlay"),
+            network.get("scope", "swarm"),
+            _join(flag for flag in ("internal", "attachable", "ingress") if network.get(flag)),
+        )
+        for name, network in document["networks"].items()
+    ]
+    return [Section("", ("NETWORK", "SUBNET", "DRIVER", "SCOPE", "FLAGS"), rows, "no networks")]
+
+
+def nodes(document: Document) -> list[Section]:
+    rows = [
+        (
+            name,
+            node.get("address", ""),
+            node.get("role", "worker"),
+            node.get("availability", "active"),
+            node.get("state", "ready"),
+        )
+        for name, node in document["nodes"].items()
+    ]
+    return [Section("", ("NODE", "ADDRESS", "ROLE", "AVAILABILITY", "STATE"), rows, "no nodes")]
+
+
+def resolution(document: Document) -> list[Section]:
+    facts = [
+        ("asker", f"{document['asker']} on {_join(document['networks']) or 'no network'}"),
+        ("answer", f"{document['rcode']}" + (f" ({document['source']})" if document["source"] else "")),
+    ]
+    records = [(a["name"], str(a["ttl"]), a["type"], a["data"]) for a in document["answers"]]
+    return [
+        Section("", (), facts),
+        Section("", ("NAME", "TTL", "TYPE", "DATA"), records, "no records"),
+        Section("Why", (), [(reason,) for reason in document["why"]]),
+    ]
+
+
+# The commands that show one document of the admin API: name → how its table is made.
+VIEWS: Mapping[str, Callable[[Document], list[Section]]] = {
+    "status": status,
+    "services": services,
+    "endpoints": endpoints,
+    "networks": networks,
+    "nodes": nodes,
+}
+
+
+def _facts(document: Document) -> list[tuple[str, ...]]:
+    facts: list[tuple[str, ...]] = [
+        ("version", document["version"]),
+        ("node", f"{document['node']} ({document['role']})" if document["role"] else document["node"]),
+        ("catalogue", f"version {document['catalog_version']}"),
+        ("source", _source(document["source"])),
+    ]
+    if document["feed"] is not None:
+        facts.append(("feed", _feed(document["feed"])))
+    return facts
+
+
+def _source(source: Document) -> str:
+    state = "connected" if source["connected"] else "NOT CONNECTED"
+    age = "never confirmed" if source["age"] is None else f"confirmed {duration(source['age'])} ago"
+    error = f"; last error: {source['last_error']}" if source["last_error"] else ""
+    return f"{source['kind']}, {state}, {age}{error}"
+
+
+def _feed(feed: Document) -> str:
+    if feed["serving"]:
+        state = f"serving, workers: {feed['clients']}, refused: {feed['refused']}"
+    else:
+        state = f"following {feed['following']}" if feed["following"] else "NO MANAGER REACHABLE"
+    return state + (f"; last error: {feed['last_error']}" if feed["last_error"] else "")
+
+
+def _listener(listener: Document) -> tuple[str, ...]:
+    state = f"NOT BOUND: {listener['error']}" if listener["error"] else "listening"
+    return listener["name"], listener["address"], state
+
+
+def _port(port: Document) -> tuple[str, ...]:
+    endpoints_ = f"{port['serving']}/{port['total']}"
+    number = f"{port['published']}/{port['protocol']}"
+    return number, port["service"], port["mode"], endpoints_, port["note"]
+
+
+def _container(container: Document) -> tuple[str, ...]:
+    captured = "yes" if container["captured"] else "no"
+    return container["id"][:12], container["name"], captured, container["reason"]
+
+
+def _published(port: Document) -> str:
+    host = " (host)" if port.get("mode") == "host" else ""
+    return f"{port['published']}->{port['target']}/{port['protocol']}{host}"
+
+
+def _serving(tasks: Sequence[Document]) -> str:
+    return f"{sum(task['state'] == 'running' for task in tasks)}/{len(tasks)}"
+
+
+def duration(seconds: float) -> str:
+    """0.4s, 12s, 3m, 5h, 2d: as exact as people read it."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    for unit, length, limit in (("s", 1, 120), ("m", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < limit:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{seconds / 86_400:.0f}d"
+
+
+def _join(words: Iterable[str]) -> str:
+    return " ".join(words)
+
+
+def _clean(text: str) -> str:
+    """Errors quote other programs; nothing of theirs may move the cursor."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _text(section: Section) -> str:
+    if not section.rows:
+        return f"{section.title}: {section.empty}" if section.title else section.empty
+    rows = [tuple(map(_clean, row)) for row in section.rows]
+    body = tabulate(rows, section.headers, tablefmt="plain", disable_numparse=True)
+    return f"{section.title}\n{body}" if section.title else body

@@ -1,0 +1,130 @@
+"""A sidecar's State that says what a test wants said, and its two surfaces on real loopback sockets."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from mesh.catalog import codec
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.telemetry.metrics import Reading
+from sidecar import admin, report
+from sidecar.config import Address
+
+LOOPBACK = Address("127.0.0.1", 0)
+
+CATALOGUE = codec.parse_text(
+    """
+networks: {shop: {subnet: 10.0.0.0/24}, ingress: {subnet: 10.1.0.0/24, ingress: true}}
+nodes: {swarm00: {address: 10.10.10.60, role: manager}, swarm01: {state: down}}
+services:
+  web:
+    networks: {shop: {vip: 10.0.0.2}}
+    ports: [{published: 80, target: 8080}]
+    tasks:
+      - {name: web.1.a, node: swarm00, addresses: {shop: 10.0.0.3}}
+      - {name: web.2.b, node: swarm01, state: dead}
+  db: {mode: dnsrr, networks: {shop: {}}}
+""",
+    "test",
+)
+
+STATUS = report.Status(
+    version="1.2.3",
+    node="swarm00",
+    role="manager",
+    started=1000.0,
+    catalog_version=7,
+    source=report.Source("docker", connected=True, age=0.25),
+    feed=report.Feed(serving=True, clients=2, refused=1),
+    containers=(
+        report.Container("abcdef0123456789", "web.1.a", captured=True),
+        report.Container("fedcba9876543210", "plain", captured=False, reason="label mesh.capture=off"),
+    ),
+    ports=(
+        report.Port(80, "tcp", "web", report.Carrier.KERNEL, serving=1, total=2),
+        report.Port(443, "tcp", "tls", report.Carrier.TAKEN, note="nginx (pid 12)"),
+    ),
+    listeners=(
+        report.Listener("dns", "172.18.0.1:53"),
+        report.Listener("metrics", "0.0.0.0:9180", error="address in use"),
+    ),
+    problems=("web: label mesh.port.80.mode: 'fast' is not kernel or proxy",),
+)
+
+
+@dataclass
+class FakeState:
+    snapshot: Snapshot = field(
+        default_factory=lambda: Snapshot().apply(
+            Change(nodes=CATALOGUE.nodes, networks=CATALOGUE.networks, services=CATALOGUE.services)
+        )
+    )
+    told: report.Status = STATUS
+    reasons: tuple[str, ...] = ()
+
+    def status(self) -> report.Status:
+        return self.told
+
+    def unready(self) -> Sequence[str]:
+        return self.reasons
+
+    def reading(self) -> Reading:
+        return Reading(version="1.2.3", snapshot=self.snapshot)
+
+    async def resolve(self, name: str, type_: str, asker: str) -> report.Resolution:
+        if asker not in ("", "web.1.a"):
+            raise LookupError(f"no container '{asker}' on this node")
+        known = name == "web"
+        answers = (report.Answer("web.", type_, 5, "10.0.0.2"),) if known else ()
+        return report.Resolution(
+            name=name,
+            type=type_,
+            asker=asker or "this node",
+            networks=("shop",),
+            rcode="NOERROR" if known else "NXDOMAIN",
+            source="local",
+            answers=answers,
+            why=("web is a service on shop",),
+        )
+
+
+@pytest.fixture
+def state() -> FakeState:
+    return FakeState()
+
+
+@pytest.fixture
+async def metrics_address(state: FakeState) -> AsyncIterator[Address]:
+    server = admin.Server(admin.metrics_app(state), LOOPBACK)
+    yield await server.start()
+    await server.stop()
+
+
+@pytest.fixture
+async def admin_address(state: FakeState) -> AsyncIterator[Address]:
+    server = admin.Server(admin.admin_app(state), LOOPBACK)
+    yield await server.start()
+    await server.stop()
+
+
+@pytest.fixture
+def running(state: FakeState) -> Iterator[Address]:
+    """The admin API in a thread of its own, for the blocking client and the command line."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def call(work: Callable[[], object]) -> object:
+        return asyncio.run_coroutine_threadsafe(work(), loop).result(10)  # type: ignore[arg-type]
+
+    server = admin.Server(admin.admin_app(state), LOOPBACK)
+    address = call(server.start)
+    assert isinstance(address, Address)
+    yield address
+    call(server.stop)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()

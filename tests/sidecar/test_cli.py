@@ -1,0 +1,166 @@
+"""The command line: tables and JSON from a running sidecar; messages and exit codes when things are wrong."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from sidecar import cli
+from sidecar.config import Address, Config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("MESH_"):
+            monkeypatch.delenv(name)
+
+
+def test_services_as_a_table(running: Address, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["services", "--admin", str(running)]) == 0
+    assert capsys.readouterr().out == (
+        "SERVICE    MODE    VIPS           PORTS         ENDPOINTS\n"
+        "db         dnsrr                                0/0\n"
+        "web        vip     shop=10.0.0.2  80->8080/tcp  1/2\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (["endpoints", "web"], "web.1.a  swarm00  running  shop=10.0.0.3"),
+        (["networks"], "ingress    10.1.0.0/24  overlay   swarm    ingress"),
+        (["nodes"], "swarm00  10.10.10.60  manager  active          ready"),
+        (["status"], "443/tcp  tls        taken   0/0          nginx (pid 12)"),
+    ],
+)
+def test_views(running: Address, capsys: pytest.CaptureFixture[str], command: list[str], line: str) -> None:
+    assert cli.main([*command, "--admin", str(running)]) == 0
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["status"], ["services"], ["endpoints", "web"], ["networks"], ["nodes"]])
+def test_json_is_what_the_api_says(
+    running: Address, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert cli.main([*command, "--json", "--admin", str(running)]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_the_address_may_come_from_the_environment(
+    running: Address, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MESH_ADMIN_LISTEN", str(running))
+    assert cli.main(["nodes"]) == 0
+    assert "swarm01" in capsys.readouterr().out
+
+
+def test_resolve_tells_what_and_why(running: Address, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["resolve", "web", "--from", "web.1.a", "--admin", str(running)]) == 0
+    out = capsys.readouterr().out
+    assert "web.1.a on shop" in out
+    assert "web.    5      A       10.0.0.2" in out
+    assert "Why\nweb is a service on shop" in out
+    assert cli.main(["resolve", "nope", "--admin", str(running)]) == 1
+
+
+def test_what_the_api_refuses_is_told(running: Address, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["endpoints", "no/such", "--admin", str(running)]) == 1
+    assert cli.main(["resolve", "web", "--from", "x", "--admin", str(running)]) == 1
+    assert "mesh: no container 'x' on this node" in capsys.readouterr().err
+
+
+def test_no_sidecar_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "--admin", "127.0.0.1:1"]) == 1
+    assert capsys.readouterr().err.startswith("mesh: no sidecar answers on 127.0.0.1:1: is it running")
+
+
+def test_a_bad_admin_address_is_a_wrong_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "--admin", "here"]) == 2
+    assert "mesh: command line: --admin: must be ADDR:PORT" in capsys.readouterr().err
+
+
+def test_check_prints_every_problem_and_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "catalog.yml"
+    file.write_text("networks: {n: {subnet: x}}\nservices: {a: {networks: {m: {}}}}")
+    assert cli.main(["check", str(file)]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        f"{file}: networks.n.subnet: 'x' is not a network in CIDR form",
+        f"{file}: services.a.networks.m: unknown network 'm'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "summary"),
+    [
+        (
+            "networks: {}\nservices: {}",
+            "a good catalogue: networks: 0, services: 0, tasks: 0, nodes: 0, askers: 0",
+        ),
+        ("dns: {ttl: 3}", "a good configuration"),
+        ("", "a good configuration"),
+        (
+            "discovery: {kind: file, path: beside.yml}",
+            "a good configuration, with a good catalogue: net",
+        ),
+    ],
+)
+def test_check_sees_what_a_file_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, summary: str
+) -> None:
+    (tmp_path / "beside.yml").write_text("networks: {n: {}}\nservices: {}")
+    file = tmp_path / "file.yml"
+    file.write_text(text)
+    assert cli.main(["check", str(file)]) == 0
+    assert capsys.readouterr().out.startswith(f"{file}: {summary}")
+
+
+def test_run_hands_the_configuration_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Config] = []
+    monkeypatch.setitem(
+        sys.modules,
+        "sidecar.lifecycle",
+        types.SimpleNamespace(run=lambda settings: given.append(settings) or 0),
+    )
+    assert cli.main(["run", "--catalog", "c.yml", "--dns", "127.0.0.1:5353"]) == 0
+    (settings,) = given
+    assert settings.discovery.path == "c.yml"
+    assert settings.dns.listen == (Address("127.0.0.1", 5353),)
+
+
+def test_run_with_a_bad_configuration_never_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--metrics", "x", "--admin", "0.0.0.0:1"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_wrong_arguments_exit_2() -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["fly"])
+    assert ended.value.code == 2
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", "--version"], cwd=ROOT, stdout=subprocess.PIPE, check=True
+    )
+    assert done.stdout.startswith(b"mesh ")
+
+
+def test_a_closed_pipe_is_nothing_to_talk_about(running: Address) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", "services", "--admin", str(running)],
+        cwd=ROOT,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (cli.BROKEN_PIPE, b"")
