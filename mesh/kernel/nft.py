@@ -1,60 +1,61 @@
 """Loading rulesets: libnftables in the process, one transaction per call.
 
 The library rather than the `nft` program: no fork per change, and the error text comes back as it is. Its
-netlink socket is opened with the context, so the context is made inside the target namespace and thrown away
-after the call: kept contexts would keep ended containers' namespaces alive. A text given to `apply`
-takes effect as a whole or not at all; that is nftables' own promise for one buffer.
+netlink socket is opened with the context, so a context is made inside its namespace and belongs to it. A text
+given to `run` takes effect as a whole or not at all; that is nftables' own promise for one buffer.
+
+A context is kept for as long as its namespace is looked after, for closing its socket waits until the kernel
+has freed what earlier transactions replaced: 13 ms on 6.18, where the transaction itself takes 0.1 ms.
 """
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
 from mesh.errors import KernelError
-from mesh.net.netns import NamespaceWorker
 
 LIBRARY = "libnftables.so.1"
 MISSING = f"{LIBRARY} is not installed: rules cannot be loaded (Debian, Ubuntu: apt install libnftables1)"
 QUOTED_ERROR = 600  # characters of nft's complaint that an error repeats
 
 
-class Nft:
-    """nftables of any namespace, through the worker's thread (the library is not thread-safe)."""
+class Context:
+    """nftables of the namespace that the creating thread is in. One thread at a time, and blocking."""
 
-    def __init__(self, worker: NamespaceWorker) -> None:
-        self._worker = worker
+    def __init__(self) -> None:
+        self._library = _library()
+        self._context = self._library.nft_ctx_new(0)
+        if not self._context:
+            raise KernelError("libnftables gave no context: is the nf_tables kernel module there?")
+        self._library.nft_ctx_buffer_output(self._context)
+        self._library.nft_ctx_buffer_error(self._context)
 
-    async def apply(self, path: str | None, text: str) -> None:
-        """Run one transaction in the namespace. KernelError quotes what the kernel refused."""
-        await self._worker.run(path, lambda: run(text))
+    def run(self, text: str) -> str:
+        """Run one transaction (or `list …`) and return its output. KernelError quotes the refusal."""
+        if self._context is None:
+            raise KernelError("this nftables context is closed")
+        if self._library.nft_run_cmd_from_buffer(self._context, text.encode()) == 0:
+            return _text(self._library.nft_ctx_get_output_buffer(self._context))
+        complaint = _text(self._library.nft_ctx_get_error_buffer(self._context)).strip()
+        raise KernelError(f"nftables refused: {complaint[:QUOTED_ERROR] or 'no reason given'}")
 
-    async def query(self, path: str | None, text: str) -> str:
-        """Run a `list …` command and return what it prints."""
-        return await self._worker.run(path, lambda: run(text))
+    def close(self) -> None:
+        """Free it. May block for tens of milliseconds; see the module's header."""
+        if self._context is not None:
+            self._library.nft_ctx_free(self._context)
+            self._context = None
 
 
 def run(text: str) -> str:
-    """Run commands in the calling thread's namespace; returns their output. Blocking."""
-    library = _library()
-    with _context(library) as context:
-        if library.nft_run_cmd_from_buffer(context, text.encode()) == 0:
-            return (library.nft_ctx_get_output_buffer(context) or b"").decode()
-        complaint = (library.nft_ctx_get_error_buffer(context) or b"").decode(errors="replace").strip()
-        raise KernelError(f"nftables refused: {complaint[:QUOTED_ERROR] or 'no reason given'}")
-
-
-@contextmanager
-def _context(library: ctypes.CDLL) -> Iterator[int]:
-    context = library.nft_ctx_new(0)
-    if not context:
-        raise KernelError("libnftables gave no context: is the nf_tables kernel module there?")
+    """`Context.run` for a single use, in the calling thread's namespace."""
+    context = Context()
     try:
-        library.nft_ctx_buffer_output(context)
-        library.nft_ctx_buffer_error(context)
-        yield context
+        return context.run(text)
     finally:
-        library.nft_ctx_free(context)
+        context.close()
+
+
+def _text(raw: bytes | None) -> str:
+    return (raw or b"").decode(errors="replace")
 
 
 @cache

@@ -202,8 +202,8 @@ def host_rules(
         f"    ip protocol . th dport @published dnat to {path.sandbox}\n"
         f"    ip protocol tcp redirect to :tcp dport map @redirected\n"
         f"  }}\n"
-        # Replies must come back through us: to the host's own connections (127.0.0.1 too), and to containers on
-        # the same bridge, which the ingress namespace would otherwise answer directly.
+        # Replies must come back through us: to the host's own connections (127.0.0.1 too), and to containers
+        # on the same bridge, which the ingress namespace would otherwise answer directly.
         f"  chain postrouting {{\n"
         f"    type nat hook postrouting priority {SOURCE_NAT_BEFORE_DOCKER}; policy accept;\n"
         f"    {to_sandbox} fib saddr type local masquerade\n"

@@ -234,7 +234,9 @@ def ingress(lab: Lab) -> tuple[Namespace, Namespace, Namespace, Namespace]:
     lab.plug(two, "eth0", "10.0.0.12/24", overlay)
     inside(sandbox, "ip", "route", "add", "default", "via", "172.18.0.1")
     forward = {Setting.forwarding: 1}
-    host.call(lambda: (write("ens32", forward), write("docker_gwbridge", forward | {Setting.route_localnet: 1})))
+    host.call(
+        lambda: (write("ens32", forward), write("docker_gwbridge", forward | {Setting.route_localnet: 1}))
+    )
     sandbox.call(lambda: (write("eth0", forward), write("eth1", forward)))
     Greeter(one, "0.0.0.0", 8080, "one")
     Greeter(two, "0.0.0.0", 8080, "two")

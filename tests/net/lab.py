@@ -39,7 +39,20 @@ class Lab:
     def plug(self, inside: Namespace, interface: str, address: str, switch: Namespace) -> None:
         """Give `inside` an interface on the switch's bridge."""
         end = f"v{uuid.uuid4().hex[:8]}"
-        ip("-n", of(switch), "link", "add", end, "type", "veth", "peer", "name", interface, "netns", of(inside))
+        ip(
+            "-n",
+            of(switch),
+            "link",
+            "add",
+            end,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            interface,
+            "netns",
+            of(inside),
+        )
         ip("-n", of(switch), "link", "set", end, "master", "br0", "up")
         ip("-n", of(inside), "addr", "add", address, "dev", interface)
         ip("-n", of(inside), "link", "set", interface, "up")

@@ -1,0 +1,427 @@
+"""Capturing this node's containers: DNS sockets and our table in each one's namespace, as the catalogue says.
+
+Level-triggered: a change only marks the containers it concerns, with the services that changed; one task
+works the marks off, comparing what is loaded with what the latest snapshot wants. A failure marks again,
+later. Order matters for the container: first somebody answers on the sockets, then lookups are led there; on
+the way out the table goes first. A namespace that vanishes took its table with it: only our handles remain.
+"""
+
+import asyncio
+import logging
+import socket
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from mesh.catalog.model import Container, Network, Service
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.errors import KernelError, NamespaceGone
+from mesh.kernel.heartbeat import BEAT_SECONDS
+from mesh.kernel.rules import (
+    DELETE,
+    DOCKER_RESOLVER,
+    DnsPorts,
+    container_rules,
+    container_vips,
+    enabled,
+    service_vips,
+    vips_update,
+)
+from mesh.net import proc
+from mesh.net.netns import Namespace
+from mesh.net.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+RETRIES = 10  # then the container waits for its next change: some kernels will never take the rules
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 30.0
+BEATS_AT_ONCE = 32  # ≈ 0.5 ms of the event loop between two looks at other work
+
+VipsByService = dict[str, dict[str, tuple[str, ...]]]
+
+
+class Policy(StrEnum):
+    """Which containers of the node are captured (`capture:` in the configuration)."""
+
+    ALL = "all"
+    LABELLED = "labelled"
+    OFF = "off"
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class Table(Protocol):
+    """`mesh.kernel.table.Table`, or a test's."""
+
+    async def load(self, text: str) -> None: ...
+    def beat(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Tables(Protocol):
+    async def open(self, path: str | None) -> Table: ...
+    async def clear(self, path: str | None) -> bool: ...
+
+
+# Given the container as it was when captured and its two sockets on 127.0.0.11; owns the sockets until its
+# close(). Its networks may change later: look the container up by id in the current snapshot.
+OpenEndpoint = Callable[[Container, socket.socket, socket.socket], Closable]
+OpenSockets = Callable[[Container], tuple[socket.socket, socket.socket]]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One local container for `mesh status`."""
+
+    container: str
+    name: str
+    captured: bool
+    reason: str = ""  # why not
+
+
+@dataclass(slots=True)
+class _Held:
+    """What we keep in one container's namespace."""
+
+    container: Container
+    table: Table
+    endpoint: Closable
+    dns: DnsPorts
+    vips: VipsByService = field(default_factory=dict)
+    loaded: bool = False  # False: what the kernel has is unknown, load the whole table
+
+
+def why_not(
+    container: Container, service: Service | None, policy: Policy, networks: Mapping[str, Network]
+) -> str:
+    """Why the container is left to Docker; "" when it is captured."""
+    if not container.namespace:
+        return "no network namespace of its own"
+    if not container.running:
+        return "not running"
+    if not any(_user_defined(networks.get(a.network)) for a in container.attachments):
+        return "on no user-defined network"
+    return _unwanted(container, service, policy)
+
+
+def _unwanted(container: Container, service: Service | None, policy: Policy) -> str:
+    if policy is Policy.OFF:
+        return "capture is off on this node"
+    label = container.labels.get("mesh.capture") or (service.labels.get("mesh.capture") if service else None)
+    if label is not None and label.strip().lower() in ("off", "false", "no", "0"):
+        return "label mesh.capture=off"
+    if label is None and service is not None and not enabled(service):
+        return "label mesh.enable=false"
+    if label is None and policy is Policy.LABELLED:
+        return "no label mesh.capture=on"
+    return ""
+
+
+def _user_defined(network: Network | None) -> bool:
+    """Docker resolves names only there. A network not known yet is taken as one."""
+    if network is None:
+        return True
+    return not network.ingress and network.name not in ("bridge", "host", "none", "docker_gwbridge")
+
+
+def dns_sockets(container: Container) -> tuple[socket.socket, socket.socket]:
+    """The UDP socket and TCP listener on 127.0.0.11 in the container's namespace."""
+    namespace = Namespace(container.namespace)
+    try:
+        udp = namespace.udp_socket(DOCKER_RESOLVER)
+        try:
+            return udp, namespace.tcp_listener(DOCKER_RESOLVER)
+        except (OSError, KernelError):
+            udp.close()
+            raise
+    except OSError as error:
+        raise KernelError(f"cannot listen on {DOCKER_RESOLVER} in {container.name}: {error}") from error
+
+
+def docker_resolver(container: Container, ours: DnsPorts) -> DnsPorts | None:
+    """Where Docker's own resolver of the container listens: the other sockets on 127.0.0.11. None: none seen.
+
+    Read from the namespace's socket tables, so it does not matter how Docker writes its NAT rule.
+    """
+
+    def others(protocol: str, own: int) -> list[int]:
+        found = (sock for sock in proc.bound(protocol) if sock.address == DOCKER_RESOLVER)
+        return [sock.port for sock in found if sock.port != own]
+
+    udp, tcp = Namespace(container.namespace).call(lambda: (others("udp", ours.udp), others("tcp", ours.tcp)))
+    return DnsPorts(udp[0], tcp[0] if tcp else udp[0]) if udp else None
+
+
+class Capture:
+    """Reconciler of this node's containers: `start`, subscribe `update` to the store, `close` at the end."""
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        tables: Tables,
+        open_endpoint: OpenEndpoint,
+        policy: Policy = Policy.ALL,
+        ipvs: bool = False,
+        open_sockets: OpenSockets = dns_sockets,
+    ) -> None:
+        self._tasks = tasks
+        self._tables = tables
+        self._open_endpoint = open_endpoint
+        self._open_sockets = open_sockets
+        self._policy = policy
+        self._ipvs = ipvs
+        self._snapshot = Snapshot()
+        self._on_network: defaultdict[str, set[str]] = defaultdict(set)  # network id → local containers
+        self._of_service: defaultdict[str, set[str]] = defaultdict(set)  # service id → local containers
+        self._held: dict[str, _Held] = {}
+        self._marked: dict[str, set[str] | None] = {}  # container → services that changed, None: look at all
+        self._attempts: dict[str, int] = {}
+        self._faults: dict[str, str] = {}
+        self._cleared: set[str] = set()  # uncaptured containers that hold no table of an earlier sidecar
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._running: list[asyncio.Task[None]] = []
+
+    @property
+    def count(self) -> int:
+        """Captured containers."""
+        return sum(held.loaded for held in self._held.values())
+
+    def start(self, snapshot: Snapshot) -> None:
+        """Begin with what is known; later changes come through `update`."""
+        self._snapshot = snapshot
+        for container in snapshot.containers.values():
+            self._index(None, container)
+            self._mark(container.id)
+        self._wake.set()
+        self._running = [
+            self._tasks.start(self._work(), "capture"),
+            self._tasks.start(self._beat(), "capture-heartbeat"),
+        ]
+
+    def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
+        """Store subscriber: O(changed services × their local containers), no I/O."""
+        self._snapshot = new
+        for id_, container in change.containers.items():
+            self._index(old.containers.get(id_), container)
+            self._mark(id_)
+        for id_, service in change.services.items():
+            self._mark_service(id_, old.services.get(id_), service)
+        for network in change.networks:
+            for container_id in self._on_network.get(network, ()):
+                self._mark(container_id)
+
+    def status(self) -> Iterator[Status]:
+        """Every local container: captured, or why not."""
+        for container in self._snapshot.containers.values():
+            held = self._held.get(container.id)
+            if held is not None and held.loaded:
+                yield Status(container.short_id, container.name, True)
+            else:
+                reason = self._reason(container) or self._faults.get(container.id, "in progress")
+                yield Status(container.short_id, container.name, False, reason)
+
+    async def settled(self) -> None:
+        """Wait until everything marked so far has been looked at (for readiness and tests)."""
+        await self._idle.wait()
+
+    def docker_resolver(self, container: str) -> DnsPorts | None:
+        """Docker's own resolver inside a captured container, for names left to Docker."""
+        held = self._held.get(container)
+        return None if held is None else docker_resolver(held.container, held.dns)
+
+    async def close(self) -> None:
+        """Stop, take our tables out of every namespace and close what we opened there."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for id_ in tuple(self._held):
+            await self._release(id_, remove_table=True)
+
+    # --- marks ---
+
+    def _index(self, old: Container | None, new: Container | None) -> None:
+        for container, present in ((old, False), (new, True)):
+            if container is None:
+                continue
+            keys = [(self._on_network, a.network) for a in container.attachments]
+            if container.service:
+                keys.append((self._of_service, container.service))
+            for index, key in keys:
+                if present:
+                    index[key].add(container.id)
+                elif key in index:
+                    index[key].discard(container.id)
+                    if not index[key]:
+                        del index[key]
+
+    def _mark(self, container: str, service: str | None = None) -> None:
+        if service is None:
+            self._marked[container] = None
+            self._attempts.pop(container, None)
+        elif (services := self._marked.setdefault(container, set())) is not None:
+            services.add(service)
+        self._wake.set()
+        self._idle.clear()
+
+    def _mark_service(self, id_: str, old: Service | None, new: Service | None) -> None:
+        networks = {member.network for service in (old, new) if service for member in service.networks}
+        for network in networks:
+            for container in self._on_network.get(network, ()):
+                self._mark(container, id_)
+        if (old.labels if old else None) != (new.labels if new else None):
+            for container in self._of_service.get(id_, ()):
+                self._mark(container)
+
+    # --- work ---
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            while self._marked:
+                id_ = next(iter(self._marked))
+                await self._try(id_, self._marked.pop(id_))
+            self._wake.clear()
+            self._idle.set()
+
+    async def _try(self, id_: str, services: set[str] | None) -> None:
+        try:
+            await self._reconcile(id_, services)
+        except NamespaceGone:
+            await self._release(id_, remove_table=False)
+        except KernelError as error:
+            self._failed(id_, error)
+        else:
+            self._attempts.pop(id_, None)
+            self._faults.pop(id_, None)
+
+    def _failed(self, id_: str, error: KernelError) -> None:
+        attempt = self._attempts[id_] = self._attempts.get(id_, 0) + 1
+        self._faults[id_] = str(error)
+        if (held := self._held.get(id_)) is not None:
+            held.loaded = False
+        if attempt > RETRIES:
+            logger.error("container %s: given up until it changes: %s", id_[:12], error)
+            return
+        logger.warning("container %s: %s", id_[:12], error)
+        delay = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (attempt - 1))
+        asyncio.get_running_loop().call_later(delay, self._again, id_)
+
+    def _again(self, id_: str) -> None:
+        self._marked[id_] = None
+        self._wake.set()
+        self._idle.clear()
+
+    def _reason(self, container: Container) -> str:
+        service = self._snapshot.services.get(container.service)
+        return why_not(container, service, self._policy, self._snapshot.networks)
+
+    async def _reconcile(self, id_: str, services: set[str] | None) -> None:
+        container = self._snapshot.containers.get(id_)
+        if container is None or self._reason(container):
+            await self._let_be(id_, container)
+            return
+        if not Namespace(container.namespace).exists():
+            raise NamespaceGone(container.namespace)
+        held = self._held.get(id_)
+        if held is not None and held.container.namespace != container.namespace:
+            await self._release(id_, remove_table=False)  # restarted: the old namespace is gone
+            held = None
+        if held is None:
+            held = self._held[id_] = await self._open(container)
+            services = None
+        await self._load(held, container, services)
+
+    async def _let_be(self, id_: str, container: Container | None) -> None:
+        """Not ours (any more): no table may stay, neither this sidecar's nor an earlier one's."""
+        here = container is not None and container.running and bool(container.namespace)
+        if id_ in self._held:
+            await self._release(id_, remove_table=here)
+        elif here and container is not None and id_ not in self._cleared:
+            await self._tables.clear(container.namespace)
+        self._cleared.discard(id_)
+        if here:
+            self._cleared.add(id_)
+
+    async def _open(self, container: Container) -> _Held:
+        table = await self._tables.open(container.namespace)
+        try:
+            udp, tcp = self._open_sockets(container)
+        except KernelError:
+            await table.close()
+            raise
+        dns = DnsPorts(udp.getsockname()[1], tcp.getsockname()[1])
+        return _Held(container, table, self._open_endpoint(container, udp, tcp), dns)
+
+    async def _load(self, held: _Held, container: Container, services: set[str] | None) -> None:
+        if services is None or not held.loaded or held.container.attachments != container.attachments:
+            await self._load_all(held, container)
+        else:
+            await self._load_services(held, container, services)
+        held.container, held.loaded = container, True
+
+    async def _load_all(self, held: _Held, container: Container) -> None:
+        wanted = container_vips(container, self._snapshot)
+        if held.loaded:
+            text = vips_update(_merged(held.vips), _merged(wanted))
+        else:
+            text = container_rules(_merged(wanted), held.dns, self._ipvs)
+        if text:
+            await held.table.load(text)
+        held.vips = wanted
+
+    async def _load_services(self, held: _Held, container: Container, services: set[str]) -> None:
+        """Only what the changed services contribute. (If another one's VIP is in the way, the kernel refuses
+        the transaction and the retry loads the whole table.)"""
+        before = {id_: held.vips.get(id_, {}) for id_ in services}
+        after = {id_: service_vips(container, self._snapshot.services.get(id_)) for id_ in services}
+        if text := vips_update(_merged(before), _merged(after)):
+            await held.table.load(text)
+        for id_, vips in after.items():
+            if vips:
+                held.vips[id_] = vips
+            else:
+                held.vips.pop(id_, None)
+
+    async def _release(self, id_: str, remove_table: bool) -> None:
+        held = self._held.pop(id_, None)
+        self._faults.pop(id_, None)
+        if held is None:
+            return
+        try:
+            if remove_table:
+                await held.table.load(DELETE)
+        except KernelError as error:
+            logger.warning("container %s: its table stays behind: %s", id_[:12], error)
+        finally:
+            held.endpoint.close()
+            await held.table.close()
+
+    # --- heartbeat ---
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            for number, (id_, held) in enumerate(tuple(self._held.items()), 1):
+                if held.loaded:
+                    self._beat_one(id_, held)
+                if number % BEATS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+
+    def _beat_one(self, id_: str, held: _Held) -> None:
+        try:
+            if not Namespace(held.container.namespace).exists():
+                raise NamespaceGone(held.container.namespace)
+            held.table.beat()
+        except KernelError:
+            # Table flushed by somebody, or the container's end not told yet: the reconciler finds out which.
+            held.loaded = False
+            self._mark(id_)
+
+
+def _merged(by_service: VipsByService) -> dict[str, tuple[str, ...]]:
+    return {vip: tasks for vips in by_service.values() for vip, tasks in vips.items()}

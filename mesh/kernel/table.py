@@ -1,0 +1,74 @@
+"""Our table in one namespace, held open: loading and changing it, its heartbeat, its end.
+
+Everything that may block (libnftables, closing netlink sockets) runs on the namespace worker's thread; only
+the beat, microseconds long, runs on the caller's.
+"""
+
+from mesh.errors import KernelError
+from mesh.kernel import nft
+from mesh.kernel.heartbeat import Heartbeat
+from mesh.kernel.rules import DELETE, TABLE
+from mesh.net.netns import Namespace, NamespaceWorker
+
+
+class Table:
+    """An open handle on one namespace's nftables; it keeps the namespace alive until closed."""
+
+    def __init__(self, worker: NamespaceWorker, context: nft.Context, heartbeat: Heartbeat) -> None:
+        self._worker = worker
+        self._context = context
+        self._heartbeat = heartbeat
+
+    async def load(self, text: str) -> None:
+        """One transaction. KernelError: nothing of it took effect."""
+        await self._worker.run(None, lambda: self._context.run(text))
+
+    def beat(self) -> None:
+        """Re-arm the redirects for another rules.ALIVE_SECONDS. KernelError: our table is no longer there."""
+        self._heartbeat.beat()
+
+    async def close(self) -> None:
+        """Let go of the namespace; the table itself stays as it is."""
+
+        def free() -> None:
+            self._heartbeat.close()
+            self._context.close()
+
+        await self._worker.run(None, free)
+
+
+class Tables:
+    """Opens tables by namespace path; None is the host's."""
+
+    def __init__(self, worker: NamespaceWorker) -> None:
+        self._worker = worker
+
+    async def open(self, path: str | None) -> Table:
+        """NamespaceGone when there is no such namespace any more."""
+
+        def make() -> tuple[nft.Context, Heartbeat]:
+            context = nft.Context()
+            try:
+                return context, Heartbeat(Namespace(None))
+            except KernelError:
+                context.close()
+                raise
+
+        return Table(self._worker, *await self._worker.run(path, make))
+
+    async def clear(self, path: str | None) -> bool:
+        """Remove our table from a namespace; True if there was one."""
+        return await self._worker.run(path, clear)
+
+
+def present() -> bool:
+    """Is there a table of ours in the calling thread's namespace? Blocking."""
+    return f"table ip {TABLE}\n" in nft.run("list tables ip\n")
+
+
+def clear() -> bool:
+    """Remove our table from the calling thread's namespace; True if there was one. Blocking."""
+    if not present():
+        return False
+    nft.run(DELETE)
+    return True
