@@ -11,7 +11,7 @@ Exit codes: 0 done; 1 it could not be done (no sidecar here, no such service, th
 """
 
 import argparse
-import importlib
+import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -126,13 +126,15 @@ def _add_admin(command: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     flags = {name: getattr(options, name) for name in ("catalog", "dns", "metrics", "admin")}
     settings = config.load(options.config, flags=flags)
-    lifecycle = importlib.import_module("sidecar.lifecycle")  # uvloop, kernel: not needed to show a table
-    return int(lifecycle.run(settings))
+    from sidecar.lifecycle import run  # imported late, as below: a table needs no event loop or kernel
+
+    return run(settings)
 
 
 def _demo(_: argparse.Namespace) -> int:
-    demo = importlib.import_module("sidecar.demo")
-    return int(demo.main(os.environ.get("DEMO_SECONDS", "")))
+    from sidecar.demo import main as run_demo
+
+    return run_demo(os.environ.get("DEMO_SECONDS", ""))
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -158,9 +160,13 @@ def _resolve(options: argparse.Namespace) -> int:
 
 
 def _cleanup(_: argparse.Namespace) -> int:
-    for line in importlib.import_module("mesh.kernel.cleanup").cleanup():
-        print(line)
-    return OK
+    from mesh.kernel.cleanup import cleanup
+
+    removed = asyncio.run(cleanup(config.load().docker.netns))
+    for name in removed.tables:
+        print(f"removed our table in {name}")
+    print(f"removed firewall rules: {removed.firewall_rules}")
+    return _complain(*(f"{where}: {why}" for where, why in removed.left), code=FAILED) if removed.left else OK
 
 
 def _show(

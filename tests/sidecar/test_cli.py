@@ -139,6 +139,30 @@ def test_run_with_a_bad_configuration_never_starts(capsys: pytest.CaptureFixture
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    ("left", "code", "err"),
+    [((), 0, ""), ((("host", "busy"),), 1, "mesh: host: busy\n")],
+    ids=["clean", "left over"],
+)
+def test_cleanup_tells_what_it_removed_and_what_not(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    left: tuple[tuple[str, str], ...],
+    code: int,
+    err: str,
+) -> None:
+    async def cleanup(netns: str) -> object:
+        assert netns == "/n"
+        return types.SimpleNamespace(tables=("host", "1-abc"), firewall_rules=1, left=left)
+
+    monkeypatch.setenv("MESH_DOCKER_NETNS", "/n")
+    monkeypatch.setitem(sys.modules, "mesh.kernel.cleanup", types.SimpleNamespace(cleanup=cleanup))
+    assert cli.main(["cleanup"]) == code
+    told = capsys.readouterr()
+    assert told.out == "removed our table in host\nremoved our table in 1-abc\nremoved firewall rules: 1\n"
+    assert told.err == err
+
+
 def test_wrong_arguments_exit_2() -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["fly"])
