@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from mesh.balance.policies import Policy
-from mesh.catalog.model import Port, Protocol, PublishMode, Service
+from mesh.balance.policies import Endpoint, Policy
+from mesh.catalog.model import Network, Port, Protocol, PublishMode, Service
 from mesh.errors import Problem
 
 T = TypeVar("T")
@@ -84,6 +84,22 @@ def plan(service: Service, default: Carrier = Carrier.KERNEL) -> Plans:
     return Plans(
         tuple(_port_plan(service.id, port, default, labels) for port in unique), tuple(labels.problems)
     )
+
+
+def endpoints(
+    service: Service, port: Port, ingress: Network | None, as_published: bool = False
+) -> tuple[Endpoint, ...]:
+    """Where the port's serving tasks are reached: on the ingress network, or, where there is none (a file's
+    catalogue), on the first of the service's networks they are on. `as_published`: Docker's own ingress rules
+    are in the tasks, which then take the published port and no other."""
+    number = port.published if as_published else port.target
+    order = [ingress.id] if ingress else [member.network for member in service.networks]
+    found = (
+        Endpoint(address, number, task.id)
+        for task in service.serving()
+        if (address := next((task.addresses[id_] for id_ in order if id_ in task.addresses), None))
+    )
+    return tuple(sorted(found, key=lambda endpoint: (endpoint.address, endpoint.task)))
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}

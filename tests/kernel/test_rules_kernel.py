@@ -3,6 +3,8 @@
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -125,8 +127,8 @@ def test_every_small_change_is_accepted_by_the_kernel(
         {},
     ]
     client.call(lambda: nft.run(container_rules({}, None)))
-    for before, after in zip(states, states[1:], strict=False):
-        client.call(lambda text=vips_update(before, after): nft.run(text))
+    for before, after in pairwise(states):
+        client.call(partial(nft.run, vips_update(before, after)))
     table = inside(client, "nft", "list", "table", "ip", "mesh")
     assert "vip_" not in table
     assert "10.9.0" not in table
@@ -166,8 +168,8 @@ def test_lookups_come_to_us_while_we_live_and_go_back_to_docker_when_we_do_not(l
     port = docker.getsockname()[1]
     inside(
         container,
-        *"iptables-nft -t nat -A OUTPUT -d 127.0.0.11 -p udp --dport 53 -j DNAT --to".split(),
-        f"127.0.0.11:{port}",
+        *("iptables-nft", "-t", "nat", "-A", "OUTPUT", "-d", "127.0.0.11", "-p", "udp", "--dport", "53"),
+        *("-j", "DNAT", "--to", f"127.0.0.11:{port}"),
     )
     assert ask(container) == "docker?"
     dns = DnsPorts(ours.getsockname()[1], ours_tcp.getsockname()[1])

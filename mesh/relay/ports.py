@@ -1,0 +1,225 @@
+"""The ports this node carries in user space, kept as the catalogue says.
+
+A change marks its services; one task opens, retargets and closes listeners. A port that is taken does not
+stop the others: it is tried again, and, where Docker's engine itself holds it (kernels with IPVS), the relay
+listens elsewhere and the host's table leads the port there.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mesh.balance.policies import Endpoint
+from mesh.balance.ports import Carrier, PortPlan, endpoints, plan
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.errors import KernelError, Problem
+from mesh.net.tasks import Tasks
+from mesh.relay.listener import ConnectSocket, Options, Port, PortStats, listen, plain_socket
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 5.0  # between two tries of a port that is taken
+
+# Told (published port, local port): lead the one to the other; local None ends it. `Ingress.redirect`.
+Redirect = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PortStatus:
+    """One relayed port for `mesh status`."""
+
+    service: str  # name
+    published: int
+    address: str  # where the relay listens, "" when it does not
+    endpoints: tuple[str, ...] = ()
+    fault: str = ""
+
+
+@dataclass(slots=True)
+class _Open:
+    plan: PortPlan
+    port: Port
+    redirected: bool
+
+
+class RelayPorts:
+    """Reconciler of `mode: proxy` ports: `start`, subscribe `update` to the store, `close` at the end."""
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        *,
+        listen_address: str = "0.0.0.0",
+        connect: ConnectSocket = plain_socket,
+        default: Carrier = Carrier.KERNEL,
+        as_published: Callable[[], bool] = lambda: False,
+        redirect: Redirect | None = None,
+    ) -> None:
+        self._tasks = tasks
+        self._listen_address = listen_address
+        self._connect = connect
+        self._default = default
+        self._as_published = as_published
+        self._redirect = redirect
+        self._snapshot = Snapshot()
+        self._plans: dict[str, dict[int, PortPlan]] = {}  # service id → published → its plan
+        self._problems: dict[str, tuple[Problem, ...]] = {}
+        self._open: dict[int, _Open] = {}
+        self._faults: dict[int, str] = {}
+        self._marked: set[str] = set()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._running: list[asyncio.Task[None]] = []
+
+    def start(self, snapshot: Snapshot) -> None:
+        """Begin with what is known; later changes come through `update`."""
+        self._snapshot = snapshot
+        self._mark(set(snapshot.services))
+        self._running = [self._tasks.start(self._work(), "relay-ports")]
+
+    def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
+        """Store subscriber: marks what changed, no I/O."""
+        self._snapshot = new
+        all_of_them = bool(change.networks) and old.ingress_network() != new.ingress_network()
+        if marked := set(new.services if all_of_them else change.services):
+            self._mark(marked)
+
+    async def settled(self) -> None:
+        """Wait until every change so far has been worked off."""
+        await self._idle.wait()
+
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong with services' port labels, all services."""
+        return tuple(problem for found in self._problems.values() for problem in found)
+
+    def status(self) -> Iterator[PortStatus]:
+        for published, one in sorted(self._wanted().items()):
+            opened = self._open.get(published)
+            service = self._snapshot.services.get(one.service)
+            yield PortStatus(
+                service.name if service else one.service,
+                published,
+                "{}:{}".format(*opened.port.address) if opened else "",
+                tuple(map(str, opened.port.endpoints)) if opened else (),
+                self._faults.get(published, ""),
+            )
+
+    def stats(self) -> Iterator[tuple[str, int, PortStats]]:
+        """(service name, published port, counters) of every open port."""
+        for published, opened in self._open.items():
+            service = self._snapshot.services.get(opened.plan.service)
+            yield (service.name if service else opened.plan.service, published, opened.port.stats)
+
+    def address(self, published: int) -> tuple[str, int] | None:
+        """Where a port is really listened on."""
+        opened = self._open.get(published)
+        return opened.port.address if opened else None
+
+    async def close(self, drain_seconds: float = 0.0) -> None:
+        """Stop accepting everywhere, drain together, then reset what is left."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        opened, self._open = self._open, {}
+        for published, one in opened.items():
+            self._undo_redirect(published, one)
+        await asyncio.gather(*(one.port.close(drain_seconds) for one in opened.values()))
+
+    # --- work ---
+
+    def _mark(self, services: set[str]) -> None:
+        self._marked |= services
+        self._idle.clear()
+        self._wake.set()
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(RETRY_SECONDS if self._faults else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass  # a port was taken: see whether it is free now
+            self._wake.clear()
+            marked, self._marked = self._marked, set()
+            for id_ in marked:
+                self._plan(id_)
+            self._reconcile(marked)
+            self._idle.set()
+
+    def _plan(self, id_: str) -> None:
+        service = self._snapshot.services.get(id_)
+        plans = plan(service, self._default) if service else None
+        relayed = {
+            one.port.published: one for one in (plans.ports if plans else ()) if one.carrier is Carrier.PROXY
+        }
+        _keep(self._plans, id_, relayed)
+        _keep(self._problems, id_, plans.problems if plans else ())
+
+    def _wanted(self) -> dict[int, PortPlan]:
+        return {published: one for plans in self._plans.values() for published, one in plans.items()}
+
+    def _reconcile(self, marked: set[str]) -> None:
+        wanted = self._wanted()
+        for published in self._open.keys() - wanted.keys():
+            self._shut(published)
+        for published in self._faults.keys() - wanted.keys():
+            del self._faults[published]
+        for published, one in wanted.items():
+            opened = self._open.get(published)
+            if opened is None:
+                self._try_open(published, one)
+            elif one.service in marked or opened.plan != one:
+                opened.plan = one
+                opened.port.retarget(self._endpoints(one), _options(one))
+
+    def _try_open(self, published: int, one: PortPlan) -> None:
+        try:
+            listener = listen(self._listen_address, published)
+            redirected = False
+        except KernelError as error:
+            # Only where Docker's own ingress is at work is it the engine that holds the port.
+            if self._redirect is None or not self._as_published():
+                self._report(published, str(error))
+                return
+            listener, redirected = listen(self._listen_address, 0), True
+        port = Port(listener, self._endpoints(one), _options(one), self._connect)
+        self._open[published] = _Open(one, port, redirected)
+        self._faults.pop(published, None)
+        if redirected and self._redirect is not None:
+            self._redirect(published, port.address[1])
+
+    def _report(self, published: int, fault: str) -> None:
+        if self._faults.get(published) != fault:
+            logger.error("%s", fault)
+        self._faults[published] = fault
+
+    def _shut(self, published: int) -> None:
+        opened = self._open.pop(published)
+        self._undo_redirect(published, opened)
+        self._tasks.start(opened.port.close(opened.plan.drain), f"relay-drain-{published}")
+
+    def _undo_redirect(self, published: int, opened: _Open) -> None:
+        if opened.redirected and self._redirect is not None:
+            self._redirect(published, None)
+
+    def _endpoints(self, one: PortPlan) -> tuple[Endpoint, ...]:
+        service = self._snapshot.services.get(one.service)
+        if service is None:
+            return ()
+        return endpoints(service, one.port, self._snapshot.ingress_network(), self._as_published())
+
+
+def _keep(store: dict[str, T], id_: str, value: T) -> None:
+    """Entries only for what has something to say."""
+    if value:
+        store[id_] = value
+    else:
+        store.pop(id_, None)
+
+
+def _options(one: PortPlan) -> Options:
+    return Options(one.policy, one.connect_timeout, one.idle_timeout, one.drain, one.proxy_protocol)

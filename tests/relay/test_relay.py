@@ -1,0 +1,327 @@
+"""A relayed port as its clients and tasks see it, on loopback, under asyncio and uvloop."""
+
+import asyncio
+import hashlib
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+
+import pytest
+import uvloop
+
+from mesh.balance.policies import Endpoint, Policy
+from mesh.relay import listener as listener_module
+from mesh.relay.listener import Options, Port, PortTaken, listen
+from mesh.relay.splice import BULK_BYTES
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+
+
+class Backend:
+    """A blocking TCP server on threads: `serve` gets each connection."""
+
+    def __init__(self, serve: Callable[[socket.socket], None], address: str = "127.0.0.1") -> None:
+        self._listener = socket.create_server((address, 0), backlog=512)
+        self._serve = serve
+        self.endpoint = Endpoint(*self._listener.getsockname()[:2])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+
+    def _one(self, connection: socket.socket) -> None:
+        with closing(connection):
+            try:
+                self._serve(connection)
+            except OSError:
+                return
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def read_all(sock: socket.socket) -> bytes:
+    chunks = []
+    while chunk := sock.recv(65536):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def digest_at_eof(sock: socket.socket) -> None:
+    """Answers only when the client has half-closed: the test that half-close goes through."""
+    sock.sendall(hashlib.sha256(read_all(sock)).digest())
+
+
+def greet(name: bytes) -> Callable[[socket.socket], None]:
+    return lambda sock: sock.sendall(name)
+
+
+@pytest.fixture
+def backends() -> Iterator[Callable[..., Backend]]:
+    made: list[Backend] = []
+
+    def make(serve: Callable[[socket.socket], None], address: str = "127.0.0.1") -> Backend:
+        made.append(Backend(serve, address))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[Callable[..., Port]]:
+    made: list[Port] = []
+
+    def make(*endpoints: Endpoint, **options: object) -> Port:
+        made.append(Port(listen("127.0.0.1", 0), endpoints, Options(**options)))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.close()
+
+
+def exchange(address: tuple[str, int], data: bytes) -> bytes:
+    """Send, half-close, read to the end. Runs on a thread."""
+    with socket.create_connection(address, timeout=30) as sock:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        return read_all(sock)
+
+
+def greeting(address: tuple[str, int]) -> bytes:
+    with socket.create_connection(address, timeout=30) as sock:
+        return read_all(sock)
+
+
+def was_reset(address: tuple[str, int]) -> bool:
+    try:
+        greeting(address)
+    except ConnectionResetError:
+        return True
+    return False
+
+
+def dead_endpoint() -> Endpoint:
+    """An address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return Endpoint(*taken.getsockname()[:2])
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not check():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000, BULK_BYTES * 20])
+async def test_half_close_goes_through_and_every_byte_arrives(
+    backends: Callable[..., Backend], port: Callable[..., Port], size: int
+) -> None:
+    relayed = port(backends(digest_at_eof).endpoint)
+    data = os.urandom(size)
+    assert await asyncio.to_thread(exchange, relayed.address, data) == hashlib.sha256(data).digest()
+    await until(lambda: relayed.stats.active == 0)
+    assert (relayed.stats.received, relayed.stats.sent) == (size, 32)
+    assert not relayed.stats.errors
+
+
+async def test_bulk_both_ways_at_once_with_a_reader_that_starts_late(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    def echo(sock: socket.socket) -> None:
+        while chunk := sock.recv(65536):
+            sock.sendall(chunk)
+
+    relayed = port(backends(echo).endpoint)
+    data = os.urandom(32 * 1024 * 1024)
+
+    late = threading.Event()
+
+    def talk() -> bytes:
+        with socket.create_connection(relayed.address, timeout=30) as sock:
+            sender = threading.Thread(target=lambda: (sock.sendall(data), sock.shutdown(socket.SHUT_WR)))
+            sender.start()
+            late.wait(20)  # until then the echo backs up through the relay to the sender
+            answer = read_all(sock)
+            sender.join()
+            return answer
+
+    talking = asyncio.create_task(asyncio.to_thread(talk))
+    await until(lambda: relayed.stats.received > BULK_BYTES)
+    late.set()
+    assert await talking == data
+
+
+async def test_soak_of_half_closing_connections(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    """Hundreds of connections, many at once, each half-closed by the client and then by the task."""
+    relayed = port(backends(digest_at_eof).endpoint, backends(digest_at_eof).endpoint)
+    before = len(os.listdir("/proc/self/fd"))
+
+    async def one(number: int) -> None:
+        data = bytes([number % 251]) * (number * 997 % 600_000)
+        assert await asyncio.to_thread(exchange, relayed.address, data) == hashlib.sha256(data).digest()
+
+    for start in range(0, 600, 30):
+        await asyncio.gather(*(one(number) for number in range(start, start + 30)))
+    await until(lambda: relayed.stats.active == 0)
+    assert relayed.stats.connections == 600
+    assert not relayed.stats.errors
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= before + 2)
+
+
+async def test_a_dead_endpoint_is_retried_on_another_and_then_avoided(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    relayed = port(dead_endpoint(), backends(greet(b"hello")).endpoint)
+    for _ in range(20):
+        assert await asyncio.to_thread(greeting, relayed.address) == b"hello"
+    assert relayed.stats.errors == {"refused": 3}
+    assert relayed.stats.retries == 3
+
+
+async def test_an_endpoint_that_does_not_answer_costs_the_connect_timeout_once(
+    backends: Callable[..., Backend], port: Callable[..., Port], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A listener whose backlog is full does not answer further connects.
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for sock in (first, second):
+            sock.setblocking(False)
+            sock.connect_ex(full.getsockname())
+        silent = Endpoint(*full.getsockname()[:2])
+        relayed = port(silent, backends(greet(b"hello")).endpoint, connect_timeout=0.05)
+        assert await asyncio.to_thread(greeting, relayed.address) == b"hello"
+        assert relayed.stats.errors == {"timeout": 1}
+
+
+async def test_no_endpoint_is_a_reset_at_once(port: Callable[..., Port]) -> None:
+    relayed = port()
+    assert await asyncio.to_thread(was_reset, relayed.address)
+    assert relayed.stats.errors == {"no_endpoint": 1}
+
+
+async def test_only_dead_endpoints_is_a_reset(port: Callable[..., Port]) -> None:
+    relayed = port(dead_endpoint())
+    assert await asyncio.to_thread(was_reset, relayed.address)
+    assert relayed.stats.errors == {"refused": 1}
+
+
+async def test_a_reset_by_the_task_reaches_the_client_as_a_reset(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    def cut(sock: socket.socket) -> None:
+        sock.sendall(b"half of the ans")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    relayed = port(backends(cut).endpoint)
+    assert await asyncio.to_thread(was_reset, relayed.address)
+    await until(lambda: relayed.stats.errors == {"reset": 1})
+
+
+async def test_idle_connections_end_with_a_reset(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    relayed = port(backends(lambda sock: read_all(sock) and None).endpoint, idle_timeout=0.2)
+    assert await asyncio.to_thread(was_reset, relayed.address)
+    assert relayed.stats.errors == {"idle": 1}
+
+
+async def test_connections_to_an_endpoint_that_left_end_after_the_drain_time(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    relayed = port(backends(lambda sock: read_all(sock) and None).endpoint, drain=0.1)
+    waiting = asyncio.create_task(asyncio.to_thread(was_reset, relayed.address))
+    await until(lambda: relayed.stats.active == 1)
+    relayed.retarget([backends(greet(b"new")).endpoint])
+    assert await asyncio.to_thread(greeting, relayed.address) == b"new"
+    assert await waiting
+    assert relayed.stats.errors == {"drained": 1}
+
+
+async def test_closing_lets_connections_end_by_themselves(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    go = threading.Event()
+
+    def late(sock: socket.socket) -> None:
+        go.wait(20)
+        sock.sendall(b"late")
+
+    relayed = port(backends(late).endpoint)
+    waiting = asyncio.create_task(asyncio.to_thread(greeting, relayed.address))
+    await until(lambda: relayed.stats.active == 1)
+    closed = asyncio.create_task(relayed.close(drain_seconds=20))
+    go.set()
+    assert await waiting == b"late"
+    await closed
+
+
+async def test_running_out_of_descriptors_pauses_accepting(
+    backends: Callable[..., Backend], port: Callable[..., Port], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relayed = port(backends(greet(b"hello")).endpoint)
+    listening, failures = relayed._listener, [OSError(24, "too many open files")]
+
+    class Failing:
+        def accept(self) -> object:
+            if failures:
+                raise failures.pop()
+            return listening.accept()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(listening, name)
+
+    monkeypatch.setattr(relayed, "_listener", Failing())
+    monkeypatch.setattr(listener_module, "PAUSE_SECONDS", 0.05)
+    assert await asyncio.to_thread(greeting, relayed.address) == b"hello"
+    assert relayed.stats.errors == {"fd_limit": 1}
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_the_proxy_protocol_header_comes_first(
+    backends: Callable[..., Backend], port: Callable[..., Port], version: str
+) -> None:
+    relayed = port(backends(lambda sock: sock.sendall(read_all(sock))).endpoint, proxy_protocol=version)
+    answer = await asyncio.to_thread(exchange, relayed.address, b"data")
+    assert answer.endswith(b"data")
+    assert answer.startswith(
+        b"PROXY TCP4 127.0.0.1 127.0.0.1 " if version == "v1" else b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"
+    )
+    await until(lambda: relayed.stats.active == 0)
+    assert relayed.stats.received == 4
+
+
+async def test_round_robin_and_least_connections(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    one, two = backends(greet(b"1")), backends(greet(b"2"))
+    relayed = port(one.endpoint, two.endpoint)
+    answers = [await asyncio.to_thread(greeting, relayed.address) for _ in range(4)]
+    assert answers == [b"1", b"2", b"1", b"2"]
+    busy = port(one.endpoint, two.endpoint, policy=Policy.LEAST_CONN)
+    busy.occupy(two.endpoint, 5)
+    assert {await asyncio.to_thread(greeting, busy.address) for _ in range(4)} == {b"1"}
+
+
+def test_a_taken_port_is_named_with_the_process_that_holds_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{number}: .*in use, held by .*\({os.getpid()}\)"):
+            listen("127.0.0.1", number)
