@@ -6,9 +6,10 @@
     app.py get URL            prints the body; exit 1 on any failure
     app.py lookup NAME        prints the addresses, one a line; exit 1 if there are none
 
-HTTP: GET /slow?seconds=N answers late; /upstream/… is fetched from $UPSTREAM (http://service:port), the name looked
-up anew for each request; anything else tells who answered: {"hostname", "task", "remote", "path"}.
+HTTP: GET /slow?seconds=N answers late; /upstream/… is fetched from $UPSTREAM (http://service:port), the name
+looked up anew for each request; anything else tells who answered: {"hostname", "task", "remote", "path"}.
 """
+
 from __future__ import annotations
 
 import json
@@ -59,7 +60,8 @@ class Application(BaseHTTPRequestHandler):
     def forward(self, path: str, query: str) -> None:
         base = os.environ.get("UPSTREAM", "").rstrip("/")
         try:
-            with urllib.request.urlopen(f"{base}{path}{'?' + query if query else ''}", timeout=UPSTREAM_SECONDS) as got:
+            url = f"{base}{path}?{query}" if query else f"{base}{path}"
+            with urllib.request.urlopen(url, timeout=UPSTREAM_SECONDS) as got:
                 self.answer(got.status, {"via": socket.gethostname(), "answer": json.load(got)})
         except (OSError, ValueError, urllib.error.URLError) as error:
             self.answer(502, {"via": socket.gethostname(), "error": str(error)})

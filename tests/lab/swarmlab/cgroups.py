@@ -1,4 +1,5 @@
-"""Remove the cgroups that a dead engine left, in every hierarchy (cgroup v1 has one per controller, v2 one)."""
+"""Remove the cgroups that a dead engine left, in every hierarchy (v1 has one per controller, v2 one)."""
+
 from __future__ import annotations
 
 import os

@@ -2,6 +2,7 @@
 
 Network namespaces, their veths and bridges go with the last process or mount that holds them.
 """
+
 from __future__ import annotations
 
 import os

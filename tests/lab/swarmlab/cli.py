@@ -1,4 +1,5 @@
 """The commands of `lab`. Each is a few lines that say what happens in which order."""
+
 from __future__ import annotations
 
 import argparse
@@ -230,10 +231,14 @@ def say(text: str) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="lab", description="A real Docker Swarm on one machine, in namespaces.")
+    top = argparse.ArgumentParser(
+        prog="lab", description="A real Docker Swarm on one machine, in namespaces."
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, act: Callable[[Places, argparse.Namespace], None], about: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, act: Callable[[Places, argparse.Namespace], None], about: str
+    ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=about, description=about)
         made.set_defaults(command=act)
         return made

@@ -1,4 +1,5 @@
-"""What `docker build` is sent, as a tar without times and owners, and its fingerprint: same content, same bytes."""
+"""What `docker build` is sent: a tar without times and owners. Same content, same bytes, same fingerprint."""
+
 from __future__ import annotations
 
 import hashlib
@@ -11,6 +12,7 @@ from pathlib import Path
 from .places import CHECKOUT
 
 SOURCES = ("pyproject.toml", "README.md", "deploy/Dockerfile", "mesh", "sidecar")
+SIDECAR_TAG = "mesh:latest"
 LEFT_OUT = ("__pycache__",)
 APPLICATION = Path(__file__).resolve().parents[1] / "images"
 
@@ -52,7 +54,7 @@ def sidecar(wheels: Path) -> Context:
     """The product's image, from its own Dockerfile, with the wheels where that looks for them."""
     files = [*_sources(), *((f"build/wheels/{wheel.name}", wheel) for wheel in sorted(wheels.iterdir()))]
     arguments = ("BASE=mesh-base:lab", "PIP_ARGS=--no-index")
-    return Context("mesh:latest", "deploy/Dockerfile", arguments, tuple(files))
+    return Context(SIDECAR_TAG, "deploy/Dockerfile", arguments, tuple(files))
 
 
 def _sources() -> Iterable[tuple[str, Path]]:

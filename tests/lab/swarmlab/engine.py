@@ -1,9 +1,10 @@
 """One dockerd in namespaces of its own (mount, net, uts, ipc, pid).
 
-Its process 1 is node-init.sh, then docker-init with dockerd below. Everything the engine starts lives in the PID
-namespace, so that one SIGKILL is a power loss and nothing can stay behind. The namespaces have no name: they are
-entered through process 1, whose number and start time are in the file `pid`.
+Its process 1 is node-init.sh, then docker-init with dockerd below. Everything the engine starts lives in
+the PID namespace, so that one SIGKILL is a power loss and nothing can stay behind. The namespaces have no
+name: they are entered through process 1, whose number and start time are in the file `pid`.
 """
+
 from __future__ import annotations
 
 import http.client
@@ -26,13 +27,14 @@ READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
 LOG_TAIL = 2000
 DOCKER_HOST = "unix:///var/run/docker.sock"
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"  # the distribution's docker comes first
+# The distribution's docker comes first.
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 ENTER = 'cd "$1" 2>/dev/null || cd /; shift; exec "$@"'
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """`folder` is the machine's disk and outlives a power loss; `tree` is what it runs from (None: the host's)."""
+    """`folder` is its disk and outlives a power loss; `tree` is what it runs from (None: the host)."""
 
     name: str
     folder: Path
@@ -63,7 +65,7 @@ class Engine:
         """Start the machine; `plug` brings its cables, given process 1. Returns when the engine answers."""
         self.format_disk()
         self.log.write_bytes(b"")
-        binds = [str(CHECKOUT), "/tmp", *(path for path in ("/lib/modules",) if Path(path).is_dir())]
+        binds = [path for path in ("/lib/modules", "/tmp", str(CHECKOUT)) if Path(path).is_dir()]
         env = {
             **os.environ,
             MARK: self.mark,
@@ -83,13 +85,14 @@ class Engine:
             cwd="/",
             start_new_session=True,
         )
-        assert process.stdin and process.stdout
+        assert process.stdin
+        assert process.stdout
         try:
             pid = int(process.stdout.readline() or 0)
         finally:
             process.stdout.close()
         if not pid:
-            raise LabError(f"{self.name}: cannot make namespaces (unshare failed); is this a restricted container?")
+            raise LabError(f"{self.name}: unshare cannot make namespaces; a restricted container?")
         (self.folder / "pid").write_text(f"{pid} {start_time(pid)}")
         plug(pid)
         process.stdin.write(b"go\n")
@@ -122,13 +125,16 @@ class Engine:
         """Ask dockerd to end and wait for it."""
         if self.running():
             os.kill(self.pid(), signal.SIGTERM)
-            wait_until(lambda: not self.running(), STOP_SECONDS, lambda: f"{self.name}: dockerd does not stop")
+            self._wait_off("dockerd does not stop")
 
     def power_off(self) -> None:
         """Everything in the machine is gone at once."""
         if self.running():
             os.kill(self.pid(), signal.SIGKILL)
-            wait_until(lambda: not self.running(), STOP_SECONDS, lambda: f"{self.name}: does not die")
+            self._wait_off("does not die")
+
+    def _wait_off(self, otherwise: str) -> None:
+        wait_until(lambda: not self.running(), STOP_SECONDS, lambda: f"{self.name}: {otherwise}")
 
     def running(self) -> bool:
         recorded = self._recorded()
@@ -156,7 +162,8 @@ class Engine:
     def enter(self, command: Sequence[str], folder: str = "/") -> list[str]:
         """The words that run a command inside, in `folder` if that exists there."""
         spaces = ["--mount", "--net", "--uts", "--ipc", "--pid"]
-        inside = ["/usr/bin/env", f"PATH={PATH}", f"DOCKER_HOST={DOCKER_HOST}", "sh", "-c", ENTER, "sh", folder]
+        environment = ["/usr/bin/env", f"PATH={PATH}", f"DOCKER_HOST={DOCKER_HOST}"]
+        inside = [*environment, "sh", "-c", ENTER, "sh", folder]
         return ["nsenter", f"--target={self.pid()}", *spaces, *inside, *command]
 
     def docker(

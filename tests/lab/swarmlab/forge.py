@@ -1,9 +1,10 @@
 """An engine of its own, in the cache folder, that only builds images.
 
-It keeps its build cache between labs, and a new node's disk starts as a copy of its image store (the layers as hard
-links: nobody writes to a layer). That is faster than `docker load` on each node, and a node can build upon it: after a
-change of the source each node builds just the last layer.
+It keeps its build cache between labs, and a new node's disk starts as a copy of its image store (the layers
+as hard links: nobody writes to a layer). That is faster than `docker load` on each node, and a node can
+build upon it: after a change of the source each node builds just the last layer.
 """
+
 from __future__ import annotations
 
 import json
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 from . import context
+from .cgroups import remove_cgroups
 from .context import Context
 from .engine import Engine
 from .images import BASE_TAG, build, import_base
@@ -49,12 +51,17 @@ def heat(places: Places, kind: str) -> Engine:
     BASE.make(places.cache)
     print("lab: building images", file=sys.stderr, flush=True)
     forge.power_off()  # one left behind by a lab that was interrupted
-    forge.boot([*DOCKERD, f"--cgroup-parent={places.cgroup}/forge"])
-    import_base(forge, places.cache)
-    for image in wanted:
-        build(forge, image)
-    forge.docker("image", "prune", "-f")
-    forge.shut_down()
+    cgroup = f"{places.cgroup}/forge"
+    try:
+        forge.boot([*DOCKERD, f"--cgroup-parent={cgroup}"])
+        import_base(forge, places.cache)
+        for image in wanted:
+            build(forge, image)
+        forge.docker("image", "prune", "-f")
+        forge.shut_down()
+    finally:
+        forge.power_off()
+        remove_cgroups(cgroup)
     stamp.write_text(json.dumps(prints))
     return forge
 

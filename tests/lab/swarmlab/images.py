@@ -1,7 +1,9 @@
 """Images without a registry: the base imported from a Debian tree, the others built on it.
 
-Each carries the label `mesh.lab` with the fingerprint of what it was made from; an image is made only when that differs.
+Each carries the label `mesh.lab` with the fingerprint of what it was made from; an image is made only when
+that differs.
 """
+
 from __future__ import annotations
 
 import subprocess
@@ -29,7 +31,8 @@ def import_base(engine: Engine, cache: Path) -> None:
     if present(engine, BASE_TAG) == BASE.fingerprint:
         return
     tree = BASE.make(cache)
-    command = engine.enter(["docker", "import", "--change", f"LABEL {LABEL}={BASE.fingerprint}", "-", BASE_TAG])
+    change = f"LABEL {LABEL}={BASE.fingerprint}"
+    command = engine.enter(["docker", "import", "--change", change, "-", BASE_TAG])
     with subprocess.Popen(["tar", "-C", tree, "--numeric-owner", "-c", "."], stdout=subprocess.PIPE) as tar:
         done = subprocess.run(command, stdin=tar.stdout, capture_output=True, check=False)
     if done.returncode or tar.returncode:

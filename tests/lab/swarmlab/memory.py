@@ -1,4 +1,5 @@
 """What one command must know of the one before, and the lock that lets only one change the lab."""
+
 from __future__ import annotations
 
 import fcntl

@@ -26,7 +26,7 @@ else
 fi
 for folder in $BINDS; do
     mkdir -p "$root$folder"
-    mount --rbind "$folder" "$root$folder"
+    mount --bind "$folder" "$root$folder"
 done
 mkdir -p "$root/var/lib/docker"
 mount --bind "$FOLDER/docker" "$root/var/lib/docker"
@@ -51,6 +51,6 @@ if [ -n "$FRONT" ]; then
     ip link set ens33 up
     ip route add default via "$GATEWAY"
 fi
-ulimit -n 1048576 || true
+ulimit -n "$(ulimit -Hn)"
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root MESH_LAB_PROCESS="$MESH_LAB_PROCESS" \
     docker-init -- dockerd "$@"

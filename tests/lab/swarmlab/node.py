@@ -1,4 +1,5 @@
 """One machine of the Swarm: an engine with cables and a disk."""
+
 from __future__ import annotations
 
 import shutil

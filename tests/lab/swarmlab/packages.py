@@ -1,8 +1,9 @@
 """What the lab needs from apt, installed without starting a single service.
 
-Debian asks /usr/sbin/policy-rc.d before it starts a service on installation; ours says no (101) and goes when apt
-is done. A policy that was there before stays, and is put back.
+Debian asks /usr/sbin/policy-rc.d before it starts a service on installation; ours says no (101) and goes when
+apt is done. A policy that was there before is put back.
 """
+
 from __future__ import annotations
 
 import os
@@ -23,11 +24,18 @@ TOOLS = {  # program → Debian package
     "/usr/sbin/iptables": "iptables",
     "/usr/bin/dig": "dnsutils",
     "/usr/bin/curl": "curl",
+    "/usr/bin/ping": "iputils-ping",
     "/usr/sbin/haproxy": "haproxy",
     "/usr/sbin/dnsmasq": "dnsmasq-base",
     "/usr/sbin/conntrack": "conntrack",
 }
-COMMANDS = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "mount": "mount", "tar": "tar"}
+COMMANDS = {  # program, wherever it is → Debian package
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+    "mount": "mount",
+    "tar": "tar",
+}
 POLICY = Path("/usr/sbin/policy-rc.d")
 REFUSE = "#!/bin/sh\nexit 101\n"
 

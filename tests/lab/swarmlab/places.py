@@ -1,4 +1,5 @@
 """Where things are: folders, names, addresses. Pure, but for the environment read in `places()`."""
+
 from __future__ import annotations
 
 import os

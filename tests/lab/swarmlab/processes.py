@@ -2,6 +2,7 @@
 
 Every process that the lab starts, and so every descendant that keeps its environment, carries the mark.
 """
+
 from __future__ import annotations
 
 import os
@@ -11,7 +12,7 @@ MARK = "MESH_LAB_PROCESS"
 
 
 def start_time(pid: int) -> int:
-    """Clock ticks after boot at which the process started; 0 if there is no such process or it is a zombie."""
+    """Clock ticks after boot at which the process started; 0 if there is none such, or only its zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

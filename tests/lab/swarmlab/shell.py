@@ -1,4 +1,5 @@
 """Run commands. A failure becomes a LabError that shows the command and the end of what it said."""
+
 from __future__ import annotations
 
 import shlex

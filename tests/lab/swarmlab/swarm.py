@@ -1,4 +1,5 @@
 """Make the machines a Swarm: managers one after the other, workers all at once."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 A tree's folder carries a fingerprint of what is in it and appears under its name only when it is whole.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -37,7 +38,7 @@ class Tree:
         folder = self.folder(cache)
         if folder.exists():
             return folder
-        print(f"lab: debootstrap of {self.suite} for the {self.name} tree (once)", file=sys.stderr, flush=True)
+        print(f"lab: debootstrap of the {self.name} tree, {self.suite} (once)", file=sys.stderr, flush=True)
         raw = folder.with_suffix(".part")
         shutil.rmtree(raw, ignore_errors=True)
         raw.mkdir(parents=True)
@@ -53,5 +54,5 @@ class Tree:
 BASE = Tree("base", "trixie", ("python3", "python3-venv", "nftables", "iptables", "ca-certificates"))
 ENGINE = Tree("engine", "trixie", (
     "docker.io", "docker-cli", "nftables", "iptables", "iproute2", "ca-certificates", "conntrack",
-    "bind9-dnsutils", "curl", "procps", "python3", "tini",
+    "bind9-dnsutils", "curl", "iputils-ping", "procps", "python3", "tini",
 ))  # fmt: skip

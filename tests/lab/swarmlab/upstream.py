@@ -1,10 +1,14 @@
-"""The DNS server behind the nodes: dnsmasq in the client's namespace. It knows a few names, denies all others with
-NXDOMAIN at once (so that an image pull fails fast) and asks nobody. Each question is in the file `upstream.log`.
+"""The DNS server behind the nodes: dnsmasq in the client's namespace.
+
+It knows a few names, denies all others with NXDOMAIN at once (so that an image pull fails fast) and asks
+nobody. Each question is written to the file `upstream.log`.
 """
+
 from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 from .places import CLIENT_ADDRESS, Places
 from .processes import MARK
@@ -37,8 +41,8 @@ def start(places: Places) -> None:
     hosts = places.state / "upstream.hosts"
     hosts.write_text("".join(f"203.0.113.{100 + n} big.test\n" for n in range(BIG_TEST_ADDRESSES)))
     config = places.state / "upstream.conf"
-    log = places.state / "upstream.log"
-    config.write_text(RECORDS + f"addn-hosts={hosts}\nlog-facility={log}\npid-file={places.state}/upstream.pid\n")
+    files = {"addn-hosts": hosts, "log-facility": log_file(places), "pid-file": places.state / "upstream.pid"}
+    config.write_text(RECORDS + "".join(f"{option}={path}\n" for option, path in files.items()))
     subprocess.Popen(
         inside(places.client, ["dnsmasq", f"--conf-file={config}"]),
         env={**os.environ, MARK: str(places.state)},
@@ -47,8 +51,12 @@ def start(places: Places) -> None:
         stderr=(places.state / "upstream.err").open("wb"),
         start_new_session=True,
     )
-    wait_until(lambda: answers(places), ANSWER_SECONDS, lambda: "the lab's DNS server does not answer: see "
-               f"{places.state}/upstream.err")  # fmt: skip
+    complaint = f"the lab's DNS server does not answer: see {places.state}/upstream.err"
+    wait_until(lambda: answers(places), ANSWER_SECONDS, lambda: complaint)
+
+
+def log_file(places: Places) -> Path:
+    return places.state / "upstream.log"
 
 
 def answers(places: Places) -> bool:

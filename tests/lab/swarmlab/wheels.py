@@ -1,6 +1,8 @@
-"""What pip needs to install the sidecar in an image built without a network: wheels for the image's Python, downloaded
-once on the host.
+"""What pip needs to install the sidecar in an image built without a network.
+
+Wheels for the image's Python, downloaded once on the host.
 """
+
 from __future__ import annotations
 
 import hashlib

@@ -6,6 +6,7 @@
 
 A partition is a bridge table that drops frames between the legs of two nodes, ARP included.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -55,7 +56,8 @@ def plug(places: Places, machine: Machine, pid: int) -> None:
     lines = []
     for bridge, interface in NETWORKS.items():
         leg = f"{machine.name}-{bridge}"
-        lines += [f"link add {leg} type veth peer name {interface} netns {pid}", f"link set {leg} master {bridge} up"]
+        lines.append(f"link add {leg} type veth peer name {interface} netns {pid}")
+        lines.append(f"link set {leg} master {bridge} up")
     _ip(places.wire, lines)
 
 
@@ -80,7 +82,10 @@ def partition(places: Places, one: Sequence[str], other: Sequence[str]) -> None:
 
 def heal(places: Places) -> None:
     """All machines see each other again."""
-    run(inside(places.wire, ["nft", "-f", "-"]), text="add table bridge partition\ndelete table bridge partition\n")
+    rules = (
+        "add table bridge partition\ndelete table bridge partition\n"  # the first: no error if there is none
+    )
+    run(inside(places.wire, ["nft", "-f", "-"]), text=rules)
 
 
 def cuts(places: Places) -> list[str]:
