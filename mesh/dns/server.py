@@ -1,0 +1,265 @@
+"""The fast path: sockets in, replies out. An exception to small functions, guarded by `make bench-dns`.
+
+A UDP socket is drained in one go when the loop says that it is readable: per datagram one `recvfrom`, one
+look-up of its bytes after the id in the asker's `View`, one `sendto`. No task, no callback, no clock and no
+parsing for a query that was answered before; everything else goes to `Resolver.handle`. Up to `UDP_BATCH`
+datagrams, then the loop's other sockets have their turn (the loop calls again at once).
+
+Whose view it is: a socket inside a container's namespace has that container's scope, and there is nothing to
+spoof. An explicit endpoint asks a function for the scope of a source, and drops whom it does not know.
+
+TCP (RFC 7766: length prefix, any number of queries on a connection, replies in any order) is not hot.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TypeAlias
+
+from mesh.dns.cache import View
+from mesh.dns.config import (
+    QUERY_MAX,
+    SOURCES_MAX,
+    TCP_CONNECTIONS_MAX,
+    TCP_IDLE,
+    TCP_PIPELINE_MAX,
+    UDP_BATCH,
+)
+from mesh.dns.resolver import NO_PATHS, Later, Paths, Resolver
+from mesh.dns.scope import Scope
+from mesh.dns.stats import CACHE
+
+ScopeSource: TypeAlias = Callable[[str], Scope | None]
+
+
+class Endpoint:
+    """One UDP and, if given, one listening TCP socket: bound, non-blocking, ours from now on.
+
+    `scope` is the scope of every asker, or a function from a source address to the asker's scope, None for
+    nobody that we answer (an open resolver is a weapon).
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        udp: socket.socket,
+        tcp: socket.socket | None,
+        scope: Scope | ScopeSource,
+        paths: Paths = NO_PATHS,
+    ) -> None:
+        self._resolver, self._udp, self._tcp = resolver, udp, tcp
+        self._scope = scope
+        self.paths = paths
+        self._askers: dict[str, tuple[Scope, View] | None] = {}  # by source address; "" where it is fixed
+        self._scopes_version = resolver.scopes_version
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def start(self) -> None:
+        """Serve from now on. Call once."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._udp.fileno(), self._drain)
+        if self._tcp is not None:
+            self._server = await asyncio.start_server(self._connected, sock=self._tcp, limit=QUERY_MAX)
+
+    @property
+    def scope(self) -> Scope | ScopeSource:
+        return self._scope
+
+    @scope.setter
+    def scope(self, scope: Scope | ScopeSource) -> None:
+        """Another view from the next query on: the container was connected to a network or cut off one."""
+        self._scope = scope
+        self._askers.clear()
+
+    def close(self) -> None:
+        """Stop at once: what is under way gets no reply. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._loop is not None:
+            self._loop.remove_reader(self._udp.fileno())
+        self._udp.close()
+        if self._server is not None:
+            self._server.close()
+        elif self._tcp is not None:
+            self._tcp.close()
+        for writer in tuple(self._connections):
+            writer.transport.abort()
+
+    # --- who asks -------------------------------------------------------------------------------------------
+
+    def _asker(self, source: str) -> tuple[Scope, View] | None:
+        """The asker's scope and its view over UDP, remembered until scopes change."""
+        if not callable(self._scope):
+            scope: Scope | None = self._scope
+        else:
+            scope = self._scope(source)
+        asker = None if scope is None else (scope, self._resolver.view(scope, tcp=False))
+        if len(self._askers) >= SOURCES_MAX:
+            self._askers.clear()
+        self._askers[source] = asker
+        return asker
+
+    def _askers_now(self) -> dict[str, tuple[Scope, View] | None]:
+        if self._scopes_version != self._resolver.scopes_version:
+            self._scopes_version = self._resolver.scopes_version
+            self._askers.clear()
+        return self._askers
+
+    # --- UDP ------------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        resolver, clock = self._resolver, self._resolver.clock
+        receive, send = self._udp.recvfrom, self._udp.sendto
+        askers, fixed = self._askers_now(), not callable(self._scope)
+        started = clock()
+        hits, elsewhere = 0, 0.0
+        for _ in range(UDP_BATCH):
+            try:
+                data, address = receive(QUERY_MAX)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:  # an ICMP error about an earlier reply of ours: its asker is gone
+                continue
+            source = "" if fixed else address[0]
+            asker = askers[source] if source in askers else self._asker(source)
+            if asker is None:
+                resolver.stats.drop("stranger")
+                continue
+            entry = asker[1].get(data[2:])
+            if entry is not None and (started < entry.valid_until or resolver.cache.renew(entry, started)):
+                entry.cell[0] += 1
+                hits += 1
+                try:
+                    send(data[:2] + next(entry.replies), address)
+                except OSError as error:
+                    self._not_sent(error)
+                continue
+            slow = clock()
+            self._handle(data, address, asker[0])
+            elsewhere += clock() - slow
+        if hits:
+            resolver.stats.durations[CACHE].observe((clock() - started - elsewhere) / hits, hits)
+
+    def _handle(self, data: bytes, address: object, scope: Scope) -> None:
+        respond = partial(self._send, address)
+        reply = self._resolver.handle(data, scope, tcp=False, respond=respond, paths=self.paths)
+        if isinstance(reply, bytes):
+            respond(reply)
+
+    def _send(self, address: object, reply: bytes) -> None:
+        if self._closed:
+            return
+        try:
+            self._udp.sendto(reply, address)  # type: ignore[call-overload]
+        except OSError as error:
+            self._not_sent(error)
+
+    def _not_sent(self, error: OSError) -> None:
+        """UDP may be lost; the asker asks again. Nothing is queued."""
+        self._resolver.stats.drop("send buffer full" if isinstance(error, BlockingIOError) else "not sent")
+
+    # --- TCP ------------------------------------------------------------------------------------------------
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("peername")
+        source = peer[0] if peer else ""
+        scope = self._scope(source) if callable(self._scope) else self._scope
+        if scope is None or self._closed or len(self._connections) >= TCP_CONNECTIONS_MAX:
+            self._resolver.stats.drop("stranger" if scope is None else "too many connections")
+            writer.transport.abort()
+            return
+        self._connections.add(writer)
+        connection = _Connection(self._resolver, reader, writer, partial(self._scope_of, source), self.paths)
+        self._resolver.tasks.start(self._serve(connection, writer), "dns-tcp")
+
+    def _scope_of(self, source: str) -> Scope | None:
+        """Asked for every query: the scope may change while a connection lives."""
+        return self._scope(source) if callable(self._scope) else self._scope
+
+    async def _serve(self, connection: "_Connection", writer: asyncio.StreamWriter) -> None:
+        try:
+            await connection.serve()
+        finally:
+            self._connections.discard(writer)
+            writer.transport.abort()  # nothing is left to send, and a peer that will not read cannot hold us
+
+
+class _Connection:
+    """One TCP connection: reads queries as long as not too many of its own wait for an upstream."""
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        scope: Callable[[], Scope | None],
+        paths: Paths,
+    ) -> None:
+        self._resolver, self._reader, self._writer = resolver, reader, writer
+        self._scope, self._paths = scope, paths
+        self._pending = 0
+        self._fewer = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Until the peer ends, is silent for `TCP_IDLE`, breaks the framing or does not take its replies."""
+        with suppress(TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+            while await self._serve_one():
+                pass
+        with suppress(TimeoutError, ConnectionError):
+            await self._until_pending(0)
+            async with asyncio.timeout(TCP_IDLE):
+                await self._flushed()
+
+    async def _serve_one(self) -> bool:
+        async with asyncio.timeout(TCP_IDLE):
+            length = int.from_bytes(await self._reader.readexactly(2))
+            if length > QUERY_MAX:
+                self._resolver.stats.drop("overlong")
+                return False
+            data = await self._reader.readexactly(length)
+        scope = self._scope()
+        if scope is None:
+            return False
+        self._answer(data, scope)
+        async with asyncio.timeout(TCP_IDLE):
+            await self._writer.drain()
+        await self._until_pending(TCP_PIPELINE_MAX - 1)
+        return True
+
+    def _answer(self, data: bytes, scope: Scope) -> None:
+        resolver = self._resolver
+        entry = resolver.view(scope, tcp=True).get(data[2:])
+        if entry is not None and (tail := resolver.hit(entry, resolver.clock())) is not None:
+            self._write(data[:2] + tail)
+            return
+        reply = resolver.handle(data, scope, tcp=True, respond=self._later, paths=self._paths)
+        if reply is Later.PENDING:
+            self._pending += 1
+        elif reply is not None:
+            self._write(reply)
+
+    def _later(self, reply: bytes) -> None:
+        self._pending -= 1
+        self._fewer.set()
+        self._write(reply)
+
+    def _write(self, reply: bytes) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(len(reply).to_bytes(2) + reply)
+
+    async def _until_pending(self, limit: int) -> None:
+        """Upstreams answer or fail within their own timeouts, so this ends."""
+        while self._pending > limit:
+            self._fewer.clear()
+            await self._fewer.wait()
+
+    async def _flushed(self) -> None:
+        """Wait until the kernel has every reply."""
+        self._writer.transport.set_write_buffer_limits(high=0)
+        await self._writer.drain()

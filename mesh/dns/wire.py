@@ -1,0 +1,382 @@
+"""DNS messages as bytes (RFC 1035, EDNS0 of RFC 6891): read strictly, written simply.
+
+Reading is bounds-checked step by step and raises `BadQuery` or `WireError`, nothing else. A query's name may
+not be compressed: nothing before it could be pointed to. Replies are written without their id ("tail"), as
+the cache keeps them; every record's owner is a pointer to the question, so a name echoes the case in which
+it was asked.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import ip_address
+
+from mesh.dns.config import PLAIN_UDP, TCP_REPLY_MAX, UDP_REPLY_MAX
+from mesh.errors import WireError
+
+HEADER = struct.Struct("!HHHHHH")  # id, flags, counts of questions, answers, authorities, additionals
+_HEADER_TAIL = struct.Struct("!HHHHH")
+_TYPE_CLASS = struct.Struct("!HH")
+_RECORD = struct.Struct("!HHIH")  # type, class, TTL, length of the data
+
+LABEL_MAX = 63
+NAME_MAX = 255  # RFC 1035 3.1, with the length octets and the root
+
+QR, TC, RD, RA, CD = 0x8000, 0x0200, 0x0100, 0x0080, 0x0010
+OPCODE = 0x7800
+DO = 0x8000  # in the OPT record's TTL field
+_OWNER = b"\xc0\x0c"  # a pointer to offset 12: the question's name
+_ROOT = b"\x00"
+
+
+class Rcode(IntEnum):
+    NOERROR = 0
+    FORMERR = 1
+    SERVFAIL = 2
+    NXDOMAIN = 3
+    NOTIMP = 4
+    REFUSED = 5
+    BADVERS = 16
+
+
+class QType(IntEnum):
+    A = 1
+    NS = 2
+    CNAME = 5
+    SOA = 6
+    PTR = 12
+    MX = 15
+    TXT = 16
+    AAAA = 28
+    SRV = 33
+    OPT = 41
+    SVCB = 64
+    HTTPS = 65
+    ANY = 255
+
+
+class QClass(IntEnum):
+    IN = 1
+    ANY = 255
+
+
+class BadQuery(WireError):
+    """A query that is not answered with data. `rcode`: what to reply, None for nothing at all."""
+
+    def __init__(self, message: str, rcode: Rcode | None) -> None:
+        super().__init__(message)
+        self.rcode = rcode
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`name` is text without the trailing dot; `wire` the whole section as it was sent."""
+
+    name: str
+    qtype: int
+    qclass: int
+    wire: bytes
+
+    @property
+    def folded(self) -> bytes:
+        """The section with its name in lower case: length octets are below 'A', type and class are spared."""
+        return self.wire[:-4].lower() + self.wire[-4:]
+
+
+@dataclass(frozen=True, slots=True)
+class Edns:
+    size: int
+    dnssec_ok: bool
+    options: bool  # has options (a cookie, a client subnet): no two such queries are alike
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    flags: int
+    question: Question
+    edns: Edns | None = None
+
+    def limit(self, tcp: bool) -> int:
+        """Bytes that a reply may have."""
+        if tcp:
+            return TCP_REPLY_MAX
+        return PLAIN_UDP if self.edns is None else min(max(PLAIN_UDP, self.edns.size), UDP_REPLY_MAX)
+
+
+# --- reading queries ----------------------------------------------------------------------------------------
+
+
+def parse_query(data: bytes) -> Query:
+    """Bytes of a query → its parts. Raises BadQuery. Accepts what miekg/dns does, which Docker uses."""
+    if len(data) < HEADER.size:
+        raise BadQuery("shorter than a header", None)
+    _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(data)
+    if flags & QR:
+        raise BadQuery("a response", None)  # answering one could start an endless exchange
+    if flags & OPCODE:
+        raise BadQuery("not a standard query", Rcode.NOTIMP)
+    if questions != 1 or answers > 1 or authorities > 1 or additionals > 2:
+        raise BadQuery("unexpected number of records", Rcode.FORMERR)
+    try:
+        name, end = _plain_name(data, HEADER.size)
+        qtype, qclass = _unpack(_TYPE_CLASS, data, end)
+        end += _TYPE_CLASS.size
+        edns = _find_edns(data, end, answers + authorities + additionals)
+    except BadQuery:
+        raise
+    except WireError as error:
+        raise BadQuery(str(error), Rcode.FORMERR) from error
+    return Query(flags, Question(name, qtype, qclass, data[HEADER.size : end]), edns)
+
+
+def _plain_name(data: bytes, at: int) -> tuple[str, int]:
+    labels: list[str] = []
+    start = at
+    while True:
+        length = _byte(data, at)
+        at += 1
+        if length == 0:
+            break
+        if length > LABEL_MAX:
+            raise WireError("a compressed or overlong label in the question")
+        if at + length > len(data):
+            raise WireError("the name ends outside the message")
+        labels.append(_label_text(data[at : at + length]))
+        at += length
+        if at - start >= NAME_MAX:
+            raise WireError("the name is longer than 255 octets")
+    return ".".join(labels), at
+
+
+def _label_text(label: bytes) -> str:
+    """A label as in zone files (RFC 1035 5.1): a dot *inside* a label must not look like one between two."""
+    if label.isalnum():
+        return label.decode("ascii")
+    return "".join(
+        f"\\{chr(b)}" if b in b".\\" else chr(b) if 0x21 <= b <= 0x7E else f"\\{b:03d}" for b in label
+    )
+
+
+def _find_edns(data: bytes, at: int, records: int) -> Edns | None:
+    found: Edns | None = None
+    for _ in range(records):
+        owner_is_root = _byte(data, at) == 0
+        at = _skip_name(data, at)
+        rtype, size, ttl, length = _unpack(_RECORD, data, at)
+        at += _RECORD.size + length
+        if at > len(data):
+            raise WireError("a record ends outside the message")
+        if rtype == QType.OPT:
+            if found is not None or not owner_is_root:
+                raise WireError("more than one OPT record, or not at the root")
+            found = Edns(size, bool(ttl & DO), options=length > 0)
+            if ttl >> 16 & 0xFF:
+                raise BadQuery("EDNS version not known", Rcode.BADVERS)
+    return found
+
+
+def _skip_name(data: bytes, at: int) -> int:
+    while True:
+        length = _byte(data, at)
+        if length == 0:
+            return at + 1
+        if length >= 0xC0:
+            _byte(data, at + 1)
+            return at + 2
+        if length > LABEL_MAX:
+            raise WireError("a label of unknown kind")
+        at += 1 + length
+
+
+def _byte(data: bytes, at: int) -> int:
+    if at >= len(data):
+        raise WireError("the message ends early")
+    return data[at]
+
+
+def _unpack(form: struct.Struct, data: bytes, at: int) -> tuple[int, ...]:
+    if at + form.size > len(data):
+        raise WireError("the message ends early")
+    return form.unpack_from(data, at)
+
+
+# --- writing replies ----------------------------------------------------------------------------------------
+
+
+def reply_tail(
+    query: Query, rcode: Rcode, answers: Sequence[bytes] = (), authority: bytes = b"", limit: int = PLAIN_UDP
+) -> bytes:
+    """A reply without its id. What does not fit into `limit` is left out, and TC says so (RFC 2181 9)."""
+    opt = b"" if query.edns is None else _opt(query.edns)
+    room = limit - HEADER.size - len(query.question.wire) - len(opt)
+    kept, truncated = _fitting(answers, room)
+    if not answers and len(authority) > room:
+        authority = b""
+    return b"".join(
+        (
+            _HEADER_TAIL.pack(
+                _reply_flags(query.flags, rcode) | (TC if truncated else 0),
+                1,
+                len(kept),
+                1 if authority else 0,
+                1 if opt else 0,
+            ),
+            query.question.wire,
+            *kept,
+            authority,
+            opt,
+        )
+    )
+
+
+def _fitting(answers: Sequence[bytes], room: int) -> tuple[Sequence[bytes], bool]:
+    for count, record in enumerate(answers):
+        room -= len(record)
+        if room < 0:
+            return answers[:count], True
+    return answers, False
+
+
+def _reply_flags(flags: int, rcode: Rcode) -> int:
+    return QR | RA | (flags & (RD | CD)) | (rcode & 0xF)
+
+
+def _opt(edns: Edns) -> bytes:
+    return _ROOT + _RECORD.pack(QType.OPT, UDP_REPLY_MAX, DO if edns.dnssec_ok else 0, 0)
+
+
+def refusal(data: bytes, rcode: Rcode) -> bytes:
+    """The whole reply to a query that could not be read: a header, and for BADVERS the version we speak."""
+    id_, flags = struct.unpack_from("!HH", data)
+    flags = _reply_flags(flags, rcode) | (flags & OPCODE)
+    if rcode is not Rcode.BADVERS:
+        return HEADER.pack(id_, flags, 0, 0, 0, 0)
+    opt = _ROOT + _RECORD.pack(QType.OPT, UDP_REPLY_MAX, rcode >> 4 << 24, 0)
+    return HEADER.pack(id_, flags, 0, 0, 0, 1) + opt
+
+
+def address_record(address: str, ttl: int) -> bytes:
+    """A or AAAA of the question's name. ValueError for what is no address."""
+    data = ip_address(address).packed
+    return _record(QType.A if len(data) == 4 else QType.AAAA, ttl, data)
+
+
+def pointer_record(target: str, ttl: int) -> bytes:
+    """PTR of the question's name. WireError when the target cannot be a DNS name (a label over 63 octets)."""
+    return _record(QType.PTR, ttl, encode_name(target))
+
+
+def soa_record(ttl: int) -> bytes:
+    """For the authority section of NODATA: how long the absence may be remembered (RFC 2308 3).
+
+    The zone is the name itself, so nothing is said about its neighbours.
+    """
+    return _record(QType.SOA, ttl, _ROOT + _ROOT + struct.pack("!IIIII", 1, 3600, 600, 86400, ttl))
+
+
+def encode_name(text: str) -> bytes:
+    """Text, with or without the trailing dot → wire form. Raises WireError."""
+    encoded = bytearray()
+    for label in text.removesuffix(".").encode().split(b"."):
+        if not 0 < len(label) <= LABEL_MAX:
+            raise WireError(f"'{text}' has an empty or overlong label")
+        encoded += bytes((len(label),)) + label
+    if len(encoded) >= NAME_MAX:
+        raise WireError(f"'{text}' is longer than 255 octets")
+    return bytes(encoded) + _ROOT
+
+
+def _record(qtype: QType, ttl: int, data: bytes) -> bytes:
+    return _OWNER + _RECORD.pack(qtype, QClass.IN, ttl, len(data)) + data
+
+
+def query_message(id_: int, name: str, qtype: int) -> bytes:
+    """A recursive query of our own. Raises WireError for what is no name."""
+    return HEADER.pack(id_, RD, 1, 0, 0, 0) + encode_name(name) + _TYPE_CLASS.pack(qtype, QClass.IN)
+
+
+# --- reading upstreams' replies -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is to be known of an upstream's reply. `ttl`: seconds it may be kept, 0 for not at all."""
+
+    rcode: int
+    truncated: bool
+    ttl: int
+    ttl_offsets: tuple[int, ...]
+
+
+def answers_to(query: bytes, reply: bytes) -> bool:
+    """Is this the reply to that query: same id, same question? (Its source is checked by the socket.)
+
+    Servers that cannot read a query reply with an error and no question; that is taken too.
+    """
+    if len(reply) < HEADER.size or reply[:2] != query[:2]:
+        return False
+    _, flags, questions, *_ = HEADER.unpack_from(reply)
+    if not flags & QR or flags & OPCODE:
+        return False
+    if questions == 0:
+        return flags & 0xF not in (Rcode.NOERROR, Rcode.NXDOMAIN)
+    asked = parse_query(query).question.folded
+    name_end = HEADER.size + len(asked) - 4
+    got = reply[HEADER.size : name_end].lower() + reply[name_end : name_end + 4]
+    return questions == 1 and got == asked
+
+
+def parse_reply(data: bytes) -> Reply:
+    """Walk through a whole reply. Raises WireError for any record that is not inside the message."""
+    if len(data) < HEADER.size:
+        raise WireError("shorter than a header")
+    _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(data)
+    at = HEADER.size
+    for _ in range(questions):
+        at = _skip_name(data, at) + _TYPE_CLASS.size
+    offsets: list[int] = []
+    ttls: list[int] = []
+    negative = 0
+    for number in range(answers + authorities + additionals):
+        at = _skip_name(data, at)
+        rtype, _, ttl, length = _unpack(_RECORD, data, at)
+        end = at + _RECORD.size + length
+        if end > len(data):
+            raise WireError("a record ends outside the message")
+        if rtype != QType.OPT:
+            offsets.append(at + 4)
+            ttls.append(0 if ttl >> 31 else ttl)  # RFC 2181 8
+            if rtype == QType.SOA and answers <= number < answers + authorities and length >= 22:
+                negative = min(ttl, int.from_bytes(data[end - 4 : end]))
+        at = end
+    rcode = flags & 0xF
+    keep = 0
+    if not flags & TC and rcode in (Rcode.NOERROR, Rcode.NXDOMAIN):
+        keep = min(ttls) if answers and rcode == Rcode.NOERROR else negative
+    return Reply(rcode, bool(flags & TC), keep, tuple(offsets))
+
+
+def aged(message: bytes, ttl_offsets: Sequence[int], seconds: int) -> bytes:
+    """The message as it must read that many seconds after it came: every TTL less by them."""
+    if seconds <= 0:
+        return message
+    copy = bytearray(message)
+    for at in ttl_offsets:
+        left = max(0, int.from_bytes(copy[at : at + 4]) - seconds)
+        copy[at : at + 4] = left.to_bytes(4)
+    return bytes(copy)
+
+
+def as_asked(message: bytes, query: bytes, question: Question) -> bytes:
+    """A shared reply made this query's own: its id, its spelling of the name (same length, any case)."""
+    end = HEADER.size + len(question.wire)
+    if message[4:6] != b"\x00\x01":  # an error without a question
+        return query[:2] + message[2:]
+    return query[:2] + message[2 : HEADER.size] + question.wire + message[end:]
+
+
+def cut(message: bytes, question: Question) -> bytes:
+    """A reply too large for its client's UDP: nothing but header and question, and TC to ask over TCP."""
+    flags = int.from_bytes(message[2:4]) | TC
+    return message[:2] + _HEADER_TAIL.pack(flags, 1, 0, 0, 0) + question.wire
