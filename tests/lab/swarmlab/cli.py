@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from . import cleanup, deploy, forge, packages, swarm, upstream, wire
@@ -53,15 +54,14 @@ def setup(here: Places, arguments: argparse.Namespace) -> None:
 
 
 def up(here: Places, arguments: argparse.Namespace) -> None:
-    shape = Shape(arguments.nodes, arguments.managers, arguments.engine)
-    if not 1 <= shape.managers <= shape.nodes <= NODES_LIMIT:
-        raise LabError(f"1 to {NODES_LIMIT} nodes, and no more managers than nodes")
     if wanted := packages.missing():
         raise LabError(f"missing: {', '.join(wanted)}; run `lab setup`")
     started = time.monotonic()
     with alone(here):
         known = recall(here)
-        if known and known.whole and wire.laid(here):
+        whole = known is not None and known.whole and wire.laid(here)
+        shape = shape_of(arguments, known.shape if known and whole else Shape())
+        if known and whole:
             return repair(here, known.shape, shape)
         cleanup.tear_down(here)
         remember(here, Memory(shape, whole=False))
@@ -76,6 +76,15 @@ def up(here: Places, arguments: argparse.Namespace) -> None:
     return None
 
 
+def shape_of(arguments: argparse.Namespace, default: Shape) -> Shape:
+    """What was asked for; what was not said is as it is."""
+    asked = {name: getattr(arguments, name) for name in ("nodes", "managers", "engine")}
+    shape = replace(default, **{name: value for name, value in asked.items() if value is not None})
+    if not 1 <= shape.managers <= shape.nodes <= NODES_LIMIT:
+        raise LabError(f"1 to {NODES_LIMIT} nodes, and no more managers than nodes")
+    return shape
+
+
 def start_new(node: Node, source: Engine, shape: Shape) -> None:
     node.install(source, shape)
     node.boot()
@@ -84,7 +93,7 @@ def start_new(node: Node, source: Engine, shape: Shape) -> None:
 def repair(here: Places, known: Shape, wanted: Shape) -> None:
     """`up` on a lab that is up: start what is off."""
     if known != wanted:
-        raise LabError(f"a lab of another shape is up ({known}): run `lab down` first")
+        raise LabError(f"another lab is up ({known}): run `lab down` first")
     if not upstream.answers(here):
         upstream.start(here)
     dead = [node for node in all_nodes(here, known) if not node.engine.running()]
@@ -245,9 +254,11 @@ def parser() -> argparse.ArgumentParser:
 
     command("setup", setup, "install what the lab needs (apt), starting no service")
     made = command("up", up, "make the Swarm; start what is off if it is up")
-    made.add_argument("--nodes", type=int, default=Shape().nodes)
-    made.add_argument("--managers", type=int, default=Shape().managers)
-    made.add_argument("--engine", choices=ENGINES, default=Shape().engine)
+    made.add_argument("--nodes", type=int, help=f"default {Shape().nodes}")
+    made.add_argument("--managers", type=int, help=f"default {Shape().managers}")
+    made.add_argument(
+        "--engine", choices=ENGINES, help=f"Debian release of the engine, default {Shape().engine}"
+    )
     made = command("down", down, "remove all of it")
     made.add_argument("--cache", action="store_true", help="the cache folder too")
     made = command("status", status, "what is up")

@@ -53,6 +53,9 @@ class Shape:
     managers: int = 1
     engine: str = "bookworm"
 
+    def __str__(self) -> str:
+        return f"{self.nodes} nodes, {self.managers} of them managers, engine {self.engine}"
+
     def machines(self) -> list[Machine]:
         return [Machine(index, index < self.managers) for index in range(self.nodes)]
 
