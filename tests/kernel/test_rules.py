@@ -1,0 +1,218 @@
+"""The nftables text, whole: for a container, the host, the ingress namespace, and for a change."""
+
+from mesh.catalog.model import (
+    Attachment,
+    Container,
+    EndpointMode,
+    Network,
+    Protocol,
+    Service,
+    ServiceNetwork,
+    Task,
+    TaskState,
+)
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.kernel.rules import (
+    DnsPorts,
+    HostPath,
+    PortTarget,
+    container_rules,
+    container_vips,
+    host_rules,
+    host_update,
+    ingress_rules,
+    ingress_update,
+    service_vips,
+    vips_update,
+)
+
+CONTAINER = """\
+add table ip mesh
+delete table ip mesh
+table ip mesh {
+  set alive { type inet_proto; flags timeout; timeout 3s; }
+  map vips { type ipv4_addr : verdict; }
+  set empty { type ipv4_addr; }
+  chain output {
+    type nat hook output priority -101; policy accept;
+    ip protocol @alive ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:40001
+    ip protocol @alive ip daddr 127.0.0.11 tcp dport 53 dnat to 127.0.0.11:40002
+    ip daddr vmap @vips
+  }
+  chain refuse {
+    type filter hook output priority 0; policy accept;
+    ip daddr @empty jump refusal
+  }
+  chain refusal {
+    ip protocol tcp reject with tcp reset
+    reject with icmp type port-unreachable
+  }
+}
+add element ip mesh alive { icmp, tcp, udp, sctp }
+add element ip mesh empty { 10.0.1.2 }
+add chain ip mesh vip_10_0_1_4
+add rule ip mesh vip_10_0_1_4 dnat to numgen inc mod 2 map { 0 : 10.0.1.9, 1 : 10.0.1.10 }
+add element ip mesh vips { 10.0.1.4 : goto vip_10_0_1_4 }
+add chain ip mesh vip_10_0_1_20
+add rule ip mesh vip_10_0_1_20 dnat to 10.0.1.21
+add element ip mesh vips { 10.0.1.20 : goto vip_10_0_1_20 }
+"""
+
+HOST = """\
+add table ip mesh
+delete table ip mesh
+table ip mesh {
+  set alive { type inet_proto; flags timeout; timeout 3s; }
+  set published { type inet_proto . inet_service; }
+  map redirected { type inet_service : inet_service; }
+  chain prerouting {
+    type nat hook prerouting priority -101; policy accept;
+    ip protocol @alive fib daddr type local jump lead
+  }
+  chain output {
+    type nat hook output priority -101; policy accept;
+    ip protocol @alive fib daddr type local jump lead
+  }
+  chain lead {
+    ip protocol . th dport @published dnat to 172.18.0.2
+    ip protocol tcp redirect to :tcp dport map @redirected
+  }
+  chain postrouting {
+    type nat hook postrouting priority 99; policy accept;
+    oifname "docker_gwbridge" ip daddr 172.18.0.2 ct status dnat fib saddr type local masquerade
+    oifname "docker_gwbridge" ip daddr 172.18.0.2 ct status dnat ip saddr 172.18.0.0/16 masquerade
+  }
+}
+add element ip mesh alive { icmp, tcp, udp, sctp }
+add element ip mesh published { udp . 53 }
+add element ip mesh published { tcp . 80 }
+add element ip mesh redirected { 81 : 9000 }
+"""
+
+INGRESS = """\
+add table ip mesh
+delete table ip mesh
+table ip mesh {
+  set alive { type inet_proto; flags timeout; timeout 3s; }
+  map ports { type inet_proto . inet_service : verdict; }
+  chain prerouting {
+    type nat hook prerouting priority -101; policy accept;
+    ip daddr 172.18.0.2 ip protocol . th dport vmap @ports
+  }
+  chain postrouting {
+    type nat hook postrouting priority 99; policy accept;
+    oifname "eth0" ct status dnat masquerade
+  }
+}
+add element ip mesh alive { icmp, tcp, udp, sctp }
+add chain ip mesh udp_53
+add rule ip mesh udp_53 ip protocol udp dnat to 10.0.0.9:5353
+add element ip mesh ports { udp . 53 : goto udp_53 }
+add chain ip mesh tcp_80
+add rule ip mesh tcp_80 ip protocol tcp dnat to jhash ip saddr mod 2 map { 0 : 10.0.0.7, 1 : 10.0.0.8 }:8080
+add element ip mesh ports { tcp . 80 : goto tcp_80 }
+"""
+
+
+def task(id_: str, state: TaskState = TaskState.RUNNING, **addresses: str) -> Task:
+    return Task(id_, id_, "node", state, addresses)
+
+
+def service(id_: str, *tasks: Task, labels: dict[str, str] | None = None, **vips: str | None) -> Service:
+    networks = tuple(ServiceNetwork(network, vip) for network, vip in vips.items())
+    return Service(id_, id_, networks=networks, labels=labels or {}, tasks=tasks)
+
+
+BOX = Container("c", "c", "/netns/c", attachments=(Attachment("n1", "10.0.1.9"),))
+
+
+def test_a_container() -> None:
+    vips = {"10.0.1.20": ("10.0.1.21",), "10.0.1.4": ("10.0.1.9", "10.0.1.10"), "10.0.1.2": ()}
+    assert container_rules(vips, DnsPorts(40001, 40002)) == CONTAINER
+
+
+def test_with_ipvs_every_match_waits_for_the_living() -> None:
+    text = container_rules({}, None, ipvs=True)
+    assert "    ip protocol @alive ip daddr vmap @vips\n" in text
+    assert "    ip protocol @alive ip daddr @empty jump refusal\n" in text
+    assert "127.0.0.11" not in text
+
+
+def test_the_host() -> None:
+    text = host_rules(HostPath("172.18.0.2"), ["80/tcp", "53/udp"], {81: 9000}, ipvs=True)
+    assert sorted(text.splitlines()) == sorted(HOST.splitlines())
+    ungated = host_rules(HostPath("172.18.0.2"), [], {})
+    assert "    fib daddr type local jump lead\n" in ungated
+
+
+def test_the_ingress_namespace() -> None:
+    ports = {
+        "80/tcp": PortTarget(80, Protocol.TCP, 8080, ("10.0.0.7", "10.0.0.8"), "jhash ip saddr"),
+        "53/udp": PortTarget(53, Protocol.UDP, 5353, ("10.0.0.9",)),
+        "81/tcp": PortTarget(81, Protocol.TCP, 8080),  # no task: no element, so the packet is refused
+    }
+    assert ingress_rules(ports, "172.18.0.2", "eth0") == INGRESS
+
+
+def test_a_changed_task_touches_one_chain() -> None:
+    before = {"10.0.1.4": ("10.0.1.9",), "10.0.1.5": ("10.0.1.11",)}
+    after = before | {"10.0.1.4": ("10.0.1.9", "10.0.1.10")}
+    assert vips_update(before, before) == ""
+    assert vips_update(before, after) == (
+        "flush chain ip mesh vip_10_0_1_4\n"
+        "add rule ip mesh vip_10_0_1_4 dnat to numgen inc mod 2 map { 0 : 10.0.1.9, 1 : 10.0.1.10 }\n"
+    )
+    assert vips_update(after, {"10.0.1.5": ("10.0.1.11",)}) == (
+        "delete element ip mesh vips { 10.0.1.4 }\n"
+        "flush chain ip mesh vip_10_0_1_4\n"
+        "delete chain ip mesh vip_10_0_1_4\n"
+    )
+
+
+def test_a_changed_port_touches_one_element() -> None:
+    one = PortTarget(80, Protocol.TCP, 8080, ("10.0.0.7",))
+    none = PortTarget(80, Protocol.TCP, 8080)
+    assert ingress_update({"80/tcp": none}, {}) == ""
+    assert ingress_update({"80/tcp": one}, {"80/tcp": none}) == (
+        "delete element ip mesh ports { tcp . 80 }\nflush chain ip mesh tcp_80\ndelete chain ip mesh tcp_80\n"
+    )
+    assert host_update(["80/tcp"], ["81/tcp"], {5: 6}, {5: 7}) == (
+        "delete element ip mesh published { tcp . 80 }\n"
+        "add element ip mesh published { tcp . 81 }\n"
+        "delete element ip mesh redirected { 5 }\n"
+        "add element ip mesh redirected { 5 : 7 }\n"
+    )
+
+
+def test_virtual_ips_are_of_shared_networks_and_serving_tasks_only() -> None:
+    web = service(
+        "web",
+        task("1", n1="10.0.1.10", n2="10.0.2.10"),
+        task("2", TaskState.LEAVING, n1="10.0.1.11"),
+        task("3", TaskState.STARTING, n1="10.0.1.12"),
+        task("4", n1="10.0.1.9"),
+        n1="10.0.1.4",
+        n2="10.0.2.4",
+    )
+    assert service_vips(BOX, web) == {"10.0.1.4": ("10.0.1.9", "10.0.1.10")}
+
+
+def test_what_has_no_virtual_ip_of_ours() -> None:
+    dnsrr = Service("d", "d", EndpointMode.DNSRR, (ServiceNetwork("n1", None),))
+    left_to_docker = service("x", labels={"mesh.enable": "false"}, n1="10.0.1.4")
+    assert [service_vips(BOX, one) for one in (dnsrr, left_to_docker, None)] == [{}, {}, {}]
+
+
+def test_nothing_but_an_address_gets_into_the_text() -> None:
+    odd = service("odd", task("1", n1="10.0.0.1; flush ruleset"), task("2", n1="fd00::1"), n1="10.0.1.4")
+    assert service_vips(BOX, odd) == {"10.0.1.4": ()}
+    assert service_vips(BOX, service("odd", n1="}")) == {}
+
+
+def test_a_container_reaches_the_services_of_its_networks() -> None:
+    services = {
+        one.id: one
+        for one in (service("a", n1="10.0.1.4"), service("b", n2="10.0.2.4"), service("c", n1="10.0.1.5"))
+    }
+    snapshot = Snapshot().apply(Change(services=services, networks={"n1": Network("n1", "n1")}))
+    assert container_vips(BOX, snapshot) == {"a": {"10.0.1.4": ()}, "c": {"10.0.1.5": ()}}

@@ -1,0 +1,144 @@
+"""The relayed ports follow the catalogue."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from mesh.catalog.model import Network, Port, Service, Task, TaskState
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.net.tasks import Tasks
+from mesh.relay import ports as ports_module
+from mesh.relay.ports import RelayPorts
+
+
+class Backend:
+    """Says its name to every connection on one loopback address."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self._listener = socket.create_server((address, port))
+        self.port = self._listener.getsockname()[1]
+        self._name = address.encode()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(self._name)
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.failures: list[BaseException] = []
+        self.redirects: list[tuple[int, int | None]] = []
+        self.ipvs = False
+        self.tasks = Tasks(lambda _, error: self.failures.append(error))
+        self.snapshot = Snapshot().apply(Change(networks={"in": Network("in", "ingress", ingress=True)}))
+        self.ports = RelayPorts(
+            self.tasks,
+            listen_address="127.0.0.1",
+            as_published=lambda: self.ipvs,
+            redirect=lambda published, local: self.redirects.append((published, local)),
+        )
+
+    async def publish(self, service: Service | None) -> None:
+        old, change = self.snapshot, Change(services={"web": service})
+        self.snapshot = old.apply(change)
+        self.ports.update(old, self.snapshot, change)
+        await self.ports.settled()
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    made = Rig()
+    made.ports.start(made.snapshot)
+    yield made
+    await made.ports.close()
+    await made.tasks.close()
+    assert not made.failures
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def service(published: int, target: int, *addresses: str, **labels: str) -> Service:
+    tasks = tuple(Task(a, a, "n", TaskState.RUNNING, {"in": a}) for a in addresses)
+    named = {f"mesh.port.{published}.{key}": value for key, value in ({"mode": "proxy"} | labels).items()}
+    return Service("web", "web", ports=(Port(published, target),), labels=named, tasks=tasks)
+
+
+def greeting(published: int) -> str:
+    with socket.create_connection(("127.0.0.1", published), timeout=10) as sock:
+        return sock.recv(100).decode()
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not check():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_port_opens_follows_its_tasks_and_closes(rig: Rig) -> None:
+    target = Backend("127.0.0.2", 0).port
+    Backend("127.0.0.3", target)
+    published = free_port()
+    await rig.publish(service(published, target, "127.0.0.2"))
+    assert await asyncio.to_thread(greeting, published) == "127.0.0.2"
+    await rig.publish(service(published, target, "127.0.0.3"))
+    assert await asyncio.to_thread(greeting, published) == "127.0.0.3"
+    (status,) = rig.ports.status()
+    assert (status.service, status.address) == ("web", f"127.0.0.1:{published}")
+    assert status.endpoints == (f"127.0.0.3:{target}",)
+    ((name, number, stats),) = rig.ports.stats()
+    assert (name, number, stats.connections) == ("web", published, 2)
+    await rig.publish(service(published, target, "127.0.0.3", mode="kernel"))
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.to_thread(greeting, published)
+    assert list(rig.ports.status()) == []
+
+
+async def test_problems_of_labels_are_reported_while_they_are_there(rig: Rig) -> None:
+    published = free_port()
+    await rig.publish(service(published, 1, policy="best"))
+    (problem,) = rig.ports.problems()
+    assert problem.key == f"mesh.port.{published}.policy"
+    await rig.publish(None)
+    assert rig.ports.problems() == ()
+
+
+async def test_a_taken_port_is_named_and_taken_over_when_free(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports_module, "RETRY_SECONDS", 0.05)
+    target = Backend("127.0.0.2", 0).port
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        published = taken.getsockname()[1]
+        await rig.publish(service(published, target, "127.0.0.2"))
+        (status,) = rig.ports.status()
+        assert status.address == ""
+        assert f"cannot listen on 127.0.0.1:{published}" in status.fault
+    await until(lambda: next(rig.ports.status()).address != "")
+    assert await asyncio.to_thread(greeting, published) == "127.0.0.2"
+    assert next(rig.ports.status()).fault == ""
+
+
+async def test_where_dockers_ingress_holds_the_port_the_relay_listens_elsewhere(rig: Rig) -> None:
+    rig.ipvs = True
+    with socket.create_server(("127.0.0.1", 0)) as held_by_the_engine:
+        published = held_by_the_engine.getsockname()[1]
+        backend = Backend("127.0.0.2", published)  # tasks take the published port there
+        await rig.publish(service(published, 8080, "127.0.0.2"))
+        ((told, local),) = rig.redirects
+        assert told == published == backend.port
+        assert local is not None
+        assert await asyncio.to_thread(greeting, local) == "127.0.0.2"
+        await rig.publish(None)
+        assert rig.redirects[-1] == (published, None)
