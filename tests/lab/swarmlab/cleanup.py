@@ -16,6 +16,7 @@ from .processes import marked
 from .shell import run, wait_until
 
 DEAD_SECONDS = 30.0
+HOST_DOCKER_ROOT = Path("/var/lib/docker")
 
 
 def tear_down(places: Places) -> None:
@@ -23,6 +24,10 @@ def tear_down(places: Places) -> None:
     end_processes(str(places.state))
     unmount_below(places.state)
     remove_cgroups(places.cgroup)
+    try:
+        HOST_DOCKER_ROOT.rmdir()  # the engines' mount point, made by the first of them
+    except OSError:
+        pass  # a Docker of the host uses it, or it is not there
     shutil.rmtree(places.state, ignore_errors=True)
     if places.state.exists():
         shutil.rmtree(places.state)  # again, and say what is in the way
