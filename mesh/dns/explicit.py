@@ -61,8 +61,9 @@ class ExplicitResolver:
         self._own: frozenset[str] = frozenset()
         self.places = [Place(host, port) for host, port in addresses]
 
-    def start(self) -> None:
-        self._look()
+    async def start(self) -> None:
+        """Try every address once, and go on with those that could not be had."""
+        await self._look()
         self._tasks.start(self._keep(), "explicit-resolver")
 
     def close(self) -> None:
@@ -79,17 +80,17 @@ class ExplicitResolver:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(RETRY_SECONDS)
-            self._look()
+            await self._look()
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
         try:
             self._own = frozenset(one.address for one in netlink.addresses())
         except (KernelError, OSError, AttributeError) as error:  # no netlink outside Linux
             logger.debug("own addresses are not known: %s", error)
         for place in self.places:
-            self._try(place)
+            await self._try(place)
 
-    def _try(self, place: Place) -> None:
+    async def _try(self, place: Place) -> None:
         host = self._gateway() if place.host == GATEWAY else place.host
         if place.bound is not None and host == place.bound[0]:
             return
@@ -104,6 +105,7 @@ class ExplicitResolver:
             return
         place.bound, place.fault = udp.getsockname()[:2], ""
         place.endpoint = Endpoint(self._resolver, udp, tcp, self.scope)
+        await place.endpoint.start()
 
     def _shut(self, place: Place) -> None:
         if place.endpoint is not None:
