@@ -23,6 +23,11 @@ class Carrier(StrEnum):
     PROXY = "proxy"
     DOCKER = "docker"  # host-mode ports, and services with mesh.enable=false
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Carrier | None":
+        """The configured mode `http` has no carrier of its own yet: layer 4 serves it."""
+        return cls.PROXY if value == "http" else None
+
 
 @dataclass(frozen=True, slots=True)
 class PortPlan:

@@ -41,7 +41,8 @@ logger = logging.getLogger(__name__)
 NETNS_DIR = "/var/run/docker/netns"
 SANDBOX = "ingress_sbox"
 BRIDGE = "docker_gwbridge"
-RECHECK_SECONDS = 5.0  # how late a recreated ingress namespace or a flushed firewall may be noticed
+RECHECK_SECONDS = 5.0  # how late a recreated ingress namespace may be noticed
+FIREWALL_SECONDS = 30.0  # how late a flushed DOCKER-USER chain may be noticed
 IPVS_MARKS = ("/proc/net/ip_vs", "/proc/sys/net/ipv4/vs")
 
 
@@ -106,6 +107,7 @@ class Ingress:
         self._loaded = NO_PORTS
         self._fault = "no published port yet"
         self._wake = asyncio.Event()
+        self._firewall_due = 0.0  # loop time of the next look at the firewall
         self._recheck = True
         self._cleared = False  # no table of an earlier sidecar is left in the host's namespace
         self._running: list[asyncio.Task[None]] = []
@@ -213,21 +215,24 @@ class Ingress:
 
     async def _reconcile(self) -> None:
         if self._recheck or self._place is None:
-            await self._settle(await self._find())
-        place = self._place
-        if place is None:
-            return
+            place = await self._find()
+            if place != self._place:
+                await self._leave(remove=True)
+                await self._enter(place)
+            self._recheck = False
+        else:
+            place = self._place
         wanted = self._wanted(place)
         await self._load(wanted)
         self._loaded = wanted
+        await self._let_pass(place)  # last: a host without iptables still gets its rules
 
-    async def _settle(self, place: Place) -> None:
-        """Be at `place`: nothing to do but look after the firewall when we are already."""
-        if place != self._place:
-            await self._leave(remove=True)
-            await self._enter(place)
-        await self._firewall.allow(place.host.sandbox, place.host.bridge)
-        self._recheck = False
+    async def _let_pass(self, place: Place) -> None:
+        """Look after the firewall's rule now and then: each look is two or three processes."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._firewall_due:
+            await self._firewall.allow(place.host.sandbox, place.host.bridge)
+            self._firewall_due = now + FIREWALL_SECONDS
 
     async def _enter(self, place: Place) -> None:
         for interface in (place.gateway_interface, place.ingress_interface):
@@ -242,6 +247,7 @@ class Ingress:
         )
         await host.load(host_rules(place.host, wanted.targets, wanted.redirected, place.ipvs))
         self._place, self._loaded = place, wanted
+        self._firewall_due = 0.0
 
     async def _load(self, wanted: Ports) -> None:
         host, sandbox = self._opened

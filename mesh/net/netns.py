@@ -21,6 +21,7 @@ T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 OWN_NAMESPACE = "/proc/thread-self/ns/net"
 QUEUE_LIMIT = 64  # jobs handed to the worker's thread and not done; more of them wait as coroutines
+NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)  # one system call less where there is such a flag
 LISTEN_BACKLOG = 1024  # the kernel's somaxconn may cut it
 
 
@@ -105,7 +106,10 @@ class NamespaceWorker:
 
 
 def _socket(kind: int) -> socket.socket:
-    return socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    made = socket.socket(socket.AF_INET, kind | NON_BLOCKING)
+    if not NON_BLOCKING:
+        made.setblocking(False)
+    return made
 
 
 def _open(path: str) -> int:

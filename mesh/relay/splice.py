@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 BUFFER_BYTES = 64 * 1024  # most that a direction holds back: one read (copying) or one pipe (splicing)
 BULK_BYTES = 256 * 1024  # past this a pipe's two descriptors and set-up are worth it
-ROUNDS = 8  # reads in one wake-up of a direction before others get their turn
+ROUNDS = 8  # reads of a direction in a row before others get their turn
 SPLICE_FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 0) | getattr(os, "SPLICE_F_MOVE", 0)
 CAN_SPLICE = hasattr(os, "splice")
 
@@ -38,7 +38,6 @@ class Direction:
         "_blocked",
         "_destination",
         "_ended",
-        "_eof",
         "_held",
         "_loop",
         "_pipe",
@@ -63,7 +62,6 @@ class Direction:
         self._held: memoryview | None = memoryview(first) if first else None
         self._pipe: tuple[int, int] | None = None
         self._blocked = False
-        self._eof = False
         self.in_pipe = 0
         self.moved = 0  # bytes delivered, without `first`
         self.done = False
@@ -85,32 +83,36 @@ class Direction:
         self._close_pipe()
 
     def _readable(self) -> None:
+        """Read until there is nothing more, or for some rounds and then again from the loop's queue.
+
+        Never leave data behind for the next event: after a socket error (data, then a reset) libuv stops
+        watching, asks once, and does not ask again.
+        """
         try:
             for _ in range(ROUNDS):
-                if self._blocked or self._eof:
+                if self._blocked or self.done:
                     return
                 if self._pipe is not None:
                     self._splice_in()
-                elif self._copy() < BUFFER_BYTES:
-                    return  # drained, most likely; if not, the loop calls again
+                else:
+                    self._copy()
+            self._loop.call_soon(self._readable)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._finish(error)
 
-    def _copy(self) -> int:
-        """Move one read; returns its size."""
+    def _copy(self) -> None:
         count = self._source.recv_into(_shared)
         if count == 0:
             self._at_eof()
-            return 0
+            return
         self._held = _shared[:count]
         if not self._send_held():
             self._held = memoryview(bytes(self._held))  # the shared buffer is the next direction's
             self._block()
         elif self.moved > BULK_BYTES:
             self._open_pipe()
-        return count
 
     def _splice_in(self) -> None:
         assert self._pipe is not None
@@ -174,7 +176,6 @@ class Direction:
 
     def _at_eof(self) -> None:
         """The source has said all; nothing is held, for reading goes on only when all is sent."""
-        self._eof = True
         try:
             self._destination.shutdown(socket.SHUT_WR)
         except OSError as error:

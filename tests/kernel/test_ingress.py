@@ -64,8 +64,11 @@ class InNamespace(Firewall):
     def __init__(self) -> None:
         self.allowed: list[tuple[str, str]] = []
         self.removed = 0
+        self.broken = True
 
     async def allow(self, sandbox: str, bridge: str) -> bool:
+        if self.broken:
+            raise KernelError("no iptables")
         self.allowed.append((sandbox, bridge))
         return True
 
@@ -134,7 +137,8 @@ async def test_ports_follow_the_catalogue_and_the_ingress_namespace(lab: Lab, tm
     publish(service("10.0.0.11", "10.0.0.12"))
     await until(first, "0 : 10.0.0.11, 1 : 10.0.0.12 }:8080")
     await until(host, "tcp . 80", "dnat to 172.18.0.2")
-    assert firewall.allowed[-1] == ("172.18.0.2", "docker_gwbridge")
+    assert ingress.status == "no iptables"  # which kept no rule from being loaded
+    firewall.broken = False
     for path in ("eth0", "eth1"):
         assert inside(first, "cat", f"/proc/sys/net/ipv4/conf/{path}/forwarding") == "1\n"
     assert inside(host, "cat", "/proc/sys/net/ipv4/conf/docker_gwbridge/route_localnet") == "1\n"
@@ -148,6 +152,9 @@ async def test_ports_follow_the_catalogue_and_the_ingress_namespace(lab: Lab, tm
     await until(host, "dnat to 172.18.0.3")
     inside(second, "nft", "flush", "ruleset")  # somebody's firewall script
     await until(second, "dnat to 10.0.0.12:8080")
+    while ingress.status:
+        await asyncio.sleep(0.05)
+    assert firewall.allowed[-1] == ("172.18.0.3", "docker_gwbridge")
     await ingress.close()
     assert [inside(one, "nft", "list", "ruleset") for one in (host, second)] == ["", ""]
     await tasks.close()
