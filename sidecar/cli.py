@@ -15,12 +15,12 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mesh.errors import ConfigError, MeshError, Problem
 from sidecar import check, client, config, tables
 from sidecar.config import Address
+from sidecar.version import mesh_version
 
 OK, FAILED, WRONG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -43,13 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
-
-
-def mesh_version() -> str:
-    try:
-        return version("docker-swarm-mesh")
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return "0+unknown"
 
 
 # --- arguments ----------------------------------------------------------------------------------------------

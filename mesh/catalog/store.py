@@ -6,6 +6,7 @@ not raise: one that fails is a bug, reported to `on_error`, and the others are s
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from mesh.catalog.snapshot import Change, Snapshot
 
@@ -24,6 +25,10 @@ class Store:
         """Be told of every later change. Returns the function that ends the subscription."""
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
+
+    def identify(self, node: str) -> None:
+        """This node's id is known (or another: it left and joined). No change for anybody's work."""
+        self.current = replace(self.current, this_node=node)
 
     def publish(self, change: Change) -> Snapshot:
         """Swap in the next version; an empty change is no version."""

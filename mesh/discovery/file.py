@@ -9,30 +9,18 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.catalog import codec
 from mesh.catalog.diff import difference
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.discovery.source import SourceStatus
 from mesh.errors import ConfigError, Problem
 
 CHECK_EVERY = 1.0  # seconds between looks at the file: a stat costs microseconds, an edit should show at once
 MAX_BYTES = 256 << 20  # of the file: 100,000 services with their tasks need about 60 MB
 
 Identity = tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class FileStatus:
-    """What people are told about the source. `last_success`: seconds since the epoch."""
-
-    kind: str
-    role: str
-    connected: bool
-    last_success: float | None
-    last_error: str
-    problems: tuple[Problem, ...]
 
 
 class FileSource:
@@ -86,10 +74,9 @@ class FileSource:
             await asyncio.sleep(CHECK_EVERY)
             await self.refresh()
 
-    def status(self) -> FileStatus:
-        return FileStatus(
+    def status(self) -> SourceStatus:
+        return SourceStatus(
             kind=self.kind,
-            role="",
             connected=not self._problems,
             last_success=self._last_success,
             last_error=str(self._problems[0]) if self._problems else "",

@@ -191,6 +191,11 @@ class Capture:
         """Captured containers."""
         return sum(held.loaded for held in self._held.values())
 
+    @property
+    def pending(self) -> bool:
+        """Is anything marked that has not been looked at yet?"""
+        return bool(self._marked)
+
     def start(self, snapshot: Snapshot) -> None:
         """Begin with what is known; later changes come through `update`."""
         self._snapshot = snapshot

@@ -1,0 +1,97 @@
+"""Mutual TLS with the Swarm's own certificates: no secret of ours to distribute, rotated by Swarm itself.
+
+Every node has a certificate of the cluster's CA: O=<cluster>, OU=<role>, CN=<node id>, and among its names
+`swarm-manager` only if it is a manager. So ordinary hostname checking against `swarm-manager` proves that the
+server is one. A client may be any node of the cluster: the CA proves it.
+
+Swarm adds headers of its own to the key's PEM (`kek-version`, `raft-dek`), which OpenSSL refuses; they are
+taken out in memory. A manager of an autolocked Swarm keeps its key encrypted; then there is no feed.
+"""
+
+import hashlib
+import os
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from mesh.errors import DiscoveryError
+
+CA, CERTIFICATE, KEY = "swarm-root-ca.crt", "swarm-node.crt", "swarm-node.key"
+MANAGER_NAME = "swarm-manager"
+
+
+class Certificates:
+    """The files in Swarm's certificates folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    def fingerprint(self) -> str:
+        """Changes when any of the files does. Raises DiscoveryError when one is missing."""
+        return hashlib.sha256(b"\0".join(self._read(name) for name in (CA, CERTIFICATE, KEY))).hexdigest()
+
+    def server_context(self, refused: Callable[[str], None]) -> ssl.SSLContext:
+        """For managers: clients must show a certificate of this cluster; `refused` is told why not."""
+        context = self._context(ssl.PROTOCOL_TLS_SERVER)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.sslobject_class = _counting(refused)
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        """For workers: connect with server_hostname=MANAGER_NAME."""
+        context = self._context(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = True
+        return context
+
+    def _context(self, protocol: int) -> ssl.SSLContext:
+        # Not create_default_context: its strict X.509 mode (Python 3.13) refuses Swarm's CA, which lacks an
+        # authority key identifier.
+        context = ssl.SSLContext(protocol)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_verify_locations(cadata=self._read(CA).decode("ascii"))
+            _load_key(context, self._read(CERTIFICATE) + _plain_key(self._read(KEY)))
+        except (ssl.SSLError, ValueError, OSError) as error:
+            raise DiscoveryError(f"{self._folder}: the node's certificate cannot be used: {error}") from error
+        return context
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError as error:
+            raise DiscoveryError(
+                f"{self._folder / name}: {error.strerror}; bind Swarm's certificates folder into the sidecar"
+            ) from error
+
+
+def _plain_key(pem: bytes) -> bytes:
+    """The key without Swarm's PEM headers."""
+    if b"ENCRYPTED" in pem:
+        raise ValueError("the Swarm is autolocked: the key is encrypted, and the feed needs it in the clear")
+    return b"\n".join(line for line in pem.splitlines() if b":" not in line and line.strip()) + b"\n"
+
+
+def _load_key(context: ssl.SSLContext, pem: bytes) -> None:
+    """Certificate and key from memory: OpenSSL wants a path, and the key must not touch a disk."""
+    descriptor = os.memfd_create("mesh-node-certificate")
+    try:
+        os.write(descriptor, pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def _counting(refused: Callable[[str], None]) -> type[ssl.SSLObject]:
+    """Event loops keep failed handshakes to themselves; the TLS object itself can tell."""
+
+    class Handshake(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                refused(error.reason or str(error))
+                raise
+
+    return Handshake

@@ -1,0 +1,191 @@
+"""Which source wins where two disagree about a task. Pure.
+
+The cluster's view (a manager's) says what exists; this node's engine knows sooner what ends here: a task
+whose container is being stopped, or is gone, is LEAVING at once, whatever the manager still says. It never
+makes a task serve that the manager does not call running.
+
+Cut off from every manager (`alone`), the engine's gossip corrects the last known cluster on the networks that
+this node takes part in: what is no longer seen there is dropped, what is seen and unknown is added.
+
+Strategy: `Merger` holds the uncorrected truth; after any news it corrects only the services concerned and
+returns them as a `Change` against what it returned before.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from mesh.catalog.diff import changed
+from mesh.catalog.model import Container, Network, Node, Service, Task, TaskState
+from mesh.catalog.snapshot import Change
+from mesh.discovery.engine import NetworkView, SeenService, SeenTask
+from mesh.discovery.swarm import ClusterView
+
+T = TypeVar("T")
+
+LEAVING_REMEMBERED = 4096  # containers; more end on one node between two lists only when all is lost anyway
+
+
+class Merger:
+    """The truth of one node, from its cluster view, its containers and, when alone, its gossip."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, Node] = {}
+        self._networks: dict[str, Network] = {}
+        self._local_networks: dict[str, Network] = {}
+        self._services: dict[str, Service] = {}
+        self._containers: dict[str, Container] = {}
+        self._leaving: dict[str, None] = {}  # task ids, oldest first
+        self._views: dict[str, NetworkView] = {}
+        self._told: dict[str, Service] = {}  # as last returned
+
+    @property
+    def cluster(self) -> ClusterView:
+        """The cluster's view, uncorrected: what a manager's feed serves and the state file keeps."""
+        return ClusterView(self._nodes, self._networks, self._services)
+
+    @property
+    def known_networks(self) -> frozenset[str]:
+        return frozenset(self._networks) | frozenset(self._local_networks)
+
+    def overlays_here(self) -> list[str]:
+        """The Swarm's networks that this node takes part in: those whose gossip its engine hears."""
+        return sorted(id_ for id_, one in self._local_networks.items() if one.scope == "swarm")
+
+    # --- news of the cluster ---
+
+    def set_cluster(self, view: ClusterView) -> tuple[Change, Change]:
+        """The whole view. Returns (what differs for us, what differs in the uncorrected view)."""
+        raw = Change(
+            nodes=changed(self._nodes, view.nodes),
+            networks=changed(self._networks, view.networks),
+            services=changed(self._services, view.services),
+        )
+        return self.apply(raw), raw
+
+    def apply(self, raw: Change) -> Change:
+        """What changed in the cluster's view; what changes for us."""
+        networks = self._network_change(raw.networks)
+        _update(self._nodes, raw.nodes)
+        _update(self._networks, raw.networks)
+        _update(self._services, raw.services)
+        return Change(nodes=raw.nodes, networks=networks, services=self._corrected(raw.services))
+
+    def _network_change(self, raw: Mapping[str, Network | None]) -> dict[str, Network | None]:
+        """A network that the cluster no longer lists may still be known to the local engine."""
+        return {id_: one or self._local_networks.get(id_) for id_, one in raw.items()}
+
+    # --- news of this node ---
+
+    def set_local_networks(self, networks: Mapping[str, Network]) -> Change:
+        """Networks of the local engine; the cluster's own description of one wins."""
+        before = self._local_networks | self._networks
+        self._local_networks = dict(networks)
+        return Change(networks=changed(before, self._local_networks | self._networks))
+
+    def set_containers(self, containers: Mapping[str, Container]) -> Change:
+        """All running containers of this node. One that was here and is not any more has left."""
+        for id_, one in self._containers.items():
+            if id_ not in containers:
+                self._leave(one.task)
+        difference = changed(self._containers, containers)
+        concerned = self._services_of((*self._containers.values(), *containers.values()), difference)
+        self._containers = dict(containers)
+        return Change(containers=difference, services=self._corrected(concerned))
+
+    def put_container(self, id_: str, container: Container | None) -> Change:
+        """One container started, changed, or (None) ended."""
+        old = self._containers.get(id_)
+        if container is None and old is not None:
+            self._leave(old.task)
+        if old == container:
+            return Change()
+        _update(self._containers, {id_: container})
+        concerned = {one.service for one in (old, container) if one is not None}
+        return Change(containers={id_: container}, services=self._corrected(concerned))
+
+    def leaving(self, id_: str, task: str = "") -> Change:
+        """The container has been told to stop: its task takes no new work from now on."""
+        known = self._containers.get(id_)
+        task = task or (known.task if known else "")
+        self._leave(task)
+        service = known.service if known else self._service_of_task(task)
+        return Change(services=self._corrected({service} if service else ()))
+
+    def set_views(self, views: Iterable[NetworkView]) -> Change:
+        """The engine's gossip while alone; none when a manager is heard again."""
+        before, self._views = self._views, {one.network: one for one in views}
+        moved = changed(before, self._views)
+        return Change(services=self._corrected(self._services_on(moved))) if moved else Change()
+
+    # --- correction ---
+
+    def _leave(self, task: str) -> None:
+        if task:
+            self._leaving[task] = None
+            while len(self._leaving) > LEAVING_REMEMBERED:
+                del self._leaving[next(iter(self._leaving))]
+
+    def _services_of(self, containers: Iterable[Container], difference: Mapping[str, object]) -> set[str]:
+        return {one.service for one in containers if one.id in difference and one.service}
+
+    def _service_of_task(self, task: str) -> str:
+        return next((s.id for s in self._services.values() for t in s.tasks if t.id == task), "")
+
+    def _services_on(self, networks: Iterable[str]) -> set[str]:
+        wanted = set(networks)
+        return {s.id for s in self._services.values() if wanted & _networks_of(s)}
+
+    def _corrected(self, services: Iterable[str]) -> dict[str, Service | None]:
+        """The services as they are for us, where that differs from what was told before."""
+        difference: dict[str, Service | None] = {}
+        for id_ in services:
+            raw = self._services.get(id_)
+            now = None if raw is None else self._correct(raw)
+            if now != self._told.get(id_):
+                difference[id_] = now
+        _update(self._told, difference)
+        return difference
+
+    def _correct(self, service: Service) -> Service:
+        tasks = tuple(self._here(task) for task in service.tasks)
+        if self._views:
+            for network in sorted(_networks_of(service) & self._views.keys()):
+                tasks = _as_seen(tasks, service.name, self._views[network])
+        return service if tasks == service.tasks else replace(service, tasks=tasks)
+
+    def _here(self, task: Task) -> Task:
+        if task.id in self._leaving and task.state in (TaskState.RUNNING, TaskState.STARTING):
+            return replace(task, state=TaskState.LEAVING)
+        return task
+
+
+def _networks_of(service: Service) -> set[str]:
+    """Those it is a member of, and those its tasks have an address on (ingress, where names mean nothing)."""
+    return {n.network for n in service.networks} | {id_ for task in service.tasks for id_ in task.addresses}
+
+
+def _as_seen(tasks: tuple[Task, ...], service: str, view: NetworkView) -> tuple[Task, ...]:
+    """The tasks as gossip has them on one network: not seen is gone, seen and unknown is running."""
+    network = view.network
+    seen = {_task_id(one): one for one in view.services.get(service, SeenService("", ())).tasks}
+    left = {t.id: t for t in tasks if network not in t.addresses or t.id in seen}
+    for id_, one in seen.items():
+        known = left.get(id_) or Task(id_, one.name, "", TaskState.RUNNING)
+        if known.addresses.get(network) != one.address:
+            known = replace(known, addresses={**known.addresses, network: one.address})
+        left[id_] = known
+    return tuple(left.values())
+
+
+def _task_id(seen: SeenTask) -> str:
+    """Docker names a task's endpoint service.slot.id."""
+    return seen.name.rpartition(".")[2]
+
+
+def _update(entities: dict[str, T], changes: Mapping[str, T | None]) -> None:
+    for id_, value in changes.items():
+        if value is None:
+            entities.pop(id_, None)
+        else:
+            entities[id_] = value

@@ -1,0 +1,69 @@
+"""The last cluster view on disk, so that a node that starts without any manager still knows names and tasks.
+
+Written beside and renamed, so that a power failure leaves the old or the new one; at most every few seconds,
+since it is as large as the cluster and matters only after a loss.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from mesh.discovery.feed_codec import decode, encode_view
+from mesh.discovery.swarm import ClusterView
+from mesh.errors import DiscoveryError
+
+FILE = "cluster.json"
+EVERY_SECONDS = 3.0
+
+logger = logging.getLogger(__name__)
+
+
+class SavedView:
+    """`state_dir`/cluster.json."""
+
+    def __init__(self, folder: str, view: Callable[[], ClusterView]) -> None:
+        self._path = Path(folder) / FILE
+        self._view = view
+        self._dirty = asyncio.Event()
+
+    def load(self) -> ClusterView | None:
+        """What was saved; None, with a word in the log, when there is nothing usable."""
+        try:
+            found = decode(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, DiscoveryError) as error:
+            logger.warning("%s is not used: %s", self._path, error)
+            return None
+        return found if isinstance(found, ClusterView) else None
+
+    def changed(self) -> None:
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Save what changed until cancelled, and then once more."""
+        try:
+            while True:
+                await self._dirty.wait()
+                await self._save()
+                await asyncio.sleep(EVERY_SECONDS)
+        finally:
+            if self._dirty.is_set():
+                self._write(encode_view(self._view()))
+
+    async def _save(self) -> None:
+        self._dirty.clear()
+        now = self._view()
+        view = ClusterView(dict(now.nodes), dict(now.networks), dict(now.services))
+        await asyncio.to_thread(lambda: self._write(encode_view(view)))
+
+    def _write(self, data: bytes) -> None:
+        beside = self._path.with_suffix(".new")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(data)
+            os.replace(beside, self._path)
+        except OSError as error:
+            logger.warning("%s cannot be written: %s", self._path, error)

@@ -1,0 +1,192 @@
+"""The manager API's JSON → the entities of the cluster. Pure.
+
+Endpoint (what was allocated) wins over Spec (what was asked for), except for ports in host mode, which only
+the spec has. A task that has ended says nothing about traffic and is left out at once; one that is asked to
+end is LEAVING while it still runs. Docker counts a task as running only when its health check, if any, has
+passed, so RUNNING needs no further proof.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.catalog.model import (
+    EndpointMode,
+    Network,
+    Node,
+    Port,
+    Protocol,
+    PublishMode,
+    Role,
+    Service,
+    ServiceNetwork,
+    Task,
+    TaskState,
+)
+
+Json = Mapping[str, Any]
+
+ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
+UNWANTED = frozenset({"shutdown", "remove"})  # desired states
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """Everything a manager knows, by id."""
+
+    nodes: Mapping[str, Node]
+    networks: Mapping[str, Network]
+    services: Mapping[str, Service]
+
+
+def cluster(
+    nodes: Sequence[Json], networks: Sequence[Json], services: Sequence[Json], tasks: Sequence[Json]
+) -> ClusterView:
+    """The four lists of the manager API (`/nodes`, `/networks`, `/services`, `/tasks`) as entities."""
+    known = {one["ID"]: node(one) for one in nodes}
+    overlays = {one["Id"]: network(one) for one in networks if one.get("Scope") == "swarm"}
+    ids = {one.name: one.id for one in overlays.values()}
+    of_service: dict[str, list[Json]] = {}
+    for one in tasks:
+        of_service.setdefault(one.get("ServiceID", ""), []).append(one)
+    return ClusterView(
+        known,
+        overlays,
+        {one["ID"]: service(one, of_service.get(one["ID"], ()), known, overlays, ids) for one in services},
+    )
+
+
+def node(json: Json) -> Node:
+    spec, description, status = json.get("Spec", {}), json.get("Description", {}), json.get("Status", {})
+    return Node(
+        id=json["ID"],
+        name=description.get("Hostname", ""),
+        address=status.get("Addr", ""),
+        role=Role.MANAGER if spec.get("Role") == "manager" else Role.WORKER,
+        availability=spec.get("Availability", "active"),
+        state=status.get("State", "unknown"),
+    )
+
+
+def network(json: Json) -> Network:
+    """A network as listed or inspected, by the manager or the local engine."""
+    configs = (json.get("IPAM") or {}).get("Config") or ()
+    return Network(
+        id=json["Id"],
+        name=json["Name"],
+        subnets=tuple(one["Subnet"] for one in configs if one.get("Subnet")),
+        scope=json.get("Scope", "local"),
+        driver=json.get("Driver", ""),
+        internal=bool(json.get("Internal")),
+        attachable=bool(json.get("Attachable")),
+        ingress=bool(json.get("Ingress")),
+    )
+
+
+def service(
+    json: Json,
+    tasks: Iterable[Json],
+    nodes: Mapping[str, Node],
+    networks: Mapping[str, Network],
+    ids: Mapping[str, str],
+) -> Service:
+    """One service with the tasks that have not ended. `ids`: network name → id, for specs that name one."""
+    spec, endpoint = json.get("Spec", {}), json.get("Endpoint", {})
+    name = spec.get("Name", json["ID"])
+    living = (task(one, name, nodes) for one in tasks)
+    return Service(
+        id=json["ID"],
+        name=name,
+        mode=_mode(spec, endpoint),
+        networks=tuple(_memberships(spec, endpoint, networks, ids)),
+        ports=tuple(_ports(spec, endpoint)),
+        labels=dict(spec.get("Labels") or {}),
+        tasks=tuple(sorted((one for one in living if one is not None), key=lambda one: (one.slot, one.id))),
+    )
+
+
+def _mode(spec: Json, endpoint: Json) -> EndpointMode:
+    wanted = (endpoint.get("Spec") or {}).get("Mode") or (spec.get("EndpointSpec") or {}).get("Mode")
+    return EndpointMode.DNSRR if wanted == "dnsrr" else EndpointMode.VIP
+
+
+def _memberships(
+    spec: Json, endpoint: Json, networks: Mapping[str, Network], ids: Mapping[str, str]
+) -> Iterable[ServiceNetwork]:
+    """The networks of the spec, with the VIP allocated on each. Docker offers no names on ingress."""
+    vips = {one["NetworkID"]: bare(one.get("Addr", "")) for one in endpoint.get("VirtualIPs") or ()}
+    asked = (spec.get("TaskTemplate") or {}).get("Networks") or spec.get("Networks") or ()
+    seen = set()
+    for one in asked:
+        target = one.get("Target", "")
+        id_ = target if target in networks else ids.get(target, target)
+        if id_ not in seen:
+            seen.add(id_)
+            yield ServiceNetwork(id_, vips.get(id_) or None, tuple(one.get("Aliases") or ()))
+
+
+def _ports(spec: Json, endpoint: Json) -> Iterable[Port]:
+    allocated = endpoint.get("Ports") or ()
+    asked = (spec.get("EndpointSpec") or {}).get("Ports") or ()
+    yield from (_port(one) for one in allocated if one.get("PublishedPort"))
+    if not allocated:
+        yield from (_port(one) for one in asked if one.get("PublishedPort"))
+
+
+def _port(json: Json) -> Port:
+    return Port(
+        published=json["PublishedPort"],
+        target=json.get("TargetPort") or json["PublishedPort"],
+        protocol=Protocol(json.get("Protocol", "tcp")),
+        mode=PublishMode(json.get("PublishMode") or "ingress"),
+    )
+
+
+def task(json: Json, service_name: str, nodes: Mapping[str, Node]) -> Task | None:
+    """A task of the service; None when it has ended, or its node has."""
+    state = task_state(json, nodes)
+    if state is TaskState.DEAD:
+        return None
+    spec, status = json.get("Spec") or {}, json.get("Status") or {}
+    where = json.get("NodeID", "")
+    slot = json.get("Slot") or 0
+    return Task(
+        id=json["ID"],
+        name=f"{service_name}.{slot or where}.{json['ID']}",
+        node=where,
+        state=state,
+        addresses=dict(_addresses(json)),
+        container=(status.get("ContainerStatus") or {}).get("ContainerID", ""),
+        hostname=_hostname(spec),
+        slot=slot,
+    )
+
+
+def task_state(json: Json, nodes: Mapping[str, Node]) -> TaskState:
+    """Docker's state and desired state, folded to what matters for traffic."""
+    state = (json.get("Status") or {}).get("State", "new")
+    where = nodes.get(json.get("NodeID", ""))
+    if state in ENDED or (where is not None and where.state == "down"):
+        return TaskState.DEAD
+    if json.get("DesiredState") in UNWANTED:
+        return TaskState.LEAVING
+    return TaskState.RUNNING if state == "running" else TaskState.STARTING
+
+
+def _hostname(spec: Json) -> str:
+    """Templates are expanded by the engine; only a literal one is known here."""
+    text: str = (spec.get("ContainerSpec") or {}).get("Hostname") or ""
+    return "" if "{{" in text else text
+
+
+def _addresses(json: Json) -> Iterable[tuple[str, str]]:
+    for attachment in json.get("NetworksAttachments") or ():
+        addresses = attachment.get("Addresses") or ()
+        id_ = (attachment.get("Network") or {}).get("ID")
+        if id_ and addresses:
+            yield id_, bare(addresses[0])
+
+
+def bare(address: str) -> str:
+    """10.0.0.2/24 → 10.0.0.2"""
+    return address.partition("/")[0]

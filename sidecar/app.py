@@ -1,0 +1,259 @@
+"""The only wiring: every piece of the library is made, connected, started and stopped here.
+
+Order of a start: learn first (a broken first catalogue ends it), then answer, then carry, then tell. A stop
+goes the other way round, so that nothing leads to us when we are no longer there. A port that cannot be bound
+is reported and the others go on; only what nobody could do without raises.
+"""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+from immutables import Map
+
+from mesh.balance.ports import Carrier
+from mesh.catalog.model import Container
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.catalog.store import Store
+from mesh.discovery.client import EngineClient
+from mesh.discovery.docker import DockerSource
+from mesh.discovery.feed_client import FeedClient
+from mesh.discovery.feed_server import FeedServer
+from mesh.discovery.feed_tls import Certificates
+from mesh.discovery.file import FileSource
+from mesh.dns.config import DnsConfig
+from mesh.dns.explicit import ExplicitResolver
+from mesh.dns.resolver import NO_PATHS, Paths, Resolver
+from mesh.dns.scope import Scope, scope_of
+from mesh.dns.server import Endpoint
+from mesh.dns.upstream import Server
+from mesh.kernel.capture import Capture, Policy, docker_resolver
+from mesh.kernel.ingress import Ingress, ipvs_here
+from mesh.kernel.rules import DOCKER_RESOLVER, DnsPorts
+from mesh.kernel.table import Tables
+from mesh.net import proc
+from mesh.net.netns import Namespace, NamespaceWorker
+from mesh.net.tasks import Tasks
+from mesh.relay.ports import RelayPorts
+from mesh.telemetry import logs
+from mesh.telemetry.histogram import Histogram
+from sidecar import report
+from sidecar.admin import Server as HttpServer
+from sidecar.admin import admin_app, metrics_app
+from sidecar.config import Address, Config, DiscoveryKind
+from sidecar.state import Carrying, Telling
+
+DRAIN_SECONDS = 10.0  # that relayed connections get at the end; with the rest below lifecycle.STOP_SECONDS
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The addresses that were really bound; `mesh status` says why one was not."""
+
+    dns: tuple[Address, ...]
+    metrics: Address
+    admin: Address
+
+    def shown(self) -> dict[str, object]:
+        return {
+            "dns": [str(address) for address in self.dns],
+            "metrics": str(self.metrics),
+            "admin": str(self.admin),
+        }
+
+
+class Sidecar:
+    """One node's sidecar. `start` once, `stop` as often as you like; `failed` is set when it cannot go on."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.failed = asyncio.Event()
+        self._stopping: list[Callable[[], object]] = []  # last in, first out; may return an awaitable
+        self._vital = Tasks(self._vital_ended)  # the sidecar is no use without any one of these
+        self._queries = Tasks(self._query_ended)
+        self._applied = Histogram()
+        self.store = Store(on_error=self._subscriber_failed)
+
+    # --- life ---
+
+    async def start(self) -> Bound:
+        """Raises ConfigError (first catalogue) or EngineUnavailable; everything else is retried and told."""
+        config = self._config
+        source = self._learn()
+        resolver = Resolver(self._dns_config(), self._queries, self.store.current)
+        self.store.subscribe(self._timed(resolver.update))
+        explicit = ExplicitResolver(resolver, self._vital, tuple((a.host, a.port) for a in config.dns.listen))
+        self._on_stop(explicit.close)
+        await explicit.start()
+        carrying = self._carry(resolver)
+        self._vital.start(source.run(), "source")
+        telling = Telling(config, self.store, source, resolver, explicit, carrying, self._applied)
+        metrics = await self._surface(telling, "metrics", metrics_app(telling), config.metrics.listen)
+        admin = await self._surface(telling, "admin", admin_app(telling), config.admin.listen)
+        dns = tuple(Address(*place.bound) for place in explicit.places if place.bound)
+        return Bound(dns, metrics, admin)
+
+    async def stop(self) -> None:
+        """Take away everything of ours, in the reverse order of its making. Safe after a failed start."""
+        while self._stopping:
+            done = self._stopping.pop()()
+            if asyncio.iscoroutine(done):
+                await done
+        await self._vital.close()
+        await self._queries.close()
+
+    def _on_stop(self, step: Callable[[], object]) -> None:
+        self._stopping.append(step)
+
+    # --- learn ---
+
+    def _learn(self) -> FileSource | DockerSource:
+        config = self._config
+        if config.discovery.kind is DiscoveryKind.FILE:
+            file = FileSource(config.discovery.path, self.store.publish, lambda: self.store.current)
+            file.load()
+            return file
+        return self._docker_source()
+
+    def _docker_source(self) -> DockerSource:
+        docker, feed = self._config.docker, self._config.feed.listen
+        engine = EngineClient(docker.socket)
+        self._on_stop(engine.close)
+        certificates = Certificates(docker.certificates)
+        return DockerSource(
+            engine,
+            self.store.publish,
+            lambda view: FeedServer(certificates, (feed.host, feed.port), view),
+            lambda managers, view, change: FeedClient(certificates, managers, view, change, feed.port),
+            self._config.state_dir,
+            self.store.identify,
+        )
+
+    def _timed(self, subscriber: Callable[[Snapshot, Snapshot, Change], None]) -> Callable[..., None]:
+        """Measured as mesh_catalog_apply_seconds."""
+
+        def apply(old: Snapshot, new: Snapshot, change: Change) -> None:
+            started = time.perf_counter()
+            subscriber(old, new, change)
+            self._applied.observe(time.perf_counter() - started)
+
+        return apply
+
+    # --- answer ---
+
+    def _dns_config(self) -> DnsConfig:
+        dns = self._config.dns
+        return DnsConfig(ttl=dns.ttl, cache=dns.cache, upstreams=tuple(map(str, dns.upstreams)))
+
+    # --- carry ---
+
+    def _carry(self, resolver: Resolver) -> Carrying:
+        """What carries traffic: with Docker the kernel and the relay, otherwise the relay alone."""
+        config = self._config
+        default = Carrier(config.ingress.mode)
+        if config.discovery.kind is not DiscoveryKind.DOCKER:
+            relay = RelayPorts(self._vital, listen_address=config.ingress.listen, default=default)
+            self._begin(relay, lambda: relay.close(DRAIN_SECONDS))
+            return Carrying(relay)
+        worker = NamespaceWorker()
+        self._on_stop(worker.close)
+        tables, ipvs = Tables(worker), ipvs_here()
+        ingress = Ingress(self._vital, tables, worker, netns_dir=config.docker.netns, default=default)
+        relay = RelayPorts(
+            self._vital,
+            listen_address=config.ingress.listen,
+            connect=lambda: Namespace(ingress.sandbox_path).tcp_socket(),
+            default=default,
+            as_published=ipvs_here,
+            redirect=ingress.redirect,
+        )
+        endpoints = _Endpoints(resolver, self.store, self._queries)
+        capture = Capture(self._vital, tables, endpoints.open, Policy(config.capture), ipvs)
+        self._begin(capture, capture.close)
+        self._begin(ingress, ingress.close)
+        self._begin(relay, lambda: relay.close(DRAIN_SECONDS))
+        return Carrying(relay, capture, ingress, endpoints.paths)
+
+    def _begin(self, part: Capture | Ingress | RelayPorts, end: Callable[[], object]) -> None:
+        self.store.subscribe(self._timed(part.update))
+        part.start(self.store.current)
+        self._on_stop(end)
+
+    # --- tell ---
+
+    async def _surface(self, telling: Telling, name: str, app: web.Application, wanted: Address) -> Address:
+        """One HTTP surface; that its port is taken is told on the other one and in the log."""
+        server, bound, fault = HttpServer(app, wanted), wanted, ""
+        try:
+            bound = await server.start()
+            self._on_stop(server.stop)
+        except OSError as error:
+            holder = proc.listener_owner(wanted.port)
+            fault = f"cannot listen: {error.strerror}" + (f", held by {holder}" if holder else "")
+            logs.event(logger, logging.ERROR, "port taken", surface=name, address=str(wanted), error=fault)
+        telling.surfaces.append(report.Listener(name, str(bound), fault))
+        return bound
+
+    # --- when something of ours fails ---
+
+    def _vital_ended(self, name: str, error: BaseException) -> None:
+        logger.critical("%s failed: this is a bug of ours; the sidecar ends", name, exc_info=error)
+        self.failed.set()
+
+    def _query_ended(self, name: str, error: BaseException) -> None:
+        logger.error("%s failed: this is a bug of ours", name, exc_info=error)
+
+    def _subscriber_failed(self, error: Exception) -> None:
+        logger.critical("a change failed: this is a bug of ours; the sidecar ends", exc_info=error)
+        self.failed.set()
+
+
+class _Endpoints:
+    """Opens a DNS endpoint in a captured container's namespace; its scope follows the catalogue."""
+
+    def __init__(self, resolver: Resolver, store: Store, tasks: Tasks) -> None:
+        self._resolver, self._store, self._tasks = resolver, store, tasks
+        self._paths: dict[str, Paths] = {}
+
+    def open(self, container: Container, udp: socket.socket, tcp: socket.socket) -> Endpoint:
+        """For `Capture`. The endpoint owns the sockets."""
+        id_ = container.id
+        self._paths = {known: paths for known, paths in self._paths.items() if known in self._containers}
+        self._paths[id_] = _paths(container, DnsPorts(udp.getsockname()[1], tcp.getsockname()[1]))
+        endpoint = Endpoint(self._resolver, udp, tcp, lambda _: self._scope(id_), self._paths[id_])
+        self._tasks.start(endpoint.start(), f"dns endpoint {id_[:12]}")
+        return endpoint
+
+    def paths(self, container: str) -> Paths:
+        return self._paths.get(container, NO_PATHS)
+
+    @property
+    def _containers(self) -> Map[str, Container]:
+        return self._store.current.containers
+
+    def _scope(self, id_: str) -> Scope | None:
+        container = self._containers.get(id_)
+        return None if container is None else scope_of(container, self._store.current)
+
+
+def _paths(container: Container, ours: DnsPorts) -> Paths:
+    """From inside: sockets of that namespace, and Docker's own resolver past our redirect."""
+    namespace = Namespace(container.namespace)
+
+    def sockets(family: int, kind: int) -> socket.socket:
+        def make() -> socket.socket:
+            made = socket.socket(family, kind)
+            made.setblocking(False)
+            return made
+
+        return namespace.call(make)
+
+    docker = docker_resolver(container, ours)
+    server = Server(DOCKER_RESOLVER, docker.udp, docker.tcp, label="docker") if docker else None
+    return Paths(sockets, server)

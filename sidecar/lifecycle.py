@@ -1,0 +1,72 @@
+"""The life of the process: start, say so, wait for a signal, stop within a limit.
+
+SIGTERM and SIGINT mean a clean end: rules, routes and sockets of ours are taken away. A second signal while
+stopping ends at once; what is left then runs out by itself or is removed by `mesh cleanup`.
+"""
+
+import asyncio
+import logging
+import signal
+
+import uvloop
+
+from mesh.errors import ConfigError, MeshError
+from mesh.telemetry import logs
+from sidecar.app import Sidecar
+from sidecar.config import Config
+
+STOP_SECONDS = 25.0  # below the stack's stop_grace_period (30 s), after which Docker kills
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Config) -> int:
+    """Run until a signal. The exit code: 0 clean, 1 could not start, failed, or did not stop in time.
+
+    Raises ConfigError when the first catalogue is wrong.
+    """
+    logs.setup(config.log.level, config.log.format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(config))
+
+
+async def serve(config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    sidecar = Sidecar(config)
+    try:
+        bound = await sidecar.start()
+        logs.event(logger, logging.INFO, "started", **bound.shown())
+        await _first(asked, sidecar.failed)
+        failed = sidecar.failed.is_set()
+    except ConfigError:
+        raise
+    except MeshError as error:
+        logs.event(logger, logging.ERROR, "cannot start", error=str(error))
+        return 1
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        stopped = await _stop(sidecar)
+    return 0 if stopped and not failed else 1
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Until one of them is set."""
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(event.wait()) for event in events]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+
+
+async def _stop(sidecar: Sidecar) -> bool:
+    try:
+        await asyncio.wait_for(sidecar.stop(), STOP_SECONDS)
+    except TimeoutError:
+        logs.event(logger, logging.ERROR, "did not stop in time", seconds=STOP_SECONDS)
+        return False
+    logs.event(logger, logging.INFO, "stopped")
+    return True

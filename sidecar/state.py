@@ -1,0 +1,234 @@
+"""What the running sidecar says of itself: the admin API's and /metrics' view of all the pieces.
+
+Read-only and asked per request: nothing is remembered here, so nothing can be out of date.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh.balance.ports import Carrier, Plans, PortPlan, plan
+from mesh.catalog.model import Container, PublishMode, Service
+from mesh.catalog.snapshot import Snapshot
+from mesh.catalog.store import Store
+from mesh.discovery.source import Source, SourceStatus
+from mesh.dns.explicit import NODE, ExplicitResolver
+from mesh.dns.resolver import NO_PATHS, Paths, Resolver
+from mesh.dns.scope import Scope, scope_of, scope_of_asker
+from mesh.dns.wire import QType
+from mesh.kernel.capture import Capture
+from mesh.kernel.ingress import Ingress
+from mesh.relay.listener import PortStats
+from mesh.relay.ports import RelayPorts
+from mesh.telemetry.histogram import Histogram
+from mesh.telemetry.metrics import Reading
+from sidecar import report
+from sidecar.config import Config
+from sidecar.version import mesh_version
+
+
+def no_paths(_container: str) -> Paths:
+    """Where nothing is captured there are no ways of its own."""
+    return NO_PATHS
+
+
+@dataclass(frozen=True, slots=True)
+class Carrying:
+    """What carries traffic here. Without Docker there is only the relay."""
+
+    relay: RelayPorts
+    capture: Capture | None = None
+    ingress: Ingress | None = None
+    paths_of: Callable[[str], Paths] = no_paths  # container id → the ways its endpoint has of its own
+
+
+@dataclass(slots=True)
+class Telling:
+    """`sidecar.admin.State` over the running pieces."""
+
+    config: Config
+    store: Store
+    source: Source
+    resolver: Resolver
+    explicit: ExplicitResolver
+    carrying: Carrying
+    applied: Histogram
+    surfaces: list[report.Listener] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.store.current
+
+    # --- status ---
+
+    def status(self) -> report.Status:
+        snapshot, source = self.snapshot, self.source.status()
+        return report.Status(
+            version=mesh_version(),
+            node=self.config.node,
+            role=source.role,
+            started=self.started,
+            catalog_version=snapshot.version,
+            source=report.Source(source.kind, source.connected, _age(source), source.last_error),
+            feed=_feed(source),
+            containers=tuple(self._containers()),
+            ports=tuple(sorted(self._ports(), key=_by_number)),
+            listeners=tuple(self._listeners()),
+            problems=tuple(self._problems(source)),
+        )
+
+    def unready(self) -> Sequence[str]:
+        source = self.source.status()
+        reasons = [] if source.last_success is not None else ["the catalogue has not been read yet"]
+        reasons += [f"{one.name} {one.address}: {one.error}" for one in self._listeners() if one.error]
+        if self.carrying.capture is not None and self.carrying.capture.pending:
+            reasons.append("containers are still being captured")
+        return reasons
+
+    def _containers(self) -> Iterator[report.Container]:
+        if self.carrying.capture is not None:
+            for one in self.carrying.capture.status():
+                yield report.Container(one.container, one.name, one.captured, one.reason)
+
+    def _listeners(self) -> Iterator[report.Listener]:
+        for place in self.explicit.places:
+            host, port = place.bound or (place.host, place.port)
+            yield report.Listener("dns", f"{host}:{port}", place.fault)
+        yield from self.surfaces
+
+    def _problems(self, source: SourceStatus) -> Iterator[str]:
+        yield from map(str, source.problems)
+        for service in self.snapshot.services.values():
+            yield from map(str, self._plans(service).problems)
+        if self.carrying.ingress is not None and self.carrying.ingress.status:
+            yield f"published ports: {self.carrying.ingress.status}"
+
+    # --- ports ---
+
+    def _plans(self, service: Service) -> Plans:
+        return plan(service, Carrier(self.config.ingress.mode))
+
+    def _ports(self) -> Iterator[report.Port]:
+        faults = {one.published: one.fault for one in self.carrying.relay.status() if one.fault}
+        for service in self.snapshot.services.values():
+            for one in self._plans(service).ports:
+                yield self._port(service, one, faults)
+
+    def _port(self, service: Service, one: PortPlan, faults: dict[int, str]) -> report.Port:
+        mode, note = report.Carrier(one.carrier.value), ""
+        if one.carrier is Carrier.DOCKER:
+            host = one.port.mode is PublishMode.HOST
+            note = "published with mode=host" if host else "label mesh.enable=false"
+        elif one.carrier is Carrier.PROXY and one.port.published in faults:
+            mode, note = report.Carrier.TAKEN, faults[one.port.published]
+        elif one.carrier is Carrier.KERNEL and self.carrying.ingress is not None:
+            note = self.carrying.ingress.status
+        return report.Port(
+            one.port.published,
+            one.port.protocol,
+            service.name,
+            mode,
+            note,
+            serving=len(service.serving()),
+            total=len(service.tasks),
+        )
+
+    # --- metrics ---
+
+    def reading(self) -> Reading:
+        source, stats = self.source.status(), self.resolver.stats
+        relayed = [(name, f"{port}/tcp", counts) for name, port, counts in self.carrying.relay.stats()]
+        return Reading(
+            version=mesh_version(),
+            snapshot=self.snapshot,
+            catalog_age=_age(source),
+            catalog_apply=self.applied.copy(),
+            feed_connected=bool(source.feed_following) if source.role == "worker" else None,
+            captured_containers=self.carrying.capture.count if self.carrying.capture else 0,
+            config_errors=sum(1 for _ in self._problems(source)),
+            dns_requests=_labelled(stats.requests),
+            dns_durations={name: deepcopy(one) for name, one in stats.durations.items()},
+            dns_cache_entries=self.resolver.cache_entries,
+            dns_upstream_requests=_labelled(stats.upstream_requests),
+            port_connections={(name, port, "proxy"): c.connections for name, port, c in relayed},
+            port_active={(name, port, "proxy"): c.active for name, port, c in relayed},
+            port_bytes=_bytes(relayed),
+            port_connect_errors={
+                (name, port, reason): count for name, port, c in relayed for reason, count in c.errors.items()
+            },
+        )
+
+    # --- resolve ---
+
+    async def resolve(self, name: str, type_: str, asker: str) -> report.Resolution:
+        if type_ not in QType.__members__:
+            raise LookupError(f"no record type '{type_}'; known are {', '.join(QType.__members__)}")
+        scope, paths, who = self._asker(asker)
+        found = await self.resolver.resolve(scope, name, QType[type_], paths)
+        return report.Resolution(
+            name=name,
+            type=type_,
+            asker=who,
+            networks=tuple(network for _, network in scope.networks),
+            rcode=found.rcode,
+            source=found.source,
+            answers=tuple(
+                report.Answer(name, QType(r.qtype).name, self.config.dns.ttl, r.data) for r in found.records
+            ),
+            why=(*(f"tried {reading}" for reading in found.tried), found.rule),
+        )
+
+    def _asker(self, asker: str) -> tuple[Scope, Paths, str]:
+        if not asker:
+            known = next(iter(self.snapshot.askers), None)
+            scope = scope_of_asker(known, self.snapshot) if known else NODE
+            return scope, NO_PATHS, known.name if known else f"node {self.config.node}"
+        container = self._container(asker)
+        return scope_of(container, self.snapshot), self.carrying.paths_of(container.id), container.name
+
+    def _container(self, asker: str) -> Container:
+        found = [
+            one
+            for one in self.snapshot.containers.values()
+            if asker == one.name or (len(asker) >= 4 and one.id.startswith(asker))
+        ]
+        if len(found) != 1:
+            several = "several containers are" if found else "no container is"
+            raise LookupError(f"{several} called '{asker}' on this node")
+        return found[0]
+
+
+def _by_number(port: report.Port) -> tuple[int, str, str]:
+    return port.published, port.protocol, port.service
+
+
+def _labelled(counts: Mapping[Any, int]) -> dict[tuple[str, ...], int]:
+    return dict(counts)
+
+
+def _age(source: SourceStatus) -> float | None:
+    return None if source.last_success is None else max(0.0, time.time() - source.last_success)
+
+
+def _feed(source: SourceStatus) -> report.Feed | None:
+    if source.kind != "docker":
+        return None
+    return report.Feed(
+        following=source.feed_following,
+        serving=source.feed_serving,
+        clients=source.feed_clients,
+        refused=source.feed_refused,
+        last_error=source.feed_error,
+    )
+
+
+def _bytes(relayed: list[tuple[str, str, PortStats]]) -> dict[tuple[str, ...], int]:
+    counted: Counter[tuple[str, ...]] = Counter()
+    for name, port, counts in relayed:
+        counted[name, port, "in"] += counts.received
+        counted[name, port, "out"] += counts.sent
+    return dict(counted)
