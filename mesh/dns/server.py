@@ -260,6 +260,8 @@ class _Connection:
             await self._fewer.wait()
 
     async def _flushed(self) -> None:
-        """Wait until the kernel has every reply."""
+        """Wait until the kernel has every reply, unless the connection is gone."""
+        if self._writer.is_closing():
+            return
         self._writer.transport.set_write_buffer_limits(high=0)
         await self._writer.drain()

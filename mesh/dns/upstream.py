@@ -76,15 +76,14 @@ class Server:
 
 def parse_server(text: str, label: str = "") -> Server:
     """`ADDR`, `ADDR:PORT`, `[ADDR6]:PORT` → server. Raises BadServer."""
-    host, port = text, ""
+    host, colon, port = text.rpartition(":")
     if text.startswith("["):
-        host, _, port = text[1:].partition("]")
-        port = port.removeprefix(":")
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
+        host = host.removeprefix("[").removesuffix("]") if host.endswith("]") else ""
+    elif text.count(":") != 1:
+        host, colon, port = text, "", ""
     try:
         ip_address(host)
-        number = int(port) if port else DNS_PORT
+        number = int(port) if colon else DNS_PORT
     except ValueError as error:
         raise BadServer(f"'{text}' is not ADDRESS or ADDRESS:PORT") from error
     if not 0 < number < 65536:

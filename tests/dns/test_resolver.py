@@ -1,0 +1,324 @@
+"""A query's way through the resolver, without sockets of its own."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from random import Random
+
+import pytest
+from dnslib import EDNS0, DNSRecord, EDNSOption
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.catalog.model import Service, ServiceNetwork
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.dns.config import DnsConfig
+from mesh.dns.resolver import Later, Paths, Resolver
+from mesh.dns.scope import Scope
+from mesh.dns.upstream import Server, host_socket
+from mesh.dns.wire import QType
+from mesh.net.tasks import Tasks
+from tests.dns.fakes import closed_port, question, rcode, say, shown, upstream
+from tests.dns.world import BACK, BOTH, FRONT, FRONTEND, WEB, snapshot, task
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Asking:
+    """A resolver, and its replies awaited."""
+
+    def __init__(self, world: Snapshot, *upstreams: str) -> None:
+        self.failures: list[str] = []
+        self.tasks = Tasks(lambda name, error: self.failures.append(f"{name}: {error!r}"))
+        self.clock = Clock()
+        config = DnsConfig(upstreams=upstreams or (f"127.0.0.1:{closed_port()}",))
+        self.resolver = Resolver(config, self.tasks, world, Random(1), self.clock)
+
+    async def ask(
+        self, query: bytes, scope: Scope = BOTH, tcp: bool = False, paths: Paths | None = None
+    ) -> bytes | None:
+        """As a socket does: the cache first, then the resolver."""
+        entry = self.resolver.view(scope, tcp).get(query[2:])
+        if entry is not None and (tail := self.resolver.hit(entry, self.clock())) is not None:
+            return query[:2] + tail
+        later: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        reply = self.resolver.handle(query, scope, tcp=tcp, respond=later.set_result, paths=paths or Paths())
+        return await later if reply is Later.PENDING else reply
+
+    async def shown(self, name: str, qtype: str = "A", scope: Scope = BOTH) -> list[str]:
+        reply = await self.ask(question(name, qtype), scope)
+        assert reply is not None
+        return shown(reply)
+
+    def publish(self, change: Change) -> None:
+        old = self.resolver.snapshot
+        self.resolver.update(old, old.apply(change), change)
+
+    def sources(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for (_, _, _, source), count in self.resolver.stats.requests.items():
+            counts[source] += count
+        return counts
+
+
+Start = Callable[..., Asking]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    made: list[Asking] = []
+
+    def begin(*upstreams: object, world: Snapshot | None = None) -> Asking:
+        made.append(Asking(world or snapshot(), *map(str, upstreams)))
+        return made[-1]
+
+    yield begin
+    for asking in made:
+        await asking.tasks.close()
+        assert asking.failures == []
+
+
+# --- names of ours ------------------------------------------------------------------------------------------
+
+
+async def test_a_name_of_ours_and_its_repetition_from_the_cache(start: Start) -> None:
+    asking = start()
+    assert [await asking.shown("web") for _ in range(3)] == [["10.1.0.2"]] * 3
+    assert asking.resolver.stats.requests == {
+        ("frontend", "A", "NOERROR", "local"): 1,
+        ("frontend", "A", "NOERROR", "cache"): 2,
+    }
+    assert asking.resolver.cache_entries == 1
+
+
+async def test_every_task_comes_first_equally_often(start: Start) -> None:
+    asking = start()
+    first = Counter([(await asking.shown("tasks.web"))[0] for _ in range(200)])
+    assert first == {"10.1.0.3": 100, "10.1.0.4": 100}
+
+
+async def test_sets_too_large_for_ready_made_rotations_are_shuffled_each_time(start: Start) -> None:
+    tasks = tuple(task(f"big.{n}.x", FRONTEND, f"10.1.1.{n}") for n in range(100))
+    asking = start(world=snapshot([Service("big", "big", networks=(ServiceNetwork("n1"),), tasks=tasks)]))
+    first = {(await asking.shown("tasks.big"))[0] for _ in range(300)}
+    assert len(first) > 80
+    assert asking.resolver.cache_entries == 0
+
+
+async def test_a_change_is_answered_from_the_next_query_on_and_spares_the_rest(start: Start) -> None:
+    asking = start()
+    await asking.shown("tasks.web")
+    await asking.shown("shop")
+    asking.publish(Change(services={"s1": replace(WEB, tasks=WEB.tasks[:1])}))
+    assert await asking.shown("tasks.web") == ["10.1.0.3"]
+    assert asking.sources() == {"local": 3}
+    await asking.shown("shop")
+    assert asking.sources() == {"local": 3, "cache": 1}
+
+
+async def test_scopes_do_not_see_each_others_replies(start: Start) -> None:
+    asking = start()
+    assert await asking.shown("db", scope=BACK) == ["10.2.0.2"]
+    reply = await asking.ask(question("db"), FRONT)
+    assert reply is not None
+    assert rcode(reply) == 2  # unknown there: forwarded, and nobody is upstream
+
+
+async def test_nodata_says_how_long_it_holds(start: Start) -> None:
+    reply = await start().ask(question("web", "AAAA"))
+    assert reply is not None
+    parsed = DNSRecord.parse(reply)
+    assert (parsed.header.rcode, parsed.rr, parsed.auth[0].rdata.times[4]) == (0, [], 5)
+
+
+async def test_queries_with_cookies_are_answered_and_not_kept(start: Start) -> None:
+    asking = start()
+    query = DNSRecord.question("web")
+    query.add_ar(EDNS0(opts=[EDNSOption(10, b"cookie12")]))
+    reply = await asking.ask(bytes(query.pack()))
+    assert reply is not None
+    assert shown(reply) == ["10.1.0.2"]
+    assert asking.resolver.cache_entries == 0
+
+
+async def test_a_pointer_that_dns_cannot_express_is_nodata(start: Start) -> None:
+    monster = replace(WEB, tasks=(task("x" * 70, FRONTEND, "10.1.0.3"),))
+    reply = await start(world=snapshot([monster])).ask(question("3.0.1.10.in-addr.arpa", "PTR"))
+    assert reply is not None
+    assert (rcode(reply), shown(reply)) == (0, [])
+
+
+# --- names of others ----------------------------------------------------------------------------------------
+
+
+async def test_an_unknown_name_is_forwarded_and_kept(start: Start) -> None:
+    async with upstream(say("192.0.2.9", ttl=30)) as server:
+        asking = start(server)
+        assert [await asking.shown("www.example") for _ in range(3)] == [["192.0.2.9"]] * 3
+        assert asking.sources() == {"forward": 1, "cache": 2}
+        asking.clock.now += 10
+        reply = await asking.ask(question("www.example"))
+        assert reply is not None
+        assert DNSRecord.parse(reply).rr[0].ttl == 20
+        asking.clock.now += 20
+        await asking.shown("www.example")
+    assert len(server.queries) == 2
+
+
+async def test_scopes_and_spellings_share_what_was_forwarded(start: Start) -> None:
+    async with upstream(say()) as server:
+        asking = start(server)
+        await asking.shown("www.example", scope=FRONT)
+        reply = await asking.ask(question("WWW.Example"), BOTH)
+    assert reply is not None
+    assert str(DNSRecord.parse(reply).q.qname) == "WWW.Example."
+    assert len(server.queries) == 1
+
+
+async def test_a_single_label_is_forwarded_too(start: Start) -> None:
+    async with upstream(say(rcode=3)) as server:
+        reply = await start(server).ask(question("nothing"))
+    assert reply is not None
+    assert rcode(reply) == 3
+
+
+async def test_a_name_that_becomes_ours_is_ours_at_once(start: Start) -> None:
+    async with upstream(say(rcode=3)) as server:
+        asking = start(server, world=snapshot([]))
+        assert await asking.shown("web") == []
+        asking.publish(Change(services={"s1": WEB}))
+        assert await asking.shown("web") == ["10.1.0.2"]
+
+
+async def test_a_reply_that_comes_after_the_name_became_ours_is_not_kept(start: Start) -> None:
+    async with upstream(say()) as server:
+        server.hold = asyncio.Event()
+        asking = start(server, world=snapshot([]))
+        waiting = asyncio.ensure_future(asking.ask(question("web")))
+        while not server.queries:
+            await asyncio.sleep(0)
+        asking.publish(Change(services={"s1": WEB}))
+        server.hold.set()
+        await waiting
+        assert await asking.shown("web") == ["10.1.0.2"]
+
+
+async def test_no_upstream_answers(start: Start) -> None:
+    reply = await start().ask(question("www.example"))
+    assert reply is not None
+    assert rcode(reply) == 2
+
+
+async def test_nothing_leaves_from_internal_networks(start: Start) -> None:
+    async with upstream(say()) as server:
+        reply = await start(server).ask(question("www.example"), BACK)
+    assert reply is not None
+    assert (rcode(reply), server.queries) == (2, [])
+
+
+async def test_a_containers_own_servers_are_asked_from_inside_it(start: Start) -> None:
+    made: list[int] = []
+
+    def inside(family: int, kind: int) -> object:
+        made.append(kind)
+        return host_socket(family, kind)
+
+    async with upstream(say("192.0.2.1")) as host, upstream(say("192.0.2.2")) as own:
+        asking = start(host)
+        scope = replace(BACK, container="c1", servers=(str(own),))
+        reply = await asking.ask(question("x.example"), scope, paths=Paths(inside))  # type: ignore[arg-type]
+        assert reply is not None
+        assert (shown(reply), len(made)) == (["192.0.2.2"], 1)
+        without = await asking.ask(question("y.example"), scope)
+    assert without is not None
+    assert rcode(without) == 2  # internal, and no way into the container
+    assert host.queries == []
+
+
+async def test_a_service_left_to_docker_is_dockers_to_answer(start: Start) -> None:
+    world = snapshot([replace(WEB, labels={"mesh.enable": "false"})])
+    async with upstream(say("192.0.2.1")) as host, upstream(say("10.1.0.2")) as docker:
+        asking = start(host, world=world)
+        paths = Paths(host_socket, Server("127.0.0.1", docker.port, label="docker"))
+        replies = [await asking.ask(question("web"), BACK_AND_FRONT, paths=paths) for _ in range(2)]
+        assert [shown(reply or b"") for reply in replies] == [["10.1.0.2"]] * 2
+        assert len(docker.queries) == 2  # Docker's 600 seconds outlive its tasks: never kept
+        assert await asking.shown("web") == ["192.0.2.1"]  # no way to Docker's: as any other name
+
+
+BACK_AND_FRONT = replace(BOTH, container="c1")
+
+
+async def test_a_forwarded_reply_too_large_for_its_asker_is_truncated(start: Start) -> None:
+    def large(query: bytes) -> list[bytes]:
+        reply = DNSRecord.parse(say()(query)[0])
+        reply.rr = reply.rr * 60
+        return [bytes(reply.pack())]
+
+    async with upstream(large) as server:
+        asking = start(server)
+        short = await asking.ask(question("x.example"))
+        full = await asking.ask(question("x.example"), tcp=True)
+    assert short is not None
+    assert full is not None
+    assert DNSRecord.parse(short).header.tc == 1
+    assert len(DNSRecord.parse(full).rr) == 60
+
+
+# --- anything at all ----------------------------------------------------------------------------------------
+
+
+WEB_QUESTION = question("web")
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=80).map(lambda tail: WEB_QUESTION[:-5] + tail))
+def test_any_bytes_get_a_reply_or_none_and_never_an_error(data: bytes) -> None:
+    tasks = Tasks(lambda name, error: None)
+    resolver = Resolver(DnsConfig(resolv_conf="/nowhere"), tasks, snapshot())
+    for tcp in (False, True):
+        reply = resolver.handle(data, BOTH, tcp=tcp, respond=lambda _: None)
+        assert reply is None or (isinstance(reply, bytes) and reply[:2] == data[:2] and len(reply) >= 12)
+
+
+async def test_types_are_counted_under_a_bounded_set_of_labels(start: Start) -> None:
+    asking = start()
+    for qtype in range(1000, 1050):
+        query = question("web")
+        await asking.ask(query[:-4] + qtype.to_bytes(2) + b"\0\1")
+    assert asking.resolver.stats.requests == {("frontend", "other", "NOERROR", "local"): 50}
+
+
+# --- for people ---------------------------------------------------------------------------------------------
+
+
+async def test_explaining_a_name_of_ours(start: Start) -> None:
+    told = start().resolver.explain(BOTH, "db.backend.")
+    assert (told.source, told.network, told.rcode) == ("local", "backend", "NOERROR")
+    assert [record.data for record in told.records] == ["10.2.0.2"]
+    assert told.tried == ("db.backend on frontend", "db.backend on backend", "db on backend")
+    assert told.rule == "'db' is known on network backend"
+
+
+async def test_explaining_what_would_be_forwarded_and_what_not(start: Start) -> None:
+    resolver = start("192.0.2.53").resolver
+    told = resolver.explain(FRONT, "www.example")
+    assert (told.source, told.rcode, told.servers) == ("forward", "", ("192.0.2.53",))
+    assert "internal" in resolver.explain(BACK, "www.example").rule
+    assert resolver.explain(BACK, "www.example").rcode == "SERVFAIL"
+
+
+async def test_resolving_asks_the_upstream(start: Start) -> None:
+    async with upstream(say("192.0.2.9")) as server:
+        told = await start(server).resolver.resolve(FRONT, "www.example", QType.A)
+    assert told.rcode == "NOERROR"
+    assert [record.data for record in told.records] == ["192.0.2.9"]
+    assert (await start().resolver.resolve(FRONT, "web")).source == "local"
