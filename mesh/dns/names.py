@@ -99,6 +99,9 @@ def enabled(service: Service) -> bool:
 
 def reversed_name(address: str) -> str:
     """The name under which an address' PTR record stands; "" for what is no address."""
+    octets = address.split(".")
+    if len(octets) == 4 and all(map(str.isdecimal, octets)):  # ipaddress takes ten times as long
+        return ".".join((*reversed(octets), "in-addr.arpa"))
     try:
         return ip_address(address).reverse_pointer
     except ValueError:
@@ -122,7 +125,7 @@ def _differing(
         yield f"s:{id_}", _of_service(id_, old), _of_service(id_, new)
     # A walk over this node's containers, not the cluster's: there are some hundreds at most.
     containers = set(change.containers)
-    for snapshot in (old, new):
+    for snapshot in (old, new) if services or networks else ():
         containers.update(c.id for c in snapshot.containers.values() if _concerned(c, services, networks))
     for id_ in containers:
         yield f"c:{id_}", _of_container(id_, old), _of_container(id_, new)

@@ -60,11 +60,17 @@ class Endpoint:
         self._closed = False
 
     async def start(self) -> None:
-        """Serve from now on. Call once."""
+        """Serve from now on. Call once; after `close` it does nothing."""
+        if self._closed:
+            return
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._udp.fileno(), self._drain)
-        if self._tcp is not None:
-            self._server = await asyncio.start_server(self._connected, sock=self._tcp, limit=QUERY_MAX)
+        if self._tcp is None:
+            return
+        server = await asyncio.start_server(self._connected, sock=self._tcp, limit=QUERY_MAX)
+        if self._closed:  # meanwhile
+            server.close()
+        self._server = server
 
     @property
     def scope(self) -> Scope | ScopeSource:
@@ -86,7 +92,7 @@ class Endpoint:
         self._udp.close()
         if self._server is not None:
             self._server.close()
-        elif self._tcp is not None:
+        elif self._tcp is not None and self._loop is None:  # else `start` is at it, and closes it
             self._tcp.close()
         for writer in tuple(self._connections):
             writer.transport.abort()

@@ -312,5 +312,19 @@ async def test_closing_is_immediate_and_may_be_repeated(start: Starter) -> None:
 async def test_an_endpoint_that_was_never_started_closes_its_sockets() -> None:
     udp, tcp, _ = bound()
     tasks = Tasks(lambda name, error: None)
-    Endpoint(Resolver(DnsConfig(), tasks), udp, tcp, BOTH).close()
+    endpoint = Endpoint(Resolver(DnsConfig(), tasks), udp, tcp, BOTH)
+    endpoint.close()
     assert (udp.fileno(), tcp.fileno()) == (-1, -1)
+    await endpoint.start()  # a container that ended before its endpoint's task had begun
+
+
+async def test_closing_while_it_starts() -> None:
+    udp, tcp, port = bound()
+    tasks = Tasks(lambda name, error: None)
+    endpoint = Endpoint(Resolver(DnsConfig(), tasks), udp, tcp, BOTH)
+    starting = asyncio.ensure_future(endpoint.start())
+    await asyncio.sleep(0)
+    endpoint.close()
+    await starting
+    with pytest.raises(ConnectionError):
+        await asyncio.open_connection("127.0.0.1", port)
