@@ -67,10 +67,9 @@ class Endpoint:
         self._loop.add_reader(self._udp.fileno(), self._drain)
         if self._tcp is None:
             return
-        server = await asyncio.start_server(self._connected, sock=self._tcp, limit=QUERY_MAX)
-        if self._closed:  # meanwhile
-            server.close()
-        self._server = server
+        self._server = await asyncio.start_server(self._connected, sock=self._tcp, limit=QUERY_MAX)
+        if self._udp.fileno() < 0:  # closed meanwhile
+            self._server.close()
 
     @property
     def scope(self) -> Scope | ScopeSource:
