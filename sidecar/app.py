@@ -35,17 +35,14 @@ from mesh.kernel.capture import Capture, Policy, docker_resolver
 from mesh.kernel.ingress import Ingress, ipvs_here
 from mesh.kernel.rules import DOCKER_RESOLVER, DnsPorts
 from mesh.kernel.table import Tables
-from mesh.net import proc
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
 from mesh.relay.ports import RelayPorts
-from mesh.telemetry import logs
 from mesh.telemetry.histogram import Histogram
-from sidecar import report
-from sidecar.admin import Server as HttpServer
 from sidecar.admin import admin_app, metrics_app
 from sidecar.config import Address, Config, DiscoveryKind
 from sidecar.state import Carrying, Telling
+from sidecar.surfaces import Surface
 
 DRAIN_SECONDS = 10.0  # that relayed connections get at the end; with the rest below lifecycle.STOP_SECONDS
 
@@ -94,8 +91,8 @@ class Sidecar:
         carrying = self._carry(resolver)
         self._vital.start(source.run(), "source")
         telling = Telling(config, self.store, source, resolver, explicit, carrying, self._applied)
-        metrics = await self._surface(telling, "metrics", metrics_app(telling), config.metrics.listen)
-        admin = await self._surface(telling, "admin", admin_app(telling), config.admin.listen)
+        metrics = await self._surface(telling, "metrics", metrics_app, config.metrics.listen)
+        admin = await self._surface(telling, "admin", admin_app, config.admin.listen)
         dns = tuple(Address(*place.bound) for place in explicit.places if place.bound)
         return Bound(dns, metrics, admin)
 
@@ -187,18 +184,14 @@ class Sidecar:
 
     # --- tell ---
 
-    async def _surface(self, telling: Telling, name: str, app: web.Application, wanted: Address) -> Address:
+    async def _surface(
+        self, telling: Telling, name: str, app: Callable[[Telling], web.Application], wanted: Address
+    ) -> Address:
         """One HTTP surface; that its port is taken is told on the other one and in the log."""
-        server, bound, fault = HttpServer(app, wanted), wanted, ""
-        try:
-            bound = await server.start()
-            self._on_stop(server.stop)
-        except OSError as error:
-            holder = proc.listener_owner(wanted.port)
-            fault = f"cannot listen: {error.strerror}" + (f", held by {holder}" if holder else "")
-            logs.event(logger, logging.ERROR, "port taken", surface=name, address=str(wanted), error=fault)
-        telling.surfaces.append(report.Listener(name, str(bound), fault))
-        return bound
+        surface = Surface(name, lambda: app(telling), wanted, self._vital)
+        telling.surfaces.append(surface)
+        self._on_stop(surface.stop)
+        return await surface.start()
 
     # --- when something of ours fails ---
 

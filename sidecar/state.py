@@ -27,6 +27,7 @@ from mesh.telemetry.histogram import Histogram
 from mesh.telemetry.metrics import Reading
 from sidecar import report
 from sidecar.config import Config
+from sidecar.surfaces import Surface
 from sidecar.version import mesh_version
 
 
@@ -56,7 +57,7 @@ class Telling:
     explicit: ExplicitResolver
     carrying: Carrying
     applied: Histogram
-    surfaces: list[report.Listener] = field(default_factory=list)
+    surfaces: list[Surface] = field(default_factory=list)
     started: float = field(default_factory=time.time)
 
     @property
@@ -98,7 +99,7 @@ class Telling:
         for place in self.explicit.places:
             host, port = place.bound or (place.host, place.port)
             yield report.Listener("dns", f"{host}:{port}", place.fault)
-        yield from self.surfaces
+        yield from (surface.shown() for surface in self.surfaces)
 
     def _problems(self, source: SourceStatus) -> Iterator[str]:
         yield from map(str, source.problems)

@@ -43,12 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def lab() -> Iterator[Swarm]:
     """Three engines, one Swarm, the mesh deployed from deploy/stack.yml as it stands."""
     try:
-        run([str(LAB), "up", "--engine", os.environ.get("MESH_LAB_ENGINE", "bookworm")], limit=UP_LIMIT)
-        run([str(LAB), "deploy"], limit=UP_LIMIT)
+        run([*LAB, "up", "--engine", os.environ.get("MESH_LAB_ENGINE", "bookworm")], limit=UP_LIMIT)
+        run([*LAB, "deploy"], limit=UP_LIMIT)
         yield Swarm()
     finally:
         if not os.environ.get("MESH_LAB_KEEP"):
-            subprocess.run([str(LAB), "down"], check=False, timeout=300)
+            subprocess.run([*LAB, "down"], check=False, timeout=300)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def haproxy(folder: Path) -> Iterator[None]:
         f"frontend front\n  bind {BALANCER}:{PORT}\n  default_backend swarm\n"
         f"backend swarm\n  balance roundrobin\n{servers}\n"
     )
-    argv = [str(LAB), "client", "--", "haproxy", "-db", "-f", str(config)]
+    argv = [*LAB, "client", "--", "haproxy", "-db", "-f", str(config)]
     running = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
@@ -33,7 +33,7 @@ def haproxy(folder: Path) -> Iterator[None]:
             running.wait(10)
         except subprocess.TimeoutExpired:
             running.kill()
-        subprocess.run([str(LAB), "client", "--", "pkill", "-f", str(config)], check=False)
+        subprocess.run([*LAB, "client", "--", "pkill", "-f", str(config)], check=False)
 
 
 def test_clients_of_an_external_balancer_survive_a_lost_node(swarm: Swarm, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_uninstall_leaves_nothing_and_docker_answers(swarm: Swarm) -> None:
         assert answered_with_ttl(box, "nodejs") == DOCKER_TTL
         assert ":53 " not in box.inside("ss", "-Hlnu", "sport = :53")
     finally:
-        run([str(LAB), "deploy"], limit=600)
+        run([*LAB, "deploy"], limit=600)
     eventually(lambda: answered_with_ttl(box, "nodejs") == OUR_TTL, "redeployed, ours answers")
 
 

@@ -11,7 +11,7 @@ def test_the_inner_tier_is_reached_through_the_outer_one_only(swarm: Swarm) -> N
     inner = {box.id[:12] for box in swarm.boxes("nodejs")}
 
     def through_the_proxy() -> bool:
-        return set(swarm.served_by("swarm02", 4)) == inner
+        return set(swarm.served_by("swarm02", 4, path="/upstream/")) == inner
 
     eventually(through_the_proxy, "the client reaches both inner tasks through the proxy")
     assert swarm.get("swarm00", 8080, seconds=2) is None, "the inner tier is not published"

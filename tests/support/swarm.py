@@ -8,13 +8,15 @@ with a deadline and a description, never a fixed sleep.
 import json
 import re
 import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-LAB = Path(__file__).parents[1] / "lab" / "lab"
+LAB = (sys.executable, str(Path(__file__).parents[1] / "lab" / "lab"))
 NODES = ("swarm00", "swarm01", "swarm02")
 FRONT = {name: f"10.10.10.{60 + index}" for index, name in enumerate(NODES)}
 APP_IMAGE = "mesh-app:lab"
@@ -130,7 +132,7 @@ class Swarm:
     # -- the nodes and the client ------------------------------------------------------------------
 
     def lab(self, *argv: str, check: bool = True, limit: float = COMMAND_LIMIT) -> str:
-        return run([str(LAB), *argv], check=check, limit=limit)
+        return run([*LAB, *argv], check=check, limit=limit)
 
     def on(self, node: str, *argv: str, check: bool = True) -> str:
         return self.lab("node", node, "--", *argv, check=check)
@@ -188,17 +190,14 @@ class Swarm:
 
     def boxes(self, service: str, nodes: Iterable[str] = NODES) -> list[Box]:
         """The running containers of a service, on every node that can be asked."""
-        found: list[Box] = []
-        for node in nodes:
-            argv = ("ps", "-q", "--no-trunc", "--filter", f"label=com.docker.swarm.service.name={service}")
-            ids = self.docker(*argv, node=node, check=False).split()
-            found += [box for id_ in ids if (box := self.box(node, id_))]
-        return found
+        label = f"label=com.docker.swarm.service.name={service}"
+        script = f"docker ps -q --filter {label} | xargs -r docker inspect --format '{{{{json .}}}}'"
+        found = ((node, self.on(node, "sh", "-c", script, check=False)) for node in nodes)
+        boxes = (self._box(node, json.loads(line)) for node, text in found for line in text.splitlines())
+        return [box for box in boxes if box is not None]
 
-    def box(self, node: str, container: str) -> Box | None:
-        shown = self.docker("inspect", container, node=node, check=False)
-        data = json.loads(shown)[0] if shown.startswith("[{") else None
-        if data is None or not data["State"]["Running"]:
+    def _box(self, node: str, data: dict[str, Any]) -> Box | None:
+        if not data["State"]["Running"]:  # ended between the two commands
             return None
         settings = data["NetworkSettings"]
         addresses = {name: one["IPAddress"] for name, one in settings["Networks"].items()}
@@ -218,13 +217,19 @@ class Swarm:
         out = self.client("curl", "-s", "-m", str(seconds), url, check=False)
         return json.loads(out) if out.startswith("{") else None
 
-    def served_by(self, host: str, count: int, port: int = 80) -> dict[str, int]:
-        """How many of `count` new connections each container answered; "" counts failures."""
-        seen: dict[str, int] = {}
-        for _ in range(count):
-            who = (self.get(host, port) or {}).get("hostname", "")
-            seen[who] = seen.get(who, 0) + 1
-        return seen
+    def served_by(self, host: str, count: int, port: int = 80, path: str = "/") -> dict[str, int]:
+        """How many of `count` new connections each container answered; "" counts failures.
+
+        Through the two-tier application's `/upstream` it is the inner one that counts.
+        """
+        urls = [f"http://{FRONT.get(host, host)}:{port}{path}"] * count
+        # curl keeps connections; each request is to be a new one.
+        out = self.client("curl", "-s", "-m", "5", "-H", "Connection: close", *urls, check=False)
+        answers = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        seen = Counter(one.get("answer", one).get("hostname", "") for one in answers)
+        if failed := count - len(answers):
+            seen[""] += failed
+        return dict(seen)
 
     # -- tidying -----------------------------------------------------------------------------------
 
