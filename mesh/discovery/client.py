@@ -1,6 +1,7 @@
-"""Docker's API through its own SDK, which blocks: calls on a few threads, event streams on one each.
+"""Docker's API through its own SDK, which blocks: calls on a few threads, the event stream on another.
 
-Everything that can go wrong with the socket becomes EngineUnavailable here, with the path and the remedy.
+Everything that can go wrong with the socket becomes EngineUnavailable here, with the path and the remedy;
+what the engine answers but refuses is a DiscoveryError.
 """
 
 import asyncio
@@ -8,11 +9,12 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
+from urllib3.exceptions import HTTPError
 
 from mesh.errors import DiscoveryError, EngineUnavailable
 
@@ -20,17 +22,18 @@ Json = Mapping[str, Any]
 T = TypeVar("T")
 
 THREADS = 4  # calls at once; dockerd serialises much of it anyway
-CALL_SECONDS = 10.0
+CALL_SECONDS = 30.0  # a manager without quorum takes 20 s to say so
 EVENTS_MAX = 4096  # not yet looked at; more, and everything is listed again
 
 
 class Events:
     """A bounded stream of the engine's events. `lost` is set when some could not be kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: Callable[[], None] = lambda: None) -> None:
         self._queue: asyncio.Queue[Json] = asyncio.Queue(EVENTS_MAX)
-        self.lost = False
+        self._stop = stop
         self._ended: str | None = None
+        self.lost = False
 
     async def next(self) -> Json:
         """The next event. EngineUnavailable when the stream has ended."""
@@ -51,22 +54,50 @@ class Events:
             self._queue.get_nowait()
         self._queue.put_nowait({})
 
+    def close(self) -> None:
+        """Stop to listen."""
+        self._stop()
+
+
+class Engine(Protocol):
+    """What discovery asks of a Docker engine. EngineUnavailable: no engine; DiscoveryError: it refused."""
+
+    async def info(self) -> Json: ...
+
+    async def containers(self) -> list[Json]:
+        """Inspected, all that run."""
+
+    async def container(self, id_: str) -> Json | None:
+        """Inspected; None when it is gone already."""
+
+    async def networks(self) -> list[Json]: ...
+
+    async def network(self, id_: str, verbose: bool = False) -> Json | None:
+        """Inspected; None when it is gone already."""
+
+    async def cluster(self, read: Callable[[Any], T]) -> T:
+        """`read` gets the SDK's client, on a thread: for several calls and their parsing in one go."""
+
+    async def events(self, since: float) -> Events:
+        """Listening when it returns: what happens from now on is in it, and what happened after `since`
+        (seconds since the epoch), as far as the engine remembers it."""
+
 
 class EngineClient:
-    """The calls that discovery needs, awaitable. EngineUnavailable: no engine; DiscoveryError: it refused."""
+    """`Engine` over Docker's socket."""
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, call_seconds: float = CALL_SECONDS) -> None:
         self._path = socket_path
+        self._call_seconds = call_seconds
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="mesh-docker")
         self._local = threading.local()
-        self._streams: list[Any] = []
+        self._streams: set[Any] = set()
+        self._closed = False
 
     async def info(self) -> Json:
         return await self._call(lambda api: api.info())
 
     async def containers(self) -> list[Json]:
-        """Inspected, all that run."""
-
         def work(api: Any) -> list[Json]:
             found = (_inspected(api, one["Id"]) for one in api.containers())
             return [one for one in found if one is not None]
@@ -74,7 +105,6 @@ class EngineClient:
         return await self._call(work)
 
     async def container(self, id_: str) -> Json | None:
-        """None when it is gone already."""
         return await self._call(lambda api: _inspected(api, id_))
 
     async def networks(self) -> list[Json]:
@@ -91,41 +121,56 @@ class EngineClient:
         return await self._call(work)
 
     async def cluster(self, read: Callable[[Any], T]) -> T:
-        """`read` gets the SDK's client, on a thread: for several calls and their parsing in one go."""
-        return await self._call(read)
+        try:
+            return await self._call(read)
+        except EngineUnavailable as error:
+            if isinstance(
+                error.__cause__, requests.ReadTimeout
+            ):  # it hears us: the managers do not answer it
+                raise DiscoveryError("docker: the Swarm's managers do not answer: no quorum?") from error
+            raise
 
-    def events(self) -> Events:
-        """Start to listen; what happens from now on is in it."""
-        events, loop = Events(), asyncio.get_running_loop()
-        threading.Thread(target=self._listen, args=(events, loop), name="docker-events", daemon=True).start()
+    async def events(self, since: float) -> Events:
+        """A thread reads the stream until `close()` or its end."""
+        stream = await self._call(lambda _: self._connect().events(since=f"{since:.9f}", decode=True))
+        self._streams.add(stream)
+        events, loop = Events(lambda: _close(stream)), asyncio.get_running_loop()
+        reader = threading.Thread(
+            target=self._listen, args=(stream, events, loop), name="mesh-docker-events", daemon=True
+        )
+        reader.start()
         return events
 
     def close(self) -> None:
-        for stream in self._streams:
-            stream.close()
+        self._closed = True
+        for stream in tuple(self._streams):
+            _close(stream)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # --- threads ---
 
     async def _call(self, work: Callable[[Any], T]) -> T:
+        if self._closed:
+            raise EngineUnavailable("the sidecar is stopping")
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._on_thread, work)
 
     def _on_thread(self, work: Callable[[Any], T]) -> T:
         try:
             api = getattr(self._local, "api", None)
             if api is None:
-                api = self._local.api = self._connect(CALL_SECONDS)
+                api = self._local.api = self._connect()
             return work(api)
         except APIError as error:
             raise DiscoveryError(f"docker: {error.explanation or error}") from error
-        except (DockerException, requests.RequestException, OSError) as error:
+        except (DockerException, requests.RequestException, HTTPError, OSError) as error:
             self._local.api = None
             raise self._unavailable(error) from error
 
-    def _connect(self, timeout: float | None) -> Any:
-        return docker.APIClient(f"unix://{self._path}", version="auto", timeout=timeout)  # type: ignore[arg-type]
+    def _connect(self) -> Any:
+        seconds: Any = self._call_seconds  # the SDK's annotation wants whole ones
+        return docker.APIClient(f"unix://{self._path}", version="auto", timeout=seconds)
 
-    def _unavailable(self, error: Exception) -> EngineUnavailable:
+    def _unavailable(self, error: object) -> EngineUnavailable:
         """What is wrong with the socket, and what to do about it."""
         if not os.path.exists(self._path):
             return EngineUnavailable(f"there is no Docker socket at {self._path}: bind it into the sidecar")
@@ -133,22 +178,39 @@ class EngineClient:
             return EngineUnavailable(f"{self._path}: permission denied: run as root or in its group")
         return EngineUnavailable(f"nothing answers on {self._path}: is dockerd running? ({error})")
 
-    def _listen(self, events: Events, loop: asyncio.AbstractEventLoop) -> None:
-        why = "the engine's event stream ended"
-        stream = None
+    def _listen(self, stream: Any, events: Events, loop: asyncio.AbstractEventLoop) -> None:
+        why: object = "the event stream ended"
         try:
-            stream = self._connect(None).events(decode=True)
-            self._streams.append(stream)
             for event in stream:
-                loop.call_soon_threadsafe(events.put, event)
-        except (DockerException, requests.RequestException, OSError, ValueError, AttributeError) as error:
-            # ValueError and AttributeError: the SDK on a stream that was closed under it
-            why = str(self._unavailable(error))
+                _tell(loop, events.put, event)
+        except (
+            DockerException,
+            requests.RequestException,
+            HTTPError,
+            OSError,
+            ValueError,  # cut in the middle of an event
+            AttributeError,  # urllib3, on a stream that was closed under it
+        ) as error:
+            why = error
         finally:
-            if stream in self._streams:
-                self._streams.remove(stream)
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(events.end, why)
+            self._streams.discard(stream)
+            _tell(loop, events.end, str(self._unavailable(why)))
+
+
+def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[Any], None], argument: object) -> None:
+    """From a thread that the loop does not wait for."""
+    try:
+        loop.call_soon_threadsafe(what, argument)
+    except RuntimeError:  # the loop has been closed: nobody listens any more
+        return
+
+
+def _close(stream: Any) -> None:
+    """End a stream that another thread reads from."""
+    try:
+        stream.close()
+    except (OSError, AttributeError):  # it has ended already; the SDK looks for its socket in vain
+        return
 
 
 def _inspected(api: Any, id_: str) -> Json | None:

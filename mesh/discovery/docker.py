@@ -3,45 +3,43 @@
     engine events ──▶ this node's containers ──┐
     manager: API, polled, and its events ──────┤──▶ merge ──▶ publish; managers also serve it as the feed
     worker: feed of any manager's sidecar ─────┘
-    worker without any manager: gossip of its engine ──▶ corrects the last view
+    nobody tells of the cluster: gossip of this engine ──▶ corrects the last view
 
 Swarm has no events for tasks (moby#37403), so a manager's task list is polled; all else is told by events,
 and listed again now and then, because events can be lost. When the engine cannot be reached, or its stream
 ends, the whole session begins anew, and what is known stays in force meanwhile.
+
+Whoever serves must know: a manager opens its feed only when it has read the cluster, and closes it when its
+own reads fail, so that workers turn to a manager that still has a quorum.
 """
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
-from mesh.catalog.model import Container
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.discovery.client import EngineClient, Events
-from mesh.discovery.engine import GATEWAY_NETWORK, NOWHERE, Place, container, gateway_place, network_view
+from mesh.discovery.client import Engine
+from mesh.discovery.engine import NetworkView, network_view
 from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_server import FeedServer
 from mesh.discovery.merge import Merger
+from mesh.discovery.node import NodeWatch
 from mesh.discovery.saved import SavedView
 from mesh.discovery.source import SourceStatus
-from mesh.discovery.swarm import ClusterView, cluster, network
+from mesh.discovery.swarm import ClusterView, Reader
 from mesh.errors import DiscoveryError, EngineUnavailable
 
 Json = Mapping[str, Any]
 
 TASKS_SECONDS = 0.5  # between two looks at a manager's tasks
 CLUSTER_SECONDS = 5.0  # after which services, networks and nodes are listed although no event came
-ROLE_SECONDS = 1.0  # between two looks at this node's role and its managers
-ALONE_SECONDS = 5.0  # without a manager, after which the engine's gossip corrects the last view
+ROLE_SECONDS = 2.0  # between two looks at this node's role and its managers: 8 ms of dockerd each
+ALONE_SECONDS = 5.0  # without news of the cluster, after which the engine's gossip corrects the last view
 GOSSIP_SECONDS = 1.0  # between two looks at it
 FIRST_RETRY, LAST_RETRY = 0.5, 10.0  # seconds before a new session with the engine
-
-RUNNING_AGAIN = frozenset({"start", "unpause"})
-ENDED = frozenset({"die", "destroy"})
-ALWAYS_FATAL = frozenset({str(signal.SIGKILL.value)})
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +51,7 @@ class DockerSource:
 
     def __init__(
         self,
-        engine: EngineClient,
+        engine: Engine,
         publish: Callable[[Change], Snapshot],
         make_server: Callable[[Callable[[], ClusterView]], FeedServer],
         make_client: Callable[..., FeedClient],
@@ -63,23 +61,27 @@ class DockerSource:
     ) -> None:
         self._engine = engine
         self._publish = publish
+        self._identify = identify
+        self._clock = clock
         self._merger = Merger()
+        self._watch = NodeWatch(engine, self._merger, self._tell, self._heard_of_cluster)
         self._saved = SavedView(state_dir, lambda: self._merger.cluster)
         self._server = make_server(lambda: self._merger.cluster)
         self._client = make_client(lambda: self._managers, self._take_view, self._take_change)
-        self._identify = identify
-        self._clock = clock
+        self._reader = Reader()
+        self._seen_tasks: object = None
         self._node = ""
-        self._is_manager = False
-        self._role_known = False
+        self._in_swarm = False
+        self._is_manager: bool | None = None  # None: not asked yet
         self._managers: tuple[str, ...] = ()
         self._role_changed = asyncio.Event()
         self._cluster_news = asyncio.Event()
-        self._stop_signals: dict[str, frozenset[str]] = {}
-        self._seen_tasks: object = None
+        self._fresh = asyncio.Event()  # this manager's own reads succeed
+        self._stale = asyncio.Event()  # the opposite
         self._last_success: float | None = None
-        self._last_contact = time.monotonic()
-        self._error = "not connected yet"
+        self._last_news = time.monotonic()  # of the cluster, from whomever
+        self._engine_fault = "not connected yet"
+        self._cluster_fault = ""
 
     # --- life ---
 
@@ -98,49 +100,62 @@ class DockerSource:
             try:
                 await self._session()
             except* DiscoveryError as errors:
-                self._error = str(errors.exceptions[0])
-                logger.error("docker: %s", self._error)
+                self._engine_fault = str(_first(errors))
+                logger.error("docker: %s", self._engine_fault)
             pause = FIRST_RETRY if time.monotonic() - started > LAST_RETRY else min(LAST_RETRY, pause * 2)
             await asyncio.sleep(pause)
 
     async def _session(self) -> None:
         """Until the engine is lost."""
-        events = self._engine.events()  # before the lists: what happens meanwhile is not missed
-        await self._look_at_role()
-        await self._list_node()
-        async with asyncio.TaskGroup() as group:
-            for work in (self._follow_events(events), self._follow_role(), self._follow_cluster()):
-                group.create_task(work)
+        events = await self._watch.listen()  # before the lists: what happens meanwhile is not missed
+        try:
+            await self._look_at_role()
+            await self._watch.list()
+            self._engine_fault, self._last_news = "", time.monotonic()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch.follow(events), name="engine events")
+                group.create_task(self._follow_role(), name="role")
+                group.create_task(self._follow_cluster(), name="cluster")
+                group.create_task(self._follow_gossip(), name="gossip")
+        finally:
+            events.close()
 
     def status(self) -> SourceStatus:
-        role = ("manager" if self._is_manager else "worker") if self._role_known else ""
+        role = "" if self._is_manager is None else "manager" if self._is_manager else "worker"
         following = "" if self._is_manager else self._client.following
-        connected = not self._error and (self._is_manager or bool(following))
+        connected = not (self._engine_fault or self._cluster_fault) and bool(self._is_manager or following)
         return SourceStatus(
             kind=self.kind,
             role=role,
             connected=connected,
             last_success=self._clock() if following else self._last_success,
-            last_error=self._error or ("" if connected else self._client.fault),
+            last_error=self._fault(connected),
             feed_following=following,
-            feed_serving=self._is_manager and self._server.serving,
+            feed_serving=bool(self._is_manager) and self._server.serving,
             feed_clients=self._server.clients,
             feed_refused=self._server.refused.total(),
             feed_error=self._server.fault if self._is_manager else self._client.fault,
         )
 
-    # --- this node ---
+    def _fault(self, connected: bool) -> str:
+        fault = self._engine_fault or self._cluster_fault
+        if fault or connected:
+            return fault
+        return self._client.fault if self._in_swarm else "this node is not in a Swarm"
+
+    # --- this node's role ---
 
     async def _look_at_role(self) -> None:
         swarm: Json = (await self._engine.info()).get("Swarm") or {}
         managers = swarm.get("RemoteManagers") or ()
         self._managers = tuple(_host(one["Addr"]) for one in managers if one.get("Addr"))
+        self._in_swarm = bool(swarm.get("NodeID"))
         if swarm.get("NodeID", "") != self._node:
             self._node = swarm.get("NodeID", "")
             self._identify(self._node)
         is_manager = bool(swarm.get("ControlAvailable"))
-        if is_manager != self._is_manager or not self._role_known:
-            self._is_manager, self._role_known = is_manager, True
+        if is_manager != self._is_manager:
+            self._is_manager = is_manager
             self._role_changed.set()
 
     async def _follow_role(self) -> None:
@@ -148,108 +163,47 @@ class DockerSource:
             await asyncio.sleep(ROLE_SECONDS)
             await self._look_at_role()
 
-    async def _list_node(self) -> None:
-        """Everything of this node, from scratch."""
-        await self._list_networks()
-        place = await self._gateway()
-        found = [self._container(one, place) for one in await self._engine.containers()]
-        self._tell(self._merger.set_containers({one.id: one for one in found}))
-        self._stop_signals = {id_: s for id_, s in self._stop_signals.items() if id_ in {c.id for c in found}}
-        self._error = ""
-
-    async def _list_networks(self) -> None:
-        found = [network(one) for one in await self._engine.networks()]
-        self._tell(self._merger.set_local_networks({one.id: one for one in found}))
-
-    async def _gateway(self) -> Place:
-        json = await self._engine.network(GATEWAY_NETWORK)
-        return NOWHERE if json is None else gateway_place(json)
-
-    def _container(self, json: Json, place: Place) -> Container:
-        name = (json.get("Config") or {}).get("StopSignal") or "SIGTERM"
-        self._stop_signals[json["Id"]] = ALWAYS_FATAL | {_signal_number(name)}
-        return container(json, place)
-
-    async def _look_at(self, id_: str) -> None:
-        """One container that started or changed."""
-        json = await self._engine.container(id_)
-        found = None if json is None else self._container(json, await self._gateway())
-        self._tell(self._merger.put_container(id_, found if found is not None and found.running else None))
-
-    # --- events ---
-
-    async def _follow_events(self, events: Events) -> None:
-        while True:
-            event = await events.next()
-            if events.lost:
-                events.lost = False
-                await self._list_node()
-            await self._heed(event)
-
-    async def _heed(self, event: Json) -> None:
-        kind, action, actor = event.get("Type"), event.get("Action", ""), event.get("Actor") or {}
-        if event.get("scope") == "swarm":
-            self._cluster_news.set()
-        elif kind == "container":
-            await self._heed_container(action, actor)
-        elif kind == "network":
-            await self._heed_network(action, actor)
-
-    async def _heed_container(self, action: str, actor: Json) -> None:
-        id_, attributes = actor.get("ID", ""), actor.get("Attributes") or {}
-        if action in RUNNING_AGAIN:
-            await self._look_at(id_)
-        elif action in ENDED:
-            self._stop_signals.pop(id_, None)
-            self._tell(self._merger.put_container(id_, None))
-        elif action == "stop" or (action == "kill" and self._ends(id_, str(attributes.get("signal", "")))):
-            self._tell(self._merger.leaving(id_, attributes.get("com.docker.swarm.task.id", "")))
-
-    def _ends(self, id_: str, number: str) -> bool:
-        """Is it a signal that ends this container? Others (HUP, USR1) only talk to it."""
-        return number in self._stop_signals.get(id_, ALWAYS_FATAL)
-
-    async def _heed_network(self, action: str, actor: Json) -> None:
-        if action in ("create", "destroy"):
-            await self._list_networks()
-        elif action in ("connect", "disconnect"):
-            id_ = (actor.get("Attributes") or {}).get("container", "")
-            if actor.get("ID") not in self._merger.known_networks:
-                await self._list_networks()
-            if id_ in self._stop_signals:  # one that runs; a starting one is looked at when it has started
-                await self._look_at(id_)
-
-    # --- the cluster, by role ---
-
     async def _follow_cluster(self) -> None:
         while True:
             self._role_changed.clear()
+            self._cluster_fault = ""
             logger.info("docker: this node is a %s", "manager" if self._is_manager else "worker")
-            work = self._as_manager() if self._is_manager else self._as_worker()
-            await _until(self._role_changed, work)
+            await _until(self._role_changed, self._as_manager() if self._is_manager else self._client.run())
+
+    # --- managers ---
 
     async def _as_manager(self) -> None:
-        self._tell(self._merger.set_views(()))
-        self._seen_tasks = None
+        self._set_fresh(False)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._server.run(), name="feed server")
             group.create_task(self._poll(), name="cluster poll")
+            group.create_task(self._serve(), name="feed server")
+
+    async def _serve(self) -> None:
+        while True:
+            await self._fresh.wait()
+            await _until(self._stale, self._server.run())
+
+    def _set_fresh(self, fresh: bool) -> None:
+        known, unknown = (self._fresh, self._stale) if fresh else (self._stale, self._fresh)
+        known.set()
+        unknown.clear()
 
     async def _poll(self) -> None:
-        listed = 0.0
+        listed = None  # when everything was
         while True:
             now = time.monotonic()
-            news = self._cluster_news.is_set() or now - listed >= CLUSTER_SECONDS
+            due = listed is None or now - listed >= CLUSTER_SECONDS
+            everything = due or self._cluster_news.is_set() or self._stale.is_set()
             self._cluster_news.clear()
             try:
-                view = await self._engine.cluster(partial(self._read, everything=news))
+                view = await self._engine.cluster(partial(self._read, everything=everything))
             except EngineUnavailable:
                 raise
             except DiscoveryError as error:  # no quorum, or just demoted: the role will tell
-                self._error = str(error)
+                listed, self._cluster_fault = None, str(error)
             else:
-                listed = now if view is not None else listed
-                self._taken(view)
+                listed = listed if view is None else now
+                self._read_cluster(view)
             try:
                 async with asyncio.timeout(TASKS_SECONDS):
                     await self._cluster_news.wait()
@@ -263,50 +217,65 @@ class DockerSource:
         if not everything and seen == self._seen_tasks:
             return None
         self._seen_tasks = seen
-        return cluster(api.nodes(), api.networks(), api.services(), tasks)
+        return self._reader.read(api.nodes(), api.networks(), api.services(), tasks)
 
-    def _taken(self, view: ClusterView | None) -> None:
-        self._error, self._last_success = "", self._clock()
+    def _read_cluster(self, view: ClusterView | None) -> None:
+        self._cluster_fault, self._last_success = "", self._clock()
+        self._last_news = time.monotonic()
         if view is not None:
             ours, raw = self._merger.set_cluster(view)
             self._server.publish(raw)
             self._learned(ours, raw)
+            self._set_fresh(True)
 
-    async def _as_worker(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._client.run(), name="feed client")
-            group.create_task(self._gossip(), name="gossip")
+    def _heard_of_cluster(self) -> None:
+        self._cluster_news.set()
+
+    # --- workers ---
 
     def _take_view(self, view: ClusterView) -> None:
-        self._tell(self._merger.set_views(()))
         self._learned(*self._merger.set_cluster(view))
 
     def _take_change(self, raw: Change) -> None:
         self._learned(self._merger.apply(raw), raw)
 
+    # --- both, when nobody tells of the cluster ---
+
+    async def _follow_gossip(self) -> None:
+        """Correct the last view while there is no manager to ask."""
+        while True:
+            await asyncio.sleep(GOSSIP_SECONDS)
+            now = time.monotonic()
+            if not self._is_manager and self._client.following:
+                self._last_news, self._last_success = now, self._clock()
+            elif now - self._last_news >= ALONE_SECONDS:
+                self._set_fresh(False)
+                await self._correct()
+
+    async def _correct(self) -> None:
+        last = self._last_news
+        views = [view for id_ in self._merger.overlays_here() if (view := await self._view(id_)) is not None]
+        if self._last_news == last and not self._client.following:  # still alone
+            self._tell(self._merger.set_views(views))
+            self._last_success = self._clock()
+
+    async def _view(self, id_: str) -> NetworkView | None:
+        """None when this engine takes no part in it: a manager lists them all, and asks the others then."""
+        try:
+            json = await self._engine.network(id_, verbose=True)
+        except EngineUnavailable:
+            raise
+        except DiscoveryError as error:
+            logger.debug("docker: no gossip of network %s: %s", id_, error)
+            return None
+        return None if json is None else network_view(json)
+
+    # --- telling ---
+
     def _learned(self, ours: Change, raw: Change) -> None:
         if raw:
             self._saved.changed()
         self._tell(ours)
-
-    async def _gossip(self) -> None:
-        """Correct the last view while there is no manager."""
-        last = time.monotonic()
-        while True:
-            await asyncio.sleep(GOSSIP_SECONDS)
-            now = time.monotonic()
-            if self._client.following:
-                last, self._last_success = now, self._clock()
-            elif now - last >= ALONE_SECONDS:
-                await self._correct()
-
-    async def _correct(self) -> None:
-        ids = self._merger.overlays_here()
-        found = [await self._engine.network(id_, verbose=True) for id_ in ids]
-        views = [network_view(json) for json in found if json is not None]
-        if not self._client.following:
-            self._tell(self._merger.set_views(views))
-            self._last_success = self._clock()
 
     def _tell(self, change: Change) -> None:
         if change:
@@ -323,14 +292,14 @@ async def _until(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
         waiting.cancel()
 
 
+def _first(errors: BaseExceptionGroup[DiscoveryError]) -> BaseException:
+    """The first error itself, out of whatever groups it was raised through."""
+    found: BaseException = errors
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
 def _host(address: str) -> str:
     """192.168.2.60:2377 → 192.168.2.60"""
     return address.rpartition(":")[0].strip("[]")
-
-
-def _signal_number(name: str) -> str:
-    """SIGQUIT, QUIT or 3 → "3", as events have it."""
-    if name.isdecimal():
-        return name
-    full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
-    return str(signal.Signals[full].value) if full in signal.Signals.__members__ else "15"

@@ -15,6 +15,7 @@ from mesh.discovery.swarm import bare
 Json = Mapping[str, Any]
 
 SERVICE_LABEL = "com.docker.swarm.service.id"
+SERVICE_NAME_LABEL = "com.docker.swarm.service.name"
 TASK_LABEL = "com.docker.swarm.task.id"
 GATEWAY_NETWORK = "docker_gwbridge"
 WITHOUT_NAMESPACE = frozenset({"host", "none"})
@@ -77,6 +78,7 @@ def gateway_place(json: Json) -> Place:
 class SeenTask:
     name: str
     address: str
+    host: str = ""  # address of its node
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,5 +106,9 @@ def _seen(json: Json) -> SeenService:
     tasks: Sequence[Json] = json.get("Tasks") or ()
     return SeenService(
         "" if vip == "<nil>" else vip,
-        tuple(SeenTask(one.get("Name", ""), one["EndpointIP"]) for one in tasks if one.get("EndpointIP")),
+        tuple(_seen_task(one) for one in tasks if one.get("EndpointIP")),
     )
+
+
+def _seen_task(json: Json) -> SeenTask:
+    return SeenTask(json.get("Name", ""), json["EndpointIP"], (json.get("Info") or {}).get("Host IP", ""))

@@ -15,7 +15,7 @@ import aiohttp
 from mesh.catalog.snapshot import Change
 from mesh.discovery.feed_codec import decode
 from mesh.discovery.feed_server import HEARTBEAT_SECONDS, LENGTH, PATH
-from mesh.discovery.feed_tls import MANAGER_NAME, Certificates
+from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, identity_of
 from mesh.discovery.swarm import ClusterView
 from mesh.errors import DiscoveryError
 
@@ -28,7 +28,11 @@ logger = logging.getLogger(__name__)
 
 
 class FeedClient:
-    """Follows one manager at a time. `managers` gives their hosts, as the engine knows them now."""
+    """Follows one manager at a time. `managers` gives their hosts, as the engine knows them now.
+
+    `following` is the manager whose view is in force, `fault` why there is none, `reconnects` how often a
+    view began.
+    """
 
     def __init__(
         self,
@@ -71,7 +75,7 @@ class FeedClient:
         try:
             await self._stream(manager)
         except (aiohttp.ClientError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-            self._lost(manager, str(error) or type(error).__name__)
+            self._lost(manager, _why(error))
         except DiscoveryError as error:
             self._lost(manager, str(error))
         finally:
@@ -98,7 +102,15 @@ class FeedClient:
         ):
             if response.status != 200:
                 raise DiscoveryError(f"the feed answered {response.status}")
+            self._admit(response)
             await self._read(manager, response.content)
+
+    def _admit(self, response: aiohttp.ClientResponse) -> None:
+        """TLS has proved a manager of this CA; clusters can share one."""
+        transport = response.connection.transport if response.connection is not None else None
+        peer = identity_of(transport.get_extra_info("peercert") if transport is not None else None)
+        if peer.cluster != self._certificates.identity().cluster:
+            raise DiscoveryError("its certificate is of another cluster")
 
     async def _read(self, manager: str, stream: aiohttp.StreamReader) -> None:
         while True:
@@ -117,3 +129,16 @@ class FeedClient:
             if not self.following:
                 raise DiscoveryError("the feed began with a change")
             self._on_change(message)
+
+
+def _why(error: Exception) -> str:
+    """In words that stay the same from one try to the next, so that the log is not filled."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is refused: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect: {error.os_error.strerror or error.os_error}"
+    if isinstance(error, aiohttp.ClientPayloadError | asyncio.IncompleteReadError):
+        return "the feed ended"
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return str(error) or type(error).__name__

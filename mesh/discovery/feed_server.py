@@ -3,6 +3,9 @@
 Registering a client and taking the view it gets first is one step on the event loop, so no change is missed
 or told twice. A client that cannot keep up is cut off; it reconnects and begins with a whole view, which is
 less than what it had waiting.
+
+A client is let in when its certificate is of this cluster and its node is one the manager knows: a node that
+was removed keeps a valid certificate for months.
 """
 
 import asyncio
@@ -15,23 +18,25 @@ from aiohttp import web
 
 from mesh.catalog.snapshot import Change
 from mesh.discovery.feed_codec import HEARTBEAT, encode_change, encode_view
-from mesh.discovery.feed_tls import Certificates
+from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, identity_of
 from mesh.discovery.swarm import ClusterView
 from mesh.errors import DiscoveryError
 
 PATH = "/v1/feed"
 LENGTH = struct.Struct("!I")  # before every message
 HEARTBEAT_SECONDS = 2.0  # the client gives up after three of them
-ROTATION_SECONDS = 5.0  # between two looks at the certificate files
+ROTATION_SECONDS = 2.0  # between two looks at the certificate files, three small ones
+HANDSHAKE_SECONDS = 5.0  # a connection that proves nothing is not kept
 CLIENTS_MAX = 1024  # more nodes than Swarm is run with; each costs a connection and a queue
-WAITING_MAX = 256  # messages that a client may be behind
+WAITING_MAX = 256  # messages that a client may be behind; clients share them
+WRITE_SECONDS = 20.0  # for one message to leave; a whole view may be large and the network slow
 STOP_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
 
 class FeedServer:
-    """One per manager. `start` raises OSError (port taken) or DiscoveryError (certificates)."""
+    """One per manager; `run` it as often as the node is one. `fault` says why it does not serve."""
 
     def __init__(
         self, certificates: Certificates, address: tuple[str, int], view: Callable[[], ClusterView]
@@ -39,16 +44,18 @@ class FeedServer:
         self._certificates = certificates
         self._address = address
         self._view = view
-        self._clients: set[asyncio.Queue[bytes | None]] = set()
+        self._clients: set[_Client] = set()
+        self._whole: bytes | None = None  # the view encoded, until it changes
         self._runner: web.AppRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._listener: asyncio.Server | None = None
         self._fingerprint = ""
-        self.refused: Counter[str] = Counter()  # reason → handshakes and requests refused
+        self._cluster = ""
+        self.refused: Counter[str] = Counter()  # reason → handshakes, requests and clients refused
         self.fault = ""
 
     @property
     def serving(self) -> bool:
-        return self._site is not None
+        return self._listener is not None
 
     @property
     def clients(self) -> int:
@@ -57,24 +64,29 @@ class FeedServer:
     @property
     def bound(self) -> tuple[str, int] | None:
         """Where it listens."""
-        return self._runner.addresses[0][:2] if self._runner is not None and self._site is not None else None
+        return self._listener.sockets[0].getsockname()[:2] if self._listener is not None else None
 
     def publish(self, change: Change) -> None:
-        """Tell every client. What concerns this node only is left out."""
-        if not self._clients or not (change.nodes or change.networks or change.services):
+        """Tell every client. Call after the view has changed; what concerns this node only is left out."""
+        if not (change.nodes or change.networks or change.services):
             return
-        message = encode_change(change)
-        for queue in tuple(self._clients):
-            self._put(queue, message)
+        self._whole = None
+        if self._clients:
+            message = encode_change(change)
+            for client in tuple(self._clients):
+                self._tell(client, message, change)
 
     async def run(self) -> None:
         """Serve until cancelled; follow the rotation of the certificates; retry what fails."""
+        self._whole = None
         try:
             while True:
                 await self._follow_files()
                 await asyncio.sleep(ROTATION_SECONDS)
         finally:
             await self._stop()
+
+    # --- listening ---
 
     async def _follow_files(self) -> None:
         try:
@@ -90,71 +102,127 @@ class FeedServer:
 
     async def _listen(self) -> None:
         """A new listener with the certificates as they are now; connections made before go on."""
+        own = self._certificates.identity()
+        if own.role != MANAGER_NAME:  # promoted a moment ago: Swarm is about to renew it
+            raise DiscoveryError("the node's certificate is not a manager's yet")
         context = self._certificates.server_context(self._refuse)
+        runner = await self._prepared()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        assert runner.server is not None  # it has been set up
+        self._listener = await asyncio.get_running_loop().create_server(
+            runner.server, *self._address, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+        )
+        self._cluster = own.cluster
+
+    async def _prepared(self) -> web.AppRunner:
         if self._runner is None:
             app = web.Application()
             app.router.add_get(PATH, self._serve)
             self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
             await self._runner.setup()
-        if self._site is not None:
-            await self._site.stop()
-        self._site = None
-        site = web.TCPSite(self._runner, *self._address, ssl_context=context)
-        await site.start()
-        self._site = site
+        return self._runner
 
     async def _stop(self) -> None:
-        for queue in tuple(self._clients):
-            self._cut(queue)
-        runner, self._runner, self._site, self._fingerprint = self._runner, None, None, ""
+        listener, self._listener, self._fingerprint = self._listener, None, ""
+        if listener is not None:
+            listener.close()
+        for client in tuple(self._clients):
+            self._cut(client)
+        runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
 
     def _refuse(self, reason: str) -> None:
         self.refused[reason] += 1
-        logger.warning("feed: a client was refused: %s", reason)
+        count = self.refused[reason]
+        if count == 10 ** (len(str(count)) - 1):  # 1, 10, 100, …: a knocker must not fill the log
+            logger.warning("feed: a client was refused, the %d. time: %s", count, reason)
 
     # --- one client ---
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        if len(self._clients) >= CLIENTS_MAX:
-            self._refuse("too many clients")
-            return web.Response(status=503)
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue(WAITING_MAX)
-        queue.put_nowait(encode_view(self._view()))
-        self._clients.add(queue)
+        transport = request.transport
+        if transport is None:
+            raise web.HTTPBadRequest
+        node = self._admitted(transport)
+        client = _Client(node, transport, self._whole_view())
+        self._clients.add(client)
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         try:
             await response.prepare(request)
-            while (message := await _next(queue)) is not None:
-                await response.write(LENGTH.pack(len(message)) + message)
-        except (ConnectionError, OSError):
-            logger.debug("feed: a client went away")
+            while (message := await client.next()) is not None:
+                async with asyncio.timeout(WRITE_SECONDS):
+                    await response.write(LENGTH.pack(len(message)) + message)
+        except TimeoutError:
+            self._refuse("too slow")
+        except OSError:
+            logger.debug("feed: node %s went away", node)
         finally:
-            self._clients.discard(queue)
-            if request.transport is not None:
-                request.transport.abort()
+            self._cut(client)
         return response
 
-    def _put(self, queue: asyncio.Queue[bytes | None], message: bytes) -> None:
-        try:
-            queue.put_nowait(message)
-        except asyncio.QueueFull:
+    def _admitted(self, transport: asyncio.Transport) -> str:
+        """The id of the client's node. Raises the refusal."""
+        peer = identity_of(transport.get_extra_info("peercert"))
+        if peer.cluster != self._cluster:
+            self._refuse("another cluster")
+            raise web.HTTPForbidden
+        if peer.node not in self._view().nodes:
+            self._refuse("not a node of this Swarm")
+            raise web.HTTPForbidden
+        if len(self._clients) >= CLIENTS_MAX:
+            self._refuse("too many clients")
+            raise web.HTTPServiceUnavailable
+        return peer.node
+
+    def _whole_view(self) -> bytes:
+        if self._whole is None:
+            self._whole = encode_view(self._view())
+        return self._whole
+
+    def _tell(self, client: "_Client", message: bytes, change: Change) -> None:
+        if client.node in change.nodes and change.nodes[client.node] is None:
+            self._refuse("not a node of this Swarm")
+            self._cut(client)
+        elif not client.put(message):
             self._refuse("too slow")
-            self._cut(queue)
+            self._cut(client)
 
-    def _cut(self, queue: asyncio.Queue[bytes | None]) -> None:
-        """The end, ahead of everything that still waits."""
-        self._clients.discard(queue)
-        while not queue.empty():
-            queue.get_nowait()
-        queue.put_nowait(None)
+    def _cut(self, client: "_Client") -> None:
+        self._clients.discard(client)
+        client.cut()
 
 
-async def _next(queue: asyncio.Queue[bytes | None]) -> bytes | None:
-    """The next message; a heartbeat when there has been none for a while; None at the end."""
-    try:
-        async with asyncio.timeout(HEARTBEAT_SECONDS):
-            return await queue.get()
-    except TimeoutError:
-        return HEARTBEAT
+class _Client:
+    """A connection, and what waits for it."""
+
+    def __init__(self, node: str, transport: asyncio.Transport, first: bytes) -> None:
+        self.node = node
+        self._transport = transport
+        self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue(WAITING_MAX)
+        self._waiting.put_nowait(first)
+
+    def put(self, message: bytes) -> bool:
+        """False when it is too far behind."""
+        try:
+            self._waiting.put_nowait(message)
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    async def next(self) -> bytes | None:
+        """The next message; a heartbeat when there has been none for a while; None at the end."""
+        try:
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                return await self._waiting.get()
+        except TimeoutError:
+            return HEARTBEAT
+
+    def cut(self) -> None:
+        """The end, ahead of everything that still waits; also of a write that nobody reads."""
+        while not self._waiting.empty():
+            self._waiting.get_nowait()
+        self._waiting.put_nowait(None)
+        self._transport.abort()

@@ -2,7 +2,8 @@
 
 Every node has a certificate of the cluster's CA: O=<cluster>, OU=<role>, CN=<node id>, and among its names
 `swarm-manager` only if it is a manager. So ordinary hostname checking against `swarm-manager` proves that the
-server is one. A client may be any node of the cluster: the CA proves it.
+server is one. A client may be any node of the cluster: the CA proves it, and O, since clusters can be given
+the same CA.
 
 Swarm adds headers of its own to the key's PEM (`kek-version`, `raft-dek`), which OpenSSL refuses; they are
 taken out in memory. A manager of an autolocked Swarm keeps its key encrypted; then there is no feed.
@@ -11,8 +12,10 @@ taken out in memory. A manager of an autolocked Swarm keeps its key encrypted; t
 import hashlib
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mesh.errors import DiscoveryError
 
@@ -20,15 +23,43 @@ CA, CERTIFICATE, KEY = "swarm-root-ca.crt", "swarm-node.crt", "swarm-node.key"
 MANAGER_NAME = "swarm-manager"
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a certificate of Swarm's CA says its holder is; "" for what it does not say."""
+
+    cluster: str
+    role: str  # swarm-manager | swarm-worker
+    node: str  # id
+
+
+def identity_of(certificate: Mapping[str, Any] | None) -> Identity:
+    """From a verified peer's certificate, as `getpeercert()` has it."""
+    names = dict(pair for part in (certificate or {}).get("subject", ()) for pair in part)
+    return Identity(
+        names.get("organizationName", ""),
+        names.get("organizationalUnitName", ""),
+        names.get("commonName", ""),
+    )
+
+
 class Certificates:
-    """The files in Swarm's certificates folder."""
+    """The files in Swarm's certificates folder. All methods raise DiscoveryError when they cannot be used."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
 
     def fingerprint(self) -> str:
-        """Changes when any of the files does. Raises DiscoveryError when one is missing."""
+        """Changes when any of the files does."""
         return hashlib.sha256(b"\0".join(self._read(name) for name in (CA, CERTIFICATE, KEY))).hexdigest()
+
+    def identity(self) -> Identity:
+        """Our own, as a peer would see it: expired or foreign to the CA, it is refused here already."""
+        server, client = self._context(ssl.PROTOCOL_TLS_SERVER), self._context(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname = False
+        try:
+            return identity_of(_shown(server, client))
+        except ssl.SSLError as error:
+            raise self._unusable(error) from error
 
     def server_context(self, refused: Callable[[str], None]) -> ssl.SSLContext:
         """For managers: clients must show a certificate of this cluster; `refused` is told why not."""
@@ -52,8 +83,12 @@ class Certificates:
             context.load_verify_locations(cadata=self._read(CA).decode("ascii"))
             _load_key(context, self._read(CERTIFICATE) + _plain_key(self._read(KEY)))
         except (ssl.SSLError, ValueError, OSError) as error:
-            raise DiscoveryError(f"{self._folder}: the node's certificate cannot be used: {error}") from error
+            raise self._unusable(error) from error
         return context
+
+    def _unusable(self, error: Exception) -> DiscoveryError:
+        why = getattr(error, "verify_message", "") or str(error)
+        return DiscoveryError(f"{self._folder}: the node's certificate cannot be used: {why}")
 
     def _read(self, name: str) -> bytes:
         try:
@@ -81,6 +116,19 @@ def _load_key(context: ssl.SSLContext, pem: bytes) -> None:
         os.close(descriptor)
 
 
+def _shown(server: ssl.SSLContext, client: ssl.SSLContext) -> Mapping[str, Any] | None:
+    """What the server shows the client: a handshake in memory. The standard library reads no other way."""
+    forth, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = client.wrap_bio(back, forth)
+    shown = server.wrap_bio(forth, back, server_side=True)
+    for side in (asking, shown, asking):  # hello; certificate; verified
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+    return asking.getpeercert()
+
+
 def _counting(refused: Callable[[str], None]) -> type[ssl.SSLObject]:
     """Event loops keep failed handshakes to themselves; the TLS object itself can tell."""
 
@@ -91,7 +139,7 @@ def _counting(refused: Callable[[str], None]) -> type[ssl.SSLObject]:
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 raise
             except ssl.SSLError as error:
-                refused(error.reason or str(error))
+                refused(error.reason or type(error).__name__)
                 raise
 
     return Handshake

@@ -4,8 +4,9 @@ The cluster's view (a manager's) says what exists; this node's engine knows soon
 whose container is being stopped, or is gone, is LEAVING at once, whatever the manager still says. It never
 makes a task serve that the manager does not call running.
 
-Cut off from every manager (`alone`), the engine's gossip corrects the last known cluster on the networks that
-this node takes part in: what is no longer seen there is dropped, what is seen and unknown is added.
+Cut off from every manager, the engine's gossip corrects the last known cluster on the networks that this node
+takes part in: what is no longer seen there is dropped, what is seen and unknown is added, services too. The
+next whole view of a manager ends the correction.
 
 Strategy: `Merger` holds the uncorrected truth; after any news it corrects only the services concerned and
 returns them as a `Change` against what it returned before.
@@ -16,18 +17,27 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mesh.catalog.diff import changed
-from mesh.catalog.model import Container, Network, Node, Service, Task, TaskState
+from mesh.catalog.model import (
+    Container,
+    EndpointMode,
+    Network,
+    Node,
+    Service,
+    ServiceNetwork,
+    Task,
+    TaskState,
+)
 from mesh.catalog.snapshot import Change
-from mesh.discovery.engine import NetworkView, SeenService, SeenTask
+from mesh.discovery.engine import SERVICE_NAME_LABEL, NetworkView, SeenService, SeenTask
 from mesh.discovery.swarm import ClusterView
 
 T = TypeVar("T")
 
-LEAVING_REMEMBERED = 4096  # containers; more end on one node between two lists only when all is lost anyway
+LEAVING_REMEMBERED = 4096  # tasks; more end on one node between two lists only when all is lost anyway
 
 
 class Merger:
-    """The truth of one node, from its cluster view, its containers and, when alone, its gossip."""
+    """The truth of one node, from its cluster view, its containers and, when cut off, its gossip."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
@@ -37,6 +47,7 @@ class Merger:
         self._containers: dict[str, Container] = {}
         self._leaving: dict[str, None] = {}  # task ids, oldest first
         self._views: dict[str, NetworkView] = {}
+        self._unlisted: dict[str, Service] = {}  # services that only gossip knows, without their tasks
         self._told: dict[str, Service] = {}  # as last returned
 
     @property
@@ -55,21 +66,29 @@ class Merger:
     # --- news of the cluster ---
 
     def set_cluster(self, view: ClusterView) -> tuple[Change, Change]:
-        """The whole view. Returns (what differs for us, what differs in the uncorrected view)."""
+        """The whole view, which ends any correction by gossip.
+
+        Returns (what changes for us, what differs in the uncorrected view).
+        """
         raw = Change(
             nodes=changed(self._nodes, view.nodes),
             networks=changed(self._networks, view.networks),
             services=changed(self._services, view.services),
         )
-        return self.apply(raw), raw
+        corrected = self._services_on(self._views) | set(self._unlisted)
+        self._views, self._unlisted = {}, {}
+        return self._apply(raw, corrected), raw
 
     def apply(self, raw: Change) -> Change:
-        """What changed in the cluster's view; what changes for us."""
+        """What changed in the cluster's view; returns what changes for us."""
+        return self._apply(raw, ())
+
+    def _apply(self, raw: Change, also: Iterable[str]) -> Change:
         networks = self._network_change(raw.networks)
         _update(self._nodes, raw.nodes)
         _update(self._networks, raw.networks)
         _update(self._services, raw.services)
-        return Change(nodes=raw.nodes, networks=networks, services=self._corrected(raw.services))
+        return Change(nodes=raw.nodes, networks=networks, services=self._corrected({*raw.services, *also}))
 
     def _network_change(self, raw: Mapping[str, Network | None]) -> dict[str, Network | None]:
         """A network that the cluster no longer lists may still be known to the local engine."""
@@ -112,11 +131,37 @@ class Merger:
         service = known.service if known else self._service_of_task(task)
         return Change(services=self._corrected({service} if service else ()))
 
+    # --- gossip, while cut off ---
+
     def set_views(self, views: Iterable[NetworkView]) -> Change:
-        """The engine's gossip while alone; none when a manager is heard again."""
+        """What the engine's gossip says of the networks that this node takes part in."""
         before, self._views = self._views, {one.network: one for one in views}
         moved = changed(before, self._views)
-        return Change(services=self._corrected(self._services_on(moved))) if moved else Change()
+        if not moved:
+            return Change()
+        known, self._unlisted = self._unlisted, self._unlisted_services()
+        concerned = self._services_on(moved) | set(known) | set(self._unlisted)
+        return Change(services=self._corrected(concerned))
+
+    def _unlisted_services(self) -> dict[str, Service]:
+        """The least that names and balancing need, for services that no manager has told of."""
+        listed = {one.name for one in self._services.values()}
+        seen = {name for view in self._views.values() for name in view.services} - listed
+        ids = {c.labels.get(SERVICE_NAME_LABEL, ""): c.service for c in self._containers.values()}
+        return {id_: self._unlisted_service(id_, name) for name in seen for id_ in (ids.get(name) or name,)}
+
+    def _unlisted_service(self, id_: str, name: str) -> Service:
+        networks = tuple(
+            ServiceNetwork(network, view.services[name].vip or None)
+            for network, view in sorted(self._views.items())
+            if name in view.services and not self._is_ingress(network)
+        )
+        has_vip = any(one.vip for one in networks)
+        return Service(id_, name, EndpointMode.VIP if has_vip else EndpointMode.DNSRR, networks)
+
+    def _is_ingress(self, network: str) -> bool:
+        known = self._networks.get(network) or self._local_networks.get(network)
+        return known is not None and known.ingress
 
     # --- correction ---
 
@@ -134,13 +179,13 @@ class Merger:
 
     def _services_on(self, networks: Iterable[str]) -> set[str]:
         wanted = set(networks)
-        return {s.id for s in self._services.values() if wanted & _networks_of(s)}
+        return {s.id for s in self._services.values() if wanted & _networks_of(s)} if wanted else set()
 
     def _corrected(self, services: Iterable[str]) -> dict[str, Service | None]:
         """The services as they are for us, where that differs from what was told before."""
         difference: dict[str, Service | None] = {}
         for id_ in services:
-            raw = self._services.get(id_)
+            raw = self._services.get(id_) or self._unlisted.get(id_)
             now = None if raw is None else self._correct(raw)
             if now != self._told.get(id_):
                 difference[id_] = now
@@ -148,11 +193,17 @@ class Merger:
         return difference
 
     def _correct(self, service: Service) -> Service:
-        tasks = tuple(self._here(task) for task in service.tasks)
-        if self._views:
-            for network in sorted(_networks_of(service) & self._views.keys()):
-                tasks = _as_seen(tasks, service.name, self._views[network])
+        tasks = self._as_gossip_has(service) if self._views else service.tasks
+        tasks = tuple(self._here(task) for task in tasks)
         return service if tasks == service.tasks else replace(service, tasks=tasks)
+
+    def _as_gossip_has(self, service: Service) -> tuple[Task, ...]:
+        nodes = {one.address: one.id for one in self._nodes.values()}
+        tasks, own = service.tasks, _networks_of(service)
+        for network, view in sorted(self._views.items()):
+            if network in own or service.name in view.services:
+                tasks = _as_seen(tasks, service.name, view, nodes)
+        return tasks
 
     def _here(self, task: Task) -> Task:
         if task.id in self._leaving and task.state in (TaskState.RUNNING, TaskState.STARTING):
@@ -165,22 +216,40 @@ def _networks_of(service: Service) -> set[str]:
     return {n.network for n in service.networks} | {id_ for task in service.tasks for id_ in task.addresses}
 
 
-def _as_seen(tasks: tuple[Task, ...], service: str, view: NetworkView) -> tuple[Task, ...]:
-    """The tasks as gossip has them on one network: not seen is gone, seen and unknown is running."""
+def _as_seen(
+    tasks: tuple[Task, ...], service: str, view: NetworkView, nodes: Mapping[str, str]
+) -> tuple[Task, ...]:
+    """The tasks as gossip has them on one network: not seen is gone, seen and unknown is running.
+
+    A task is in the gossip only once it is healthy, so one that was starting has started. `nodes`: address →
+    id, for the node of an unknown one.
+    """
     network = view.network
     seen = {_task_id(one): one for one in view.services.get(service, SeenService("", ())).tasks}
     left = {t.id: t for t in tasks if network not in t.addresses or t.id in seen}
     for id_, one in seen.items():
-        known = left.get(id_) or Task(id_, one.name, "", TaskState.RUNNING)
-        if known.addresses.get(network) != one.address:
-            known = replace(known, addresses={**known.addresses, network: one.address})
-        left[id_] = known
+        left[id_] = _seen_as(left.get(id_), one, id_, network, nodes)
     return tuple(left.values())
 
 
+def _seen_as(known: Task | None, seen: SeenTask, id_: str, network: str, nodes: Mapping[str, str]) -> Task:
+    task = known or Task(id_, seen.name, nodes.get(seen.host, ""), TaskState.RUNNING, slot=_slot(seen.name))
+    if task.state is TaskState.STARTING:
+        task = replace(task, state=TaskState.RUNNING)
+    if task.addresses.get(network) != seen.address:
+        task = replace(task, addresses={**task.addresses, network: seen.address})
+    return task
+
+
 def _task_id(seen: SeenTask) -> str:
-    """Docker names a task's endpoint service.slot.id."""
+    """Docker names a task's endpoint service.slot.id, or service.node.id; no part but the first has dots."""
     return seen.name.rpartition(".")[2]
+
+
+def _slot(name: str) -> int:
+    """The number in service.slot.id; 0 for a global service's task."""
+    slot = name.rpartition(".")[0].rpartition(".")[2]
+    return int(slot) if slot.isdecimal() else 0
 
 
 def _update(entities: dict[str, T], changes: Mapping[str, T | None]) -> None:

@@ -7,6 +7,7 @@ since it is as large as the cluster and matters only after a loss.
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class SavedView:
         self._path = Path(folder) / FILE
         self._view = view
         self._dirty = asyncio.Event()
+        self._fault = ""
+        self._writing = threading.Lock()  # the last write may come while a thread still writes
 
     def load(self) -> ClusterView | None:
         """What was saved; None, with a word in the log, when there is nothing usable."""
@@ -60,10 +63,24 @@ class SavedView:
         await asyncio.to_thread(lambda: self._write(encode_view(view)))
 
     def _write(self, data: bytes) -> None:
-        beside = self._path.with_suffix(".new")
+        fault = ""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(data)
-            os.replace(beside, self._path)
+            with self._writing:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                _replace(self._path, data)
         except OSError as error:
-            logger.warning("%s cannot be written: %s", self._path, error)
+            fault = f"{self._path} cannot be written: {error.strerror}"
+        if fault and fault != self._fault:  # once, not every few seconds
+            logger.warning("%s", fault)
+        self._fault = fault
+
+
+def _replace(path: Path, data: bytes) -> None:
+    beside = path.with_suffix(".new")
+    # For us alone: labels may hold secrets, as people write them.
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)

@@ -1,9 +1,9 @@
 """The manager API's JSON → the entities of the cluster. Pure.
 
-Endpoint (what was allocated) wins over Spec (what was asked for), except for ports in host mode, which only
-the spec has. A task that has ended says nothing about traffic and is left out at once; one that is asked to
-end is LEAVING while it still runs. Docker counts a task as running only when its health check, if any, has
-passed, so RUNNING needs no further proof.
+Endpoint (what was allocated) wins over Spec (what was asked for); the spec fills in where nothing was, as the
+mode of a dnsrr service. A task that has ended says nothing about traffic and is left out at once; one that is
+asked to end is LEAVING while it still runs. Docker counts a task as running only when its health check, if
+any, has passed, so RUNNING needs no further proof.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,17 +43,51 @@ def cluster(
     nodes: Sequence[Json], networks: Sequence[Json], services: Sequence[Json], tasks: Sequence[Json]
 ) -> ClusterView:
     """The four lists of the manager API (`/nodes`, `/networks`, `/services`, `/tasks`) as entities."""
-    known = {one["ID"]: node(one) for one in nodes}
-    overlays = {one["Id"]: network(one) for one in networks if one.get("Scope") == "swarm"}
-    ids = {one.name: one.id for one in overlays.values()}
-    of_service: dict[str, list[Json]] = {}
+    return Reader().read(nodes, networks, services, tasks)
+
+
+class Reader:
+    """Reads the lists again and again; a service whose JSON has not changed is the same object as before.
+
+    So one changed task among thousands costs one service, and comparing two views costs next to nothing.
+    Docker counts every change of an object in its `Version.Index`.
+    """
+
+    def __init__(self) -> None:
+        self._surroundings: object = None  # what services are read against
+        self._known: dict[str, tuple[object, Service]] = {}
+
+    def read(
+        self, nodes: Sequence[Json], networks: Sequence[Json], services: Sequence[Json], tasks: Sequence[Json]
+    ) -> ClusterView:
+        known = {one["ID"]: node(one) for one in nodes}
+        overlays = {one["Id"]: network(one) for one in networks if one.get("Scope") == "swarm"}
+        ids = {one.name: one.id for one in overlays.values()}
+        surroundings = ({one.id for one in known.values() if one.state == "down"}, ids)
+        if surroundings != self._surroundings:
+            self._surroundings, self._known = surroundings, {}
+        own = _by_service(tasks)
+        before, self._known = self._known, {}
+        for one in services:
+            id_, of_it = one["ID"], own.get(one["ID"], ())
+            versions = (_version(one), sorted((task["ID"], _version(task)) for task in of_it))
+            same = before.get(id_)
+            if same is None or same[0] != versions:
+                same = versions, service(one, of_it, known, overlays, ids)
+            self._known[id_] = same
+        return ClusterView(known, overlays, {id_: one for id_, (_, one) in self._known.items()})
+
+
+def _by_service(tasks: Iterable[Json]) -> Mapping[str, Sequence[Json]]:
+    found: dict[str, list[Json]] = {}
     for one in tasks:
-        of_service.setdefault(one.get("ServiceID", ""), []).append(one)
-    return ClusterView(
-        known,
-        overlays,
-        {one["ID"]: service(one, of_service.get(one["ID"], ()), known, overlays, ids) for one in services},
-    )
+        found.setdefault(one.get("ServiceID", ""), []).append(one)
+    return found
+
+
+def _version(json: Json) -> int:
+    index: int = (json.get("Version") or {}).get("Index", 0)
+    return index
 
 
 def node(json: Json) -> Node:
@@ -181,7 +215,7 @@ def _hostname(spec: Json) -> str:
 
 def _addresses(json: Json) -> Iterable[tuple[str, str]]:
     for attachment in json.get("NetworksAttachments") or ():
-        addresses = attachment.get("Addresses") or ()
+        addresses = [one for one in attachment.get("Addresses") or () if ":" not in one]  # IPv4
         id_ = (attachment.get("Network") or {}).get("ID")
         if id_ and addresses:
             yield id_, bare(addresses[0])

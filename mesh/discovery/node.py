@@ -1,0 +1,131 @@
+"""What the engine of this node tells: its containers and networks, first listed, then event by event.
+
+Events say what happened to whom; everything else is inspected then. Those that end a container need no
+inspection, so that its task leaves as fast as can be.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mesh.catalog.model import Container
+from mesh.catalog.snapshot import Change
+from mesh.discovery.client import Engine, Events
+from mesh.discovery.engine import GATEWAY_NETWORK, NOWHERE, TASK_LABEL, Place, container, gateway_place
+from mesh.discovery.merge import Merger
+from mesh.discovery.swarm import network
+
+Json = Mapping[str, Any]
+
+LOOK_AGAIN = frozenset({"start", "unpause", "rename"})
+ENDED = frozenset({"die", "destroy"})
+ALWAYS_FATAL = frozenset({str(signal.SIGKILL.value)})
+
+
+class NodeWatch:
+    """Keeps the merger's picture of this node. `on_cluster_news`: the Swarm itself has changed."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        merger: Merger,
+        tell: Callable[[Change], None],
+        on_cluster_news: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._merger = merger
+        self._tell = tell
+        self._on_cluster_news = on_cluster_news
+        self._gateway_id = ""
+        self._stop_signals: dict[str, frozenset[str]] = {}  # container id → signals that end it
+        self._last_event: float | None = None
+
+    async def listen(self) -> Events:
+        """From the last event seen on: a short loss of the engine loses nothing that it still remembers."""
+        return await self._engine.events(time.time() if self._last_event is None else self._last_event)
+
+    async def list(self) -> None:
+        """Everything of this node, from scratch."""
+        await self._list_networks()
+        place = await self._gateway()
+        found = [self._container(one, place) for one in await self._engine.containers()]
+        running = {one.id: one for one in found if one.running}
+        self._stop_signals = {id_: s for id_, s in self._stop_signals.items() if id_ in running}
+        self._tell(self._merger.set_containers(running))
+
+    async def follow(self, events: Events) -> None:
+        """Heed events until the stream ends, which raises EngineUnavailable."""
+        while True:
+            event = await events.next()
+            self._last_event = event.get("timeNano", 0) / 1e9 or self._last_event
+            if events.lost:
+                events.lost = False
+                await self.list()
+                self._on_cluster_news()
+            await self._heed(event)
+
+    # --- looking ---
+
+    async def _list_networks(self) -> None:
+        found = {one.id: one for one in map(network, await self._engine.networks())}
+        self._gateway_id = next((id_ for id_, one in found.items() if one.name == GATEWAY_NETWORK), "")
+        self._tell(self._merger.set_local_networks(found))
+
+    async def _gateway(self) -> Place:
+        """By id: for a name a manager asks the Swarm too, which may take long."""
+        json = await self._engine.network(self._gateway_id) if self._gateway_id else None
+        return NOWHERE if json is None else gateway_place(json)
+
+    def _container(self, json: Json, place: Place) -> Container:
+        name = (json.get("Config") or {}).get("StopSignal") or "SIGTERM"
+        self._stop_signals[json["Id"]] = ALWAYS_FATAL | {_signal_number(name)}
+        return container(json, place)
+
+    async def _look_at(self, id_: str) -> None:
+        """One container that started or changed."""
+        json = await self._engine.container(id_)
+        found = None if json is None else self._container(json, await self._gateway())
+        self._tell(self._merger.put_container(id_, found if found is not None and found.running else None))
+
+    # --- events ---
+
+    async def _heed(self, event: Json) -> None:
+        kind, action, actor = event.get("Type"), event.get("Action", ""), event.get("Actor") or {}
+        if event.get("scope") == "swarm":
+            self._on_cluster_news()
+        elif kind == "container":
+            await self._heed_container(action, actor.get("ID", ""), actor.get("Attributes") or {})
+        elif kind == "network":
+            await self._heed_network(action, actor)
+
+    async def _heed_container(self, action: str, id_: str, attributes: Json) -> None:
+        if action in LOOK_AGAIN:
+            await self._look_at(id_)
+        elif action in ENDED:
+            self._stop_signals.pop(id_, None)
+            self._tell(self._merger.put_container(id_, None))
+        elif action == "stop" or (action == "kill" and self._ends(id_, str(attributes.get("signal", "")))):
+            self._tell(self._merger.leaving(id_, attributes.get(TASK_LABEL, "")))
+
+    def _ends(self, id_: str, number: str) -> bool:
+        """Is it a signal that ends this container? Others (HUP, USR1) only talk to it."""
+        return number in self._stop_signals.get(id_, ALWAYS_FATAL)
+
+    async def _heed_network(self, action: str, actor: Json) -> None:
+        if action in ("create", "destroy"):
+            await self._list_networks()
+        elif action in ("connect", "disconnect"):
+            id_ = (actor.get("Attributes") or {}).get("container", "")
+            if actor.get("ID") not in self._merger.known_networks:
+                await self._list_networks()
+            if id_ in self._stop_signals:  # one that runs; a starting one is looked at when it has started
+                await self._look_at(id_)
+
+
+def _signal_number(name: str) -> str:
+    """SIGQUIT, QUIT or 3 → "3", as events have it."""
+    if name.isdecimal():
+        return name
+    full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
+    return str(signal.Signals[full].value) if full in signal.Signals.__members__ else "15"
