@@ -51,9 +51,10 @@ class Surface:
             await self._server.stop()
 
     async def _retry(self) -> None:
-        await asyncio.sleep(RETRY_SECONDS)
-        while not await self._try():
+        bound = False
+        while not bound:
             await asyncio.sleep(RETRY_SECONDS)
+            bound = await self._try()
         logs.event(logger, logging.INFO, "port free again", surface=self._name, address=str(self.bound))
 
     async def _try(self) -> bool:
