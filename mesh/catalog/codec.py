@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from mesh.catalog.documents import Location, check, dotted, kind_of, read_yaml, suggestion
+from mesh.catalog.documents import Location, check_on, dotted, kind_of, read_yaml, suggestion
 from mesh.catalog.model import (
     Asker,
     Attachment,
@@ -55,9 +55,10 @@ def parse_text(text: str, file: str) -> Catalogue:
 
 def parse(document: Mapping[str, Any], file: str) -> Catalogue:
     """A document → catalogue. Raises ConfigError with every problem; `file` is only named in them."""
-    checked = check(CatalogDocument, document, lambda location: (file, dotted(location)))
-    problems = [Problem(file, key, message) for rule in _CHECKS for key, message in rule(checked)]
-    if problems:
+    checked, problems = check_on(CatalogDocument, document, lambda location: (file, dotted(location)))
+    if checked is not None:
+        problems += [Problem(file, key, message) for rule in _CHECKS for key, message in rule(checked)]
+    if problems or checked is None:
         raise ConfigError(problems)
     return _entities(checked)
 

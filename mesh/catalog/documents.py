@@ -9,6 +9,7 @@ errors become `Problem`s in our own words with the nearest known key.
 import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
@@ -52,6 +53,30 @@ def check(schema: type[T], document: object, blame: Callable[[Location], tuple[s
         return TypeAdapter(schema).validate_python(document)
     except ValidationError as error:
         raise ConfigError([_problem(schema, e, blame) for e in error.errors(include_url=False)]) from error
+
+
+def check_on(
+    schema: type[T], document: object, blame: Callable[[Location], tuple[str, str]]
+) -> tuple[T | None, list[Problem]]:
+    """As `check`, but unknown keys do not hide what else is wrong: the value without them, and every fault.
+
+    The value is None when more than keys is wrong with the shape: nothing can be said of its sense then.
+    """
+    try:
+        return TypeAdapter(schema).validate_python(document), []
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+    problems = [_problem(schema, fault, blame) for fault in faults]
+    unknown = [fault["loc"] for fault in faults if fault["type"] == "extra_forbidden"]
+    if len(unknown) < len(faults):
+        return None, problems
+    pruned = deepcopy(document)
+    for location in unknown:
+        place: Any = pruned
+        for part in location[:-1]:
+            place = place[part]
+        del place[location[-1]]
+    return TypeAdapter(schema).validate_python(pruned), problems
 
 
 def dotted(location: Location) -> str:
