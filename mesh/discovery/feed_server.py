@@ -29,7 +29,8 @@ ROTATION_SECONDS = 2.0  # between two looks at the certificate files, three smal
 HANDSHAKE_SECONDS = 5.0  # a connection that proves nothing is not kept
 CLIENTS_MAX = 1024  # more nodes than Swarm is run with; each costs a connection and a queue
 WAITING_MAX = 256  # messages that a client may be behind; clients share them
-WRITE_SECONDS = 20.0  # for one message to leave; a whole view may be large and the network slow
+PIECE = 64 * 1024  # bytes written at once: TLS transports take any amount before they push back
+WRITE_SECONDS = 10.0  # for one piece to leave
 STOP_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
@@ -153,8 +154,7 @@ class FeedServer:
         try:
             await response.prepare(request)
             while (message := await client.next()) is not None:
-                async with asyncio.timeout(WRITE_SECONDS):
-                    await response.write(LENGTH.pack(len(message)) + message)
+                await _write(response, LENGTH.pack(len(message)) + message)
         except TimeoutError:
             self._refuse("too slow")
         except OSError:
@@ -226,3 +226,11 @@ class _Client:
             self._waiting.get_nowait()
         self._waiting.put_nowait(None)
         self._transport.abort()
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    """TimeoutError when nobody takes it."""
+    whole = memoryview(data)
+    for start in range(0, len(data), PIECE):
+        async with asyncio.timeout(WRITE_SECONDS):
+            await response.write(whole[start : start + PIECE])
