@@ -22,16 +22,18 @@ def test_sidecars_follow_promotion_and_demotion(swarm: Swarm) -> None:
     swarm.service("nodejs", "--publish", "80:8080", "--replicas", "3")
     roles_are(swarm, swarm00="manager", swarm01="worker", swarm02="worker")
     try:
-        swarm.docker("node", "promote", "swarm01", "swarm02")
+        swarm.promote("swarm01")
+        swarm.promote("swarm02")
         roles_are(swarm, swarm00="manager", swarm01="manager", swarm02="manager")
-        swarm.docker("node", "demote", "swarm02")
+        swarm.demote("swarm02")
         roles_are(swarm, swarm01="manager", swarm02="worker")
         swarm.scale("nodejs", 2)
         tasks = {box.id[:12] for box in swarm.boxes("nodejs")}
         for node in NODES:
             eventually(lambda n=node: set(swarm.served_by(n, 4)) == tasks, f"{node} knows both tasks")  # type: ignore[misc]
     finally:
-        swarm.docker("node", "demote", "swarm01", "swarm02", check=False)
+        swarm.docker("node", "demote", "swarm02")  # no error if it is a worker already
+        swarm.demote("swarm01")
     roles_are(swarm, swarm00="manager", swarm01="worker", swarm02="worker")
 
 

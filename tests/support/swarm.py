@@ -158,6 +158,20 @@ class Swarm:
                           f"http://{FRONT[node]}:9180/readyz", check=False)  # fmt: skip
         return out == "200"
 
+    def promote(self, node: str) -> None:
+        """And wait until it has taken its seat: two at once can leave the managers without a quorum."""
+        self.docker("node", "promote", node)
+        eventually(lambda: self._has_role(node, "true", "Reachable"), f"{node} is a manager", 60)
+
+    def demote(self, node: str) -> None:
+        self.docker("node", "demote", node)
+        eventually(lambda: self._has_role(node, "false", ""), f"{node} is a worker", 60)
+
+    def _has_role(self, node: str, control: str, seat: str) -> bool:
+        own = self.docker("info", "--format", "{{.Swarm.ControlAvailable}}", node=node, check=False)
+        listed = self.docker("node", "ls", "--format", "{{.Hostname}}={{.ManagerStatus}}", check=False)
+        return own == control and f"{node}={seat}" in listed.splitlines()
+
     # -- services ----------------------------------------------------------------------------------
 
     def network(self, name: str, *options: str) -> None:
