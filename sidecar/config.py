@@ -17,9 +17,9 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from mesh.catalog.documents import Location, check, dotted, read_yaml, suggestion
+from mesh.dns.explicit import GATEWAY
 from mesh.errors import ConfigError, Problem
 
-GATEWAY = "gateway"  # stands for this node's address on docker_gwbridge, known only at run time
 DNS_PORT = 53
 MAX_TTL = 86_400  # a day: longer only makes stale names
 MAX_CACHE = 1_000_000  # replies; about 1 KB each

@@ -118,6 +118,11 @@ class Service:
         """The stack it was deployed with, "" if none."""
         return self.labels.get("com.docker.stack.namespace", "")
 
+    @property
+    def enabled(self) -> bool:
+        """Not left to Docker by the label `mesh.enable`."""
+        return self.labels.get("mesh.enable", "true").strip().lower() not in ("false", "0", "no", "off")
+
     def serving(self) -> tuple[Task, ...]:
         return tuple(task for task in self.tasks if task.serving)
 

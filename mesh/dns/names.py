@@ -92,11 +92,6 @@ def named(network: Network | None) -> bool:
     return network.scope == "swarm" or network.name not in WITHOUT_NAMES
 
 
-def enabled(service: Service) -> bool:
-    """Not left to Docker by the label `mesh.enable`."""
-    return service.labels.get("mesh.enable", "true").strip().lower() not in ("false", "0", "no", "off")
-
-
 def reversed_name(address: str) -> str:
     """The name under which an address' PTR record stands; "" for what is no address."""
     octets = address.split(".")
@@ -147,7 +142,7 @@ def _of_service(id_: str, snapshot: Snapshot) -> Contributions:
     service = snapshot.services.get(id_)
     if service is None:
         return {}
-    made = _Made(f"s:{id_}", snapshot, left=not enabled(service))
+    made = _Made(f"s:{id_}", snapshot, left=not service.enabled)
     serving = service.serving()
     for membership in service.networks:
         network = membership.network
@@ -175,7 +170,7 @@ def _of_container(id_: str, snapshot: Snapshot) -> Contributions:
     service = snapshot.services.get(container.service) if container.service else None
     if service is not None and not _serving(container, service):
         return {}
-    made = _Made(f"c:{id_}", snapshot, left=service is not None and not enabled(service))
+    made = _Made(f"c:{id_}", snapshot, left=service is not None and not service.enabled)
     for attached in container.attachments:
         addresses = tuple(a for a in (attached.address, attached.address6) if a)
         labels = (container.name, *attached.aliases, container.short_id, container.hostname)

@@ -25,7 +25,6 @@ from mesh.kernel.rules import (
     DnsPorts,
     container_rules,
     container_vips,
-    enabled,
     service_vips,
     vips_update,
 )
@@ -114,7 +113,7 @@ def _unwanted(container: Container, service: Service | None, policy: Policy) -> 
     label = container.labels.get("mesh.capture") or (service.labels.get("mesh.capture") if service else None)
     if label is not None and label.strip().lower() in ("off", "false", "no", "0"):
         return "label mesh.capture=off"
-    if label is None and service is not None and not enabled(service):
+    if label is None and service is not None and not service.enabled:
         return "label mesh.enable=false"
     if label is None and policy is Policy.LABELLED:
         return "no label mesh.capture=on"

@@ -75,7 +75,7 @@ Ports = Mapping[str, PortTarget]  # "80/tcp" → what it leads to
 
 def service_vips(container: Container, service: Service | None) -> dict[str, tuple[str, ...]]:
     """The service's virtual IPs on networks that the container is on too, and on no others."""
-    if service is None or service.mode is not EndpointMode.VIP or not enabled(service):
+    if service is None or service.mode is not EndpointMode.VIP or not service.enabled:
         return {}
     attached = {attachment.network for attachment in container.attachments}
     return {
@@ -129,11 +129,6 @@ def task_addresses(service: Service, network: str) -> tuple[str, ...]:
     """Where the service's serving tasks are on the network, in numeric order."""
     addresses = {task.addresses.get(network, "") for task in service.serving()}
     return _sorted(filter(_is_v4, addresses))
-
-
-def enabled(service: Service) -> bool:
-    """Not left to Docker by `mesh.enable=false`."""
-    return service.labels.get("mesh.enable", "true").strip().lower() not in ("false", "0", "no", "off")
 
 
 def _dns_redirects(dns: DnsPorts | None) -> str:
