@@ -149,6 +149,7 @@ class Telling:
             catalog_age=_age(source),
             catalog_apply=self.applied.copy(),
             feed_connected=bool(source.feed_following) if source.role == "worker" else None,
+            feed_refused=source.feed_refused,
             captured_containers=self.carrying.capture.count if self.carrying.capture else 0,
             config_errors=sum(1 for _ in self._problems(source)),
             dns_requests=_labelled(stats.requests),

@@ -40,6 +40,7 @@ class Reading:
     catalog_age: float | None = None  # seconds since the source last confirmed it; None: never
     catalog_apply: Distribution = field(default_factory=Histogram)
     feed_connected: bool | None = None  # None: this node does not follow a feed
+    feed_refused: int = 0
     captured_containers: int = 0
     config_errors: int = 0
     dns_requests: Counts = field(default_factory=dict)  # network, type, rcode, source
@@ -157,6 +158,9 @@ def _catalog(reading: Reading) -> Iterator[Metric]:
         yield _gauge(
             "mesh_feed_connected", "1 while a manager's feed is followed.", int(reading.feed_connected)
         )
+    yield _counter(
+        "mesh_feed_refused_total", "Clients that the feed refused.", [], {(): reading.feed_refused}
+    )
 
 
 # --- building blocks ----------------------------------------------------------------------------------------

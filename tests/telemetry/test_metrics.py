@@ -36,6 +36,7 @@ FULL = Reading(
     catalog_age=1.5,
     catalog_apply=observed(0.0005),
     feed_connected=False,
+    feed_refused=3,
     captured_containers=4,
     config_errors=2,
     dns_requests={("internal", "A", "NOERROR", "cache"): 7},
@@ -73,6 +74,7 @@ def test_a_reading_becomes_series() -> None:
         "mesh_catalog_version": 1,
         "mesh_catalog_age_seconds": 1.5,
         "mesh_feed_connected": 0,
+        "mesh_feed_refused_total": 3,
         "mesh_build_info{version=1.2.3}": 1,
         "mesh_port_connections_total{mode=proxy,port=80/tcp,service=web}": 5,
     }
