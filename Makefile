@@ -41,7 +41,7 @@ lab-down:
 bench: bench-dns
 
 bench-dns: $(STAMP)
-	$(BIN)/python -m benchmarks.dns
+	$(BIN)/python -m benchmarks.dns $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,33 @@
+"""The labels that the documents promise are the labels that are read, and no others."""
+
+import re
+from pathlib import Path
+
+from mesh.balance.ports import plan
+from mesh.catalog.model import Port, Service
+
+ROOT = Path(__file__).parents[2]
+VALUES = {
+    "mode": "proxy",
+    "policy": "random",
+    "source_ip": "masquerade",
+    "proxy_protocol": "v2",
+    "health": "tcp",
+}
+
+
+def documented(file: str) -> set[str]:
+    return set(re.findall(r"`mesh\.port\.<published>\.(\w+)`", (ROOT / file).read_text(encoding="utf-8")))
+
+
+def test_every_documented_port_label_is_read() -> None:
+    options = documented("docs/configuration.md")
+    assert options >= documented("README.md")
+    labels = {f"mesh.port.80.{option}": VALUES.get(option, "30s") for option in options}
+    assert plan(Service("s", "web", ports=(Port(80, 8080),), labels=labels)).problems == ()
+
+
+def test_an_undocumented_port_label_is_a_problem_that_names_all_documented_ones() -> None:
+    labels = {"mesh.port.80.colour": "blue"}
+    (problem,) = plan(Service("s", "web", ports=(Port(80, 8080),), labels=labels)).problems
+    assert all(option in problem.message for option in documented("docs/configuration.md"))
