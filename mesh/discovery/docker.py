@@ -38,6 +38,7 @@ TASKS_SECONDS = 0.5  # between two looks at a manager's tasks
 CLUSTER_SECONDS = 5.0  # after which services, networks and nodes are listed although no event came
 ROLE_SECONDS = 2.0  # between two looks at this node's role and its managers: 8 ms of dockerd each
 ALONE_SECONDS = 5.0  # without news of the cluster, after which the engine's gossip corrects the last view
+PATIENCE = 3  # times as long as its last read took is what a manager waits at least: large Swarms are slow
 GOSSIP_SECONDS = 1.0  # between two looks at it
 FIRST_RETRY, LAST_RETRY = 0.5, 10.0  # seconds before a new session with the engine
 
@@ -80,6 +81,7 @@ class DockerSource:
         self._stale = asyncio.Event()  # the opposite
         self._last_success: float | None = None
         self._last_news = time.monotonic()  # of the cluster, from whomever
+        self._read_seconds = 0.0  # that a manager's last read took
         self._engine_fault = "not connected yet"
         self._cluster_fault = ""
 
@@ -123,7 +125,7 @@ class DockerSource:
     def status(self) -> SourceStatus:
         role = "" if self._is_manager is None else "manager" if self._is_manager else "worker"
         following = "" if self._is_manager else self._client.following
-        connected = not (self._engine_fault or self._cluster_fault) and bool(self._is_manager or following)
+        connected = not self._known_fault and bool(self._is_manager or following)
         return SourceStatus(
             kind=self.kind,
             role=role,
@@ -137,10 +139,13 @@ class DockerSource:
             feed_error=self._server.fault if self._is_manager else self._client.fault,
         )
 
+    @property
+    def _known_fault(self) -> str:
+        return self._engine_fault or (self._cluster_fault if self._is_manager else "")
+
     def _fault(self, connected: bool) -> str:
-        fault = self._engine_fault or self._cluster_fault
-        if fault or connected:
-            return fault
+        if self._known_fault or connected:
+            return self._known_fault
         return self._client.fault if self._in_swarm else "this node is not in a Swarm"
 
     # --- this node's role ---
@@ -155,7 +160,7 @@ class DockerSource:
             self._identify(self._node)
         is_manager = bool(swarm.get("ControlAvailable"))
         if is_manager != self._is_manager:
-            self._is_manager = is_manager
+            self._is_manager, self._read_seconds = is_manager, 0.0
             self._role_changed.set()
 
     async def _follow_role(self) -> None:
@@ -203,6 +208,7 @@ class DockerSource:
                 listed, self._cluster_fault = None, str(error)
             else:
                 listed = listed if view is None else now
+                self._read_seconds = time.monotonic() - now
                 self._read_cluster(view)
             try:
                 async with asyncio.timeout(TASKS_SECONDS):
@@ -248,7 +254,7 @@ class DockerSource:
             now = time.monotonic()
             if not self._is_manager and self._client.following:
                 self._last_news, self._last_success = now, self._clock()
-            elif now - self._last_news >= ALONE_SECONDS:
+            elif now - self._last_news >= max(ALONE_SECONDS, PATIENCE * self._read_seconds):
                 self._set_fresh(False)
                 await self._correct()
 

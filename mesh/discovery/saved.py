@@ -30,6 +30,8 @@ class SavedView:
         self._dirty = asyncio.Event()
         self._fault = ""
         self._writing = threading.Lock()  # the last write may come while a thread still writes
+        self._taken = 0  # views so far
+        self._written = 0  # the newest of them on disk
 
     def load(self) -> ClusterView | None:
         """What was saved; None, with a word in the log, when there is nothing usable."""
@@ -53,21 +55,28 @@ class SavedView:
                 await self._save()
                 await asyncio.sleep(EVERY_SECONDS)
         finally:
-            if self._dirty.is_set():
-                self._write(encode_view(self._view()))
+            if self._dirty.is_set() or self._written < self._taken:
+                self._write(*self._take())
 
     async def _save(self) -> None:
         self._dirty.clear()
-        now = self._view()
-        view = ClusterView(dict(now.nodes), dict(now.networks), dict(now.services))
-        await asyncio.to_thread(lambda: self._write(encode_view(view)))
+        number, view = self._take()
+        await asyncio.to_thread(self._write, number, view)
 
-    def _write(self, data: bytes) -> None:
+    def _take(self) -> tuple[int, ClusterView]:
+        now = self._view()
+        self._taken += 1
+        return self._taken, ClusterView(dict(now.nodes), dict(now.networks), dict(now.services))
+
+    def _write(self, number: int, view: ClusterView) -> None:
+        """On a thread, or at the end; never an older view over a newer one."""
         fault = ""
         try:
             with self._writing:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                _replace(self._path, data)
+                if number > self._written:
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                    _replace(self._path, encode_view(view))
+                    self._written = number
         except OSError as error:
             fault = f"{self._path} cannot be written: {error.strerror}"
         if fault and fault != self._fault:  # once, not every few seconds

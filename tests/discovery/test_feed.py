@@ -2,8 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 
@@ -14,35 +13,15 @@ from mesh.catalog.model import Node, Service
 from mesh.catalog.snapshot import Change
 from mesh.discovery import feed_server
 from mesh.discovery.feed_client import FeedClient
-from mesh.discovery.feed_server import FeedServer
+from mesh.discovery.feed_codec import encode_view
+from mesh.discovery.feed_server import LENGTH, FeedServer
 from mesh.discovery.feed_tls import Certificates
 from mesh.discovery.swarm import ClusterView
 from tests.support.docker_fixtures_pki import SwarmCA
+from tests.support.docker_fixtures_wait import DEADLINE, running, until
 
 CA = SwarmCA("cluster1")
-DEADLINE = 10.0
 HOST = "127.0.0.1"
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Give the loop turns until the condition holds."""
-    try:
-        async with asyncio.timeout(DEADLINE):
-            while not condition():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        pytest.fail(f"not within {DEADLINE:.0f} s: {what}")
-
-
-@asynccontextmanager
-async def running(*work: Coroutine[None, None, None]) -> AsyncIterator[list[asyncio.Task[None]]]:
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def nodes(*ids: str) -> dict[str, Node]:
@@ -238,6 +217,26 @@ class TestWhoIsLetIn:
         assert not one.views
         server.close()
 
+    async def test_a_client_refuses_a_manager_of_another_cluster_with_the_same_ca(
+        self, tmp_path: Path
+    ) -> None:
+        folder = CA.node(tmp_path / "other", "m9", "swarm-manager", cluster="cluster2")
+        view = encode_view(ClusterView({}, {}, {}))
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + LENGTH.pack(len(view)) + view)
+            await writer.drain()
+            writer.close()
+
+        context = Certificates(folder).server_context(lambda _: None)
+        server = await asyncio.start_server(serve, HOST, 0, ssl=context)
+        one = Worker(CA.node(tmp_path / "worker", "w1"), server.sockets[0].getsockname()[1])
+        async with running(one.client.run()):
+            await until(lambda: "another cluster" in one.client.fault, "refused for its cluster")
+        assert not one.views
+        server.close()
+
 
 class TestLoss:
     async def test_whoever_answers_is_followed(self, tmp_path: Path, manager: Manager) -> None:
@@ -292,6 +291,7 @@ class TestLoss:
         )
         writer.write(b"GET /v1/feed HTTP/1.1\r\nHost: x\r\n\r\n")
         await until(lambda: manager.server.clients == 1, "it is served")
+        connection = next(iter(manager.server._clients))._transport
         large = {str(n): Service(str(n), "x" * 1000) for n in range(1000)}
 
         def flood() -> bool:
@@ -300,6 +300,7 @@ class TestLoss:
 
         await until(flood, "it is cut off")
         assert manager.server.refused["too slow"] == 1
+        assert connection.is_closing()
         writer.transport.abort()
 
     async def test_a_write_that_does_not_end_is_cut_off(

@@ -1,0 +1,414 @@
+"""The whole source against fake engines: a manager and a worker, over the SDK, the feed and TLS."""
+
+import copy
+import shutil
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from mesh.catalog.model import TaskState
+from mesh.catalog.snapshot import Snapshot
+from mesh.catalog.store import Store
+from mesh.discovery import client as client_module
+from mesh.discovery import docker as docker_module
+from mesh.discovery import feed_server
+from mesh.discovery.client import EngineClient
+from mesh.discovery.docker import DockerSource
+from mesh.discovery.feed_client import FeedClient
+from mesh.discovery.feed_server import FeedServer
+from mesh.discovery.feed_tls import Certificates
+from mesh.discovery.swarm import ClusterView
+from tests.support import docker_fixtures as docker
+from tests.support.docker_fixtures import GWBRIDGE, MANAGER, WEB_TASKS, WORKER, Json
+from tests.support.docker_fixtures_daemon import FakeDaemon, gossip_of_web
+from tests.support.docker_fixtures_pki import SwarmCA
+from tests.support.docker_fixtures_wait import running, until
+
+HOST = "127.0.0.1"
+ID = "webtask2-container"
+CA = SwarmCA()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {
+        "TASKS_SECONDS": 0.02,
+        "ROLE_SECONDS": 0.05,
+        "GOSSIP_SECONDS": 0.02,
+        "ALONE_SECONDS": 0.3,
+        "CLUSTER_SECONDS": 60.0,
+        "FIRST_RETRY": 0.02,
+        "LAST_RETRY": 0.05,
+    }.items():
+        monkeypatch.setattr(docker_module, name, seconds)
+    monkeypatch.setattr(feed_server, "ROTATION_SECONDS", 0.02)
+
+
+class Sidecar:
+    """A node: its fake engine, and the source and store of its sidecar."""
+
+    def __init__(self, folder: Path, node: str, role: str, feed_port: Callable[[], int]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.daemon = FakeDaemon(folder / "docker.sock", node, role == "swarm-manager")
+        self.certificates = Certificates(CA.node(folder / "certificates", node, role))
+        self.engine = EngineClient(self.daemon.path, call_seconds=5.0)
+        self.store = Store(on_error=lambda error: pytest.fail(str(error)))
+        self.identities: list[str] = []
+        self.server: FeedServer
+        self.source = DockerSource(
+            self.engine,
+            self.store.publish,
+            self._make_server,
+            lambda managers, view, change: _Client(
+                self.certificates, managers, view, change, 0, Random(1), feed_port
+            ),
+            str(folder / "state"),
+            self.identities.append,
+            clock=lambda: 1000.0,
+        )
+
+    def _make_server(self, view: Callable[[], ClusterView]) -> FeedServer:
+        self.server = FeedServer(self.certificates, (HOST, 0), view)
+        return self.server
+
+    @property
+    def current(self) -> Snapshot:
+        return self.store.current
+
+    def states(self) -> dict[int, TaskState]:
+        web = self.current.services.get("webservice")
+        return {} if web is None else {one.slot: one.state for one in web.tasks}
+
+    async def knows(self, *slots: int) -> None:
+        wanted = dict.fromkeys(slots, RUNNING)
+        await until(lambda: self.states() == wanted, f"{wanted} instead of {self.states()}")
+
+
+class _Client(FeedClient):
+    """Managers' ports are not the same in one test as they are in a Swarm."""
+
+    def __init__(self, *arguments: object) -> None:
+        *rest, self._where = arguments
+        super().__init__(*rest)  # type: ignore[arg-type]
+
+    async def _stream(self, manager: str) -> None:
+        self._port = self._where()  # type: ignore[operator]
+        await super()._stream(manager)
+
+
+@asynccontextmanager
+async def nodes(
+    tmp_path: Path, *, start: tuple[str, ...] = ("manager", "worker"), pair: "Pair | None" = None
+) -> AsyncIterator["Pair"]:
+    pair = pair or Pair(tmp_path)
+    chosen = [getattr(pair, name) for name in start]
+    for one in chosen:
+        await one.daemon.start()
+    async with running(*(one.source.run() for one in chosen)):
+        yield pair
+    for one in chosen:
+        one.engine.close()
+        await one.daemon.stop()
+
+
+class Pair:
+    def __init__(self, tmp_path: Path) -> None:
+        self.manager = Sidecar(tmp_path / "m", MANAGER, "swarm-manager", self.port)
+        self.worker = Sidecar(tmp_path / "w", WORKER, "swarm-worker", self.port)
+        self.worker.daemon.containers[ID] = docker.WEB_CONTAINER
+        self.worker.daemon.gateway[ID] = "172.18.0.4"
+
+    def port(self) -> int:
+        serving = [one.server for one in (self.manager, self.worker) if one.server.bound is not None]
+        return serving[0].bound[1] if serving and serving[0].bound else 9
+
+
+RUNNING, LEAVING = TaskState.RUNNING, TaskState.LEAVING
+
+
+def leave_slot(daemon: FakeDaemon, slot: int) -> None:
+    """The manager's list of tasks without one of them; no event tells."""
+    daemon.tasks = [one for one in daemon.tasks if one["Slot"] != slot]
+
+
+def listening() -> int:
+    return sum(one.name == "mesh-docker-events" for one in threading.enumerate())
+
+
+class TestTogether:
+    async def test_both_know_the_cluster_and_their_own(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.manager.knows(1, 2, 3)
+            await pair.worker.knows(1, 2, 3)
+            assert pair.worker.identities == [WORKER]
+            assert pair.worker.current.services == pair.manager.current.services
+            assert pair.worker.current.nodes == pair.manager.current.nodes
+            assert not pair.manager.current.containers
+            here = pair.worker.current.containers[ID]
+            assert here.service == "webservice"
+            assert {one.network: one.address for one in here.attachments}[GWBRIDGE] == "172.18.0.4"
+            status = pair.worker.source.status()
+            assert (status.role, status.connected, status.feed_following) == ("worker", True, HOST)
+            assert (status.last_success, status.last_error) == (1000.0, "")
+            status = pair.manager.source.status()
+            assert (status.role, status.connected, status.feed_serving) == ("manager", True, True)
+            assert (status.feed_clients, status.feed_refused, status.feed_error) == (1, 0, "")
+
+    async def test_a_task_that_ends_elsewhere_is_polled_and_fed(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            leave_slot(pair.manager.daemon, 3)
+            await pair.worker.knows(1, 2)
+
+    async def test_swarm_events_are_news(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("TASKS_SECONDS", "ALONE_SECONDS"):
+            monkeypatch.setattr(docker_module, name, 60.0)
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            pair.manager.daemon.services = [*pair.manager.daemon.services, docker.service("s2", "db")]
+            pair.manager.daemon.send(docker.event("service", "create", "s2", "swarm", name="db"))
+            await until(lambda: "s2" in pair.worker.current.services, "the worker knows it")
+
+    async def test_a_feed_is_not_open_before_the_cluster_was_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A restarted sidecar on a manager must not hand its workers an empty cluster."""
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+        monkeypatch.setattr(docker_module, "ALONE_SECONDS", 60.0)
+        shutil.rmtree(tmp_path / "m" / "state")
+        again, seen = Pair(tmp_path), set()
+        again.manager.daemon.hold.clear()
+        again.worker.daemon.gossip = gossip_of_web(1, 2, 3)
+        again.worker.store.subscribe(lambda _old, new, _change: seen.add(len(new.services)))
+        async with nodes(tmp_path, pair=again):
+            await again.worker.knows(1, 2, 3)  # from its state on disk
+            await until(lambda: again.manager.source.status().role == "manager", "the manager is at work")
+            await until(lambda: "cannot connect" in again.worker.source.status().feed_error, "it was asked")
+            assert not again.manager.server.serving
+            again.manager.daemon.hold.set()
+            await until(lambda: again.worker.source.status().connected, "fed")
+            await again.worker.knows(1, 2, 3)
+        assert seen == {1}
+
+
+class TestThisNodesEvents:
+    @pytest.mark.parametrize("signal", ["15", "9"])
+    async def test_told_to_stop(self, tmp_path: Path, signal: str) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            pair.worker.daemon.send(docker.event("container", "kill", ID, signal=signal))
+            await until(lambda: pair.worker.states()[2] is LEAVING, "leaving at once")
+            assert pair.manager.states()[2] is RUNNING
+
+    async def test_its_own_stop_signal(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            json = copy.deepcopy(docker.WEB_CONTAINER)
+            json["Config"]["StopSignal"] = "SIGQUIT"
+            pair.worker.daemon.containers[ID] = json
+            await pair.worker.knows(1, 2, 3)
+            pair.worker.daemon.send(docker.event("container", "start", ID))
+            pair.worker.daemon.send(docker.event("container", "kill", ID, signal="3"))
+            await until(lambda: pair.worker.states()[2] is LEAVING, "SIGQUIT stops it")
+
+    async def test_signals_that_only_talk(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            for signal in ("1", "10"):
+                pair.worker.daemon.send(docker.event("container", "kill", ID, signal=signal))
+            self.start_another(pair.worker)
+            await until(lambda: "c2" in pair.worker.current.containers, "all were heeded")
+            assert pair.worker.states()[2] is RUNNING
+
+    def start_another(self, worker: Sidecar) -> None:
+        networks = {"shop_backend": docker.endpoint(docker.BACKEND, "10.0.8.77")}
+        worker.daemon.run(docker.container("c2", "tool", networks=networks), "172.18.0.9")
+
+    async def test_death_without_a_word(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            pair.worker.daemon.end(ID)
+            await until(lambda: pair.worker.states()[2] is LEAVING, "leaving at once")
+            assert ID not in pair.worker.current.containers
+
+    async def test_a_container_that_starts_moves_and_ends(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            self.start_another(pair.worker)
+            found = pair.worker.current.containers
+            await until(lambda: "c2" in pair.worker.current.containers, "it is known")
+            found = pair.worker.current.containers
+            assert [one.address for one in found["c2"].attachments] == ["10.0.8.77", "172.18.0.9"]
+            pair.worker.daemon.containers["c2"]["NetworkSettings"]["Networks"] = {}
+            pair.worker.daemon.send(
+                docker.event("network", "disconnect", docker.BACKEND, container="c2", name="shop_backend")
+            )
+            await until(lambda: len(pair.worker.current.containers["c2"].attachments) == 1, "it has left")
+            pair.worker.daemon.end("c2")
+            await until(lambda: "c2" not in pair.worker.current.containers, "it is gone")
+
+    async def test_a_network_of_this_node(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            bridge = docker.network("devnet", "dev", "172.20.0.0/16", "local")
+            pair.worker.daemon.networks = [*pair.worker.daemon.networks, bridge]
+            pair.worker.daemon.send(docker.event("network", "create", "devnet", name="dev"))
+            await until(lambda: "devnet" in pair.worker.current.networks, "it is known")
+
+    async def test_too_many_events_mean_a_new_list(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(client_module, "EVENTS_MAX", 1)
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            del pair.worker.daemon.containers[ID]
+            for _ in range(200):  # none of them tells of the container that went
+                pair.worker.daemon.send(docker.event("container", "start", "other"))
+            await until(lambda: ID not in pair.worker.current.containers, "listed again")
+
+
+class TestLosses:
+    async def test_a_lost_engine_is_told_and_listed_again(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            pair.worker.daemon.send(
+                {**docker.event("container", "start", "other"), "timeNano": 5_500_000_000}
+            )
+            await until(lambda: pair.worker.source._watch._last_event == 5.5, "the event was seen")
+            await pair.worker.daemon.stop()
+            status = pair.worker.source.status
+            await until(lambda: "Docker socket" in status().last_error, "the loss is told")
+            assert not status().connected
+            assert pair.worker.states() == dict.fromkeys((1, 2, 3), RUNNING)  # stays in force
+            del pair.worker.daemon.containers[ID]
+            await pair.worker.daemon.start()
+            await until(lambda: status().connected, "connected again")
+            assert pair.worker.states()[2] is LEAVING
+            assert pair.worker.daemon.since[-1] == "5.500000000"  # what the engine remembers comes again
+            assert status().last_error == ""
+
+    async def test_sessions_leave_nothing_behind(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            for _ in range(3):
+                before = len(pair.worker.daemon.since)
+                pair.worker.daemon.end_events()
+                await until(lambda before=before: len(pair.worker.daemon.since) > before, "again")  # type: ignore[misc]
+                await until(lambda: pair.worker.source.status().connected, "connected again")
+            await until(lambda: pair.worker.daemon.listeners == 1, "one stream and no more")
+
+    async def test_a_session_that_fails_stops_to_listen(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            pair.worker.daemon.healthy = False
+            await until(lambda: "out of memory" in pair.worker.source.status().last_error, "it failed")
+            pair.worker.daemon.healthy = True
+            await until(lambda: pair.worker.source.status().connected, "connected again")
+            await until(lambda: listening() == 2, "one thread for each node")
+
+    async def test_alone_gossip_corrects_until_a_manager_is_heard(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            pair.worker.daemon.gossip = gossip_of_web(1, 2)
+            pair.manager.daemon.hold.clear()  # its own reads wait: it does not know either
+            pair.manager.daemon.gossip = gossip_of_web(1, 2, 3)
+            await pair.worker.knows(1, 2)
+            assert not pair.worker.source.status().connected
+            assert pair.worker.source.status().last_success == 1000.0
+            pair.manager.daemon.hold.set()
+            await pair.worker.knows(1, 2, 3)
+
+    async def test_a_manager_without_quorum_closes_its_feed(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            for one in (pair.manager, pair.worker):
+                one.daemon.gossip = gossip_of_web(1, 2)
+            pair.manager.daemon.quorum = False
+            await pair.manager.knows(1, 2)
+            await pair.worker.knows(1, 2)
+            status = pair.manager.source.status()
+            assert (status.connected, status.feed_serving) == (False, False)
+            assert "leader" in status.last_error
+            pair.manager.daemon.quorum = True
+            await pair.manager.knows(1, 2, 3)
+            await until(lambda: pair.worker.source.status().connected, "fed again")
+            await pair.worker.knows(1, 2, 3)
+
+    async def test_a_node_that_starts_alone(self, tmp_path: Path) -> None:
+        """With no manager, no state on disk: gossip is all there is."""
+        pair = Pair(tmp_path)
+        pair.worker.daemon.gossip = gossip_of_web(1, 2, 3)
+        await pair.worker.daemon.start()
+        async with running(pair.worker.source.run()):
+            await pair.worker.knows(1, 2, 3)
+            assert pair.worker.current.services["webservice"].vip(docker.BACKEND) == "10.0.8.2"
+        pair.worker.engine.close()
+        await pair.worker.daemon.stop()
+
+    async def test_no_swarm_at_all(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path, start=()) as pair:
+            pair.worker.daemon.node, pair.worker.daemon.managers = "", []
+            await pair.worker.daemon.start()
+            async with running(pair.worker.source.run()):
+                await until(lambda: ID in pair.worker.current.containers, "plain containers are known")
+                assert pair.worker.source.status().last_error == "this node is not in a Swarm"
+            pair.worker.engine.close()
+            await pair.worker.daemon.stop()
+
+    async def test_a_slow_manager_keeps_its_feed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In a large Swarm a read may take longer than a manager may otherwise be silent."""
+        monkeypatch.setattr(docker_module, "ALONE_SECONDS", 0.05)
+        async with nodes(tmp_path) as pair:
+            pair.manager.daemon.slow = 0.1
+            await until(lambda: pair.manager.source._read_seconds > 0.1, "a slow read")
+            await until(lambda: pair.worker.source.status().connected, "fed")
+            await pair.worker.knows(1, 2, 3)
+            before = pair.worker.source.status().feed_following, pair.worker.source._client.reconnects
+            reads = pair.manager.daemon.reads
+            await until(lambda: pair.manager.daemon.reads > reads + 5, "several slow reads")
+            assert (
+                pair.worker.source.status().feed_following,
+                pair.worker.source._client.reconnects,
+            ) == before
+
+
+class TestRoles:
+    async def test_promotion_and_demotion(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(docker_module, "ROLE_SECONDS", 0.3)
+        async with nodes(tmp_path, start=("worker",)) as pair:
+            worker = pair.worker
+            await until(lambda: worker.source.status().role == "worker", "a worker")
+            worker.daemon.manager = True
+            await worker.knows(1, 2, 3)
+            assert worker.source.status().role == "manager"
+            await until(
+                lambda: "not a manager's" in worker.server.fault, "its certificate is not yet renewed"
+            )
+            CA.node(worker.folder / "certificates", WORKER, "swarm-manager")
+            await until(lambda: worker.server.serving, "it serves")
+            worker.daemon.manager = False
+            await until(lambda: "not a swarm manager" in worker.source.status().last_error, "refused")
+            await until(lambda: worker.source.status().role == "worker", "a worker again")
+            await until(lambda: not worker.server.serving, "it serves no more")
+            assert "not a swarm manager" not in worker.source.status().last_error
+            assert worker.states() == dict.fromkeys((1, 2, 3), RUNNING)
+
+    async def test_tasks_moved_by_the_manager(self, tmp_path: Path) -> None:
+        """A rolling update: the new task starts first, then the old one is asked to end."""
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            new: Json = docker.task("webtask4", "webservice", MANAGER, slot=4, state="starting")
+            pair.manager.daemon.tasks = [*WEB_TASKS, new]
+            await until(lambda: pair.worker.states().get(4) is TaskState.STARTING, "starting")
+            old = {**WEB_TASKS[0], "Version": {"Index": 90}, "DesiredState": "shutdown"}
+            up = {**new, "Version": {"Index": 91}, "Status": {"State": "running"}}
+            pair.manager.daemon.tasks = [old, *WEB_TASKS[1:], up]
+            wanted = {1: LEAVING, 2: RUNNING, 3: RUNNING, 4: RUNNING}
+            await until(lambda: pair.worker.states() == wanted, "moved")
