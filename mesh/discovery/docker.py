@@ -99,13 +99,20 @@ class DockerSource:
         pause = FIRST_RETRY
         while True:
             started = time.monotonic()
-            try:
-                await self._session()
-            except* DiscoveryError as errors:
-                self._engine_fault = str(_first(errors))
-                logger.error("docker: %s", self._engine_fault)
+            # In a task of its own, which raises nothing that is expected: before Python 3.13 a group that
+            # ends with errors forgets that it was cancelled meanwhile, and we would never end.
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._until_lost(), name="session")
             pause = FIRST_RETRY if time.monotonic() - started > LAST_RETRY else min(LAST_RETRY, pause * 2)
             await asyncio.sleep(pause)
+
+    async def _until_lost(self) -> None:
+        """A session; why it ended is told."""
+        try:
+            await self._session()
+        except* DiscoveryError as errors:
+            self._engine_fault = str(_first(errors))
+            logger.error("docker: %s", self._engine_fault)
 
     async def _session(self) -> None:
         """Until the engine is lost."""

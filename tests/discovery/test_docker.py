@@ -1,12 +1,15 @@
 """The whole source against fake engines: a manager and a worker, over the SDK, the feed and TLS."""
 
+import asyncio
 import copy
 import shutil
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,7 @@ from mesh.catalog.store import Store
 from mesh.discovery import client as client_module
 from mesh.discovery import docker as docker_module
 from mesh.discovery import feed_server
-from mesh.discovery.client import EngineClient
+from mesh.discovery.client import EngineClient, Events
 from mesh.discovery.docker import DockerSource
 from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_server import FeedServer
@@ -412,3 +415,57 @@ class TestRoles:
             pair.manager.daemon.tasks = [old, *WEB_TASKS[1:], up]
             wanted = {1: LEAVING, 2: RUNNING, 3: RUNNING, 4: RUNNING}
             await until(lambda: pair.worker.states() == wanted, "moved")
+
+
+class _Nothing:
+    """An engine of which only the events matter, and a feed that nobody needs."""
+
+    serving, clients, following, fault = False, 0, "", ""
+
+    def __init__(self) -> None:
+        self.sessions: list[Events] = []
+        self.refused: Counter[str] = Counter()
+
+    async def info(self) -> Json:
+        return {"Swarm": {}}
+
+    async def containers(self) -> list[Json]:
+        return []
+
+    networks = containers
+
+    async def events(self, _since: float) -> Events:
+        self.sessions.append(Events())
+        return self.sessions[-1]
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+class TestCancelled:
+    @pytest.mark.parametrize("turns", range(10))
+    async def test_while_the_engine_is_lost(self, tmp_path: Path, turns: int) -> None:
+        """Before Python 3.13 a task group forgets a cancellation that meets an error."""
+        nothing: Any = _Nothing()
+        store = Store(on_error=lambda error: pytest.fail(str(error)))
+        source = DockerSource(
+            nothing, store.publish, lambda _: nothing, lambda *_: nothing, str(tmp_path / "state")
+        )
+        work = asyncio.create_task(source.run())
+        await until(lambda: source.status().last_error == "this node is not in a Swarm", "a session")
+        nothing.sessions[0].end("the engine is gone")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        work.cancel()
+        await until(work.done, "it ends")
+        assert work.cancelled()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    async def test_nothing_is_left_of_a_node_at_work(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            names = {one.get_name() for one in asyncio.all_tasks()}
+            assert {"engine events", "role", "cluster", "gossip", "saved view", "feed server"} <= names
+        left = {one.get_name() for one in asyncio.all_tasks()}
+        assert not left & names - {one for one in names if one.startswith("Task-")}
+        await until(lambda: not listening(), "no thread listens")
