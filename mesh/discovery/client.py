@@ -5,6 +5,7 @@ what the engine answers but refuses is a DiscoveryError.
 """
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -24,6 +25,9 @@ T = TypeVar("T")
 THREADS = 4  # calls at once; dockerd serialises much of it anyway
 CALL_SECONDS = 30.0  # a manager without quorum takes 20 s to say so
 EVENTS_MAX = 4096  # not yet looked at; more, and everything is listed again
+
+
+logger = logging.getLogger(__name__)
 
 
 class Events:
@@ -64,8 +68,8 @@ class Engine(Protocol):
 
     async def info(self) -> Json: ...
 
-    async def containers(self) -> list[Json]:
-        """Inspected, all that run."""
+    async def containers(self) -> Mapping[str, Json | None]:
+        """All that run, by id, inspected; None for one that the engine cannot describe."""
 
     async def container(self, id_: str) -> Json | None:
         """Inspected; None when it is gone already."""
@@ -97,12 +101,8 @@ class EngineClient:
     async def info(self) -> Json:
         return await self._call(lambda api: api.info())
 
-    async def containers(self) -> list[Json]:
-        def work(api: Any) -> list[Json]:
-            found = (_inspected(api, one["Id"]) for one in api.containers())
-            return [one for one in found if one is not None]
-
-        return await self._call(work)
+    async def containers(self) -> Mapping[str, Json | None]:
+        return await self._call(_running)
 
     async def container(self, id_: str) -> Json | None:
         return await self._call(lambda api: _inspected(api, id_))
@@ -211,6 +211,18 @@ def _close(stream: Any) -> None:
         stream.close()
     except (OSError, AttributeError):  # it has ended already; the SDK looks for its socket in vain
         return
+
+
+def _running(api: Any) -> Mapping[str, Json | None]:
+    found: dict[str, Json | None] = {}
+    for id_ in [one["Id"] for one in api.containers()]:
+        try:
+            if (json := _inspected(api, id_)) is not None:
+                found[id_] = json
+        except APIError as error:  # about this one only, or the others will say so too
+            logger.warning("docker: container %s: %s", id_[:12], error.explanation or error)
+            found[id_] = None
+    return found
 
 
 def _inspected(api: Any, id_: str) -> Json | None:

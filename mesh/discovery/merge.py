@@ -59,6 +59,10 @@ class Merger:
     def known_networks(self) -> frozenset[str]:
         return frozenset(self._networks) | frozenset(self._local_networks)
 
+    def container(self, id_: str) -> Container | None:
+        """One of this node, as it is known now."""
+        return self._containers.get(id_)
+
     def overlays_here(self) -> list[str]:
         """The Swarm's networks that this node takes part in: those whose gossip its engine hears."""
         return sorted(id_ for id_, one in self._local_networks.items() if one.scope == "swarm")

@@ -15,6 +15,7 @@ from mesh.discovery.client import Engine, Events
 from mesh.discovery.engine import GATEWAY_NETWORK, NOWHERE, TASK_LABEL, Place, container, gateway_place
 from mesh.discovery.merge import Merger
 from mesh.discovery.swarm import network
+from mesh.errors import DiscoveryError, EngineUnavailable
 
 Json = Mapping[str, Any]
 
@@ -49,8 +50,12 @@ class NodeWatch:
         """Everything of this node, from scratch."""
         await self._list_networks()
         place = await self._gateway()
-        found = [self._container(one, place) for one in await self._engine.containers()]
-        running = {one.id: one for one in found if one.running}
+        found = [
+            # what the engine cannot describe stays as it was known
+            self._merger.container(id_) if json is None else self._container(json, place)
+            for id_, json in (await self._engine.containers()).items()
+        ]
+        running = {one.id: one for one in found if one is not None and one.running}
         self._stop_signals = {id_: s for id_, s in self._stop_signals.items() if id_ in running}
         self._tell(self._merger.set_containers(running))
 
@@ -84,9 +89,16 @@ class NodeWatch:
 
     async def _look_at(self, id_: str) -> None:
         """One container that started or changed."""
-        json = await self._engine.container(id_)
-        found = None if json is None else self._container(json, await self._gateway())
-        self._tell(self._merger.put_container(id_, found if found is not None and found.running else None))
+        try:
+            json = await self._engine.container(id_)
+        except EngineUnavailable:
+            raise
+        except DiscoveryError:  # about this one: listed, it is named, and the others are heeded
+            await self.list()
+        else:
+            found = None if json is None else self._container(json, await self._gateway())
+            running = found is not None and found.running
+            self._tell(self._merger.put_container(id_, found if running else None))
 
     # --- events ---
 

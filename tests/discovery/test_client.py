@@ -1,6 +1,8 @@
 """Docker's SDK under our adapter: answers, refusals, a socket that is not there, and the event stream."""
 
 import asyncio
+import gc
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -34,6 +36,15 @@ async def engine(daemon: FakeDaemon) -> AsyncIterator[EngineClient]:
     engine.close()
 
 
+def open_files() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+def threads_left() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name.startswith("mesh-docker")]
+
+
 def listeners_left() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if one.name == "mesh-docker-events"]
 
@@ -41,7 +52,7 @@ def listeners_left() -> list[threading.Thread]:
 class TestCalls:
     async def test_what_discovery_asks(self, daemon: FakeDaemon, engine: EngineClient) -> None:
         assert (await engine.info())["Swarm"]["NodeID"] == WORKER
-        assert [one["Id"] for one in await engine.containers()] == ["webtask2-container"]
+        assert await engine.containers() == {"webtask2-container": docker.WEB_CONTAINER}
         assert await engine.container("webtask2-container") == docker.WEB_CONTAINER
         assert len(await engine.networks()) == 4
         daemon.gossip = gossip_of_web(1)
@@ -67,6 +78,22 @@ class TestCalls:
         assert not isinstance(caught.value, EngineUnavailable)
         engine.close()
 
+    async def test_one_that_ended_meanwhile_is_left_out(
+        self, daemon: FakeDaemon, engine: EngineClient
+    ) -> None:
+        daemon.containers["c1"] = docker.container("c1", "one")
+        daemon.refused["containers/c1/json"] = 404, "No such container: c1"
+        assert set(await engine.containers()) == {"webtask2-container"}
+
+    async def test_one_that_cannot_be_described_is_named(
+        self, daemon: FakeDaemon, engine: EngineClient
+    ) -> None:
+        """The engine is at odds with it; the others are told all the same."""
+        daemon.containers["c1"] = docker.container("c1", "one")
+        daemon.refused["containers/c1/json"] = 500, "RWLayer of container c1 is unexpectedly nil"
+        found = await engine.containers()
+        assert found == {"webtask2-container": docker.WEB_CONTAINER, "c1": None}
+
 
 class TestNoEngine:
     async def unavailable(self, path: Path) -> str:
@@ -91,6 +118,32 @@ class TestNoEngine:
         (tmp_path / "docker.sock").touch()
         monkeypatch.setattr("os.access", lambda *_: False)  # root may do anything
         assert "permission denied" in await self.unavailable(tmp_path / "docker.sock")
+
+    async def test_a_folder_where_the_socket_should_be(self, tmp_path: Path) -> None:
+        """Docker makes one of a bind mount whose source is missing."""
+        assert "is dockerd running?" in await self.unavailable(tmp_path)
+
+    @pytest.mark.parametrize(
+        "answer", [b"", b"\x15\x03\x01\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhm?"]
+    )
+    async def test_something_else_behind_it(self, tmp_path: Path, answer: bytes) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            writer.close()
+
+        server = await asyncio.start_unix_server(serve, str(tmp_path / "docker.sock"))
+        assert "is dockerd running?" in await self.unavailable(tmp_path / "docker.sock")
+        server.close()
+
+    async def test_one_that_hangs(self, daemon: FakeDaemon) -> None:
+        engine = EngineClient(daemon.path, call_seconds=0.1)
+        daemon.silent["info"] = asyncio.Event()
+        with pytest.raises(EngineUnavailable, match="timed out"):
+            await engine.info()
+        daemon.silent.pop("info").set()
+        assert (await engine.info())["Swarm"]["NodeID"] == WORKER
+        engine.close()
 
     async def test_after_close(self, engine: EngineClient) -> None:
         engine.close()
@@ -153,3 +206,55 @@ class TestEvents:
         loop = asyncio.new_event_loop()
         loop.close()
         client_module._tell(loop, print, "nobody reads this")
+
+
+class TestNothingIsLeftOpen:
+    async def test_after_many_failures(self, tmp_path: Path) -> None:
+        engine = EngineClient(str(tmp_path / "docker.sock"))
+
+        async def fail() -> None:
+            with pytest.raises(EngineUnavailable):
+                await engine.info()
+            with pytest.raises(EngineUnavailable):
+                await engine.events(0)
+
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(tmp_path / "docker.sock"))
+        await asyncio.gather(*(fail() for _ in range(8)))  # every thread has been at it
+        before = open_files()
+        for _ in range(10):
+            await fail()
+        await until(lambda: open_files() <= before, "as before")
+        engine.close()
+
+    async def test_after_many_streams(self, daemon: FakeDaemon, engine: EngineClient) -> None:
+        async def once() -> None:
+            events = await engine.events(0)
+            await until(lambda: daemon.listeners == 1, "listening")
+            events.close()
+            await until(lambda: self.left(daemon), "it has left")
+            await until(lambda: not listeners_left(), "the thread has ended")
+
+        await once()
+        before = open_files()
+        for _ in range(5):
+            await once()
+        await until(lambda: open_files() <= before, "as before")
+
+    async def test_after_close(self, daemon: FakeDaemon) -> None:
+        before = open_files()
+        engine = EngineClient(daemon.path)
+        await asyncio.gather(*(engine.info() for _ in range(8)))
+        events = await engine.events(0)
+        engine.close()
+        with pytest.raises(EngineUnavailable):
+            await events.next()
+        del events
+        await until(lambda: not threads_left(), "the threads have ended")
+        await until(lambda: self.left(daemon), "it has left")
+        await until(lambda: open_files() <= before, "as before")
+
+    def left(self, daemon: FakeDaemon) -> bool:
+        """A server notices when it writes."""
+        daemon.send(docker.event("container", "exec_start", "c1"))
+        return not daemon.listeners

@@ -255,6 +255,52 @@ class TestThisNodesEvents:
             pair.worker.daemon.end("c2")
             await until(lambda: "c2" not in pair.worker.current.containers, "it is gone")
 
+    async def test_one_that_cannot_be_described_stops_nobody(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Docker is at odds with some containers for as long as they live: "RWLayer … unexpectedly nil"."""
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            for id_ in ("odd", ID):
+                pair.worker.daemon.refused[f"containers/{id_}/json"] = 500, f"RWLayer of {id_} is nil"
+            pair.worker.daemon.run(docker.container("odd", "odd"))
+            self.start_another(pair.worker)
+            await until(lambda: "c2" in pair.worker.current.containers, "the next one is known")
+            assert pair.worker.states() == dict.fromkeys((1, 2, 3), RUNNING)
+            assert set(pair.worker.current.containers) == {ID, "c2"}  # what was known stays in force
+            assert "RWLayer of odd is nil" in caplog.text
+            assert pair.worker.daemon.since == pair.worker.daemon.since[:1]  # one session all the while
+
+    async def test_forced_removal(self, tmp_path: Path) -> None:
+        """`docker rm -f`: a kill, the death, the end."""
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            seen: list[tuple[TaskState, bool]] = []
+            pair.worker.store.subscribe(
+                lambda *_: seen.append((pair.worker.states()[2], ID in pair.worker.current.containers))
+            )
+            pair.worker.daemon.send(docker.event("container", "kill", ID, signal="9"))
+            pair.worker.daemon.end(ID)
+            pair.worker.daemon.send(docker.event("container", "destroy", ID))
+            self.start_another(pair.worker)
+            await until(lambda: "c2" in pair.worker.current.containers, "all were heeded")
+            assert seen == [(LEAVING, True), (LEAVING, False), (LEAVING, False)]
+
+    async def test_the_usual_signal_where_another_one_stops(self, tmp_path: Path) -> None:
+        """nginx has STOPSIGNAL SIGQUIT; a TERM that somebody sends is its own matter."""
+        async with nodes(tmp_path, start=("manager",)) as pair:
+            pair.worker.daemon.containers[ID] = copy.deepcopy(docker.WEB_CONTAINER)
+            pair.worker.daemon.containers[ID]["Config"]["StopSignal"] = "SIGQUIT"
+            await pair.worker.daemon.start()
+            async with running(pair.worker.source.run()):
+                await pair.worker.knows(1, 2, 3)
+                pair.worker.daemon.send(docker.event("container", "kill", ID, signal="15"))
+                self.start_another(pair.worker)
+                await until(lambda: "c2" in pair.worker.current.containers, "all were heeded")
+                assert pair.worker.states()[2] is RUNNING
+            pair.worker.engine.close()
+            await pair.worker.daemon.stop()
+
     async def test_a_network_of_this_node(self, tmp_path: Path) -> None:
         async with nodes(tmp_path) as pair:
             await pair.worker.knows(1, 2, 3)
@@ -429,10 +475,11 @@ class _Nothing:
     async def info(self) -> Json:
         return {"Swarm": {}}
 
-    async def containers(self) -> list[Json]:
-        return []
+    async def containers(self) -> dict[str, Json]:
+        return {}
 
-    networks = containers
+    async def networks(self) -> list[Json]:
+        return []
 
     async def events(self, _since: float) -> Events:
         self.sessions.append(Events())

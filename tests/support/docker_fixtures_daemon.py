@@ -18,7 +18,7 @@ NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader."
 
 
 class FakeDaemon:
-    """Set the attributes, and send events; `asked` counts requests by path."""
+    """Set the attributes, and send events."""
 
     def __init__(self, path: Path, node: str, manager: bool) -> None:
         self.path = str(path)
@@ -39,6 +39,8 @@ class FakeDaemon:
         self.since: list[str] = []  # as the listeners asked
         self.hold = asyncio.Event()  # cleared: the cluster's lists wait
         self.hold.set()
+        self.refused: dict[str, tuple[int, str]] = {}  # path → status and message
+        self.silent: dict[str, asyncio.Event] = {}  # path → what its answer waits for
         self._listeners: set[asyncio.Queue[Json | None]] = set()
         self._runner: web.AppRunner | None = None
 
@@ -91,6 +93,10 @@ class FakeDaemon:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         rest = request.match_info["rest"]
+        if rest in self.silent:
+            await self.silent[rest].wait()
+        if rest in self.refused:
+            return _error(*self.refused[rest])
         if rest == "events":
             return await self._events(request)
         if rest in ("services", "tasks", "nodes"):
