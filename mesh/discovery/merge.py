@@ -12,7 +12,7 @@ Strategy: `Merger` holds the uncorrected truth; after any news it corrects only 
 returns them as a `Change` against what it returned before.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -79,7 +79,7 @@ class Merger:
             networks=changed(self._networks, view.networks),
             services=changed(self._services, view.services),
         )
-        corrected = self._services_on(self._views) | set(self._unlisted)
+        corrected = self._heard_of(self._views.values()) | set(self._unlisted)
         self._views, self._unlisted = {}, {}
         return self._apply(raw, corrected), raw
 
@@ -95,8 +95,10 @@ class Merger:
         return Change(nodes=raw.nodes, networks=networks, services=self._corrected({*raw.services, *also}))
 
     def _network_change(self, raw: Mapping[str, Network | None]) -> dict[str, Network | None]:
-        """A network that the cluster no longer lists may still be known to the local engine."""
-        return {id_: one or self._local_networks.get(id_) for id_, one in raw.items()}
+        """A network that the cluster does not list, or no longer, may be known to the local engine."""
+        known = self._local_networks | self._networks
+        now = {id_: one or self._local_networks.get(id_) for id_, one in raw.items()}
+        return {id_: one for id_, one in now.items() if one != known.get(id_)}
 
     # --- news of this node ---
 
@@ -104,7 +106,8 @@ class Merger:
         """Networks of the local engine; the cluster's own description of one wins."""
         before = self._local_networks | self._networks
         self._local_networks = dict(networks)
-        return Change(networks=changed(before, self._local_networks | self._networks))
+        difference = changed(before, self._local_networks | self._networks)
+        return Change(networks=difference, services=self._corrected(self._list_unlisted()))
 
     def set_containers(self, containers: Mapping[str, Container]) -> Change:
         """All running containers of this node. One that was here and is not any more has left."""
@@ -114,6 +117,7 @@ class Merger:
         difference = changed(self._containers, containers)
         concerned = self._services_of((*self._containers.values(), *containers.values()), difference)
         self._containers = dict(containers)
+        concerned |= self._list_unlisted()
         return Change(containers=difference, services=self._corrected(concerned))
 
     def put_container(self, id_: str, container: Container | None) -> Change:
@@ -124,7 +128,7 @@ class Merger:
         if old == container:
             return Change()
         _update(self._containers, {id_: container})
-        concerned = {one.service for one in (old, container) if one is not None}
+        concerned = {one.service for one in (old, container) if one is not None} | self._list_unlisted()
         return Change(containers={id_: container}, services=self._corrected(concerned))
 
     def leaving(self, id_: str, task: str = "") -> Change:
@@ -143,12 +147,19 @@ class Merger:
         moved = changed(before, self._views)
         if not moved:
             return Change()
-        known, self._unlisted = self._unlisted, self._unlisted_services()
-        concerned = self._services_on(moved) | set(known) | set(self._unlisted)
+        heard = [one for one in (*before.values(), *self._views.values()) if one.network in moved]
+        concerned = self._heard_of(heard) | self._list_unlisted()
         return Change(services=self._corrected(concerned))
+
+    def _list_unlisted(self) -> set[str]:
+        """Anew, when gossip or what it is read against has changed; returns those concerned."""
+        before, self._unlisted = self._unlisted, self._unlisted_services()
+        return {*before, *self._unlisted}
 
     def _unlisted_services(self) -> dict[str, Service]:
         """The least that names and balancing need, for services that no manager has told of."""
+        if not self._views:
+            return {}
         listed = {one.name for one in self._services.values()}
         seen = {name for view in self._views.values() for name in view.services} - listed
         ids = {c.labels.get(SERVICE_NAME_LABEL, ""): c.service for c in self._containers.values()}
@@ -179,11 +190,13 @@ class Merger:
         return {one.service for one in containers if one.id in difference and one.service}
 
     def _service_of_task(self, task: str) -> str:
-        return next((s.id for s in self._services.values() for t in s.tasks if t.id == task), "")
+        return next((s.id for s in self._told.values() for t in s.tasks if t.id == task), "")
 
-    def _services_on(self, networks: Iterable[str]) -> set[str]:
-        wanted = set(networks)
-        return {s.id for s in self._services.values() if wanted & _networks_of(s)} if wanted else set()
+    def _heard_of(self, views: Collection[NetworkView]) -> set[str]:
+        """Services on these networks as a manager last told, and those that gossip names there."""
+        networks = {one.network for one in views}
+        names = {name for one in views for name in one.services}
+        return {s.id for s in self._services.values() if s.name in names or networks & _networks_of(s)}
 
     def _corrected(self, services: Iterable[str]) -> dict[str, Service | None]:
         """The services as they are for us, where that differs from what was told before."""
