@@ -27,7 +27,8 @@ from mesh.discovery.feed_tls import Certificates
 from mesh.discovery.file import FileSource
 from mesh.dns.config import DnsConfig
 from mesh.dns.explicit import ExplicitResolver
-from mesh.dns.resolver import NO_PATHS, Paths, Resolver
+from mesh.dns.forwarding import NO_PATHS, Paths
+from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope, scope_of
 from mesh.dns.server import Endpoint
 from mesh.dns.upstream import Server

@@ -16,7 +16,8 @@ from mesh.catalog.snapshot import Snapshot
 from mesh.catalog.store import Store
 from mesh.discovery.source import Source, SourceStatus
 from mesh.dns.explicit import NODE, ExplicitResolver
-from mesh.dns.resolver import NO_PATHS, Paths, Resolver
+from mesh.dns.forwarding import NO_PATHS, Paths
+from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope, scope_of, scope_of_asker
 from mesh.dns.wire import QType
 from mesh.kernel.capture import Capture

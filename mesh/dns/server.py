@@ -27,7 +27,8 @@ from mesh.dns.config import (
     TCP_PIPELINE_MAX,
     UDP_BATCH,
 )
-from mesh.dns.resolver import NO_PATHS, Later, Paths, Resolver
+from mesh.dns.forwarding import NO_PATHS, Later, Paths
+from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.stats import CACHE
 

@@ -4,7 +4,8 @@ from collections import Counter
 
 from dnslib import QTYPE, RR, A, DNSHeader, DNSQuestion, DNSRecord
 
-from mesh.dns.cache import Aging, Entry, Forwarded, ReplyCache, View
+from mesh.dns.cache import Entry, ReplyCache, View
+from mesh.dns.forwarded import Aging, Forwarded
 from mesh.dns.wire import parse_reply
 
 WEB = frozenset({"web"})

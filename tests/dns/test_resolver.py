@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from mesh.catalog.model import Service, ServiceNetwork
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.dns.config import DnsConfig
-from mesh.dns.resolver import Later, Paths, Resolver
+from mesh.dns.forwarding import Later, Paths
+from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.upstream import Server, host_socket
 from mesh.dns.wire import QType
