@@ -1,9 +1,10 @@
-"""The fast path: sockets in, replies out. An exception to small functions, guarded by `make bench-dns`.
+"""The fast path: sockets in, replies out. `_drain_batch` is guarded by `make bench-dns`.
 
-A UDP socket is drained in one go when the loop says that it is readable: per datagram one `recvfrom`, one
-look-up of its bytes after the id in the asker's `View`, one `sendto`. No task, no callback, no clock and no
-parsing for a query that was answered before; everything else goes to `Resolver.handle`. Up to `UDP_BATCH`
-datagrams, then the loop's other sockets have their turn (the loop calls again at once).
+When the loop says that a UDP socket is readable, one system call takes what has arrived, up to `UDP_BATCH`
+datagrams, and one sends the replies (`datagrams`). In between, per datagram: one look-up of its bytes after
+the id in the asker's `View`, and the reply copied over them. No task, no callback, no clock and no parsing
+for a query that was answered before; everything else goes to `Resolver.handle`. Then the loop's other sockets
+have their turn (the loop calls again at once while more is waiting).
 
 Whose view it is: a socket inside a container's namespace has that container's scope, and there is nothing to
 spoof. An explicit endpoint asks a function for the scope of a source, and drops whom it does not know.
@@ -13,12 +14,13 @@ TCP (RFC 7766: length prefix, any number of queries on a connection, replies in 
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
-from functools import partial
-from typing import TypeAlias
+from functools import cache, partial
+from typing import NamedTuple, TypeAlias
 
-from mesh.dns.cache import View
+from mesh.dns import datagrams
+from mesh.dns.cache import Entry
 from mesh.dns.config import (
     QUERY_MAX,
     SOURCES_MAX,
@@ -27,12 +29,22 @@ from mesh.dns.config import (
     TCP_PIPELINE_MAX,
     UDP_BATCH,
 )
+from mesh.dns.datagrams import SIZE_STEP, SLOT, Batch, Destination
 from mesh.dns.forwarding import NO_PATHS, Later, Paths
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.stats import CACHE
 
 ScopeSource: TypeAlias = Callable[[str], Scope | None]
+
+_batch_of = cache(Batch)  # one per address family: no two sockets are drained at the same time
+
+
+class _Asker(NamedTuple):
+    """`find` looks into the view of the cache that belongs to the scope."""
+
+    scope: Scope
+    find: Callable[[bytes], Entry | None]
 
 
 class Endpoint:
@@ -53,7 +65,9 @@ class Endpoint:
         self._resolver, self._udp, self._tcp = resolver, udp, tcp
         self._scope = scope
         self.paths = paths
-        self._askers: dict[str, tuple[Scope, View] | None] = {}  # by source address; "" where it is fixed
+        self._askers: dict[Hashable, _Asker | None] = {}  # by source address
+        self._fd = udp.fileno()
+        self._batch = _batch_of(udp.family) if datagrams.available() else None
         self._scopes_version = resolver.scopes_version
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
@@ -65,7 +79,7 @@ class Endpoint:
         if self._closed:
             return
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._udp.fileno(), self._drain)
+        self._loop.add_reader(self._fd, self._drain_singly if self._batch is None else self._drain_batch)
         if self._tcp is None:
             return
         self._server = await asyncio.start_server(self._connected, sock=self._tcp, limit=QUERY_MAX)
@@ -88,7 +102,7 @@ class Endpoint:
             return
         self._closed = True
         if self._loop is not None:
-            self._loop.remove_reader(self._udp.fileno())
+            self._loop.remove_reader(self._fd)
         self._udp.close()
         if self._server is not None:
             self._server.close()
@@ -99,76 +113,135 @@ class Endpoint:
 
     # --- who asks -------------------------------------------------------------------------------------------
 
-    def _asker(self, source: str) -> tuple[Scope, View] | None:
-        """The asker's scope and its view over UDP, remembered until scopes change."""
-        if not callable(self._scope):
-            scope: Scope | None = self._scope
-        else:
-            scope = self._scope(source)
-        asker = None if scope is None else (scope, self._resolver.view(scope, tcp=False))
+    def _asker(self, key: Hashable, source: str) -> _Asker | None:
+        """Whoever has this address and its view over UDP, remembered until scopes change."""
+        scope = self._scope(source) if callable(self._scope) else self._scope
+        asker = None if scope is None else _Asker(scope, self._resolver.view(scope, tcp=False).get)
         if len(self._askers) >= SOURCES_MAX:
             self._askers.clear()
-        self._askers[source] = asker
+        self._askers[key] = asker
         return asker
 
-    def _askers_now(self) -> dict[str, tuple[Scope, View] | None]:
+    def _forget_if_changed(self) -> None:
         if self._scopes_version != self._resolver.scopes_version:
             self._scopes_version = self._resolver.scopes_version
             self._askers.clear()
-        return self._askers
 
-    # --- UDP ------------------------------------------------------------------------------------------------
+    def _askers_of(self, batch: Batch, count: int) -> list[_Asker | None]:
+        """Who sent each datagram of the batch; None for a stranger."""
+        self._forget_if_changed()
+        known = self._askers
+        return [
+            known[key] if key in known else self._asker(key, batch.source(index))
+            for index, key in enumerate(batch.sources(count))
+        ]
 
-    def _drain(self) -> None:
-        resolver, clock = self._resolver, self._resolver.clock
-        receive, send = self._udp.recvfrom, self._udp.sendto
-        askers, fixed = self._askers_now(), not callable(self._scope)
-        started = clock()
-        hits, elsewhere = 0, 0.0
-        for _ in range(UDP_BATCH):
-            try:
-                data, address = receive(QUERY_MAX)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:  # an ICMP error about an earlier reply of ours: its asker is gone
-                continue
-            source = "" if fixed else address[0]
-            asker = askers[source] if source in askers else self._asker(source)
-            if asker is None:
-                resolver.stats.drop("stranger")
-                continue
-            entry = asker[1].get(data[2:])
-            if entry is not None and (started < entry.valid_until or resolver.cache.renew(entry, started)):
-                entry.cell[0] += 1
-                hits += 1
-                try:
-                    send(data[:2] + next(entry.replies), address)
-                except OSError as error:
-                    self._not_sent(error)
-                continue
-            slow = clock()
-            self._handle(data, address, asker[0])
-            elsewhere += clock() - slow
+    # --- UDP, a batch at a time -----------------------------------------------------------------------------
+
+    def _drain_batch(self) -> None:
+        batch = self._batch
+        assert batch is not None
+        try:
+            count = batch.receive(self._fd)
+        except OSError:  # an ICMP error about an earlier reply of ours: its asker is gone
+            return
+        resolver = self._resolver
+        started = resolver.clock()
+        data, sizes, renew = batch.data, batch.sizes, resolver.cache.renew
+        first, hits, elsewhere = 0, 0, 0.0
+        for index, (at, length, asker) in enumerate(
+            zip(batch.starts, batch.lengths, self._askers_of(batch, count), strict=False)
+        ):
+            if asker is not None:
+                entry = asker.find(data[at + 2 : at + length].tobytes())
+                if entry is not None and (started < entry.valid_until or renew(entry, started)):
+                    entry.cell[0] += 1
+                    hits += 1
+                    tail = next(entry.replies)
+                    end = 2 + len(tail)
+                    data[at + 2 : at + end] = tail
+                    sizes[index * SIZE_STEP] = end
+                    continue
+            slow = resolver.clock()
+            size = self._answer_into(batch, index, asker)
+            elsewhere += resolver.clock() - slow
+            if size:
+                sizes[index * SIZE_STEP] = size
+            else:
+                self._send_batch(batch, first, index)
+                first = index + 1
+        self._send_batch(batch, first, count)
         if hits:
-            resolver.stats.durations[CACHE].observe((clock() - started - elsewhere) / hits, hits)
+            resolver.stats.durations[CACHE].observe((resolver.clock() - started - elsewhere) / hits, hits)
 
-    def _handle(self, data: bytes, address: object, scope: Scope) -> None:
-        respond = partial(self._send, address)
-        reply = self._resolver.handle(data, scope, tcp=False, respond=respond, paths=self.paths)
-        if isinstance(reply, bytes):
-            respond(reply)
+    def _answer_into(self, batch: Batch, index: int, asker: _Asker | None) -> int:
+        """Have the resolver answer; the reply's length where it stands in the datagram's slot now, else 0."""
+        if asker is None:
+            self._resolver.stats.drop("stranger")
+            return 0
+        at = batch.starts[index]
+        query = batch.data[at : at + batch.lengths[index]].tobytes()
+        destination = batch.destination(index)
+        reply = self._resolver.handle(
+            query, asker.scope, tcp=False, respond=partial(self._send, destination), paths=self.paths
+        )
+        if not isinstance(reply, bytes):
+            return 0
+        if len(reply) > SLOT:
+            self._send(destination, reply)
+            return 0
+        batch.data[at : at + len(reply)] = reply
+        return len(reply)
 
-    def _send(self, address: object, reply: bytes) -> None:
+    def _send_batch(self, batch: Batch, first: int, end: int) -> None:
+        while first < end and not self._closed:
+            try:
+                first += batch.send(self._fd, first, end)
+            except BlockingIOError as error:  # UDP may be lost; the asker asks again. Nothing is queued.
+                self._not_sent(error, end - first)
+                return
+            except OSError as error:  # about this one, or an ICMP error about an earlier one
+                self._not_sent(error)
+                first += 1
+
+    def _send(self, destination: Destination, reply: bytes) -> None:
         if self._closed:
             return
+        address, control = destination
         try:
-            self._udp.sendto(reply, address)  # type: ignore[call-overload]
+            self._udp.sendmsg([reply], control, 0, address)
         except OSError as error:
             self._not_sent(error)
 
-    def _not_sent(self, error: OSError) -> None:
-        """UDP may be lost; the asker asks again. Nothing is queued."""
-        self._resolver.stats.drop("send buffer full" if isinstance(error, BlockingIOError) else "not sent")
+    def _not_sent(self, error: OSError, times: int = 1) -> None:
+        reason = "send buffer full" if isinstance(error, BlockingIOError) else "not sent"
+        self._resolver.stats.drop(reason, times)
+
+    # --- UDP where the system has no such calls (laptops: `mesh demo`) --------------------------------------
+
+    def _drain_singly(self) -> None:
+        self._forget_if_changed()
+        for _ in range(UDP_BATCH):
+            try:
+                data, address = self._udp.recvfrom(QUERY_MAX)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # as above
+                continue
+            source = address[0]
+            asker = self._askers[source] if source in self._askers else self._asker(source, source)
+            if asker is None:
+                self._resolver.stats.drop("stranger")
+                continue
+            entry = asker.find(data[2:])
+            tail = None if entry is None else self._resolver.hit(entry, self._resolver.clock())
+            if tail is not None:
+                self._send((address, []), data[:2] + tail)
+                continue
+            respond = partial(self._send, (address, []))
+            reply = self._resolver.handle(data, asker.scope, tcp=False, respond=respond, paths=self.paths)
+            if isinstance(reply, bytes):
+                respond(reply)
 
     # --- TCP ------------------------------------------------------------------------------------------------
 

@@ -63,8 +63,8 @@ class DnsStats:
         key = (network, TYPES.get(qtype, OTHER), RCODES.get(rcode, OTHER), source)
         return self._requests.setdefault(key, [0])
 
-    def drop(self, reason: str) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+    def drop(self, reason: str, times: int = 1) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + times
 
     def upstream(self, name: str, result: str) -> None:
         key = (name, result)
