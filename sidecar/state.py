@@ -153,7 +153,7 @@ class Telling:
             feed_refused=source.feed_refused,
             captured_containers=self.carrying.capture.count if self.carrying.capture else 0,
             config_errors=sum(1 for _ in self._problems(source)),
-            dns_requests=_labelled(stats.requests),
+            dns_requests=_labelled(self.resolver.requests),
             dns_durations={name: deepcopy(one) for name, one in stats.durations.items()},
             dns_cache_entries=self.resolver.cache_entries,
             dns_upstream_requests=_labelled(stats.upstream_requests),

@@ -6,7 +6,7 @@ ANSWER_TTL = 5  # seconds; Docker's 600 outlive the tasks they name
 CACHED_REPLIES = 10_000  # replies, a rotation of n counting as n
 RESOLV_CONF = "/etc/resolv.conf"
 
-QUERY_MAX = 4096  # bytes read of a query; EDNS queries with every option in use stay far below
+QUERY_MAX = 4096  # bytes of a query over TCP; EDNS queries with every option in use stay far below
 PLAIN_UDP = 512  # bytes of a UDP reply to a client that named no size (RFC 1035 4.2.1)
 UDP_REPLY_MAX = 1232  # bytes, whatever EDNS asks for: crosses an overlay unfragmented (DNS flag day 2020)
 TCP_REPLY_MAX = 65_535  # the length prefix ends there
@@ -25,6 +25,8 @@ SERVER_REST = 5.0  # seconds that a failed server comes after the others
 RESOLV_CONF_CHECK = 1.0  # seconds between two looks at the file's mtime
 
 UDP_BATCH = 64  # datagrams per wake-up, so that no socket starves the others
+UDP_SLOT = 1280  # bytes of a datagram read, more than any query has; larger replies are sent by themselves
+PREFETCH_SHARE = 0.1  # of a forwarded reply's life: who asks in the last tenth has it fetched anew
 SOURCES_MAX = 4096  # source addresses whose scope is remembered by an explicit endpoint
 TCP_CONNECTIONS_MAX = 128  # per endpoint; more are closed at once
 TCP_PIPELINE_MAX = 64  # queries of one connection that may wait for an upstream; then reading pauses

@@ -17,12 +17,11 @@ import sys
 from ipaddress import ip_address
 from typing import TypeAlias
 
-from mesh.dns.config import QUERY_MAX, UDP_BATCH
+from mesh.dns.config import UDP_BATCH, UDP_SLOT
 
 # Where a reply goes: the asker's address, and the control message that makes it leave from the asked one.
 Destination: TypeAlias = tuple[tuple[str, int] | tuple[str, int, int, int], list[tuple[int, int, bytes]]]
 
-SLOT = QUERY_MAX + 64  # bytes of a datagram's room; a reply that is longer is sent by itself
 CONTROL = 64  # bytes of room for one control message: IP_PKTINFO takes 28, IPV6_PKTINFO 36
 _NAME = 28  # sockaddr_in6, the longer one
 _WORD = 4
@@ -62,6 +61,7 @@ if _AVAILABLE:
     _LIBC.recvmmsg.argtypes = (*_CALL, ctypes.c_void_p)
     _LIBC.sendmmsg.argtypes = _CALL
 _HEADER_WORDS = ctypes.sizeof(_Header) // _WORD
+_HEADER_SIZES = ctypes.sizeof(_Header) // ctypes.sizeof(ctypes.c_size_t)
 _LENGTH_WORD = _Header.length.offset // _WORD
 _CONTROL_LENGTH = _Header.message.offset + _Message.control_length.offset
 _VECTOR_LENGTH = (_Arrays.vectors.offset + _IoVec.length.offset) // ctypes.sizeof(ctypes.c_size_t)
@@ -85,7 +85,7 @@ class Batch:
 
     def __init__(self, family: int) -> None:
         self._family = family
-        self._room = bytearray(UDP_BATCH * SLOT)
+        self._room = bytearray(UDP_BATCH * UDP_SLOT)
         self._names = bytearray(UDP_BATCH * _NAME)
         self._controls = bytearray(UDP_BATCH * CONTROL)
         self._arrays = _Arrays()
@@ -93,10 +93,11 @@ class Batch:
         block = memoryview(self._arrays).cast("B")
         self._block, self._fresh = block, bytes(block)
         self._lengths = block[: ctypes.sizeof(_Header) * UDP_BATCH].cast("I")
+        self._control_lengths = block[_CONTROL_LENGTH : ctypes.sizeof(_Arrays)].cast("P")
         self._name_words = memoryview(self._names).cast("I")
         self.sizes: memoryview[int] = block.cast("P")[_VECTOR_LENGTH:]
         self.data = memoryview(self._room)
-        self.starts = tuple(range(0, UDP_BATCH * SLOT, SLOT))
+        self.starts = tuple(range(0, UDP_BATCH * UDP_SLOT, UDP_SLOT))
         self.lengths: list[int] = []
         first = ctypes.addressof(self._arrays)
         self._headers = tuple(first + i * ctypes.sizeof(_Header) for i in range(UDP_BATCH))
@@ -108,7 +109,7 @@ class Batch:
         ]
         for i in range(UDP_BATCH):
             vector = self._arrays.vectors[i]
-            vector.base, vector.length = rooms[0] + i * SLOT, SLOT
+            vector.base, vector.length = rooms[0] + i * UDP_SLOT, UDP_SLOT
             message = self._arrays.headers[i].message
             message.name, message.name_length = rooms[1] + i * _NAME, _NAME
             message.vectors, message.vector_count = ctypes.addressof(vector), 1
@@ -121,7 +122,7 @@ class Batch:
         if count < 0:
             return _nothing(ctypes.get_errno())
         self.lengths = self._lengths[_LENGTH_WORD : count * _HEADER_WORDS : _HEADER_WORDS].tolist()
-        if self._arrays.headers[0].message.control_length and self._family == socket.AF_INET:
+        if self._control_lengths[0] and self._family == socket.AF_INET:
             for at in range(_INTERFACE, count * CONTROL, CONTROL):
                 self._controls[at : at + _WORD] = _ANY_INTERFACE
         return count
@@ -159,9 +160,7 @@ class Batch:
         return (host, port, 0, scope), self._control(index)
 
     def _control(self, index: int) -> list[tuple[int, int, bytes]]:
-        header = index * ctypes.sizeof(_Header) + _CONTROL_LENGTH
-        length = int.from_bytes(self._block[header : header + ctypes.sizeof(ctypes.c_size_t)], sys.byteorder)
-        if not length:
+        if not self._control_lengths[index * _HEADER_SIZES]:
             return []
         at = index * CONTROL
         size, level, kind = _CONTROL_HEADER.unpack_from(self._controls, at)

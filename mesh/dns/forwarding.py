@@ -137,9 +137,9 @@ class Forwarding:
             return cut(reply, question)
         if aging is not None and self._unknown(asking):
             cell = self._stats.cell("", question.qtype, rcode, CACHE)
-            view = self._cache.view((asking.scope.key, asking.tcp))
+            view = self._cache.view(asking.scope.key, asking.tcp)
             own = aging.spelled(as_asked(aging.message, asking.data, question))
-            self._cache.put_forwarded(view, asking.data[2:], own, asking.found.names, cell, now)
+            self._cache.put_forwarded(view, asking.data[2:], own, asking.found.names, cell)
         return reply
 
     def _fail(self, asking: Asking, rcode: Rcode) -> bytes:

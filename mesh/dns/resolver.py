@@ -15,7 +15,7 @@ from time import monotonic
 
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.dns.answers import Answer, Outcome, Record, answer
-from mesh.dns.cache import Entry, ReplyCache, View
+from mesh.dns.cache import ReplyCache, View
 from mesh.dns.config import ROTATIONS, DnsConfig
 from mesh.dns.explain import Explanation, explanation, with_reply
 from mesh.dns.forwarding import NO_PATHS, Asking, Forwarding, Later, Paths, Respond, cacheable
@@ -55,9 +55,10 @@ class Resolver:
         self.tasks = tasks
         self.clock = clock
         self.stats = DnsStats()
-        self.cache = ReplyCache(config.cache)
         self.snapshot = snapshot or Snapshot()
         self.table = NameTable.of(self.snapshot)
+        self._cached = config.cache
+        self.cache = ReplyCache(self._capacity())
         self._ttl = config.ttl
         self._rng = rng or Random()
         self._forwarding = Forwarding(config, tasks, self.stats, self.cache, self._unknown, clock)
@@ -69,14 +70,25 @@ class Resolver:
         """Replies in the cache."""
         return self.cache.replies + len(self._forwarding)
 
+    @property
+    def requests(self) -> dict[tuple[str, str, str, str], int]:
+        """(network, type, rcode, source) → requests answered up to now."""
+        self.cache.settle()
+        return self.stats.requests
+
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """The catalogue's subscriber. `old` is the snapshot of the call before."""
         self.table, touched = self.table.apply(old, new, change)
         self.snapshot = new
+        self.cache.capacity = self._capacity()
         self.cache.invalidate(touched)
         if change.containers or change.networks or change.askers is not None:
             self._sources = SourceScopes(new)
             self.scopes_version += 1
+
+    def _capacity(self) -> int:
+        """Every name of ours may be in the cache once, however many are forwarded beside them."""
+        return self._cached + len(self.table.entries) if self._cached else 0
 
     def scope_by_source(self, source: str) -> Scope | None:
         """The scope source of an explicit endpoint: a container of this node, else the catalogue's askers."""
@@ -84,9 +96,20 @@ class Resolver:
 
     def view(self, scope: Scope, tcp: bool) -> View:
         """Where a socket's loop finds the ready replies for this scope."""
-        return self.cache.view((scope.key, tcp))
+        return self.cache.view(scope.key, tcp)
 
     # --- a query's way --------------------------------------------------------------------------------------
+
+    def reply(
+        self, data: bytes, scope: Scope, view: View, respond: Respond, paths: Paths, *, tcp: bool = False
+    ) -> bytes | Later | None:
+        """`handle`, unless the reply is still in the scope's view of the cache."""
+        started = self.clock()
+        tail = self.cache.next_reply(view, data[2:], started)
+        if tail is None:
+            return self.handle(data, scope, tcp=tcp, respond=respond, paths=paths)
+        self.stats.durations[CACHE].observe(self.clock() - started)
+        return data[:2] + tail
 
     def handle(
         self, data: bytes, scope: Scope, *, tcp: bool, respond: Respond, paths: Paths = NO_PATHS
@@ -104,13 +127,6 @@ class Resolver:
             return reply
         asking = Asking(data, query, found, scope, tcp, respond, started)
         return self._forwarding.forward(asking, self._forwarding.route(found, scope, paths))
-
-    def hit(self, entry: Entry, now: float) -> bytes | None:
-        """The next reply (without id) of a cached entry; None when it has just run out."""
-        if now >= entry.valid_until and not self.cache.renew(entry, now):
-            return None
-        entry.cell[0] += 1
-        return next(entry.replies)
 
     def _refuse(self, data: bytes, bad: BadQuery) -> bytes | None:
         if bad.rcode is None:

@@ -14,13 +14,13 @@ TCP (RFC 7766: length prefix, any number of queries on a connection, replies in 
 
 import asyncio
 import socket
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from functools import cache, partial
 from typing import NamedTuple, TypeAlias
 
 from mesh.dns import datagrams
-from mesh.dns.cache import Entry
+from mesh.dns.cache import View
 from mesh.dns.config import (
     QUERY_MAX,
     SOURCES_MAX,
@@ -28,8 +28,9 @@ from mesh.dns.config import (
     TCP_IDLE,
     TCP_PIPELINE_MAX,
     UDP_BATCH,
+    UDP_SLOT,
 )
-from mesh.dns.datagrams import SIZE_STEP, SLOT, Batch, Destination
+from mesh.dns.datagrams import SIZE_STEP, Batch, Destination
 from mesh.dns.forwarding import NO_PATHS, Later, Paths
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
@@ -40,11 +41,19 @@ ScopeSource: TypeAlias = Callable[[str], Scope | None]
 _batch_of = cache(Batch)  # one per address family: no two sockets are drained at the same time
 
 
-class _Asker(NamedTuple):
-    """`find` looks into the view of the cache that belongs to the scope."""
+_NO_REPLIES: Iterator[bytes] = iter(())
 
-    scope: Scope
-    find: Callable[[bytes], Entry | None]
+
+class _Asker(NamedTuple):
+    """`scope` None: a stranger, who gets no answer. `find` looks into the `view` of the cache."""
+
+    scope: Scope | None
+    view: View
+    find: Callable[[bytes, Iterator[bytes]], Iterator[bytes]]
+
+
+_NO_VIEW = View(room=0)
+_STRANGER = _Asker(None, _NO_VIEW, _NO_VIEW.get)
 
 
 class Endpoint:
@@ -65,7 +74,7 @@ class Endpoint:
         self._resolver, self._udp, self._tcp = resolver, udp, tcp
         self._scope = scope
         self.paths = paths
-        self._askers: dict[Hashable, _Asker | None] = {}  # by source address
+        self._askers: dict[Hashable, _Asker] = {}  # by source address
         self._fd = udp.fileno()
         self._batch = _batch_of(udp.family) if datagrams.available() else None
         self._scopes_version = resolver.scopes_version
@@ -113,13 +122,13 @@ class Endpoint:
 
     # --- who asks -------------------------------------------------------------------------------------------
 
-    def _asker(self, key: Hashable, source: str) -> _Asker | None:
+    def _asker(self, key: Hashable, source: str) -> _Asker:
         """Whoever has this address and its view over UDP, remembered until scopes change."""
         scope = self._scope(source) if callable(self._scope) else self._scope
-        asker = None if scope is None else _Asker(scope, self._resolver.view(scope, tcp=False).get)
+        view = _NO_VIEW if scope is None else self._resolver.view(scope, tcp=False)
         if len(self._askers) >= SOURCES_MAX:
             self._askers.clear()
-        self._askers[key] = asker
+        asker = self._askers[key] = _Asker(scope, view, view.get)
         return asker
 
     def _forget_if_changed(self) -> None:
@@ -127,14 +136,17 @@ class Endpoint:
             self._scopes_version = self._resolver.scopes_version
             self._askers.clear()
 
-    def _askers_of(self, batch: Batch, count: int) -> list[_Asker | None]:
-        """Who sent each datagram of the batch; None for a stranger."""
+    def _askers_of(self, batch: Batch, count: int) -> list[_Asker]:
+        """Who sent each datagram of the batch."""
         self._forget_if_changed()
-        known = self._askers
-        return [
-            known[key] if key in known else self._asker(key, batch.source(index))
-            for index, key in enumerate(batch.sources(count))
-        ]
+        known, sources = self._askers, batch.sources(count)
+        try:
+            return [known[source] for source in sources]
+        except KeyError:
+            for index, source in enumerate(sources):
+                if source not in known:
+                    self._asker(source, batch.source(index))
+            return [known.get(source, _STRANGER) for source in sources]
 
     # --- UDP, a batch at a time -----------------------------------------------------------------------------
 
@@ -147,48 +159,46 @@ class Endpoint:
             return
         resolver = self._resolver
         started = resolver.clock()
-        data, sizes, renew = batch.data, batch.sizes, resolver.cache.renew
-        first, hits, elsewhere = 0, 0, 0.0
-        for index, (at, length, asker) in enumerate(
-            zip(batch.starts, batch.lengths, self._askers_of(batch, count), strict=False)
+        if started >= resolver.cache.next_tick:
+            resolver.cache.tick(started)
+        data, sizes = batch.data, batch.sizes
+        first, slow, elsewhere = 0, 0, 0.0
+        askers = self._askers_of(batch, count)
+        for index, at, length, (scope, view, find) in zip(
+            range(count), batch.starts, batch.lengths, askers, strict=False
         ):
-            if asker is not None:
-                entry = asker.find(data[at + 2 : at + length].tobytes())
-                if entry is not None and (started < entry.valid_until or renew(entry, started)):
-                    entry.cell[0] += 1
-                    hits += 1
-                    tail = next(entry.replies)
-                    end = 2 + len(tail)
-                    data[at + 2 : at + end] = tail
-                    sizes[index * SIZE_STEP] = end
-                    continue
-            slow = resolver.clock()
-            size = self._answer_into(batch, index, asker)
-            elsewhere += resolver.clock() - slow
-            if size:
+            tail = next(find(data[at + 2 : at + length].tobytes(), _NO_REPLIES), None)
+            if tail is not None:
+                end = 2 + len(tail)
+                data[at + 2 : at + end] = tail
+                sizes[index * SIZE_STEP] = end
+                continue
+            began = resolver.clock()
+            if size := self._answer_into(batch, index, scope, view):
                 sizes[index * SIZE_STEP] = size
             else:
                 self._send_batch(batch, first, index)
                 first = index + 1
+            slow += 1
+            elsewhere += resolver.clock() - began
         self._send_batch(batch, first, count)
-        if hits:
+        if hits := count - slow:
             resolver.stats.durations[CACHE].observe((resolver.clock() - started - elsewhere) / hits, hits)
 
-    def _answer_into(self, batch: Batch, index: int, asker: _Asker | None) -> int:
+    def _answer_into(self, batch: Batch, index: int, scope: Scope | None, view: View) -> int:
         """Have the resolver answer; the reply's length where it stands in the datagram's slot now, else 0."""
-        if asker is None:
-            self._resolver.stats.drop("stranger")
+        resolver = self._resolver
+        if scope is None:
+            resolver.stats.drop("stranger")
             return 0
         at = batch.starts[index]
         query = batch.data[at : at + batch.lengths[index]].tobytes()
-        destination = batch.destination(index)
-        reply = self._resolver.handle(
-            query, asker.scope, tcp=False, respond=partial(self._send, destination), paths=self.paths
-        )
+        respond = partial(self._send, batch.destination(index))
+        reply = resolver.reply(query, scope, view, respond, self.paths)
         if not isinstance(reply, bytes):
             return 0
-        if len(reply) > SLOT:
-            self._send(destination, reply)
+        if len(reply) > UDP_SLOT:
+            respond(reply)
             return 0
         batch.data[at : at + len(reply)] = reply
         return len(reply)
@@ -229,17 +239,12 @@ class Endpoint:
             except OSError:  # as above
                 continue
             source = address[0]
-            asker = self._askers[source] if source in self._askers else self._asker(source, source)
-            if asker is None:
+            scope, view, _ = self._askers.get(source) or self._asker(source, source)
+            if scope is None:
                 self._resolver.stats.drop("stranger")
                 continue
-            entry = asker.find(data[2:])
-            tail = None if entry is None else self._resolver.hit(entry, self._resolver.clock())
-            if tail is not None:
-                self._send((address, []), data[:2] + tail)
-                continue
             respond = partial(self._send, (address, []))
-            reply = self._resolver.handle(data, asker.scope, tcp=False, respond=respond, paths=self.paths)
+            reply = self._resolver.reply(data, scope, view, respond, self.paths)
             if isinstance(reply, bytes):
                 respond(reply)
 
@@ -313,11 +318,8 @@ class _Connection:
 
     def _answer(self, data: bytes, scope: Scope) -> None:
         resolver = self._resolver
-        entry = resolver.view(scope, tcp=True).get(data[2:])
-        if entry is not None and (tail := resolver.hit(entry, resolver.clock())) is not None:
-            self._write(data[:2] + tail)
-            return
-        reply = resolver.handle(data, scope, tcp=True, respond=self._later, paths=self._paths)
+        view = resolver.view(scope, tcp=True)
+        reply = resolver.reply(data, scope, view, self._later, self._paths, tcp=True)
         if reply is Later.PENDING:
             self._pending += 1
         elif reply is not None:

@@ -96,7 +96,7 @@ async def frame(reader: asyncio.StreamReader) -> bytes:
 async def test_a_name_over_udp_again_and_again(start: Starter) -> None:
     serving = await start()
     assert [await serving.shown("web") for _ in range(5)] == [["10.1.0.2"]] * 5
-    sources = {key[3]: count for key, count in serving.resolver.stats.requests.items()}
+    sources = {key[3]: count for key, count in serving.resolver.requests.items()}
     assert sources == {"local": 1, "cache": 4}
     assert sum(serving.resolver.stats.durations["cache"].counts) == 4
 
