@@ -22,7 +22,9 @@ FORWARD_TRY_TIMEOUT = 1.5  # seconds
 FORWARDS_MAX = 1024  # questions under way, Docker's number; more are REFUSED
 FORWARD_WAITERS_MAX = 4096  # queries waiting for them, all together; more are REFUSED
 SERVER_REST = 5.0  # seconds that a failed server comes after the others
-RESOLV_CONF_CHECK = 1.0  # seconds between two looks at the file's mtime
+RESOLV_CONF_CHECK = 1.0  # seconds between two looks at the file
+RESOLV_TIMEOUT_MAX = 30  # seconds of `options timeout`, libc's own limit
+RESOLV_ATTEMPTS_MAX = 5  # rounds of `options attempts`, libc's own limit
 
 UDP_BATCH = 64  # datagrams per wake-up, so that no socket starves the others
 UDP_SLOT = 1280  # bytes of a datagram read, more than any query has; larger replies are sent by themselves

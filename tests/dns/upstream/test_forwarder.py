@@ -1,93 +1,18 @@
 """Asking the world outside, on loopback."""
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from mesh.dns.config import FORWARDS_MAX, DnsConfig
+from mesh.dns.config import FORWARDS_MAX
 from mesh.dns.stats import DnsStats
-from mesh.dns.upstream import (
-    BadServer,
-    Forwarder,
-    HostServers,
-    Route,
-    Server,
-    parse_resolv_conf,
-    parse_server,
-)
+from mesh.dns.upstream.forwarder import Forwarder
+from mesh.dns.upstream.servers import Route, Server
 from mesh.errors import NamespaceGone
 from mesh.net.tasks import Tasks
 from tests.dns.fakes import Behaviour, closed_port, question, rcode, say, shown, silence, upstream
-
-
-@pytest.mark.parametrize(
-    ("text", "server", "shown_as"),
-    [
-        ("10.0.0.1", Server("10.0.0.1"), "10.0.0.1"),
-        ("10.0.0.1:5353", Server("10.0.0.1", 5353), "10.0.0.1:5353"),
-        ("fd00::1", Server("fd00::1"), "[fd00::1]"),
-        ("[fd00::1]:5353", Server("fd00::1", 5353), "[fd00::1]:5353"),
-    ],
-)
-def test_servers_as_text(text: str, server: Server, shown_as: str) -> None:
-    assert parse_server(text) == server
-    assert str(server) == shown_as
-
-
-NO_SERVERS = [
-    "",
-    "dns.example",
-    "1.2.3",
-    "10.0.0.1:",
-    "10.0.0.1:x",
-    "10.0.0.1:70000",
-    "[fd00::1",
-    "[fd00::1]",
-]
-
-
-@pytest.mark.parametrize("text", NO_SERVERS)
-def test_what_is_no_server(text: str) -> None:
-    with pytest.raises(BadServer):
-        parse_server(text)
-
-
-def test_resolv_conf_gives_at_most_three_servers_and_never_ourselves() -> None:
-    text = """
-        # nameserver 10.0.0.9
-        search example.org
-        nameserver 127.0.0.11
-        nameserver 10.0.0.1
-        nameserver nonsense
-        nameserver
-        nameserver fd00::1
-        nameserver 10.0.0.3
-        nameserver 10.0.0.4
-    """
-    assert parse_resolv_conf(text) == (Server("10.0.0.1"), Server("fd00::1"), Server("10.0.0.3"))
-
-
-def test_a_changed_resolv_conf_is_noticed_within_a_second_of_use(tmp_path: Path) -> None:
-    path = tmp_path / "resolv.conf"
-    path.write_text("nameserver 10.0.0.1\n")
-    servers = HostServers(DnsConfig(resolv_conf=str(path)))
-    assert servers.get(100.0) == (Server("10.0.0.1"),)
-    path.write_text("nameserver 10.0.0.2\n")
-    os.utime(path, ns=(1, 1))
-    assert servers.get(100.9) == (Server("10.0.0.1"),)
-    assert servers.get(101.0) == (Server("10.0.0.2"),)
-    path.unlink()
-    assert servers.get(102.0) == (Server("10.0.0.2"),)  # what was known stays in force
-
-
-def test_configured_servers_leave_resolv_conf_unread() -> None:
-    assert HostServers(DnsConfig(upstreams=("10.0.0.7:54",), resolv_conf="/nowhere")).get(0) == (
-        Server("10.0.0.7", 54),
-    )
 
 
 class Asking:

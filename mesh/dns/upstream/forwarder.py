@@ -6,158 +6,33 @@ port and lets nothing in from elsewhere, and a refusal comes back as an error at
 match id and question is passed over and waiting goes on. SERVFAIL, REFUSED, silence and nonsense lead to the
 next server, anything else is the answer (as Docker since 24.0). Over the transport of the client: a truncated
 reply is passed on, and the client comes back over TCP.
-
-Sockets come from a factory, so that a server may be one that only a container's namespace can reach.
 """
 
 import asyncio
-import os
 import socket
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
-from ipaddress import ip_address
+from collections.abc import Callable, Hashable, Sequence
 from secrets import token_bytes
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from mesh.dns.config import (
     FORWARD_TRIES,
     FORWARD_TRY_TIMEOUT,
     FORWARD_WAITERS_MAX,
     FORWARDS_MAX,
-    RESOLV_CONF_CHECK,
     SERVER_REST,
     TCP_REPLY_MAX,
-    UPSTREAMS_MAX,
-    DnsConfig,
 )
 from mesh.dns.stats import OTHER, RCODES, DnsStats
+from mesh.dns.upstream.servers import Route, Server, SocketFactory
 from mesh.dns.wire import Rcode, answers_to, parse_reply
-from mesh.errors import KernelError, MeshError, WireError
+from mesh.errors import KernelError, WireError
 from mesh.net.tasks import Tasks
 
-SocketFactory: TypeAlias = Callable[[int, int], socket.socket]  # (family, type) → a non-blocking socket
 Done: TypeAlias = Callable[[bytes | None], None]
 
-DNS_PORT = 53
-DOCKER_RESOLVER = "127.0.0.11"
 TIMEOUT, ERROR = "TIMEOUT", "ERROR"  # where metrics show an rcode
 UNREACHED = frozenset({TIMEOUT, ERROR})
 NEXT_SERVER = frozenset({Rcode.SERVFAIL, Rcode.REFUSED})
-
-
-class BadServer(MeshError):
-    """Text that does not name a server."""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """`tcp_port` 0: the same. `label`: what it is called in metrics, "" for its address."""
-
-    address: str
-    port: int = DNS_PORT
-    tcp_port: int = 0
-    label: str = ""
-
-    def __str__(self) -> str:
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return host if self.port == DNS_PORT else f"{host}:{self.port}"
-
-    @property
-    def name(self) -> str:
-        return self.label or str(self)
-
-    @property
-    def family(self) -> int:
-        return socket.AF_INET6 if ":" in self.address else socket.AF_INET
-
-    def target(self, tcp: bool) -> tuple[str, int]:
-        return self.address, (self.tcp_port or self.port) if tcp else self.port
-
-
-def parse_server(text: str, label: str = "") -> Server:
-    """`ADDR`, `ADDR:PORT`, `[ADDR6]:PORT` → server. Raises BadServer."""
-    host, colon, port = text.rpartition(":")
-    if text.startswith("["):
-        host = host.removeprefix("[").removesuffix("]") if host.endswith("]") else ""
-    elif text.count(":") != 1:
-        host, colon, port = text, "", ""
-    try:
-        ip_address(host)
-        number = int(port) if colon else DNS_PORT
-    except ValueError as error:
-        raise BadServer(f"'{text}' is not ADDRESS or ADDRESS:PORT") from error
-    if not 0 < number < 65536:
-        raise BadServer(f"'{text}' names no port")
-    return Server(host, number, label=label)
-
-
-def parse_servers(texts: Iterable[str], label: str = "") -> tuple[Server, ...]:
-    """The servers among the texts, at most as many as are used; what is none is passed over."""
-    found: list[Server] = []
-    for text in texts:
-        try:
-            server = parse_server(text, label)
-        except BadServer:
-            continue
-        if server.address != DOCKER_RESOLVER or server.port != DNS_PORT:  # that one would lead back to us
-            found.append(server)
-    return tuple(found[:UPSTREAMS_MAX])
-
-
-def parse_resolv_conf(text: str) -> tuple[Server, ...]:
-    """resolv.conf(5) → its nameservers."""
-    words = (line.split() for line in text.splitlines())
-    return parse_servers(parts[1] for parts in words if len(parts) > 1 and parts[0] == "nameserver")
-
-
-class HostServers:
-    """The configured servers, else those of resolv.conf; a changed file is noticed within a second of use."""
-
-    def __init__(self, config: DnsConfig) -> None:
-        self._fixed = parse_servers(config.upstreams)
-        self._path = config.resolv_conf
-        self._servers: tuple[Server, ...] = ()
-        self._look_again = 0.0
-        self._seen: tuple[int, int] | None = None
-
-    def get(self, now: float) -> tuple[Server, ...]:
-        if self._fixed:
-            return self._fixed
-        if now >= self._look_again:
-            self._look_again = now + RESOLV_CONF_CHECK
-            self._refresh()
-        return self._servers
-
-    def _refresh(self) -> None:
-        try:
-            status = os.stat(self._path)
-            seen = (status.st_mtime_ns, status.st_ino)
-            if seen == self._seen:
-                return
-            with open(self._path, encoding="utf-8", errors="replace") as file:
-                self._servers = parse_resolv_conf(file.read())
-            self._seen = seen
-        except OSError:  # gone or being replaced: what was known stays in force
-            self._seen = None
-
-
-def host_socket(family: int, kind: int) -> socket.socket:
-    """A socket of the namespace that the process lives in."""
-    return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where a question goes. Questions share a reply when `key` and the question are equal."""
-
-    kind: Literal["host", "container", "docker"]
-    servers: tuple[Server, ...]
-    container: str = ""  # whose servers, or whose Docker resolver
-    sockets: SocketFactory = host_socket
-
-    @property
-    def key(self) -> Hashable:
-        return (self.kind, self.servers, self.container)
 
 
 class Forwarder:

@@ -1,0 +1,89 @@
+"""The host's servers, as its resolv.conf changes."""
+
+from pathlib import Path
+
+import pytest
+
+from mesh.dns.config import DnsConfig
+from mesh.dns.upstream.host import HostServers
+from mesh.dns.upstream.servers import Server
+
+
+class File:
+    """A resolv.conf, and whoever follows it; time goes on by enough between two looks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.servers = HostServers(DnsConfig(resolv_conf=str(path)))
+        self.now = 100.0
+
+    def write(self, *addresses: str) -> None:
+        self.path.write_text("".join(f"nameserver {address}\n" for address in addresses))
+
+    def get(self) -> list[str]:
+        self.now += 1.0
+        return [server.address for server in self.servers.get(self.now)]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> File:
+    made = File(tmp_path / "resolv.conf")
+    made.write("10.0.0.1")
+    assert made.get() == ["10.0.0.1"]
+    return made
+
+
+def test_it_is_looked_at_once_a_second(file: File) -> None:
+    file.write("10.0.0.22")
+    assert file.servers.get(file.now + 0.9) == (Server("10.0.0.1"),)
+    assert file.servers.get(file.now + 1.0) == (Server("10.0.0.22"),)
+
+
+def test_written_over_in_place(file: File) -> None:
+    file.write("10.0.0.2", "10.0.0.3")
+    assert file.get() == ["10.0.0.2", "10.0.0.3"]
+
+
+def test_replaced_by_renaming(file: File) -> None:
+    other = file.path.with_name("new")
+    other.write_text("nameserver 10.0.0.9\n")  # as long as the old one
+    other.rename(file.path)
+    assert file.get() == ["10.0.0.9"]
+
+
+def test_a_link_that_leads_elsewhere(file: File) -> None:
+    """As systemd-resolved's: /etc/resolv.conf → /run/systemd/resolve/stub-resolv.conf."""
+    stub = file.path.with_name("stub-resolv.conf")
+    stub.write_text("nameserver 127.0.0.53\n")
+    file.path.unlink()
+    file.path.symlink_to(stub)
+    assert file.get() == ["127.0.0.53"]
+
+
+def test_what_was_known_stays_in_force_while_it_is_gone(file: File) -> None:
+    file.path.unlink()
+    assert file.get() == ["10.0.0.1"]
+    assert "cannot be read" in file.servers.fault
+    file.write("10.0.0.2")
+    assert file.get() == ["10.0.0.2"]
+    assert file.servers.fault == ""
+
+
+def test_what_was_known_stays_in_force_while_it_is_empty(file: File) -> None:
+    file.write()
+    assert file.get() == ["10.0.0.1"]
+    assert "names no server" in file.servers.fault
+    file.write("10.0.0.2")
+    assert file.get() == ["10.0.0.2"]
+    assert file.servers.fault == ""
+
+
+def test_without_a_file_there_is_nobody_to_ask(tmp_path: Path) -> None:
+    servers = HostServers(DnsConfig(resolv_conf=str(tmp_path / "nothing")))
+    assert servers.get(1.0) == ()
+
+
+def test_configured_servers_leave_it_unread() -> None:
+    servers = HostServers(DnsConfig(upstreams=("10.0.0.7:54",), resolv_conf="/nowhere"))
+    assert servers.get(0) == (Server("10.0.0.7", 54),)
+    assert servers.fault == ""
