@@ -15,7 +15,7 @@ search corp.example
 
 
 def test_nameservers_in_their_order() -> None:
-    text = "# nameserver 10.0.0.9\nsearch x\nnameserver\nnameserver 10.0.0.2\n  nameserver\tfe80::1%eth0 # here\n"
+    text = "# nameserver 10.0.0.9\nnameserver\nnameserver 10.0.0.2\n  nameserver\tfe80::1%eth0 # here\n"
     assert parse_resolv_conf(text).nameservers == ("10.0.0.2", "fe80::1%eth0")
     assert parse_resolv_conf(SYSTEMD) == ResolvConf(("127.0.0.53",))
 
