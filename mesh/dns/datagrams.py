@@ -14,7 +14,7 @@ import os
 import socket
 import struct
 import sys
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TypeAlias
 
 from mesh.dns.config import UDP_BATCH, UDP_SLOT
@@ -142,20 +142,20 @@ class Batch:
         return [bytes(self._names[at + 8 : at + 24]) for at in range(0, count * _NAME, _NAME)]
 
     def source(self, index: int) -> str:
-        """The same as text."""
+        """The same as text; IPv4 as such also where it comes in by an IPv6 socket."""
         at = index * _NAME
-        packed = (
-            self._names[at + 4 : at + 8] if self._family == socket.AF_INET else self._names[at + 8 : at + 24]
-        )
-        return str(ip_address(bytes(packed)))
+        if self._family == socket.AF_INET:
+            return str(IPv4Address(bytes(self._names[at + 4 : at + 8])))
+        address = IPv6Address(bytes(self._names[at + 8 : at + 24]))
+        return str(address.ipv4_mapped or address)
 
     def destination(self, index: int) -> Destination:
         """Where a reply to datagram `index` goes that is sent later."""
         at = index * _NAME
         port = int.from_bytes(self._names[at + 2 : at + 4])
-        host = self.source(index)
         if self._family == socket.AF_INET:
-            return (host, port), self._control(index)
+            return (self.source(index), port), self._control(index)
+        host = str(IPv6Address(bytes(self._names[at + 8 : at + 24])))
         scope = int.from_bytes(self._names[at + 24 : at + 28], sys.byteorder)
         return (host, port, 0, scope), self._control(index)
 

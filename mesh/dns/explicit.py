@@ -11,7 +11,9 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
+from mesh.dns import datagrams
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.server import Endpoint
@@ -124,10 +126,13 @@ def _sockets(host: str, port: int) -> tuple[socket.socket, socket.socket]:
     tcp = _bound(family, socket.SOCK_STREAM, host, port)
     try:
         tcp.listen()
-        return _bound(family, socket.SOCK_DGRAM, host, tcp.getsockname()[1]), tcp
+        udp = _bound(family, socket.SOCK_DGRAM, host, tcp.getsockname()[1])
     except OSError:
         tcp.close()
         raise
+    if datagrams.available() and int(ip_address(host)) == 0:
+        datagrams.tell_own_address(udp)
+    return udp, tcp
 
 
 def _bound(family: int, kind: int, host: str, port: int) -> socket.socket:

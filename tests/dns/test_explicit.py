@@ -39,14 +39,19 @@ def resolver(tasks: Tasks) -> Resolver:
     return Resolver(DnsConfig(upstreams=("127.0.0.1:1",)), tasks, SNAPSHOT)
 
 
-async def ask(address: tuple[str, int]) -> list[str]:
+async def reply_to(name: str, address: tuple[str, int]) -> DNSRecord:
+    """Through a connected socket, as stub resolvers do: nothing from another address comes in."""
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
         client.setblocking(False)
         client.connect(address)
-        await loop.sock_sendall(client, DNSRecord.question("web").pack())
-        reply = DNSRecord.parse(await asyncio.wait_for(loop.sock_recv(client, 512), 5))
-    return [str(rr.rdata) for rr in reply.rr]
+        await loop.sock_sendall(client, DNSRecord.question(name).pack())
+        return DNSRecord.parse(await asyncio.wait_for(loop.sock_recv(client, 512), 5))
+
+
+async def ask(address: tuple[str, int]) -> list[str]:
+    return [str(rr.rdata) for rr in (await reply_to("web", address)).rr]
 
 
 async def bound(place: explicit.Place) -> tuple[str, int]:
@@ -101,3 +106,20 @@ async def test_the_node_itself_is_forwarded_and_a_stranger_is_nobody(tasks: Task
     assert one.scope("127.0.0.1") is not None, "an asker of the catalogue"
     assert one.scope("203.0.113.9") is None
     one.close()
+
+
+@pytest.mark.parametrize(("listen", "asked"), [("0.0.0.0", "127.0.0.2"), ("::", "::1"), ("::", "127.0.0.2")])
+async def test_on_a_wildcard_address_replies_leave_from_the_address_that_was_asked(
+    tasks: Tasks, listen: str, asked: str
+) -> None:
+    own = (Asker("tests", "127.0.0.0/8", ("net",)), Asker("tests6", "::1/128", ("net",)))
+    world = SNAPSHOT.apply(Change(askers=own))
+    served = ExplicitResolver(
+        Resolver(DnsConfig(upstreams=("127.0.0.1:1",)), tasks, world), tasks, ((listen, 0),)
+    )
+    await served.start()
+    address = (asked, (await bound(served.places[0]))[1])
+    assert await ask(address) == ["10.0.1.2"]
+    assert await ask(address) == ["10.0.1.2"], "from the cache, with many at once"
+    assert (await reply_to("elsewhere.test", address)).header.rcode == 2, "a reply that took its time"
+    served.close()
