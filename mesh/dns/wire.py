@@ -7,10 +7,11 @@ it was asked.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from mesh.dns.config import PLAIN_UDP, TCP_REPLY_MAX, UDP_REPLY_MAX
 from mesh.errors import WireError
@@ -299,14 +300,122 @@ def query_message(id_: int, name: str, qtype: int) -> bytes:
 # --- reading upstreams' replies -----------------------------------------------------------------------------
 
 
+class Match(Enum):
+    """Is a message the reply to our query? Values other than YES are reasons in metrics."""
+
+    YES = "yes"
+    ID = "id"  # of another query, or no reply at all
+    QUESTION = "question"
+    CASE = "case"  # the question, but not as we spelled it
+
+
+def match(query: bytes, reply: bytes) -> Match:
+    """Same id, same question, spelled the same? (Its source is checked by the socket.)
+
+    Servers that cannot read a query reply with an error and no question; that is taken too.
+    """
+    if len(reply) < HEADER.size or reply[:2] != query[:2]:
+        return Match.ID
+    _, flags, questions, *_ = HEADER.unpack_from(reply)
+    if not flags & QR or flags & OPCODE:
+        return Match.ID
+    if questions == 0:
+        failed = flags & 0xF not in (Rcode.NOERROR, Rcode.NXDOMAIN)
+        return Match.YES if failed else Match.QUESTION
+    end = _skip_name(query, HEADER.size) + _TYPE_CLASS.size
+    asked, got = query[HEADER.size : end], reply[HEADER.size : end]
+    if questions == 1 and got == asked:
+        return Match.YES
+    same = got[:-4].lower() == asked[:-4].lower() and got[-4:] == asked[-4:]
+    return Match.CASE if questions == 1 and same else Match.QUESTION
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is to be known of an upstream's reply. `ttl`: seconds it may be kept, 0 for not at all."""
+    """What is to be known of an upstream's reply. Offsets count from the message's beginning."""
 
-    rcode: int
+    rcode: int  # with the upper bits that EDNS adds
     truncated: bool
-    ttl: int
+    negative: bool  # there is no such name, or no such record (RFC 2308 2)
+    ttl: int  # seconds it may be kept, 0 for not at all
     ttl_offsets: tuple[int, ...]
+    answer_ends: tuple[int, ...]  # of each record of the answer section
+    owners: tuple[int, ...]  # owner names that are written out in full
+    opt: tuple[int, int] | None  # begin and end of the OPT record
+    end: int  # of the last record
+
+
+class _Found(NamedTuple):
+    """One record of a reply: where its name, its TTL, its data begin and where it ends."""
+
+    owner: int
+    rtype: int
+    ttl: int
+    ttl_at: int
+    data: int
+    end: int
+
+
+def parse_reply(data: bytes) -> Reply:
+    """Walk through a whole reply. Raises WireError for any record that is not inside the message."""
+    if len(data) < HEADER.size:
+        raise WireError("shorter than a header")
+    _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(data)
+    at, qtype = HEADER.size, 0
+    for _ in range(questions):
+        at = _skip_name(data, at)
+        qtype, _ = _unpack(_TYPE_CLASS, data, at)
+        at += _TYPE_CLASS.size
+    found = list(_records(data, at, answers + authorities + additionals))
+    opt = next((record for record in found if record.rtype == QType.OPT), None)
+    plain = [record for record in found if record.rtype != QType.OPT]
+    rcode = flags & 0xF | (0 if opt is None else opt.ttl >> 24 << 4)
+    said = any(qtype in (record.rtype, QType.ANY) for record in found[:answers])
+    negative = rcode == Rcode.NXDOMAIN or not said
+    ttls = [record.ttl for record in plain]
+    if negative:
+        ttls.append(_absence_ttl(data, found[answers : answers + authorities]))
+    return Reply(
+        rcode=rcode,
+        truncated=bool(flags & TC),
+        negative=negative,
+        ttl=0 if flags & TC or rcode not in (Rcode.NOERROR, Rcode.NXDOMAIN) else min(ttls),
+        ttl_offsets=tuple(record.ttl_at for record in plain),
+        answer_ends=tuple(record.end for record in found[:answers]),
+        owners=tuple(record.owner for record in plain if 0 < data[record.owner] <= LABEL_MAX),
+        opt=None if opt is None else (opt.owner, opt.end),
+        end=found[-1].end if found else at,
+    )
+
+
+def _records(data: bytes, at: int, count: int) -> Iterator[_Found]:
+    for _ in range(count):
+        owner, at = at, _skip_name(data, at)
+        rtype, _, ttl, length = _unpack(_RECORD, data, at)
+        start = at + _RECORD.size
+        if start + length > len(data):
+            raise WireError("a record ends outside the message")
+        if ttl >> 31 and rtype != QType.OPT:
+            ttl = 0  # RFC 2181 8
+        yield _Found(owner, rtype, ttl, at + 4, start, start + length)
+        at = start + length
+
+
+def _absence_ttl(data: bytes, authority: Sequence[_Found]) -> int:
+    """RFC 2308 5: the SOA's last number, or its own TTL; without a SOA absence is not kept."""
+    soa = next((r for r in authority if r.rtype == QType.SOA and r.end - r.data >= 22), None)
+    return 0 if soa is None else min(soa.ttl, int.from_bytes(data[soa.end - 4 : soa.end]))
+
+
+def aged(message: bytes, ttl_offsets: Sequence[int], seconds: int) -> bytes:
+    """The message as it must read that many seconds after it came: every TTL less by them."""
+    if seconds <= 0:
+        return message
+    copy = bytearray(message)
+    for at in ttl_offsets:
+        left = max(0, int.from_bytes(copy[at : at + 4]) - seconds)
+        copy[at : at + 4] = left.to_bytes(4)
+    return bytes(copy)
 
 
 def answers_to(query: bytes, reply: bytes) -> bool:
@@ -325,47 +434,6 @@ def answers_to(query: bytes, reply: bytes) -> bool:
     name_end = HEADER.size + len(asked) - 4
     got = reply[HEADER.size : name_end].lower() + reply[name_end : name_end + 4]
     return questions == 1 and got == asked
-
-
-def parse_reply(data: bytes) -> Reply:
-    """Walk through a whole reply. Raises WireError for any record that is not inside the message."""
-    if len(data) < HEADER.size:
-        raise WireError("shorter than a header")
-    _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(data)
-    at = HEADER.size
-    for _ in range(questions):
-        at = _skip_name(data, at) + _TYPE_CLASS.size
-    offsets: list[int] = []
-    ttls: list[int] = []
-    negative = 0
-    for number in range(answers + authorities + additionals):
-        at = _skip_name(data, at)
-        rtype, _, ttl, length = _unpack(_RECORD, data, at)
-        end = at + _RECORD.size + length
-        if end > len(data):
-            raise WireError("a record ends outside the message")
-        if rtype != QType.OPT:
-            offsets.append(at + 4)
-            ttls.append(0 if ttl >> 31 else ttl)  # RFC 2181 8
-            if rtype == QType.SOA and answers <= number < answers + authorities and length >= 22:
-                negative = min(ttl, int.from_bytes(data[end - 4 : end]))
-        at = end
-    rcode = flags & 0xF
-    keep = 0
-    if not flags & TC and rcode in (Rcode.NOERROR, Rcode.NXDOMAIN):
-        keep = min(ttls) if answers and rcode == Rcode.NOERROR else negative
-    return Reply(rcode, bool(flags & TC), keep, tuple(offsets))
-
-
-def aged(message: bytes, ttl_offsets: Sequence[int], seconds: int) -> bytes:
-    """The message as it must read that many seconds after it came: every TTL less by them."""
-    if seconds <= 0:
-        return message
-    copy = bytearray(message)
-    for at in ttl_offsets:
-        left = max(0, int.from_bytes(copy[at : at + 4]) - seconds)
-        copy[at : at + 4] = left.to_bytes(4)
-    return bytes(copy)
 
 
 def as_asked(message: bytes, query: bytes, question: Question) -> bytes:
