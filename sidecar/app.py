@@ -11,9 +11,9 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
-from immutables import Map
 
 from mesh.balance.ports import Carrier
 from mesh.catalog.model import Container
@@ -26,15 +26,11 @@ from mesh.discovery.feed_server import FeedServer
 from mesh.discovery.feed_tls import Certificates
 from mesh.discovery.file import FileSource
 from mesh.dns.config import DnsConfig
-from mesh.dns.explicit import ExplicitResolver
-from mesh.dns.forwarding import NO_PATHS, Paths
+from mesh.dns.explicit import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
-from mesh.dns.scope import Scope, scope_of
-from mesh.dns.server import Endpoint
-from mesh.dns.upstream import Server
-from mesh.kernel.capture import Capture, Policy, docker_resolver
+from mesh.kernel.capture import Capture, Closable, OpenEndpoint, Policy, dns_sockets
 from mesh.kernel.ingress import Ingress, ipvs_here
-from mesh.kernel.rules import DOCKER_RESOLVER, DnsPorts
+from mesh.kernel.rules import DnsPorts
 from mesh.kernel.table import Tables
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
@@ -42,6 +38,8 @@ from mesh.relay.ports import RelayPorts
 from mesh.telemetry.histogram import Histogram
 from sidecar.admin import admin_app, metrics_app
 from sidecar.config import Address, Config, DiscoveryKind
+from sidecar.dns_workers import DnsWorkers
+from sidecar.endpoints import CapturedEndpoints
 from sidecar.state import Carrying, Telling
 from sidecar.surfaces import Surface
 
@@ -86,10 +84,15 @@ class Sidecar:
         source = self._learn()
         resolver = Resolver(self._dns_config(), self._queries, self.store.current)
         self.store.subscribe(self._timed(resolver.update))
-        explicit = ExplicitResolver(resolver, self._vital, tuple((a.host, a.port) for a in config.dns.listen))
+        workers = self._workers(resolver)
+        listen = tuple((a.host, a.port) for a in config.dns.listen)
+        sharing = Sharing.OPENED if workers else Sharing.NONE
+        explicit = ExplicitResolver(resolver, self._vital, listen, sharing=sharing)
         self._on_stop(explicit.close)
         await explicit.start()
-        carrying = self._carry(resolver)
+        if workers:
+            workers.start(explicit)
+        carrying = self._carry(resolver, workers)
         self._vital.start(source.run(), "source")
         telling = Telling(config, self.store, source, resolver, explicit, carrying, self._applied)
         metrics = await self._surface(telling, "metrics", metrics_app, config.metrics.listen)
@@ -149,9 +152,21 @@ class Sidecar:
         dns = self._config.dns
         return DnsConfig(ttl=dns.ttl, cache=dns.cache, upstreams=tuple(map(str, dns.upstreams)))
 
+    def _workers(self, resolver: Resolver) -> DnsWorkers | None:
+        """The processes that answer DNS beside this one, where they are asked for."""
+        others = self._config.dns.workers - 1
+        if not others:
+            return None
+        workers = DnsWorkers(
+            others, self._dns_config(), self._config.log, self.store, self._vital, resolver.stats.add
+        )
+        self.store.subscribe(workers.update)
+        self._on_stop(workers.close)
+        return workers
+
     # --- carry ---
 
-    def _carry(self, resolver: Resolver) -> Carrying:
+    def _carry(self, resolver: Resolver, workers: DnsWorkers | None) -> Carrying:
         """What carries traffic: with Docker the kernel and the relay, otherwise the relay alone."""
         config = self._config
         default = Carrier(config.ingress.mode)
@@ -171,8 +186,15 @@ class Sidecar:
             as_published=ipvs_here,
             redirect=ingress.redirect,
         )
-        endpoints = _Endpoints(resolver, self.store, self._queries)
-        capture = Capture(self._vital, tables, endpoints.open, Policy(config.capture), ipvs)
+        endpoints = CapturedEndpoints(resolver, self.store, self._queries)
+        capture = Capture(
+            self._vital,
+            tables,
+            _open_everywhere(endpoints, workers) if workers else endpoints.open,
+            Policy(config.capture),
+            ipvs,
+            partial(dns_sockets, shared=workers is not None),
+        )
         self._begin(capture, capture.close)
         self._begin(ingress, ingress.close)
         self._begin(relay, lambda: relay.close(DRAIN_SECONDS))
@@ -208,46 +230,22 @@ class Sidecar:
         self.failed.set()
 
 
-class _Endpoints:
-    """Opens a DNS endpoint in a captured container's namespace; its scope follows the catalogue."""
+def _open_everywhere(endpoints: CapturedEndpoints, workers: DnsWorkers) -> OpenEndpoint:
+    """A captured container's endpoint here and in every worker."""
 
-    def __init__(self, resolver: Resolver, store: Store, tasks: Tasks) -> None:
-        self._resolver, self._store, self._tasks = resolver, store, tasks
-        self._paths: dict[str, Paths] = {}
+    def open_(container: Container, udp: socket.socket, tcp: socket.socket) -> Closable:
+        here = endpoints.open(container, udp, tcp)
+        workers.join(container, DnsPorts(udp.getsockname()[1], tcp.getsockname()[1]))
+        return _Everywhere(here, partial(workers.leave, container.id))
 
-    def open(self, container: Container, udp: socket.socket, tcp: socket.socket) -> Endpoint:
-        """For `Capture`. The endpoint owns the sockets."""
-        id_ = container.id
-        self._paths = {known: paths for known, paths in self._paths.items() if known in self._containers}
-        self._paths[id_] = _paths(container, DnsPorts(udp.getsockname()[1], tcp.getsockname()[1]))
-        endpoint = Endpoint(self._resolver, udp, tcp, lambda _: self._scope(id_), self._paths[id_])
-        self._tasks.start(endpoint.start(), f"dns endpoint {id_[:12]}")
-        return endpoint
-
-    def paths(self, container: str) -> Paths:
-        return self._paths.get(container, NO_PATHS)
-
-    @property
-    def _containers(self) -> Map[str, Container]:
-        return self._store.current.containers
-
-    def _scope(self, id_: str) -> Scope | None:
-        container = self._containers.get(id_)
-        return None if container is None else scope_of(container, self._store.current)
+    return open_
 
 
-def _paths(container: Container, ours: DnsPorts) -> Paths:
-    """From inside: sockets of that namespace, and Docker's own resolver past our redirect."""
-    namespace = Namespace(container.namespace)
+@dataclass(frozen=True, slots=True)
+class _Everywhere:
+    here: Closable
+    elsewhere: Callable[[], None]
 
-    def sockets(family: int, kind: int) -> socket.socket:
-        def make() -> socket.socket:
-            made = socket.socket(family, kind)
-            made.setblocking(False)
-            return made
-
-        return namespace.call(make)
-
-    docker = docker_resolver(container, ours)
-    server = Server(DOCKER_RESOLVER, docker.udp, docker.tcp, label="docker") if docker else None
-    return Paths(sockets, server)
+    def close(self) -> None:
+        self.elsewhere()
+        self.here.close()

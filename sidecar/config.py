@@ -22,6 +22,7 @@ from mesh.errors import ConfigError, Problem
 
 DNS_PORT = 53
 MAX_TTL = 86_400  # a day: longer only makes stale names
+MAX_WORKERS = 64  # each has a copy of the catalogue
 MAX_CACHE = 1_000_000  # replies; about 1 KB each
 
 
@@ -163,6 +164,7 @@ class Dns:
     ] = ()
     ttl: Annotated[int, Field(ge=0, le=MAX_TTL)] = 5  # seconds, of answers about this cluster
     cache: Annotated[int, Field(ge=0, le=MAX_CACHE)] = 10_000  # replies kept
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1  # processes that answer, this one included
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +299,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_DNS_UPSTREAMS": (("dns", "upstreams"), _csv),
     "MESH_DNS_TTL": (("dns", "ttl"), _same),
     "MESH_DNS_CACHE": (("dns", "cache"), _same),
+    "MESH_DNS_WORKERS": (("dns", "workers"), _same),
     "MESH_CAPTURE": (("capture",), _same),
     "MESH_INGRESS_LISTEN": (("ingress", "listen"), _same),
     "MESH_INGRESS_MODE": (("ingress", "mode"), _same),

@@ -11,6 +11,7 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from ipaddress import ip_address
 
 from mesh.dns import datagrams
@@ -28,6 +29,14 @@ BRIDGE = "docker_gwbridge"
 RETRY_SECONDS = 5.0  # between two tries of an address that could not be had, and looks at a moved gateway
 
 NODE = Scope()  # the node is on no overlay: for it we are a forwarder
+
+
+class Sharing(Enum):
+    """Whether several processes answer on the same address (SO_REUSEPORT)."""
+
+    NONE = "none"
+    OPENED = "opened"  # ours is the first of them, and the one that answers over TCP
+    JOINED = "joined"
 
 
 @dataclass(slots=True)
@@ -56,9 +65,11 @@ class ExplicitResolver:
         tasks: Tasks,
         addresses: tuple[tuple[str, int], ...],
         gateway: Callable[[], str | None] = gateway_address,
+        sharing: Sharing = Sharing.NONE,
     ) -> None:
         self._resolver = resolver
         self._tasks = tasks
+        self._sharing = sharing
         self._gateway = gateway
         self._own: frozenset[str] = frozenset()
         self.places = [Place(host, port) for host, port in addresses]
@@ -101,7 +112,7 @@ class ExplicitResolver:
             self._report(place, f"no {BRIDGE} with an address yet")
             return
         try:
-            udp, tcp = _sockets(host, place.port)
+            udp, tcp = _sockets(host, place.port, self._sharing)
         except OSError as error:
             self._report(place, _explain(host, place.port, error))
             return
@@ -120,25 +131,32 @@ class ExplicitResolver:
         place.fault = fault
 
 
-def _sockets(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+def _sockets(host: str, port: int, sharing: Sharing) -> tuple[socket.socket, socket.socket | None]:
     """UDP and TCP on the same port; port 0: whatever both can have."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    tcp = _bound(family, socket.SOCK_STREAM, host, port)
+    tcp: socket.socket | None = None
+    if sharing is not Sharing.JOINED:
+        tcp = _bound(family, socket.SOCK_STREAM, host, port)
     try:
-        tcp.listen()
-        udp = _bound(family, socket.SOCK_DGRAM, host, tcp.getsockname()[1])
+        if tcp is not None:
+            tcp.listen()
+            port = tcp.getsockname()[1]
+        udp = _bound(family, socket.SOCK_DGRAM, host, port, shared=sharing is not Sharing.NONE)
     except OSError:
-        tcp.close()
+        if tcp is not None:
+            tcp.close()
         raise
     if datagrams.available() and int(ip_address(host)) == 0:
         datagrams.tell_own_address(udp)
     return udp, tcp
 
 
-def _bound(family: int, kind: int, host: str, port: int) -> socket.socket:
+def _bound(family: int, kind: int, host: str, port: int, shared: bool = False) -> socket.socket:
     made = socket.socket(family, kind)
     try:
         made.setblocking(False)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if kind == socket.SOCK_STREAM:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))

@@ -6,12 +6,14 @@ hold its own and a hit costs one addition without building or hashing a key.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 from mesh.dns.wire import QType, Rcode
 
 Cell: TypeAlias = list[int]
+Key = TypeVar("Key", bound=Hashable)
 
 # Seconds: a cache hit … a local answer … an upstream's timeout.
 BOUNDS = (0.00001, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
@@ -36,6 +38,16 @@ class Durations:
         """`times` requests that took `seconds` each."""
         self.counts[bisect_left(BOUNDS, seconds)] += times
         self.total += seconds * times
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was counted in some time, to be carried from one process to another. Names as in `DnsStats`."""
+
+    requests: Mapping[tuple[str, str, str, str], int]
+    durations: Mapping[str, tuple[list[int], float]]
+    upstream_requests: Mapping[tuple[str, str], int]
+    dropped: Mapping[str, int]
 
 
 class DnsStats:
@@ -69,3 +81,30 @@ class DnsStats:
     def upstream(self, name: str, result: str) -> None:
         key = (name, result)
         self.upstream_requests[key] = self.upstream_requests.get(key, 0) + 1
+
+    def take(self) -> Counts:
+        """All that was counted since the last time; counting begins anew."""
+        durations = {source: (one.counts, one.total) for source, one in self.durations.items()}
+        taken = Counts(self.requests, durations, self.upstream_requests, self.dropped)
+        for cell in self._requests.values():  # cache entries hold them: they stay the same lists
+            cell[0] = 0
+        for one in self.durations.values():
+            one.counts, one.total = [0] * len(one.counts), 0.0
+        self.upstream_requests, self.dropped = {}, {}
+        return taken
+
+    def add(self, counts: Counts) -> None:
+        """What another resolver counted, as if it had been this one."""
+        for (network, qtype, rcode, source), count in counts.requests.items():
+            self._requests.setdefault((network, qtype, rcode, source), [0])[0] += count
+        for source, (buckets, total) in counts.durations.items():
+            own = self.durations[source]
+            own.counts = [mine + theirs for mine, theirs in zip(own.counts, buckets, strict=True)]
+            own.total += total
+        _add(self.upstream_requests, counts.upstream_requests)
+        _add(self.dropped, counts.dropped)
+
+
+def _add(to: dict[Key, int], counts: Mapping[Key, int]) -> None:
+    for key, count in counts.items():
+        to[key] = to.get(key, 0) + count

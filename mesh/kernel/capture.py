@@ -127,11 +127,14 @@ def _user_defined(network: Network | None) -> bool:
     return not network.ingress and network.name not in ("bridge", "host", "none", "docker_gwbridge")
 
 
-def dns_sockets(container: Container) -> tuple[socket.socket, socket.socket]:
-    """The UDP socket and TCP listener on 127.0.0.11 in the container's namespace."""
+def dns_sockets(container: Container, shared: bool = False) -> tuple[socket.socket, socket.socket]:
+    """The UDP socket and TCP listener on 127.0.0.11 in the container's namespace.
+
+    `shared`: other processes of ours will open the same UDP port (SO_REUSEPORT).
+    """
     namespace = Namespace(container.namespace)
     try:
-        udp = namespace.udp_socket(DOCKER_RESOLVER)
+        udp = namespace.udp_socket(DOCKER_RESOLVER, shared=shared)
         try:
             return udp, namespace.tcp_listener(DOCKER_RESOLVER)
         except (OSError, KernelError):

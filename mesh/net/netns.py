@@ -56,9 +56,9 @@ class Namespace:
         """Does the path still lead somewhere? Cheap enough to ask every second."""
         return self.path is None or os.path.exists(self.path)
 
-    def udp_socket(self, address: str, port: int = 0) -> socket.socket:
-        """A bound, non-blocking UDP socket inside. Port 0: the kernel chooses."""
-        return self._bound(socket.SOCK_DGRAM, address, port)
+    def udp_socket(self, address: str, port: int = 0, *, shared: bool = False) -> socket.socket:
+        """A bound, non-blocking UDP socket inside. Port 0: the kernel chooses. `shared`: SO_REUSEPORT."""
+        return self._bound(socket.SOCK_DGRAM, address, port, shared)
 
     def tcp_listener(self, address: str, port: int = 0, backlog: int = LISTEN_BACKLOG) -> socket.socket:
         """A listening, non-blocking TCP socket inside. OSError: address in use, for the caller to explain."""
@@ -74,9 +74,11 @@ class Namespace:
         """An unconnected, non-blocking TCP socket inside."""
         return self.call(lambda: _socket(socket.SOCK_STREAM))
 
-    def _bound(self, kind: int, address: str, port: int) -> socket.socket:
+    def _bound(self, kind: int, address: str, port: int, shared: bool = False) -> socket.socket:
         made = self.call(lambda: _socket(kind))
         try:
+            if shared:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if kind == socket.SOCK_STREAM:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind((address, port))  # a socket stays in its namespace, so this needs no second visit
