@@ -7,7 +7,8 @@
     cache      the memory       query bytes → ready replies, dropped by name when the catalogue changes
     upstream   the others       forwarding what is not ours, each question once at a time
     resolver   the brain        one per node: all of the above behind `handle(bytes)`
-    server     the fast path    a UDP and a TCP socket; a hit is a dictionary look-up and a `sendto`
+    server     the fast path    a UDP socket; a hit is a dictionary look-up, and replies leave by the batch
+    tcp        the other way    connections, which are not hot
     stats      the counters     read by telemetry
 
 names, scope, answers, wire and cache are pure: time and chance are arguments.

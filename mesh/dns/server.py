@@ -9,32 +9,24 @@ have their turn (the loop calls again at once while more is waiting).
 Whose view it is: a socket inside a container's namespace has that container's scope, and there is nothing to
 spoof. An explicit endpoint asks a function for the scope of a source, and drops whom it does not know.
 
-TCP (RFC 7766: length prefix, any number of queries on a connection, replies in any order) is not hot.
+TCP is not hot; it has a file of its own (`tcp`).
 """
 
 import asyncio
 import socket
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import suppress
 from functools import cache, partial
 from typing import NamedTuple, TypeAlias
 
 from mesh.dns import datagrams
 from mesh.dns.cache import View
-from mesh.dns.config import (
-    QUERY_MAX,
-    SOURCES_MAX,
-    TCP_CONNECTIONS_MAX,
-    TCP_IDLE,
-    TCP_PIPELINE_MAX,
-    UDP_BATCH,
-    UDP_SLOT,
-)
+from mesh.dns.config import QUERY_MAX, SOURCES_MAX, UDP_BATCH, UDP_SLOT
 from mesh.dns.datagrams import SIZE_STEP, Batch, Destination
-from mesh.dns.forwarding import NO_PATHS, Later, Paths
+from mesh.dns.forwarding import NO_PATHS, Paths
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.stats import CACHE
+from mesh.dns.tcp import Listener
 
 ScopeSource: TypeAlias = Callable[[str], Scope | None]
 
@@ -71,15 +63,14 @@ class Endpoint:
         scope: Scope | ScopeSource,
         paths: Paths = NO_PATHS,
     ) -> None:
-        self._resolver, self._udp, self._tcp = resolver, udp, tcp
+        self._resolver, self._udp = resolver, udp
+        self._tcp = None if tcp is None else Listener(resolver, tcp, self._scope_of, paths)
         self._scope = scope
         self.paths = paths
         self._askers: dict[Hashable, _Asker] = {}  # by source address
         self._fd = udp.fileno()
         self._batch = _batch_of(udp.family) if datagrams.available() else None
         self._scopes_version = resolver.scopes_version
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.StreamWriter] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -89,11 +80,8 @@ class Endpoint:
             return
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._fd, self._drain_singly if self._batch is None else self._drain_batch)
-        if self._tcp is None:
-            return
-        self._server = await asyncio.start_server(self._connected, sock=self._tcp, limit=QUERY_MAX)
-        if self._udp.fileno() < 0:  # closed meanwhile
-            self._server.close()
+        if self._tcp is not None:
+            await self._tcp.start()
 
     @property
     def scope(self) -> Scope | ScopeSource:
@@ -113,18 +101,17 @@ class Endpoint:
         if self._loop is not None:
             self._loop.remove_reader(self._fd)
         self._udp.close()
-        if self._server is not None:
-            self._server.close()
-        elif self._tcp is not None and self._loop is None:  # else `start` is at it, and closes it
+        if self._tcp is not None:
             self._tcp.close()
-        for writer in tuple(self._connections):
-            writer.transport.abort()
 
     # --- who asks -------------------------------------------------------------------------------------------
 
+    def _scope_of(self, source: str) -> Scope | None:
+        return self._scope(source) if callable(self._scope) else self._scope
+
     def _asker(self, key: Hashable, source: str) -> _Asker:
         """Whoever has this address and its view over UDP, remembered until scopes change."""
-        scope = self._scope(source) if callable(self._scope) else self._scope
+        scope = self._scope_of(source)
         view = _NO_VIEW if scope is None else self._resolver.view(scope, tcp=False)
         if len(self._askers) >= SOURCES_MAX:
             self._askers.clear()
@@ -247,102 +234,3 @@ class Endpoint:
             reply = self._resolver.reply(data, scope, view, respond, self.paths)
             if isinstance(reply, bytes):
                 respond(reply)
-
-    # --- TCP ------------------------------------------------------------------------------------------------
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = writer.get_extra_info("peername")
-        source = peer[0] if peer else ""
-        scope = self._scope(source) if callable(self._scope) else self._scope
-        if scope is None or self._closed or len(self._connections) >= TCP_CONNECTIONS_MAX:
-            self._resolver.stats.drop("stranger" if scope is None else "too many connections")
-            writer.transport.abort()
-            return
-        self._connections.add(writer)
-        connection = _Connection(self._resolver, reader, writer, partial(self._scope_of, source), self.paths)
-        self._resolver.tasks.start(self._serve(connection, writer), "dns-tcp")
-
-    def _scope_of(self, source: str) -> Scope | None:
-        """Asked for every query: the scope may change while a connection lives."""
-        return self._scope(source) if callable(self._scope) else self._scope
-
-    async def _serve(self, connection: "_Connection", writer: asyncio.StreamWriter) -> None:
-        try:
-            await connection.serve()
-        finally:
-            self._connections.discard(writer)
-            writer.transport.abort()  # nothing is left to send, and a peer that will not read cannot hold us
-
-
-class _Connection:
-    """One TCP connection: reads queries as long as not too many of its own wait for an upstream."""
-
-    def __init__(
-        self,
-        resolver: Resolver,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        scope: Callable[[], Scope | None],
-        paths: Paths,
-    ) -> None:
-        self._resolver, self._reader, self._writer = resolver, reader, writer
-        self._scope, self._paths = scope, paths
-        self._pending = 0
-        self._fewer = asyncio.Event()
-
-    async def serve(self) -> None:
-        """Until the peer ends, is silent for `TCP_IDLE`, breaks the framing or does not take its replies."""
-        with suppress(TimeoutError, ConnectionError, asyncio.IncompleteReadError):
-            while await self._serve_one():
-                pass
-        with suppress(TimeoutError, ConnectionError):
-            await self._until_pending(0)
-            async with asyncio.timeout(TCP_IDLE):
-                await self._flushed()
-
-    async def _serve_one(self) -> bool:
-        async with asyncio.timeout(TCP_IDLE):
-            length = int.from_bytes(await self._reader.readexactly(2))
-            if length > QUERY_MAX:
-                self._resolver.stats.drop("overlong")
-                return False
-            data = await self._reader.readexactly(length)
-        scope = self._scope()
-        if scope is None:
-            return False
-        self._answer(data, scope)
-        async with asyncio.timeout(TCP_IDLE):
-            await self._writer.drain()
-        await self._until_pending(TCP_PIPELINE_MAX - 1)
-        return True
-
-    def _answer(self, data: bytes, scope: Scope) -> None:
-        resolver = self._resolver
-        view = resolver.view(scope, tcp=True)
-        reply = resolver.reply(data, scope, view, self._later, self._paths, tcp=True)
-        if reply is Later.PENDING:
-            self._pending += 1
-        elif reply is not None:
-            self._write(reply)
-
-    def _later(self, reply: bytes) -> None:
-        self._pending -= 1
-        self._fewer.set()
-        self._write(reply)
-
-    def _write(self, reply: bytes) -> None:
-        if not self._writer.is_closing():
-            self._writer.write(len(reply).to_bytes(2) + reply)
-
-    async def _until_pending(self, limit: int) -> None:
-        """Upstreams answer or fail within their own timeouts, so this ends."""
-        while self._pending > limit:
-            self._fewer.clear()
-            await self._fewer.wait()
-
-    async def _flushed(self) -> None:
-        """Wait until the kernel has every reply, unless the connection is gone."""
-        if self._writer.is_closing():
-            return
-        self._writer.transport.set_write_buffer_limits(high=0)
-        await self._writer.drain()
