@@ -150,7 +150,12 @@ class Sidecar:
 
     def _dns_config(self) -> DnsConfig:
         dns = self._config.dns
-        return DnsConfig(ttl=dns.ttl, cache=dns.cache, upstreams=tuple(map(str, dns.upstreams)))
+        return DnsConfig(
+            ttl=dns.ttl,
+            cache=dns.cache,
+            upstreams=tuple(map(str, dns.upstreams)),
+            query_log=dns.query_log,
+        )
 
     def _workers(self, resolver: Resolver) -> DnsWorkers | None:
         """The processes that answer DNS beside this one, where they are asked for."""

@@ -164,6 +164,7 @@ class Dns:
     ] = ()
     ttl: Annotated[int, Field(ge=0, le=MAX_TTL)] = 5  # seconds, of answers about this cluster
     cache: Annotated[int, Field(ge=0, le=MAX_CACHE)] = 10_000  # replies kept
+    query_log: Annotated[float, Field(ge=0, le=1)] = 0.0  # the share of queries that is logged
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1  # processes that answer, this one included
 
 
@@ -299,6 +300,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_DNS_UPSTREAMS": (("dns", "upstreams"), _csv),
     "MESH_DNS_TTL": (("dns", "ttl"), _same),
     "MESH_DNS_CACHE": (("dns", "cache"), _same),
+    "MESH_DNS_QUERY_LOG": (("dns", "query_log"), _same),
     "MESH_DNS_WORKERS": (("dns", "workers"), _same),
     "MESH_CAPTURE": (("capture",), _same),
     "MESH_INGRESS_LISTEN": (("ingress", "listen"), _same),

@@ -34,6 +34,9 @@ TCP_CONNECTIONS_MAX = 128  # per endpoint; more are closed at once
 TCP_PIPELINE_MAX = 64  # queries of one connection that may wait for an upstream; then reading pauses
 TCP_IDLE = 10.0  # seconds for the next query to arrive, and for a reply to be taken
 
+QUERY_LOG_PER_SECOND = 200  # lines; each costs about 0.2 ms
+QUERY_LOG_ANSWERS = 8  # records shown of one reply
+
 
 @dataclass(frozen=True, slots=True)
 class DnsConfig:
@@ -43,3 +46,4 @@ class DnsConfig:
     cache: int = CACHED_REPLIES
     upstreams: tuple[str, ...] = ()
     resolv_conf: str = RESOLV_CONF
+    query_log: float = 0.0  # the share of queries that is logged

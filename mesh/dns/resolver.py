@@ -20,6 +20,7 @@ from mesh.dns.config import ROTATIONS, DnsConfig
 from mesh.dns.explain import Explanation, explanation, with_reply
 from mesh.dns.forwarding import NO_PATHS, Asking, Forwarding, Later, Paths, Respond, cacheable
 from mesh.dns.names import NameTable
+from mesh.dns.query_log import QueryLog
 from mesh.dns.scope import Scope, SourceScopes
 from mesh.dns.stats import CACHE, LOCAL, DnsStats
 from mesh.dns.wire import (
@@ -55,6 +56,7 @@ class Resolver:
         self.tasks = tasks
         self.clock = clock
         self.stats = DnsStats()
+        self.log = QueryLog(config.query_log, clock) if config.query_log else None
         self.snapshot = snapshot or Snapshot()
         self.table = NameTable.of(self.snapshot)
         self._cached = config.cache
@@ -108,8 +110,7 @@ class Resolver:
         tail = self.cache.next_reply(view, data[2:], started)
         if tail is None:
             return self.handle(data, scope, tcp=tcp, respond=respond, paths=paths)
-        self.stats.durations[CACHE].observe(self.clock() - started)
-        return data[:2] + tail
+        return self._told(scope, data[:2] + tail, CACHE, started, tcp)
 
     def handle(
         self, data: bytes, scope: Scope, *, tcp: bool, respond: Respond, paths: Paths = NO_PATHS
@@ -123,10 +124,17 @@ class Resolver:
         found = answer(query.question, scope, self.table)
         if found.outcome in (Outcome.RECORDS, Outcome.NODATA):
             reply = data[:2] + self._answer_here(data, query, found, scope, tcp)
-            self.stats.durations[LOCAL].observe(self.clock() - started)
-            return reply
+            return self._told(scope, reply, LOCAL, started, tcp)
         asking = Asking(data, query, found, scope, tcp, respond, started)
         return self._forwarding.forward(asking, self._forwarding.route(found, scope, paths))
+
+    def _told(self, scope: Scope, reply: bytes, source: str, started: float, tcp: bool) -> bytes:
+        """The reply, timed and perhaps logged."""
+        seconds = self.clock() - started
+        self.stats.durations[source].observe(seconds)
+        if self.log is not None and self.log.due(1):
+            self.log.write(scope, reply, source, seconds, tcp)
+        return reply
 
     def _refuse(self, data: bytes, bad: BadQuery) -> bytes | None:
         if bad.rcode is None:

@@ -149,7 +149,8 @@ class Endpoint:
         if started >= resolver.cache.next_tick:
             resolver.cache.tick(started)
         data, sizes = batch.data, batch.sizes
-        first, slow, elsewhere = 0, 0, 0.0
+        first, elsewhere = 0, 0.0
+        slow: list[int] = []
         askers = self._askers_of(batch, count)
         for index, at, length, (scope, view, find) in zip(
             range(count), batch.starts, batch.lengths, askers, strict=False
@@ -166,11 +167,25 @@ class Endpoint:
             else:
                 self._send_batch(batch, first, index)
                 first = index + 1
-            slow += 1
+            slow.append(index)
             elsewhere += resolver.clock() - began
         self._send_batch(batch, first, count)
-        if hits := count - slow:
-            resolver.stats.durations[CACHE].observe((resolver.clock() - started - elsewhere) / hits, hits)
+        if hits := count - len(slow):
+            each = (resolver.clock() - started - elsewhere) / hits
+            resolver.stats.durations[CACHE].observe(each, hits)
+            if resolver.log is not None:
+                self._log_hits(batch, askers, [i for i in range(count) if i not in slow], each)
+
+    def _log_hits(self, batch: Batch, askers: list[_Asker], hits: list[int], seconds: float) -> None:
+        """The replies still stand in their slots."""
+        log = self._resolver.log
+        assert log is not None
+        for position in log.due(len(hits)):
+            index = hits[position]
+            at, scope = batch.starts[index], askers[index].scope
+            if scope is not None:
+                reply = batch.data[at : at + batch.sizes[index * SIZE_STEP]].tobytes()
+                log.write(scope, reply, CACHE, seconds, tcp=False)
 
     def _answer_into(self, batch: Batch, index: int, scope: Scope | None, view: View) -> int:
         """Have the resolver answer; the reply's length where it stands in the datagram's slot now, else 0."""

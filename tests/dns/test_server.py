@@ -1,6 +1,7 @@
 """Real sockets on loopback."""
 
 import asyncio
+import logging
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from dnslib import EDNS0, DNSRecord
 from mesh.catalog.model import Asker, Service, ServiceNetwork
 from mesh.catalog.snapshot import Change
 from mesh.dns.config import TCP_CONNECTIONS_MAX, DnsConfig
+from mesh.dns.query_log import QueryLog
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.server import Endpoint, ScopeSource
@@ -328,3 +330,19 @@ async def test_closing_while_it_starts() -> None:
     await starting
     with pytest.raises(ConnectionError):
         await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_the_query_log_has_its_share_of_hits_and_of_the_rest(
+    start: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    serving = await start(BOTH)
+    serving.resolver.log = QueryLog(0.5, serving.resolver.clock)
+    for _ in range(5):
+        await serving.shown("web")
+    logged = [record.__dict__["fields"] for record in caplog.records]
+    assert [(line["name"], line["source"]) for line in logged] == [
+        ("web.", "local"),
+        ("web.", "cache"),
+        ("web.", "cache"),
+    ]
