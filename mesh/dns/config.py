@@ -17,11 +17,35 @@ CACHED_TTL_MAX = 3600  # seconds; a forwarded record is asked for again after th
 CACHED_NEGATIVE_TTL_MAX = 60  # seconds; RFC 2308 allows hours, people who just created a name do not
 
 UPSTREAMS_MAX = 3  # servers of a resolv.conf that are used, as libc and Docker do
-FORWARD_TRIES = 3  # per question, over all servers: 3 × 1.5 s end before a stub resolver's usual 5 s do
-FORWARD_TRY_TIMEOUT = 1.5  # seconds
-FORWARDS_MAX = 1024  # questions under way, Docker's number; more are REFUSED
-FORWARD_WAITERS_MAX = 4096  # queries waiting for them, all together; more are REFUSED
-SERVER_REST = 5.0  # seconds that a failed server comes after the others
+FORWARD_DEADLINE = 4.5  # seconds for a question, all tries together: before a stub resolver's usual 5 s end
+FORWARD_TRY_TIMEOUT = 1.5  # seconds that one server is given, unless resolv.conf says less
+FORWARD_ROUNDS = 3  # over all servers, unless resolv.conf says `attempts`; the deadline ends them sooner
+FORWARDS_MAX = 4096  # queries waiting for upstreams, all askers together; more are REFUSED
+FORWARDS_PER_ASKER = FORWARDS_MAX // 4  # of one container: Docker's 1024, and no one can have them all
+REFRESHES_MAX = 64  # questions asked again ahead of time that may be under way; more are let be
+UPSTREAM_OUTSTANDING_MAX = FORWARDS_MAX  # tries under way at one server: only second tries may find no room
+
+HEDGE_MIN, HEDGE_MAX = 0.05, 1.0  # seconds of silence before the same is asked again, whatever is usual
+HEDGE_UNKNOWN = 0.4  # seconds, for a server that has not answered yet: slower than nearly all that work
+EXPLORE_EVERY = 32  # of that many questions one goes to a server that is not the fastest, among equals
+UNANSWERED_MAX = 4  # overtaken tries in a row without one reply: then a server counts as failed
+SERVER_REST, SERVER_REST_MAX = 1.0, 30.0  # seconds until a failed server is probed again, doubling
+SERVER_UNUSED = 60.0  # seconds without a question for it; then a failed server is not probed any more
+SERVERS_KNOWN_MAX = 1024  # servers whose health is remembered; those of containers count one by one
+HABITS_KEPT = 3600.0  # seconds that a server counts as one that knows no EDNS, or changes the case of names
+SECURE_IDLE = 10.0  # seconds for a connection over TLS to be opened, and to be kept without a question
+FORGERIES_MAX = 16  # messages that are no reply to the query; then the question is asked over TCP
+LOOP_REST = 300.0  # seconds that a server is left out that has led a question back to us
+LOOP_LETTERS = 6  # of a name: fewer could come in our random spelling by chance
+
+FORWARDED_BYTES_MAX = 16 * 1024 * 1024  # of memory for upstreams' replies, however many they are
+STALE_MAX_AGE = 86_400.0  # seconds after its end that a reply may be given, for lack of any other (RFC 8767)
+STALE_TTL = 30  # seconds, of the records in such a reply (RFC 8767 4)
+STALE_ANSWER_AFTER = 1.8  # seconds that an asker waits for upstreams if there is one (RFC 8767 5)
+STALE_RECHECK = 5.0  # seconds until upstreams are asked again for what they just failed to answer: not the 30
+# of RFC 8767, which spare authorities; ours are resolvers near by, and whoever repairs one wants to see it
+FAILURE_TTL = 1.0  # seconds that a failure is remembered without a stale reply (RFC 9520 3.2 asks for 1 s)
+FAILURES_MAX = 1024  # failures remembered
 RESOLV_CONF_CHECK = 1.0  # seconds between two looks at the file
 RESOLV_TIMEOUT_MAX = 30  # seconds of `options timeout`, libc's own limit
 RESOLV_ATTEMPTS_MAX = 5  # rounds of `options attempts`, libc's own limit
@@ -40,10 +64,19 @@ QUERY_LOG_ANSWERS = 8  # records shown of one reply
 
 @dataclass(frozen=True, slots=True)
 class DnsConfig:
-    """`upstreams` are `ADDR` or `ADDR:PORT`; empty: those of `resolv_conf`, followed as it changes."""
+    """`upstreams`: `ADDR`, `ADDR:PORT` or `tls://…`; empty: those of `resolv_conf`, followed as it changes.
+
+    `alike`: any upstream knows what the others know, so the fastest is asked. `mixed_case`: names are sent in
+    random case (0x20). `query_log`: the share of queries that is logged. Times in seconds.
+    """
 
     ttl: int = ANSWER_TTL
     cache: int = CACHED_REPLIES
     upstreams: tuple[str, ...] = ()
     resolv_conf: str = RESOLV_CONF
-    query_log: float = 0.0  # the share of queries that is logged
+    query_log: float = 0.0
+    alike: bool = False
+    mixed_case: bool = True
+    deadline: float = FORWARD_DEADLINE
+    try_timeout: float = FORWARD_TRY_TIMEOUT
+    stale_answer_after: float = STALE_ANSWER_AFTER

@@ -1,23 +1,33 @@
 """What is not ours: a question goes to the servers that its asker may reach, and the reply is kept.
 
-Replies are shared by all who may reach the same servers, whatever the spelling of the name (`Forwarded`); a
-copy in the asker's own spelling goes to the asker's view of the reply cache, where the socket's loop finds it
-next time without coming here.
+Replies are shared by all who may reach the same servers, whatever the spelling of the name, the transport or
+the EDNS (`Forwarded`); a copy made the asker's own goes to the asker's view of the reply cache, where the
+socket's loop finds it next time without coming here.
+
+When a kept reply has run out, upstreams are asked; if they fail, or take longer than an asker should wait,
+the old reply is given as a stale one, and what they say later is kept all the same (RFC 8767). A reply that
+is asked for in the last part of its life is asked for again ahead of time, so that popular names never wait.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import TypeAlias
 
 from mesh.dns.answers import Answer, Outcome
 from mesh.dns.cache import ReplyCache
 from mesh.dns.config import DnsConfig
-from mesh.dns.forwarded import Aging, Forwarded
+from mesh.dns.forwarded import Aging, Forwarded, Kept
+from mesh.dns.passing import passed_back, passed_on, room
 from mesh.dns.scope import Scope
-from mesh.dns.stats import CACHE, FORWARD, DnsStats
-from mesh.dns.upstream import Forwarder, HostServers, Route, Server, SocketFactory, host_socket, parse_servers
-from mesh.dns.wire import HEADER, Query, Rcode, as_asked, cut, parse_reply, reply_tail
+from mesh.dns.stats import CACHE, FORWARD, STALE, DnsStats
+from mesh.dns.upstream.forwarder import REFRESH, Forwarder
+from mesh.dns.upstream.host import HostServers
+from mesh.dns.upstream.messages import Received, UpstreamQuery
+from mesh.dns.upstream.servers import Manner, Route, Server, SocketFactory, host_socket, parse_servers
+from mesh.dns.wire import Query, Rcode, reply_tail
 from mesh.net.tasks import Tasks
 
 Respond: TypeAlias = Callable[[bytes], None]
@@ -57,10 +67,9 @@ class Asking:
     started: float
 
     @property
-    def folded(self) -> bytes:
-        """The question in lower case, and all that follows it (EDNS)."""
-        question = self.query.question
-        return question.folded + self.data[HEADER.size + len(question.wire) :]
+    def asker(self) -> Hashable:
+        """Whose share of what may be under way this takes: a container's, else that of all in its scope."""
+        return self.scope.container or self.scope.key
 
 
 class Forwarding:
@@ -78,74 +87,207 @@ class Forwarding:
         unknown: Callable[[Asking], bool],
         clock: Callable[[], float],
     ) -> None:
-        self._stats, self._cache, self._clock = stats, cache, clock
+        self._config, self._stats, self._cache, self._clock = config, stats, cache, clock
         self._unknown = unknown
         self._forwarded = Forwarded(config.cache)
-        self._forwarder = Forwarder(tasks, stats)
-        self._host = HostServers(config)
+        self._forwarder = Forwarder(config, tasks, stats)
+        self._host = HostServers(config, stats.faults)
+        self._manner = Manner(try_timeout=config.try_timeout)
 
     def __len__(self) -> int:
         """Replies kept."""
         return len(self._forwarded)
 
+    @property
+    def size(self) -> int:
+        """Bytes of memory that they take, about."""
+        return self._forwarded.bytes
+
     def route(self, found: Answer, scope: Scope, paths: Paths) -> Route | None:
         """Where the question may go; None: nowhere."""
         if found.outcome is Outcome.LEFT and paths.docker is not None and paths.sockets is not None:
-            return Route("docker", (paths.docker,), scope.container, paths.sockets)
+            return Route("docker", (paths.docker,), scope.container, paths.sockets, self._manner)
         if scope.servers and (paths.sockets is not None or scope.external):
             # Dialled from inside the container, so an internal network's own server stays within reach.
             servers = parse_servers(scope.servers, label="container")
-            return Route("container", servers, scope.container, paths.sockets or host_socket)
-        if not scope.external:
-            return None
-        return Route("host", self._host.get(self._clock()))
+            sockets = paths.sockets or host_socket
+            own = Route("container", servers, scope.container, sockets, self._manner)
+            if self._forwarder.servers.usable(own):  # one that is ourselves has nothing else to say than we
+                return own
+        return self._host_route() if scope.external else None
+
+    def _host_route(self) -> Route:
+        return Route("host", self._host.get(self._clock()), manner=self._host.manner)
+
+    # --- a question -----------------------------------------------------------------------------------------
 
     def forward(self, asking: Asking, route: Route | None) -> bytes | Later | None:
+        if self._forwarder.came_back(asking.query.question.wire):
+            self._stats.refuse("loop")
+            return self._fail(asking, Rcode.REFUSED)
         if route is None or not route.servers:
             return self._fail(asking, Rcode.SERVFAIL)
-        key = (route.key, asking.tcp, asking.data[2 : HEADER.size], asking.folded)
-        aging = self._forwarded.get(key, self._clock())
-        if aging is not None:
-            return self._answer_forwarded(asking, aging.at(self._clock()), aging, CACHE)
+        wanted = UpstreamQuery.of(asking.query, asking.data)
+        key = (route.key, wanted)
+        now = self._clock()
+        kept = self._forwarded.get(key, now) if self._sharing(asking, wanted) else None
+        if kept is not None and kept.fresh(now):
+            refresh = partial(self._refresh, key, wanted, route, kept)
+            if kept.due(now):
+                refresh()
+            return self._answer(asking, kept.at(now), kept, CACHE, refresh)
+        if self._forwarded.has_just_failed(key, now):
+            return self._fail(asking, Rcode.SERVFAIL) if kept is None else self._answer_stale(asking, kept)
+        return self._ask(asking, key, wanted, route, kept)
 
-        def done(reply: bytes | None) -> None:
-            result = self._forward_ended(asking, key, reply)
-            asking.respond(result)
-
-        if not self._forwarder.ask(key, asking.data, route, asking.tcp, done):
-            return self._fail(asking, Rcode.REFUSED)
+    def _ask(
+        self, asking: Asking, key: Hashable, wanted: UpstreamQuery, route: Route, kept: Kept | None
+    ) -> bytes | Later:
+        waiting = _Waiting(asking.respond)
+        done = partial(self._ended, asking, key, wanted, route, kept, waiting)
+        under_way = (key, asking.tcp)
+        if not self._forwarder.ask(under_way, wanted, route, asking.asker, done, tcp=asking.tcp):
+            return self._fail(asking, Rcode.REFUSED) if kept is None else self._answer_stale(asking, kept)
+        if waiting.reply is not None:  # it could be told at once
+            return waiting.reply
+        waiting.later = True
+        if kept is not None:
+            patience = self._config.stale_answer_after
+            waiting.timer = asyncio.get_running_loop().call_later(
+                patience, self._lose_patience, asking, kept, waiting
+            )
         return Later.PENDING
 
-    def _forward_ended(self, asking: Asking, key: object, reply: bytes | None) -> bytes:
-        if reply is None:
-            return self._fail(asking, Rcode.SERVFAIL)
-        now = self._clock()
-        aging = None
-        if cacheable(asking.query) and asking.found.outcome is not Outcome.LEFT:
-            aging = Aging.of(reply, parse_reply(reply), now)
-        if aging is not None:
-            self._forwarded.put(key, aging)
-        return self._answer_forwarded(asking, reply, aging, FORWARD)
+    def _lose_patience(self, asking: Asking, kept: Kept, waiting: "_Waiting") -> None:
+        self._stats.refresh(STALE)
+        waiting.tell(self._answer_stale(asking, kept))
 
-    def _answer_forwarded(self, asking: Asking, message: bytes, aging: Aging | None, source: str) -> bytes:
-        query, question, now = asking.query, asking.query.question, self._clock()
-        reply = as_asked(message, asking.data, question)
-        rcode = reply[3] & 0xF
-        self._stats.cell("", question.qtype, rcode, source)[0] += 1
-        self._stats.durations[source].observe(now - asking.started)
-        if len(reply) > max(query.limit(asking.tcp), query.edns.size if query.edns else 0):
-            return cut(reply, question)
-        if aging is not None and self._unknown(asking):
-            cell = self._stats.cell("", question.qtype, rcode, CACHE)
-            view = self._cache.view(asking.scope.key, asking.tcp)
-            own = aging.spelled(as_asked(aging.message, asking.data, question))
-            self._cache.put_forwarded(view, asking.data[2:], own, asking.found.names, cell)
-        return reply
+    def _ended(
+        self,
+        asking: Asking,
+        key: Hashable,
+        wanted: UpstreamQuery,
+        route: Route,
+        kept: Kept | None,
+        waiting: "_Waiting",
+        received: Received | None,
+    ) -> None:
+        fresh = self._keep(key, received) if self._sharing(asking, wanted) else None
+        if waiting.told:
+            return
+        if received is not None and not (asking.tcp and received.reply.truncated):
+            refresh = None if fresh is None else partial(self._refresh, key, wanted, route, fresh)
+            waiting.tell(self._answer(asking, received, fresh, FORWARD, refresh))
+        elif kept is not None:
+            waiting.tell(self._answer_stale(asking, kept))
+        elif self._was_ourselves(asking, route):
+            reply = self.forward(replace(asking, respond=waiting.tell), self._host_route())
+            if isinstance(reply, bytes):
+                waiting.tell(reply)
+        else:
+            waiting.tell(self._fail(asking, Rcode.SERVFAIL))
+
+    def _was_ourselves(self, asking: Asking, route: Route) -> bool:
+        """Has it just turned out that all of a container's own servers lead back here?"""
+        own = route.kind == "container" and asking.scope.external
+        return own and not self._forwarder.servers.usable(route)
+
+    # --- what is kept ---------------------------------------------------------------------------------------
+
+    def _sharing(self, asking: Asking, wanted: UpstreamQuery) -> bool:
+        """Docker's 600 seconds outlive its tasks: what its resolver says is never kept."""
+        return wanted.shareable and asking.found.outcome is not Outcome.LEFT
+
+    def _keep(self, key: Hashable, received: Received | None) -> Kept | None:
+        if received is None:
+            self._forwarded.failed(key, self._clock())
+            return None
+        return self._forwarded.put(key, received, self._clock())
+
+    def _refresh(self, key: Hashable, wanted: UpstreamQuery, route: Route, kept: Kept) -> None:
+        """Ask again ahead of time, once; nobody waits for it."""
+        if kept.refreshing or self._forwarded.has_just_failed(key, self._clock()):
+            return
+        kept.refreshing = self._forwarder.ask(
+            (key, False), wanted, route, REFRESH, partial(self._refreshed, key), tcp=False
+        )
+        if kept.refreshing:
+            self._stats.refresh("prefetch")
+
+    def _refreshed(self, key: Hashable, received: Received | None) -> None:
+        self._keep(key, received)
+
+    # --- a reply --------------------------------------------------------------------------------------------
+
+    def _answer(
+        self,
+        asking: Asking,
+        received: Received,
+        kept: Kept | None,
+        source: str,
+        refresh: Callable[[], None] | None = None,
+    ) -> bytes:
+        limit = room(asking.query, asking.tcp)
+        reply, whole = _made_own(asking, received, limit)
+        if kept is not None and whole and cacheable(asking.query) and self._unknown(asking):
+            own, _ = (reply, True) if received is kept.received else _made_own(asking, kept.received, limit)
+            aging = Aging(own, kept.received.reply.ttl_offsets, kept.stored, kept.expires)
+            self._leave(asking, aging, CACHE, refresh)
+        return self._told(asking, reply, source)
+
+    def _answer_stale(self, asking: Asking, kept: Kept) -> bytes:
+        """An old reply is good for a second; then somebody looks whether there is a better one."""
+        now = self._clock()
+        reply, whole = _made_own(asking, kept.stale(), room(asking.query, asking.tcp))
+        if whole and cacheable(asking.query) and self._unknown(asking):
+            aging = Aging(reply, kept.received.reply.ttl_offsets, now, now + 1.0)
+            self._leave(asking, aging, STALE, None)
+        return self._told(asking, reply, STALE)
+
+    def _leave(self, asking: Asking, aging: Aging, source: str, refresh: Callable[[], None] | None) -> None:
+        """Leave it where the socket's loop finds it next time."""
+        rcode = aging.message[3] & 0xF
+        cell = self._stats.cell("", asking.query.question.qtype, rcode, source)
+        view = self._cache.view(asking.scope.key, asking.tcp)
+        self._cache.put_forwarded(view, asking.data[2:], aging, asking.found.names, cell, refresh)
 
     def _fail(self, asking: Asking, rcode: Rcode) -> bytes:
-        self._stats.cell("", asking.query.question.qtype, rcode, FORWARD)[0] += 1
-        self._stats.durations[FORWARD].observe(self._clock() - asking.started)
-        return asking.data[:2] + reply_tail(asking.query, rcode)
+        return self._told(asking, asking.data[:2] + reply_tail(asking.query, rcode), FORWARD)
+
+    def _told(self, asking: Asking, reply: bytes, source: str) -> bytes:
+        """The reply, counted and timed."""
+        self._stats.cell("", asking.query.question.qtype, reply[3] & 0xF, source)[0] += 1
+        self._stats.durations[source].observe(self._clock() - asking.started)
+        return reply
+
+
+class _Waiting:
+    """One asker who waits: told once, either as the result of the call or later."""
+
+    __slots__ = ("_respond", "later", "reply", "timer")
+
+    def __init__(self, respond: Respond) -> None:
+        self._respond = respond
+        self.later = False
+        self.reply: bytes | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def told(self) -> bool:
+        return self.reply is not None
+
+    def tell(self, reply: bytes) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.reply = reply
+        if self.later:
+            self._respond(reply)
+
+
+def _made_own(asking: Asking, received: Received, limit: int) -> tuple[bytes, bool]:
+    if received.signed:
+        return passed_back(received.message, asking.data, asking.query, limit), False
+    return passed_on(received, asking.query, asking.data, limit)
 
 
 def cacheable(query: Query) -> bool:

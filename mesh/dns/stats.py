@@ -18,7 +18,7 @@ Key = TypeVar("Key", bound=Hashable)
 # Seconds: a cache hit … a local answer … an upstream's timeout.
 BOUNDS = (0.00001, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 
-LOCAL, CACHE, FORWARD = "local", "cache", "forward"
+LOCAL, CACHE, FORWARD, STALE = "local", "cache", "forward", "stale"
 TYPES: Mapping[int, str] = {qtype.value: qtype.name for qtype in QType if qtype is not QType.OPT}
 RCODES: Mapping[int, str] = {rcode.value: rcode.name for rcode in Rcode}
 OTHER = "other"
@@ -48,6 +48,9 @@ class Counts:
     durations: Mapping[str, tuple[list[int], float]]
     upstream_requests: Mapping[tuple[str, str], int]
     dropped: Mapping[str, int]
+    rejected: Mapping[str, int]
+    refused: Mapping[str, int]
+    refreshes: Mapping[str, int]
 
 
 class DnsStats:
@@ -57,13 +60,26 @@ class DnsStats:
     at once, and each counted with the batch's mean: two looks at the clock per wake-up, not two per query.
     """
 
-    __slots__ = ("_requests", "dropped", "durations", "upstream_requests")
+    __slots__ = (
+        "_requests",
+        "dropped",
+        "durations",
+        "faults",
+        "refreshes",
+        "refused",
+        "rejected",
+        "upstream_requests",
+    )
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, str, str, str], Cell] = {}
-        self.durations = {LOCAL: Durations(), CACHE: Durations(), FORWARD: Durations()}
-        self.upstream_requests: dict[tuple[str, str], int] = {}  # (upstream, rcode or TIMEOUT or ERROR)
+        self.durations = {source: Durations() for source in (LOCAL, CACHE, FORWARD, STALE)}
+        self.upstream_requests: dict[tuple[str, str], int] = {}  # (upstream, rcode or what else came of it)
         self.dropped: dict[str, int] = {}  # reason → requests that got no reply
+        self.rejected: dict[str, int] = {}  # reason → messages to us that were no reply to what we had asked
+        self.refused: dict[str, int] = {}  # limit or "loop" → questions that were not forwarded
+        self.refreshes: dict[str, int] = {}  # why → questions asked again with nobody waiting
+        self.faults: dict[str, str] = {}  # what is wrong with forwarding now, in words; not a counter
 
     @property
     def requests(self) -> dict[tuple[str, str, str, str], int]:
@@ -78,6 +94,15 @@ class DnsStats:
     def drop(self, reason: str, times: int = 1) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + times
 
+    def reject(self, reason: str) -> None:
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    def refuse(self, limit: str) -> None:
+        self.refused[limit] = self.refused.get(limit, 0) + 1
+
+    def refresh(self, why: str) -> None:
+        self.refreshes[why] = self.refreshes.get(why, 0) + 1
+
     def upstream(self, name: str, result: str) -> None:
         key = (name, result)
         self.upstream_requests[key] = self.upstream_requests.get(key, 0) + 1
@@ -85,12 +110,21 @@ class DnsStats:
     def take(self) -> Counts:
         """All that was counted since the last time; counting begins anew."""
         durations = {source: (one.counts, one.total) for source, one in self.durations.items()}
-        taken = Counts(self.requests, durations, self.upstream_requests, self.dropped)
+        taken = Counts(
+            self.requests,
+            durations,
+            self.upstream_requests,
+            self.dropped,
+            self.rejected,
+            self.refused,
+            self.refreshes,
+        )
         for cell in self._requests.values():  # cache entries hold them: they stay the same lists
             cell[0] = 0
         for one in self.durations.values():
             one.counts, one.total = [0] * len(one.counts), 0.0
         self.upstream_requests, self.dropped = {}, {}
+        self.rejected, self.refused, self.refreshes = {}, {}, {}
         return taken
 
     def add(self, counts: Counts) -> None:
@@ -103,6 +137,9 @@ class DnsStats:
             own.total += total
         _add(self.upstream_requests, counts.upstream_requests)
         _add(self.dropped, counts.dropped)
+        _add(self.rejected, counts.rejected)
+        _add(self.refused, counts.refused)
+        _add(self.refreshes, counts.refreshes)
 
 
 def _add(to: dict[Key, int], counts: Mapping[Key, int]) -> None:

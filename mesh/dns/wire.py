@@ -416,35 +416,3 @@ def aged(message: bytes, ttl_offsets: Sequence[int], seconds: int) -> bytes:
         left = max(0, int.from_bytes(copy[at : at + 4]) - seconds)
         copy[at : at + 4] = left.to_bytes(4)
     return bytes(copy)
-
-
-def answers_to(query: bytes, reply: bytes) -> bool:
-    """Is this the reply to that query: same id, same question? (Its source is checked by the socket.)
-
-    Servers that cannot read a query reply with an error and no question; that is taken too.
-    """
-    if len(reply) < HEADER.size or reply[:2] != query[:2]:
-        return False
-    _, flags, questions, *_ = HEADER.unpack_from(reply)
-    if not flags & QR or flags & OPCODE:
-        return False
-    if questions == 0:
-        return flags & 0xF not in (Rcode.NOERROR, Rcode.NXDOMAIN)
-    asked = parse_query(query).question.folded
-    name_end = HEADER.size + len(asked) - 4
-    got = reply[HEADER.size : name_end].lower() + reply[name_end : name_end + 4]
-    return questions == 1 and got == asked
-
-
-def as_asked(message: bytes, query: bytes, question: Question) -> bytes:
-    """A shared reply made this query's own: its id, its spelling of the name (same length, any case)."""
-    end = HEADER.size + len(question.wire)
-    if message[4:6] != b"\x00\x01":  # an error without a question
-        return query[:2] + message[2:]
-    return query[:2] + message[2 : HEADER.size] + question.wire + message[end:]
-
-
-def cut(message: bytes, question: Question) -> bytes:
-    """A reply too large for its client's UDP: nothing but header and question, and TC to ask over TCP."""
-    flags = int.from_bytes(message[2:4]) | TC
-    return message[:2] + _HEADER_TAIL.pack(flags, 1, 0, 0, 0) + question.wire

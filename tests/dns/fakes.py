@@ -33,14 +33,20 @@ def silence(_query: bytes) -> list[bytes]:
 
 @dataclass
 class Upstream(asyncio.DatagramProtocol):
-    """`queries` are all that it was asked, over either transport. `hold` keeps its replies back until set."""
+    """`queries` are all that it was asked, over either transport, `ports` those they came from over UDP.
+
+    `hold` keeps its replies back until set.
+    """
 
     behave: Behaviour
     queries: list[bytes] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
+    over_tcp: int = 0  # connections
     hold: asyncio.Event | None = None
     port: int = 0
     _transport: asyncio.DatagramTransport | None = None
     _replying: set[asyncio.Task[None]] = field(default_factory=set)
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __str__(self) -> str:
         return f"127.0.0.1:{self.port}"
@@ -49,10 +55,22 @@ class Upstream(asyncio.DatagramProtocol):
         self._transport = transport  # type: ignore[assignment]
 
     def datagram_received(self, data: bytes, addr: object) -> None:
-        self.queries.append(data)
+        self._note(data)
+        self.ports.append(addr[1])  # type: ignore[index]
         task = asyncio.create_task(self._reply(data, addr))
         self._replying.add(task)
         task.add_done_callback(self._replying.discard)
+
+    def _note(self, query: bytes) -> None:
+        self.queries.append(query)
+        self._arrived.set()
+
+    async def asked(self, times: int = 1) -> None:
+        """Until it was asked that often."""
+        async with asyncio.timeout(LIMIT):
+            while len(self.queries) < times:
+                self._arrived.clear()
+                await self._arrived.wait()
 
     async def _reply(self, data: bytes, addr: object) -> None:
         if self.hold is not None:
@@ -63,7 +81,8 @@ class Upstream(asyncio.DatagramProtocol):
 
     async def serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         query = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
-        self.queries.append(query)
+        self._note(query)
+        self.over_tcp += 1
         for reply in self.behave(query):
             writer.write(len(reply).to_bytes(2) + reply)
         await writer.drain()

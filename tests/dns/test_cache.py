@@ -7,7 +7,7 @@ from dnslib import QTYPE, RR, A, DNSHeader, DNSQuestion, DNSRecord
 
 from mesh.dns.cache import RUN_OF_MANY, Entry, ReplyCache, View
 from mesh.dns.config import UDP_SLOT
-from mesh.dns.forwarded import Aging, Forwarded
+from mesh.dns.forwarded import Aging
 from mesh.dns.wire import parse_reply
 
 WEB = frozenset({"web"})
@@ -147,22 +147,3 @@ def test_what_does_not_fit_into_a_datagrams_room_is_kept_for_tcp_only() -> None:
     cache = ReplyCache(10)
     assert put(cache, cache.view("a", False), b"q", b"x" * UDP_SLOT) is None
     assert put(cache, cache.view("a", True), b"q", b"x" * UDP_SLOT) is not None
-
-
-def test_what_may_be_kept_of_upstreams() -> None:
-    kept = forwarded(ttl=1_000_000)
-    assert kept is not None
-    assert kept.expires == 3600
-    assert forwarded(ttl=0) is None
-    assert forwarded(ttl=60, rcode=2) is None
-
-
-def test_forwarded_replies_are_bounded_and_end() -> None:
-    memory, aging = Forwarded(2), forwarded(ttl=30)
-    assert aging is not None
-    for key in "abc":
-        memory.put(key, aging)
-    assert memory.get("a", 0) is None
-    assert memory.get("c", 29.9) is aging
-    assert memory.get("c", 30.0) is None
-    assert len(memory) == 1

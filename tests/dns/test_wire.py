@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.dns import wire
-from mesh.dns.wire import BadQuery, QType, Query, Question, Rcode, parse_query, parse_reply, reply_tail
+from mesh.dns.wire import BadQuery, Match, QType, Query, Question, Rcode, parse_query, parse_reply, reply_tail
 from mesh.errors import WireError
 
 WEB = b"\x03web\x00\x00\x01\x00\x01"
@@ -230,24 +230,14 @@ def test_ttls_are_counted_down_and_nothing_else_changes() -> None:
 def test_only_the_reply_to_the_question_is_taken() -> None:
     query = message()
     good = upstream_reply(answers=(1,))
-    assert wire.answers_to(query, good)
-    assert wire.answers_to(query, good.replace(b"\x03web", b"\x03WEB"))
-    wrong = [b"", good[:11], b"\0\0" + good[2:], query, good.replace(b"\x03web", b"\x03wob")]
-    wrong += [message(b"", flags=0x8180, counts=(0, 0, 0, 0))]
-    assert not any(wire.answers_to(query, reply) for reply in wrong)
-    assert wire.answers_to(query, message(b"", flags=0x8181, counts=(0, 0, 0, 0)))
-
-
-def test_a_shared_reply_is_made_the_askers_own() -> None:
-    query = wire.HEADER.pack(0x4321, 0x0100, 1, 0, 0, 0) + b"\x03WEB\x00\x00\x01\x00\x01"
-    own = DNSRecord.parse(wire.as_asked(upstream_reply(answers=(1,)), query, parse_query(query).question))
-    assert (own.header.id, str(own.q.qname), own.rr[0].ttl) == (0x4321, "WEB.", 1)
-
-
-def test_a_reply_too_large_becomes_a_truncated_one() -> None:
-    reply = upstream_reply(answers=tuple(range(1, 60)))
-    short = DNSRecord.parse(wire.cut(reply, parse_query(message()).question))
-    assert (short.header.tc, short.rr, str(short.q.qname)) == (1, [], "web.")
+    assert wire.match(query, good) is Match.YES
+    assert wire.match(query, good.replace(b"\x03web", b"\x03WEB")) is Match.CASE
+    for other in (b"", good[:11], b"\0\0" + good[2:], query):
+        assert wire.match(query, other) is Match.ID
+    nothing = message(b"", flags=0x8180, counts=(0, 0, 0, 0))
+    for other in (good.replace(b"\x03web", b"\x03wob"), good[:20], nothing):
+        assert wire.match(query, other) is Match.QUESTION
+    assert wire.match(query, message(b"", flags=0x8181, counts=(0, 0, 0, 0))) is Match.YES
 
 
 def test_options_of_edns_are_noticed() -> None:

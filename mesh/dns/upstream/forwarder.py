@@ -1,146 +1,181 @@
-"""The resolvers of the world outside: each question is asked once at a time, of one server after the other.
+"""The asking: each question once at a time, of one server after the other or beside it, within a deadline.
 
-Strategy: a `Forwarder` keeps what is under way by key; whoever asks the same meanwhile is told of the same
-reply. Every try has a socket of its own, connected to its server, with a random id: the kernel picks a random
-port and lets nothing in from elsewhere, and a refusal comes back as an error at once. A reply that does not
-match id and question is passed over and waiting goes on. SERVFAIL, REFUSED, silence and nonsense lead to the
-next server, anything else is the answer (as Docker since 24.0). Over the transport of the client: a truncated
-reply is passed on, and the client comes back over TCP.
+Strategy: what is under way is kept by key; whoever asks the same meanwhile is told of the same reply. No
+asker may have more than its share of what may wait, so that one container's flood is REFUSED while the others
+are served (Docker has one such limit per container, and no other end to what they take together).
 """
 
 import asyncio
-import socket
-from collections.abc import Callable, Hashable, Sequence
-from secrets import token_bytes
+import errno
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import TypeAlias
 
 from mesh.dns.config import (
-    FORWARD_TRIES,
-    FORWARD_TRY_TIMEOUT,
-    FORWARD_WAITERS_MAX,
+    EXPLORE_EVERY,
     FORWARDS_MAX,
-    SERVER_REST,
-    TCP_REPLY_MAX,
+    FORWARDS_PER_ASKER,
+    REFRESHES_MAX,
+    DnsConfig,
 )
 from mesh.dns.stats import OTHER, RCODES, DnsStats
-from mesh.dns.upstream.servers import Route, Server, SocketFactory
-from mesh.dns.wire import Rcode, answers_to, parse_reply
+from mesh.dns.upstream.attempt import Attempt, Means
+from mesh.dns.upstream.health import turns
+from mesh.dns.upstream.known import KnownServers
+from mesh.dns.upstream.loops import Spellings
+from mesh.dns.upstream.messages import Received, UpstreamQuery, is_answer
+from mesh.dns.upstream.race import Outcome, Race, Try
+from mesh.dns.upstream.secure import SecureConnections
+from mesh.dns.upstream.servers import Route, Server
+from mesh.dns.wire import RD
 from mesh.errors import KernelError, WireError
 from mesh.net.tasks import Tasks
 
-Done: TypeAlias = Callable[[bytes | None], None]
+logger = logging.getLogger(__name__)
 
-TIMEOUT, ERROR = "TIMEOUT", "ERROR"  # where metrics show an rcode
-UNREACHED = frozenset({TIMEOUT, ERROR})
-NEXT_SERVER = frozenset({Rcode.SERVFAIL, Rcode.REFUSED})
+Done: TypeAlias = Callable[[Received | None], None]
+
+REFRESH = "refresh"  # the asker of questions that nobody waits for
+TIMEOUT, ERROR, OVERTAKEN = "TIMEOUT", "ERROR", "OVERTAKEN"  # where metrics show an rcode
+PROBE = UpstreamQuery(RD, b"\0\0\2\0\1")  # the root's name servers: any resolver has them at hand
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 
 class Forwarder:
     """Asks upstreams. Not thread-safe: belongs to the event loop's thread."""
 
-    def __init__(self, tasks: Tasks, stats: DnsStats, try_timeout: float = FORWARD_TRY_TIMEOUT) -> None:
-        self._tasks, self._stats = tasks, stats
-        self._try_timeout = try_timeout
-        self._waiting: dict[Hashable, list[Done]] = {}
+    def __init__(
+        self, config: DnsConfig, tasks: Tasks, stats: DnsStats, secure: SecureConnections | None = None
+    ) -> None:
+        self._config, self._tasks, self._stats = config, tasks, stats
+        self._waiting: dict[Hashable, list[tuple[Hashable, Done]]] = {}
+        self._by_asker: Counter[Hashable] = Counter()
         self._waiters = 0
-        self._failed_at: dict[Server, float] = {}
+        self._questions = 0
+        self._spellings = Spellings()
+        self._means = Means(
+            secure or SecureConnections(tasks), self._spellings, stats.reject, config.mixed_case
+        )
+        self.servers = KnownServers(tasks, self._probe, stats.faults)
 
-    def ask(self, key: Hashable, query: bytes, route: Route, tcp: bool, done: Done) -> bool:
-        """Forward the query unless the same `key` is under way; `done` gets the whole reply (with another
-        id), or None when every server failed. False: too much is under way, and `done` will not be called."""
-        waiting = self._waiting.get(key)
-        if self._waiters >= FORWARD_WAITERS_MAX or (waiting is None and len(self._waiting) >= FORWARDS_MAX):
+    def ask(
+        self, key: Hashable, query: UpstreamQuery, route: Route, asker: Hashable, done: Done, *, tcp: bool
+    ) -> bool:
+        """Forward the query unless the same `key` is under way. `done` gets the reply, None when all failed.
+
+        False: the asker, or all together, have too much under way, and `done` will not be called.
+        """
+        if not self._admit(asker):
             return False
-        self._waiters += 1
+        waiting = self._waiting.get(key)
         if waiting is not None:
-            waiting.append(done)
+            waiting.append((asker, done))
             return True
-        self._waiting[key] = [done]
-        self._tasks.start(self._answer(key, query, route, tcp), "dns-forward")
+        self._waiting[key] = [(asker, done)]
+        self._race(key, query, route, tcp).start()
         return True
 
-    async def _answer(self, key: Hashable, query: bytes, route: Route, tcp: bool) -> None:
-        reply: bytes | None = None
+    def under_way(self, key: Hashable) -> bool:
+        return key in self._waiting
+
+    def came_back(self, question: bytes) -> bool:
+        """Is the question one of ours that has come back to us? Then the server is left out from now on."""
+        sent_to = self._spellings.sent_to(question)
+        if sent_to is not None:
+            self.servers.led_back(*sent_to)
+        return sent_to is not None
+
+    # --- who waits ------------------------------------------------------------------------------------------
+
+    def _admit(self, asker: Hashable) -> bool:
+        share = REFRESHES_MAX if asker == REFRESH else FORWARDS_PER_ASKER
+        if self._by_asker[asker] >= share:
+            if asker != REFRESH:
+                self._stats.refuse("share")
+            return False
+        if self._waiters >= FORWARDS_MAX:
+            self._stats.refuse("total")
+            return False
+        self._waiters += 1
+        self._by_asker[asker] += 1
+        return True
+
+    def _finish(self, key: Hashable, received: Received | None) -> None:
+        waiting = self._waiting.pop(key)
+        for asker, _ in waiting:
+            self._waiters -= 1
+            self._by_asker[asker] -= 1
+            if not self._by_asker[asker]:
+                del self._by_asker[asker]
+        for _, done in waiting:
+            done(received)
+
+    # --- one question ---------------------------------------------------------------------------------------
+
+    def _race(self, key: Hashable, query: UpstreamQuery, route: Route, tcp: bool) -> Race:
+        self._questions += 1
+        whole, rest = divmod(self._questions, EXPLORE_EVERY)
+        planned = turns(
+            self.servers.usable(route),
+            partial(self.servers.health, route),
+            alike=route.manner.alike,
+            rounds=route.manner.rounds,
+            explore=None if rest else whole,
+        )
+        return Race(
+            planned,
+            self._config.deadline,
+            begin=partial(self._begin, query, route, tcp),
+            overtaken=partial(self.servers.overtaken, route),
+            finish=partial(self._finish, key),
+        )
+
+    def _begin(self, query: UpstreamQuery, route: Route, tcp: bool, server: Server) -> Try | None:
+        health = self.servers.health(route, server)
+        if health.full:
+            self._stats.refuse("upstream")
+            return None
+        health.used_at = asyncio.get_running_loop().time()
+        health.outstanding += 1
+        attempt = Attempt(self._means, query, route, server, health)
+        task = self._tasks.start(self._try(attempt, tcp), "dns-forward")
+        task.add_done_callback(lambda _: self._one_less(route, server))
+        return task
+
+    def _one_less(self, route: Route, server: Server) -> None:
+        self.servers.health(route, server).outstanding -= 1
+
+    async def _try(self, attempt: Attempt, tcp: bool) -> Outcome:
+        route, server, loop = attempt.route, attempt.server, asyncio.get_running_loop()
+        began = loop.time()
         try:
-            reply = await self._resolve(query, route, tcp)
-        finally:  # whatever happens, nobody is left waiting and nothing is left behind
-            waiting = self._waiting.pop(key)
-            self._waiters -= len(waiting)
-            for done in waiting:
-                done(reply)
-
-    async def _resolve(self, query: bytes, route: Route, tcp: bool) -> bytes | None:
-        settled: set[Server] = set()  # only silence is worth a second try
-        for server in self._tries(route.servers):
-            if server in settled:
-                continue
-            reply, result = await self._try(query, server, route.sockets, tcp)
-            self._stats.upstream(server.name, result)
-            if reply is not None:
-                self._failed_at.pop(server, None)
-                return reply
-            if result in UNREACHED:
-                self._failed_at[server] = asyncio.get_running_loop().time()
-            if result != TIMEOUT:
-                settled.add(server)
-        return None
-
-    def _tries(self, servers: Sequence[Server]) -> list[Server]:
-        """Whom to ask, in order: those that failed a moment ago last, and as often as tries are left."""
-        if not servers:
-            return []
-        now = asyncio.get_running_loop().time()
-        ended = [s for s, at in self._failed_at.items() if now - at > SERVER_REST]
-        for server in ended:
-            del self._failed_at[server]
-        ordered = sorted(servers, key=lambda server: server in self._failed_at)
-        return (ordered * FORWARD_TRIES)[: max(FORWARD_TRIES, len(ordered))]
-
-    async def _try(
-        self, query: bytes, server: Server, sockets: SocketFactory, tcp: bool
-    ) -> tuple[bytes | None, str]:
-        """(the answer or None, what came of it, for the statistics)."""
-        message = token_bytes(2) + query[2:]
-        try:
-            async with asyncio.timeout(self._try_timeout):
-                reply = await _exchange(message, server, sockets, tcp)
-            rcode = parse_reply(reply).rcode
+            async with asyncio.timeout(route.manner.try_timeout):
+                received = await attempt.run(tcp)
         except TimeoutError:
-            return None, TIMEOUT
-        except (OSError, KernelError, WireError):
-            return None, ERROR
-        return None if rcode in NEXT_SERVER else reply, RCODES.get(rcode, OTHER)
+            self._stats.upstream(server.name, TIMEOUT)
+            self.servers.failed(route, server)
+            return Outcome(again=True)
+        except (OSError, KernelError, WireError) as error:
+            self._stats.upstream(server.name, ERROR)
+            self._reached_not(route, server, error)
+            return Outcome()
+        except asyncio.CancelledError:
+            self._stats.upstream(server.name, OVERTAKEN)
+            raise
+        self.servers.replied(route, server, loop.time() - began)
+        self._stats.upstream(server.name, RCODES.get(received.reply.rcode, OTHER))
+        return Outcome(received if is_answer(received.reply) else None)
 
+    def _reached_not(self, route: Route, server: Server, error: Exception) -> None:
+        """What this machine is short of is not the server's fault."""
+        if isinstance(error, OSError) and error.errno in OURS:
+            logger.warning("cannot ask %s: %s", server, error.strerror)
+        else:
+            self.servers.failed(route, server)
 
-async def _exchange(query: bytes, server: Server, sockets: SocketFactory, tcp: bool) -> bytes:
-    """One query on a socket of its own. OSError when the server cannot be reached."""
-    loop = asyncio.get_running_loop()
-    kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
-    with sockets(server.family, kind) as connection:
-        await loop.sock_connect(connection, server.target(tcp))
-        if tcp:
-            return await _over_tcp(loop, connection, query)
-        await loop.sock_sendall(connection, query)
-        while True:
-            reply = await loop.sock_recv(connection, TCP_REPLY_MAX)
-            if answers_to(query, reply):
-                return reply
-
-
-async def _over_tcp(loop: asyncio.AbstractEventLoop, connection: socket.socket, query: bytes) -> bytes:
-    await loop.sock_sendall(connection, len(query).to_bytes(2) + query)
-    length = int.from_bytes(await _exactly(loop, connection, 2))
-    reply = await _exactly(loop, connection, length)
-    if not answers_to(query, reply):
-        raise WireError("the reply is to another question")
-    return reply
-
-
-async def _exactly(loop: asyncio.AbstractEventLoop, connection: socket.socket, size: int) -> bytes:
-    got = bytearray()
-    while len(got) < size:
-        part = await loop.sock_recv(connection, size - len(got))
-        if not part:
-            raise ConnectionResetError("closed in the middle of a reply")
-        got += part
-    return bytes(got)
+    async def _probe(self, route: Route, server: Server) -> None:
+        attempt = Attempt(self._means, PROBE, route, server, self.servers.health(route, server))
+        async with asyncio.timeout(route.manner.try_timeout):
+            await attempt.run(tcp=False)

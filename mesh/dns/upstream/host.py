@@ -2,29 +2,33 @@
 
 The file is looked at when somebody asks, at most once a second: its inode, size and time of change tell of a
 new content, also when it was replaced by renaming. A file that is gone, or names no server (it may be in the
-middle of being written), leaves in force what was known, and says so in `fault`.
+middle of being written), leaves in force what was known, and that is said.
 """
 
+import logging
 import os
 
-from mesh.dns.config import RESOLV_CONF_CHECK, DnsConfig
+from mesh.dns.config import FORWARD_ROUNDS, RESOLV_CONF_CHECK, DnsConfig
 from mesh.dns.upstream.resolvconf import ResolvConf, parse_resolv_conf
-from mesh.dns.upstream.servers import Server, parse_servers
+from mesh.dns.upstream.servers import Manner, Server, parse_servers
+
+logger = logging.getLogger(__name__)
 
 
 class HostServers:
-    """Not thread-safe. `fault`: what is wrong with the file now, in words, "" for nothing."""
+    """Not thread-safe. `faults[path]` says in words what is wrong with the file, as long as something is."""
 
-    def __init__(self, config: DnsConfig) -> None:
+    def __init__(self, config: DnsConfig, faults: dict[str, str]) -> None:
+        self._config, self._faults = config, faults
         self._fixed = parse_servers(config.upstreams)
         self._path = config.resolv_conf
         self._servers: tuple[Server, ...] = ()
         self._look_again = 0.0
         self._seen: tuple[int, int, int] | None = None
-        self.conf = ResolvConf()
-        self.fault = ""
+        self.manner = self._manner(ResolvConf())
 
     def get(self, now: float) -> tuple[Server, ...]:
+        """Whom to ask; how, is in `manner`."""
         if self._fixed:
             return self._fixed
         if now >= self._look_again:
@@ -41,10 +45,31 @@ class HostServers:
             with open(self._path, encoding="utf-8", errors="replace") as file:
                 conf = parse_resolv_conf(file.read())
         except OSError as error:
-            self._seen, self.fault = None, f"{self._path} cannot be read: {error.strerror}"
+            self._seen = None
+            self._say(f"{self._path} cannot be read: {error.strerror}")
             return
         self._seen = seen
         servers = parse_servers(conf.nameservers)
-        self.fault = "" if servers else f"{self._path} names no server"
-        if servers:
-            self._servers, self.conf = servers, conf
+        if not servers:
+            self._say(f"{self._path} names no server")
+            return
+        self._say("")
+        if servers != self._servers:
+            logger.info("upstream DNS servers: %s", ", ".join(map(str, servers)))
+        self._servers, self.manner = servers, self._manner(conf)
+
+    def _manner(self, conf: ResolvConf) -> Manner:
+        own = self._config
+        return Manner(
+            alike=own.alike or conf.rotate,
+            rounds=conf.attempts or FORWARD_ROUNDS,
+            try_timeout=own.try_timeout if conf.timeout is None else min(conf.timeout, own.deadline),
+            tcp=conf.tcp,
+        )
+
+    def _say(self, fault: str) -> None:
+        if fault and self._faults.get(self._path) != fault:
+            logger.warning("%s", fault)
+        self._faults.pop(self._path, None)
+        if fault:
+            self._faults[self._path] = fault

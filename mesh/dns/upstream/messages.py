@@ -98,6 +98,7 @@ class Received:
     message: bytes
     reply: Reply
     options: bytes = b""
+    signed: bool = False
 
     @property
     def has_question(self) -> bool:
@@ -113,7 +114,7 @@ def received(query: UpstreamQuery, data: bytes) -> Received:
     """A reply that matches → as it is kept. Raises WireError when it breaks the protocol."""
     reply = parse_reply(data)
     if query.signed:
-        return Received(data, reply)
+        return Received(data, reply, signed=True)
     message = bytearray(data[: reply.end if reply.opt is None else reply.opt[0]])
     if message[4:6] == b"\0\1":
         _fold(message, query.question, reply)

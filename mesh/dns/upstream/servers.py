@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal, TypeAlias
 
-from mesh.dns.config import UPSTREAMS_MAX
+from mesh.dns.config import FORWARD_ROUNDS, FORWARD_TRY_TIMEOUT, UPSTREAMS_MAX
 from mesh.errors import MeshError
 
 SocketFactory: TypeAlias = Callable[[int, int], socket.socket]  # (family, type) → a non-blocking socket
@@ -111,6 +111,19 @@ def host_socket(family: int, kind: int) -> socket.socket:
 
 
 @dataclass(frozen=True, slots=True)
+class Manner:
+    """How the servers of a route are asked. `alike`: any of them knows what the others know."""
+
+    alike: bool = False
+    rounds: int = FORWARD_ROUNDS
+    try_timeout: float = FORWARD_TRY_TIMEOUT  # seconds
+    tcp: bool = False  # never over UDP
+
+
+USUAL = Manner()
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Where a question goes. Questions share a reply when `key` and the question are equal."""
 
@@ -118,6 +131,7 @@ class Route:
     servers: tuple[Server, ...]
     container: str = ""  # whose servers, or whose Docker resolver
     sockets: SocketFactory = host_socket
+    manner: Manner = USUAL
 
     @property
     def key(self) -> Hashable:

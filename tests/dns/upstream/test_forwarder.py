@@ -1,63 +1,31 @@
-"""Asking the world outside, on loopback."""
+"""Asking the world outside, on loopback: who is asked, how often, and on whose account."""
 
 import asyncio
+import errno
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
 
-from mesh.dns.config import FORWARDS_MAX
-from mesh.dns.stats import DnsStats
-from mesh.dns.upstream.forwarder import Forwarder
+from mesh.dns.config import FORWARDS_MAX, FORWARDS_PER_ASKER, REFRESHES_MAX, UPSTREAM_OUTSTANDING_MAX
+from mesh.dns.upstream.forwarder import REFRESH
 from mesh.dns.upstream.servers import Route, Server
 from mesh.errors import NamespaceGone
-from mesh.net.tasks import Tasks
-from tests.dns.fakes import Behaviour, closed_port, question, rcode, say, shown, silence, upstream
-
-
-class Asking:
-    """A forwarder, and its answers awaited."""
-
-    def __init__(self) -> None:
-        self.failures: list[str] = []
-        self.tasks = Tasks(lambda name, error: self.failures.append(f"{name}: {error!r}"))
-        self.stats = DnsStats()
-        self.forwarder = Forwarder(self.tasks, self.stats, try_timeout=0.1)
-
-    def begin(
-        self, key: object, query: bytes, route: Route, tcp: bool = False
-    ) -> asyncio.Future[bytes | None]:
-        result: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        assert self.forwarder.ask(key, query, route, tcp, result.set_result)
-        return result
-
-    async def ask(self, *ports: int, tcp: bool = False, name: str = "x.example") -> bytes | None:
-        return await self.begin(name, question(name), route(*ports), tcp)
-
-    @property
-    def results(self) -> list[str]:
-        return [result for (_, result), count in self.stats.upstream_requests.items() for _ in range(count)]
-
-
-def route(*ports: int) -> Route:
-    return Route("host", tuple(Server("127.0.0.1", port) for port in ports))
-
-
-@pytest.fixture
-async def asking() -> AsyncIterator[Asking]:
-    made = Asking()
-    yield made
-    await made.tasks.close()
-    assert made.failures == []
+from tests.dns.fakes import Behaviour, closed_port, say, silence, upstream
+from tests.dns.upstream.asking import Asking, data, route, wanted
 
 
 @pytest.mark.parametrize("tcp", [False, True])
 async def test_over_the_transport_of_the_client(asking: Asking, tcp: bool) -> None:
     async with upstream(say("192.0.2.9")) as server:
-        reply = await asking.ask(server.port, tcp=tcp)
-    assert reply is not None
-    assert shown(reply) == ["192.0.2.9"]
+        assert data(await asking.ask(server.port, tcp=tcp)) == ["192.0.2.9"]
     assert asking.stats.upstream_requests == {(f"127.0.0.1:{server.port}", "NOERROR"): 1}
+    assert server.over_tcp == tcp
+
+
+async def test_always_over_tcp_where_resolv_conf_says_so(asking: Asking) -> None:
+    async with upstream(say()) as server:
+        assert await asking.begin(route(server.port, tcp=True))
+    assert server.over_tcp == 1
 
 
 @pytest.mark.parametrize(
@@ -65,17 +33,16 @@ async def test_over_the_transport_of_the_client(asking: Asking, tcp: bool) -> No
 )
 async def test_failure_leads_to_the_next_server(asking: Asking, first: Behaviour, result: str) -> None:
     async with upstream(first) as bad, upstream(say()) as good:
-        reply = await asking.ask(bad.port, good.port)
-    assert reply is not None
-    assert shown(reply) == ["192.0.2.1"]
-    assert asking.results == [result, "NOERROR"]
+        assert data(await asking.ask(bad.port, good.port)) == ["192.0.2.1"]
+    assert asking.results[0] == result
+    assert asking.results[-1] == "NOERROR"
 
 
 async def test_any_other_error_is_the_answer(asking: Asking) -> None:
     async with upstream(say(rcode=3)) as first, upstream(say()) as second:
-        reply = await asking.ask(first.port, second.port)
-    assert reply is not None
-    assert rcode(reply) == 3
+        received = await asking.ask(first.port, second.port)
+    assert received is not None
+    assert received.reply.rcode == 3
     assert second.queries == []
 
 
@@ -87,98 +54,118 @@ async def test_a_port_where_nobody_listens_fails_at_once(asking: Asking) -> None
 async def test_silence_is_asked_again_and_a_refusal_is_not(asking: Asking) -> None:
     async with upstream(silence) as quiet, upstream(say(rcode=5)) as unwilling:
         assert await asking.ask(quiet.port, unwilling.port) is None
-    assert (len(quiet.queries), len(unwilling.queries)) == (2, 1)
+        assert len(asked(quiet.queries)) > 1
+        assert len(asked(unwilling.queries)) == 1
 
 
-async def test_a_server_that_failed_comes_last_for_a_while(asking: Asking) -> None:
+def asked(queries: list[bytes]) -> list[bytes]:
+    """Without the probes of servers that seem to have failed."""
+    return [query for query in queries if b"example" in query.lower()]
+
+
+async def test_a_server_that_failed_comes_last(asking: Asking) -> None:
     async with upstream(silence) as bad, upstream(say()) as good:
         await asking.ask(bad.port, good.port)
+        before = len(asked(bad.queries))
         await asking.ask(bad.port, good.port, name="y.example")
-    assert (len(bad.queries), len(good.queries)) == (1, 2)
+    assert (len(asked(bad.queries)), len(asked(good.queries))) == (before, 2)
 
 
-async def test_replies_that_do_not_match_are_passed_over(asking: Asking) -> None:
-    def spoof(query: bytes) -> list[bytes]:
-        [good] = say("192.0.2.1")(query)
-        [evil] = say("203.0.113.66")(query)
-        other_id = bytes((evil[0] ^ 1,)) + evil[1:]
-        other_question = evil.replace(b"\x07example", b"\x07exbmple")
-        return [other_id, other_question, evil[:20], b"", query, good]
-
-    async with upstream(spoof) as server:
-        reply = await asking.ask(server.port)
-    assert reply is not None
-    assert shown(reply) == ["192.0.2.1"]
-
-
-async def test_a_reply_from_another_address_does_not_arrive(asking: Asking) -> None:
-    """The socket is connected: the kernel lets in what comes from the server's address and port only."""
-    heard: list[bytes] = []
-
-    def answer_from_elsewhere(query: bytes) -> list[bytes]:
-        heard.append(query)
-        return []
-
-    made: list[socket.socket] = []
-
-    def factory(family: int, kind: int) -> socket.socket:
-        made.append(socket.socket(family, kind | socket.SOCK_NONBLOCK))
-        return made[-1]
-
-    async with upstream(answer_from_elsewhere) as server:
-        to = Route("host", (Server("127.0.0.1", server.port),), sockets=factory)
-        waiting = asking.begin("k", question("x.example"), to)
-        while not heard:
-            await asyncio.sleep(0)
-        [evil] = say("203.0.113.66")(heard[0])
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as spoofer:
-            spoofer.sendto(evil, made[0].getsockname())
-        assert await waiting is None
-
-
-async def test_ids_and_ports_differ_from_query_to_query(asking: Asking) -> None:
+async def test_ids_spellings_and_ports_differ_from_query_to_query(asking: Asking) -> None:
     async with upstream(say()) as server:
         for number in range(8):
-            await asking.ask(server.port, name=f"n{number}.example")
+            await asking.ask(server.port, name=f"abcdefgh{number}.example")
     assert len({query[:2] for query in server.queries}) > 4
+    assert len({query[13:21] for query in server.queries}) > 4
+    assert len(set(server.ports)) > 4
 
 
 async def test_the_same_question_is_asked_once_at_a_time(asking: Asking) -> None:
     async with upstream(say()) as server:
         server.hold = asyncio.Event()
-        waiting = [asking.begin("same", question("x.example"), route(server.port)) for _ in range(5)]
-        while not server.queries:
-            await asyncio.sleep(0)
+        to = route(server.port)
+        waiting = [asking.begin(to, asker=f"c{n}") for n in range(5)]
+        await server.asked()
         server.hold.set()
         replies = await asyncio.gather(*waiting)
-    assert len(server.queries) == 1
-    assert len(set(replies)) == 1
+    assert len(asked(server.queries)) == 1
+    assert len({id(reply) for reply in replies}) == 1
 
 
-async def test_what_is_under_way_is_bounded(asking: Asking) -> None:
+# --- shares -------------------------------------------------------------------------------------------------
+
+
+def flood(asking: Asking, to: Route, count: int, asker: str) -> int:
+    """How many of that many questions are let through."""
+    query = wanted("x")
+    tell = asking.forwarder.ask
+    return sum(tell((asker, n), query, to, asker, lambda _: None, tcp=False) for n in range(count))
+
+
+async def test_one_asker_cannot_have_it_all(asking: Asking) -> None:
     to = route(closed_port())
-    accepted = [
-        asking.forwarder.ask(n, question("x"), to, False, lambda _: None) for n in range(FORWARDS_MAX + 5)
-    ]
-    assert accepted.count(True) == FORWARDS_MAX
-    assert asking.forwarder.ask(0, question("x"), to, False, lambda _: None)  # the same may still wait along
+    assert flood(asking, to, FORWARDS_PER_ASKER + 5, "greedy") == FORWARDS_PER_ASKER
+    assert flood(asking, to, 5, "modest") == 5
+    assert asking.stats.refused == {"share": 5}
+
+
+async def test_repetitions_count_too(asking: Asking) -> None:
+    query, to = wanted("x"), route(closed_port())
+    for _ in range(FORWARDS_PER_ASKER):
+        assert asking.forwarder.ask("same", query, to, "c1", lambda _: None, tcp=False)
+    assert not asking.forwarder.ask("same", query, to, "c1", lambda _: None, tcp=False)
+
+
+async def test_all_together_are_bounded_too(asking: Asking) -> None:
+    to = route(closed_port())
+    for asker in "abcd":
+        assert flood(asking, to, FORWARDS_PER_ASKER, asker) == FORWARDS_MAX // 4
+    assert flood(asking, to, 3, "e") == 0
+    assert asking.stats.refused["total"] == 3
+
+
+async def test_what_nobody_waits_for_has_a_small_share(asking: Asking) -> None:
+    assert flood(asking, route(closed_port()), REFRESHES_MAX + 1, REFRESH) == REFRESHES_MAX
+    assert asking.stats.refused == {}
+
+
+async def test_a_share_is_free_again_when_the_questions_have_ended(asking: Asking) -> None:
+    to = route(closed_port())
+    flood(asking, to, FORWARDS_PER_ASKER, "c1")
+    assert await asking.begin(to, asker="c2") is None
+    assert flood(asking, to, 1, "c1") == 1
+
+
+async def test_a_server_is_asked_so_much_at_a_time_and_no_more(asking: Asking) -> None:
+    async with upstream(silence) as server, upstream(say()) as other:
+        to = route(server.port, other.port)
+        asking.forwarder.servers.health(to, to.servers[0]).outstanding = UPSTREAM_OUTSTANDING_MAX
+        assert data(await asking.begin(to)) == ["192.0.2.1"]
+    assert asked(server.queries) == []
+    assert asking.stats.refused["upstream"] >= 1
+
+
+# --- faults that are not the server's -----------------------------------------------------------------------
 
 
 async def test_a_namespace_that_is_gone_is_a_failed_server(asking: Asking) -> None:
     def gone(_family: int, _kind: int) -> socket.socket:
         raise NamespaceGone("its container ended")
 
-    to = Route("container", (Server("10.0.0.1"),), "c1", gone)
-    assert await asking.begin("k", question("x"), to) is None
+    assert await asking.begin(Route("container", (Server("10.0.0.1"),), "c1", gone)) is None
+    await until_no_tasks(asking)
+    assert asking.stats.faults == {}
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\0\1x", b"\xff\xff"])
-async def test_broken_tcp_replies_are_failures(asking: Asking, garbage: bytes) -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
-        writer.write(garbage)
-        writer.close()
+async def test_a_lack_of_descriptors_is_not_the_servers_fault(asking: Asking) -> None:
+    def short(_family: int, _kind: int) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    assert await asking.ask(server.sockets[0].getsockname()[1], tcp=True) is None
-    server.close()
+    to = Route("host", (Server("10.0.0.1"),), sockets=short)
+    assert await asking.begin(to) is None
+    assert not asking.forwarder.servers.health(to, to.servers[0]).failing
+
+
+async def until_no_tasks(asking: Asking) -> None:
+    while len(asking.tasks):
+        await asyncio.sleep(0)

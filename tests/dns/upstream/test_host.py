@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mesh.dns.config import DnsConfig
+from mesh.dns.config import FORWARD_DEADLINE, DnsConfig
 from mesh.dns.upstream.host import HostServers
-from mesh.dns.upstream.servers import Server
+from mesh.dns.upstream.servers import Manner, Server
 
 
 class File:
@@ -14,7 +14,8 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.servers = HostServers(DnsConfig(resolv_conf=str(path)))
+        self.faults: dict[str, str] = {}
+        self.servers = HostServers(DnsConfig(resolv_conf=str(path)), self.faults)
         self.now = 100.0
 
     def write(self, *addresses: str) -> None:
@@ -63,27 +64,39 @@ def test_a_link_that_leads_elsewhere(file: File) -> None:
 def test_what_was_known_stays_in_force_while_it_is_gone(file: File) -> None:
     file.path.unlink()
     assert file.get() == ["10.0.0.1"]
-    assert "cannot be read" in file.servers.fault
+    assert "cannot be read" in file.faults[str(file.path)]
     file.write("10.0.0.2")
     assert file.get() == ["10.0.0.2"]
-    assert file.servers.fault == ""
+    assert file.faults == {}
 
 
 def test_what_was_known_stays_in_force_while_it_is_empty(file: File) -> None:
     file.write()
     assert file.get() == ["10.0.0.1"]
-    assert "names no server" in file.servers.fault
+    assert "names no server" in file.faults[str(file.path)]
     file.write("10.0.0.2")
     assert file.get() == ["10.0.0.2"]
-    assert file.servers.fault == ""
+    assert file.faults == {}
 
 
 def test_without_a_file_there_is_nobody_to_ask(tmp_path: Path) -> None:
-    servers = HostServers(DnsConfig(resolv_conf=str(tmp_path / "nothing")))
+    servers = HostServers(DnsConfig(resolv_conf=str(tmp_path / "nothing")), {})
     assert servers.get(1.0) == ()
 
 
 def test_configured_servers_leave_it_unread() -> None:
-    servers = HostServers(DnsConfig(upstreams=("10.0.0.7:54",), resolv_conf="/nowhere"))
+    faults: dict[str, str] = {}
+    servers = HostServers(DnsConfig(upstreams=("10.0.0.7:54",), resolv_conf="/nowhere", alike=True), faults)
     assert servers.get(0) == (Server("10.0.0.7", 54),)
-    assert servers.fault == ""
+    assert servers.manner.alike
+    assert faults == {}
+
+
+def test_options_say_how_servers_are_asked(file: File) -> None:
+    assert file.servers.manner == Manner()
+    file.path.write_text("nameserver 10.0.0.1\noptions rotate timeout:2 attempts:5 use-vc\n")
+    file.get()
+    assert file.servers.manner == Manner(alike=True, rounds=5, try_timeout=2, tcp=True)
+    file.path.write_text("nameserver 10.0.0.1\noptions timeout:30\n")
+    file.get()
+    assert file.servers.manner.try_timeout == FORWARD_DEADLINE

@@ -1,0 +1,121 @@
+"""The servers that were asked: the health of each, and probes of those that fail.
+
+A try that fails may be the fault of the name that was asked for, so the server is probed at once with a
+question that any resolver answers from memory; any reply, be it a refusal, ends the matter. Only when the
+probe fails too is it said (log, `faults`), and probed again ever less often, as long as somebody needs it.
+
+Servers of containers are kept apart: what one namespace reaches another may not.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from mesh.dns.config import SERVER_UNUSED, SERVERS_KNOWN_MAX
+from mesh.dns.upstream.health import Health
+from mesh.dns.upstream.servers import Route, Server
+from mesh.errors import KernelError, WireError
+from mesh.net.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+# Sends a probe and waits for any reply to it. Raises OSError, TimeoutError, KernelError, WireError.
+Probe = Callable[[Route, Server], Awaitable[None]]
+
+
+class Place(NamedTuple):
+    """A server as it is reached from a container's namespace, "" for our own."""
+
+    server: Server
+    container: str
+
+    def __str__(self) -> str:
+        inside = f" of container {self.container[:12]}" if self.container else ""
+        return f"DNS server {self.server}{inside}"
+
+
+class KnownServers:
+    """Not thread-safe. `faults` is kept up to date: place → what is wrong with it, in words."""
+
+    def __init__(self, tasks: Tasks, probe: Probe, faults: dict[str, str]) -> None:
+        self._tasks, self._probe, self._faults = tasks, probe, faults
+        self._health: dict[Place, Health] = {}
+        self._probing: set[Place] = set()
+
+    def health(self, route: Route, server: Server) -> Health:
+        place = Place(server, route.container)
+        known = self._health.get(place)
+        if known is None:
+            if len(self._health) >= SERVERS_KNOWN_MAX:
+                self._forget_one()
+            known = self._health[place] = Health()
+        return known
+
+    def replied(self, route: Route, server: Server, seconds: float) -> None:
+        self.health(route, server).replied(seconds)
+        self._well(Place(server, route.container))
+
+    def failed(self, route: Route, server: Server) -> None:
+        """A try has failed: probe it, unless that is being done."""
+        self.health(route, server).failed(asyncio.get_running_loop().time())
+        self._begin_probing(route, server)
+
+    def overtaken(self, route: Route, server: Server, seconds: float) -> None:
+        health = self.health(route, server)
+        health.overtaken(seconds, asyncio.get_running_loop().time())
+        if health.failing:
+            self._begin_probing(route, server)
+
+    def led_back(self, route: Route, server: Server) -> None:
+        """A question that was sent there came back to us."""
+        self.health(route, server).note_loop(asyncio.get_running_loop().time())
+        self._ill(Place(server, route.container), "leads back to this resolver; it is left out")
+
+    def usable(self, route: Route) -> tuple[Server, ...]:
+        """The servers of the route that do not lead back to us."""
+        now = asyncio.get_running_loop().time()
+        return tuple(s for s in route.servers if not self.health(route, s).loops(now))
+
+    # --- probing --------------------------------------------------------------------------------------------
+
+    def _begin_probing(self, route: Route, server: Server) -> None:
+        place = Place(server, route.container)
+        if place not in self._probing:
+            self._probing.add(place)
+            self._tasks.start(self._probe_until_well(route, place), "dns-probe")
+
+    async def _probe_until_well(self, route: Route, place: Place) -> None:
+        health, loop = self.health(route, place.server), asyncio.get_running_loop()
+        try:
+            while health.failing and loop.time() - health.used_at < SERVER_UNUSED:
+                began = loop.time()
+                try:
+                    await self._probe(route, place.server)
+                except (OSError, WireError) as error:
+                    health.failed(loop.time())
+                    self._ill(place, f"does not answer ({error or type(error).__name__})")
+                    await asyncio.sleep(health.rests_until - loop.time())
+                else:
+                    health.replied(loop.time() - began)
+        except KernelError:  # the container is gone, and with it whoever needs this server
+            pass
+        finally:
+            self._probing.discard(place)
+            self._well(place)
+
+    def _ill(self, place: Place, what: str) -> None:
+        if str(place) not in self._faults:
+            logger.warning("%s %s", place, what)
+        self._faults[str(place)] = f"{place} {what}"
+
+    def _well(self, place: Place) -> None:
+        if self._faults.pop(str(place), None) is not None:
+            logger.info("%s is fine again, or not needed any more", place)
+
+    def _forget_one(self) -> None:
+        """The one that has not been used for longest, and is not in use."""
+        idle = (place for place, health in self._health.items() if not health.outstanding)
+        oldest = min(idle, key=lambda place: self._health[place].used_at, default=None)
+        if oldest is not None and oldest not in self._probing:
+            del self._health[oldest]

@@ -1,0 +1,106 @@
+"""One question and its tries: a state machine around timers and tasks.
+
+The turns are taken one after the other: the next when the newest try has failed, or beside it when it has
+been silent for longer than usual. The first answer wins and ends the others; with no turn left and nothing
+under way, or at the deadline, the question has failed. Only silence is worth a second try at the same server.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from mesh.dns.upstream.health import Turn
+from mesh.dns.upstream.messages import Received
+from mesh.dns.upstream.servers import Server
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a try. `again`: the server was silent and may be asked once more."""
+
+    received: Received | None = None
+    again: bool = False
+
+
+Try = asyncio.Task[Outcome]
+
+
+class Race:
+    """`begin` starts a try, or returns None where there is no room; `finish` is called exactly once.
+
+    `deadline`: seconds for all tries together. `overtaken` is told of each server that lost to another, with
+    the seconds for which it had been silent.
+    """
+
+    def __init__(
+        self,
+        turns: Iterable[Turn],
+        deadline: float,
+        begin: Callable[[Server], Try | None],
+        overtaken: Callable[[Server, float], None],
+        finish: Callable[[Received | None], None],
+    ) -> None:
+        self._turns, self._seconds = deque(turns), deadline
+        self._begin, self._overtaken, self._finish = begin, overtaken, finish
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[Try, tuple[Server, float]] = {}  # in the order in which they began
+        self._settled: set[Server] = set()
+        self._patience: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._over = False
+
+    def start(self) -> None:
+        self._deadline = self._loop.call_later(self._seconds, self._end, None)
+        self._next()
+
+    def _next(self) -> None:
+        self._cancel_patience()
+        while self._turns:
+            turn = self._turns.popleft()
+            task = None if turn.server in self._settled else self._begin(turn.server)
+            if task is None:
+                continue
+            self._running[task] = (turn.server, self._loop.time())
+            task.add_done_callback(self._ended)
+            if turn.patience is not None:
+                self._patience = self._loop.call_later(turn.patience, self._next)
+            return
+        if not self._running:
+            self._end(None)
+
+    def _ended(self, task: Try) -> None:
+        if self._over:
+            return
+        newest = next(reversed(self._running)) is task
+        server, _ = self._running.pop(task)
+        if task.cancelled():  # the owner of all tasks closes: nothing may begin any more
+            self._end(None)
+            return
+        outcome = Outcome() if task.exception() is not None else task.result()
+        if outcome.received is not None:
+            self._end(outcome.received, server)
+            return
+        if not outcome.again:
+            self._settled.add(server)
+        if newest or not self._running:
+            self._next()
+
+    def _end(self, received: Received | None, winner: Server | None = None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._cancel_patience()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        now = self._loop.time()
+        for task, (server, began) in self._running.items():
+            task.cancel()
+            if winner is not None and server != winner:
+                self._overtaken(server, now - began)
+        self._finish(received)
+
+    def _cancel_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None

@@ -1,0 +1,120 @@
+"""DNS over TLS (RFC 7858): one connection per server, kept and used by many queries at a time.
+
+Replies come in any order and are told apart by id and question. A connection is opened when somebody asks,
+ends after some seconds without a question (servers close idle ones too), and is given up as a whole when
+anything about it is wrong: whoever waits then is told so, and the next question opens another. The
+certificate must be for the server's name and come from an authority that this machine trusts; there is no
+falling back to plain text. Only our own namespace has such servers.
+"""
+
+import asyncio
+import socket
+import ssl
+from secrets import randbelow
+
+from mesh.dns.config import SECURE_IDLE, UPSTREAM_OUTSTANDING_MAX
+from mesh.dns.upstream.exchange import framed
+from mesh.dns.upstream.servers import Server, host_socket
+from mesh.dns.wire import Match, match
+from mesh.errors import WireError
+from mesh.net.tasks import Tasks
+
+_IDS = 65_536
+
+
+class SecureConnections:
+    """Connections by server. `context`: whom to trust, for tests; by default what the system trusts."""
+
+    def __init__(self, tasks: Tasks, context: ssl.SSLContext | None = None) -> None:
+        self._tasks, self._context = tasks, context
+        self._open: dict[Server, _Connection] = {}
+
+    async def ask(self, server: Server, message: bytes) -> bytes:
+        """The reply, with an id of its own. Raises OSError (SSLError is one) or WireError; never gives up."""
+        connection = self._open.get(server)
+        if connection is None or connection.over:
+            if self._context is None:
+                self._context = ssl.create_default_context()
+            connection = self._open[server] = _Connection(server, self._context)
+            self._tasks.start(connection.run(), "dns-over-tls")
+        return await connection.ask(message)
+
+
+class _Connection:
+    """One connection from its opening to its end, whatever it is."""
+
+    def __init__(self, server: Server, context: ssl.SSLContext) -> None:
+        self._server, self._context = server, context
+        self._waiting: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
+        self._ready: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
+        self.over = False
+
+    async def ask(self, message: bytes) -> bytes:
+        if len(self._waiting) >= UPSTREAM_OUTSTANDING_MAX:
+            raise ConnectionError("too many queries are under way")
+        id_ = self._free_id()
+        query = id_.to_bytes(2) + message[2:]
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[id_] = (query, reply)
+        try:
+            writer = await asyncio.shield(self._ready)
+            writer.write(framed(query))
+            return await reply
+        finally:
+            self._waiting.pop(id_, None)
+
+    def _free_id(self) -> int:
+        id_ = randbelow(_IDS)
+        while id_ in self._waiting:
+            id_ = (id_ + 1) % _IDS
+        return id_
+
+    async def run(self) -> None:
+        """Open, read replies until the end, tell everybody who still waits."""
+        writer: asyncio.StreamWriter | None = None
+        why: Exception = ConnectionResetError("the server closed the connection")
+        try:
+            reader, writer = await self._connect()
+            self._ready.set_result(writer)
+            while True:
+                async with asyncio.timeout(SECURE_IDLE):
+                    reply = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+                self._arrived(reply)
+        except (OSError, WireError) as error:
+            why = error
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            self.over = True
+            if writer is not None:
+                writer.transport.abort()
+            self._tell(why)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        loop = asyncio.get_running_loop()
+        connection = host_socket(self._server.family, socket.SOCK_STREAM)
+        try:
+            async with asyncio.timeout(SECURE_IDLE):
+                await loop.sock_connect(connection, self._server.target(tcp=True))
+                return await asyncio.open_connection(
+                    sock=connection, ssl=self._context, server_hostname=self._server.tls_name
+                )
+        except BaseException:
+            connection.close()
+            raise
+
+    def _arrived(self, reply: bytes) -> None:
+        query, waiting = self._waiting.get(int.from_bytes(reply[:2]), (b"", None))
+        if waiting is None or waiting.done():
+            return  # whoever asked has given up meanwhile
+        if match(query, reply) not in (Match.YES, Match.CASE):
+            raise WireError("the reply is to another question")
+        waiting.set_result(reply)
+
+    def _tell(self, why: Exception) -> None:
+        for _, reply in self._waiting.values():
+            if not reply.done():
+                reply.set_exception(why)
+        if not self._ready.done():
+            self._ready.set_exception(why)
+            self._ready.exception()  # seen: there may be nobody left who waits for it
