@@ -170,6 +170,7 @@ class AttachmentDocument(_Document):
     address6: str = ""
     gateway: bool = False
     priority: int = 0
+    links: dict[str, str] = {}
 
 
 class ContainerDocument(_Document):
@@ -187,6 +188,7 @@ class AskerDocument(_Document):
     name: str
     source: str
     networks: list[str]
+    stack: str = ""
 
 
 class CatalogDocument(_Document):
@@ -387,7 +389,7 @@ def _entities(document: CatalogDocument) -> Catalogue:
         networks={name: _network_of(name, n) for name, n in document.networks.items()},
         services={name: _service_of(name, s) for name, s in document.services.items()},
         containers={name: _container_of(name, c) for name, c in document.containers.items()},
-        askers=tuple(Asker(a.name, a.source, tuple(a.networks)) for a in document.askers),
+        askers=tuple(Asker(a.name, a.source, tuple(a.networks), a.stack) for a in document.askers),
     )
 
 
@@ -427,7 +429,15 @@ def _container_of(name: str, container: ContainerDocument) -> Container:
         name=name,
         namespace=container.namespace,
         attachments=tuple(
-            Attachment(network, a.address, tuple(a.aliases), a.address6, a.gateway, a.priority)
+            Attachment(
+                network,
+                a.address,
+                tuple(a.aliases),
+                a.address6,
+                a.gateway,
+                a.priority,
+                tuple(a.links.items()),
+            )
             for network, a in container.networks.items()
         ),
         hostname=container.hostname,
@@ -565,13 +575,16 @@ def _attachment(a: Attachment) -> dict[str, Any]:
         "address6": a.address6,
         "gateway": a.gateway,
         "priority": a.priority,
+        "links": dict(a.links),
     }
     return _without_defaults(AttachmentDocument, values)
 
 
 def _asker(asker: Asker, names: _Names) -> dict[str, Any]:
-    return {
+    values = {
         "name": asker.name,
         "source": asker.source,
         "networks": [names.networks[n] for n in asker.networks],
+        "stack": asker.stack,
     }
+    return _without_defaults(AskerDocument, values)

@@ -140,6 +140,7 @@ class Attachment:
     address6: str = ""
     gateway: bool = False  # has a default gateway there
     priority: int = 0  # Docker's gw-priority
+    links: tuple[tuple[str, str], ...] = ()  # `--link`: (alias, name of another one on this network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +174,4 @@ class Asker:
     name: str
     source: str  # CIDR
     networks: tuple[str, ...]
+    stack: str = ""  # as whose member it asks

@@ -65,7 +65,16 @@ def _attachments(id_: str, name: str, networks: Mapping[str, Json]) -> Iterable[
                 address6=one.get("GlobalIPv6Address") or "",
                 gateway=bool(one.get("Gateway")),
                 priority=one.get("GwPriority") or 0,
+                links=tuple(dict(map(_link, one.get("Links") or ())).items()),
             )
+
+
+def _link(text: str) -> tuple[str, str]:
+    """`NAME:ALIAS`, `NAME`, or `/NAME:/OWN/ALIAS` as older engines tell it → (alias, name)."""
+    name, _, alias = text.partition(":")
+    if name.startswith("/"):
+        name, alias = name[1:], alias.rpartition("/")[2]
+    return alias or name, name
 
 
 def gateway_place(json: Json) -> Place:

@@ -1,10 +1,16 @@
 """The decision: question + scope + table → records, NODATA, or not ours.
 
 Strategy, as Docker's `sandbox.go` ResolveName: `a.b.c` is tried as a name on every network of the scope in
-turn, then as the name `a.b` on a network called `c`, then as `a` on a network called `b.c`. The first network
-that knows the name answers for all types: what it has no record of is NODATA and never asked elsewhere.
-(Docker forwards every type but A, AAAA, PTR and MX; the outside world's NXDOMAIN for `TXT web` then makes
-resolvers such as musl's doubt the name itself.)
+turn, then as the name `a.b` on a network called `c`, then as `a` on a network called `b.c`. Under each
+reading the asker's own links come first. The first network that knows the name answers for all types.
+
+Where `NamePolicy` says so we differ:
+- of a name that several stacks have, an asker of one of them gets its own stack's, on whichever of its
+  networks that is (moby#41532: a network shared with strangers may come before one's own by its name alone).
+  While its own has no serving task it gets nobody else's instead: that would be a stranger's database;
+- what a known name has no record of is NODATA and never asked elsewhere. Docker forwards every type but A,
+  AAAA, PTR and MX; the outside world's NXDOMAIN for `TXT web` then makes resolvers such as musl's doubt the
+  name itself.
 """
 
 from collections.abc import Iterator
@@ -12,6 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from mesh.dns.names import Contribution, NameTable
+from mesh.dns.policy import OURS, Elsewhere, NamePolicy, SharedAlias
 from mesh.dns.scope import Scope
 from mesh.dns.wire import QClass, QType, Question
 
@@ -20,7 +27,11 @@ class Outcome(Enum):
     RECORDS = "records"
     NODATA = "nodata"  # the name exists, the type does not
     UNKNOWN = "unknown"  # not a name of ours: forward
+    ELSEWHERE = "elsewhere"  # a name of ours, a type that is forwarded
     LEFT = "left"  # the name of a service that is left to Docker's own resolver
+
+
+HERE = frozenset({Outcome.RECORDS, Outcome.NODATA})  # answered from the catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +50,45 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`network` is the name of the one that answered. `names`: what the answer depends on, lower-case."""
+    """`network` is the name of the one that answered; `rule` says in a few words what else decided. `names`:
+    what the answer depends on, lower-case."""
 
     outcome: Outcome
     names: frozenset[str]
     network: str = ""
     matched: str = ""
+    rule: str = ""
     records: tuple[Record, ...] = ()
 
 
-def answer(question: Question, scope: Scope, table: NameTable) -> Answer:
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A name found: on which network (by name), under which reading, and whose it is."""
+
+    network: str
+    name: str
+    owners: tuple[Contribution, ...]
+    rule: str = ""
+
+
+def answer(question: Question, scope: Scope, table: NameTable, policy: NamePolicy = OURS) -> Answer:
     """What the catalogue says. Records are in no particular order and never repeat."""
     if question.qclass not in (QClass.IN, QClass.ANY):
         return Answer(Outcome.UNKNOWN, frozenset())
-    names: set[str] = set()
-    for candidate in candidates(question.name, scope):
-        name = candidate.name.lower()
-        names.add(name)
-        for network, network_name in candidate.networks:
-            if found := table.get(network, name):
-                return _answer(found, question.qtype, frozenset(names), network_name, name)
-    return Answer(Outcome.UNKNOWN, frozenset(names))
+    look = Lookup(scope, table, policy)
+    match = look.find(question.name)
+    if match is None:
+        return Answer(Outcome.UNKNOWN, frozenset(look.names))
+    records = tuple(_records(match.owners, question.qtype))
+    outcome = _outcome(match.owners, question.qtype, bool(records), look.policy)
+    return Answer(
+        outcome,
+        frozenset(look.names),
+        match.network,
+        match.name,
+        match.rule,
+        records if outcome is Outcome.RECORDS else (),
+    )
 
 
 def candidates(name: str, scope: Scope) -> Iterator[Candidate]:
@@ -79,13 +108,85 @@ def candidates(name: str, scope: Scope) -> Iterator[Candidate]:
         yield Candidate(name[: -len(suffix)], tuple(by_suffix[suffix]))
 
 
-def _answer(
-    found: tuple[Contribution, ...], qtype: int, names: frozenset[str], network: str, matched: str
-) -> Answer:
-    if all(contribution.left for contribution in found):
-        return Answer(Outcome.LEFT, names, network, matched)
-    records = tuple(_records(found, qtype))
-    return Answer(Outcome.RECORDS if records else Outcome.NODATA, names, network, matched, records)
+class Lookup:
+    """Finds names for one asker and remembers, in `names`, on which the result depends."""
+
+    def __init__(self, scope: Scope, table: NameTable, policy: NamePolicy) -> None:
+        self.scope, self.table, self.policy = scope, table, policy
+        self.names: set[str] = set()
+
+    def find(self, name: str) -> Match | None:
+        """Whoever answers to the name, under the first reading that anybody does."""
+        for candidate in candidates(name, self.scope):
+            if match := self._linked(candidate) or self._registered(candidate):
+                return match
+        return None
+
+    def _linked(self, candidate: Candidate) -> Match | None:
+        for id_, network in candidate.networks if self.scope.links else ():
+            target = self.scope.linked(id_, candidate.name)
+            if target and (found := self._known(id_, target.lower())):
+                rule = f"it is the asker's link to '{target}'"
+                return Match(network, candidate.name.lower(), self._own(found) or found, rule)
+        return None
+
+    def _registered(self, candidate: Candidate) -> Match | None:
+        name = candidate.name.lower()
+        first: Match | None = None
+        for id_, network in candidate.networks:
+            if self.scope.links and self.scope.linked(id_, candidate.name) is not None:
+                continue
+            if not (found := self._known(id_, name)):
+                continue
+            if own := self._own(found):
+                return Match(network, name, own, self._why_own(first, len(own) == len(found)))
+            first = first or Match(network, name, found)
+            if not self._may_prefer:
+                break
+        return first
+
+    @property
+    def _may_prefer(self) -> bool:
+        return bool(self.scope.stack) and self.policy.shared_alias is SharedAlias.OWN_STACK
+
+    def _own(self, found: tuple[Contribution, ...]) -> tuple[Contribution, ...]:
+        if not self._may_prefer:
+            return ()
+        return tuple(owner for owner in found if owner.stack == self.scope.stack)
+
+    def _why_own(self, first: Match | None, all_own: bool) -> str:
+        if first is not None:
+            return f"stack '{self.scope.stack}' owns it there, and not on {first.network}"
+        return "" if all_own else f"stack '{self.scope.stack}' owns it, others share it"
+
+    def _known(self, network: str, name: str) -> tuple[Contribution, ...]:
+        self.names.add(name)
+        return tuple(owner for owner in self.table.get(network, name) if self._counts(owner))
+
+    def _counts(self, owner: Contribution) -> bool:
+        """Does the policy let the owner have the name? An empty service of the asker's own stack keeps it."""
+        if owner.vip and not self.policy.vip_ptr:
+            return False
+        if owner.left or not owner.empty or self.policy.empty_services is Elsewhere.NODATA:
+            return True
+        return self._may_prefer and owner.stack == self.scope.stack
+
+
+def _outcome(owners: tuple[Contribution, ...], qtype: int, any_records: bool, policy: NamePolicy) -> Outcome:
+    if all(owner.left for owner in owners):
+        return Outcome.LEFT
+    if policy.empty_services is Elsewhere.FORWARD and all(owner.empty for owner in owners):
+        return Outcome.ELSEWHERE
+    if policy.other_types is Elsewhere.FORWARD and not _dockers_type(owners, qtype):
+        return Outcome.ELSEWHERE
+    return Outcome.RECORDS if any_records else Outcome.NODATA
+
+
+def _dockers_type(owners: tuple[Contribution, ...], qtype: int) -> bool:
+    """Does Docker answer the type itself? MX too: without one mail goes to the address (RFC 5321 5.1)."""
+    if any(owner.target for owner in owners):
+        return qtype == QType.PTR
+    return qtype in (QType.A, QType.AAAA, QType.MX)
 
 
 def _records(found: tuple[Contribution, ...], qtype: int) -> Iterator[Record]:

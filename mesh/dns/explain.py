@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from dnslib import DNSError, DNSRecord
 
-from mesh.dns.answers import Answer, Outcome, Record, candidates
+from mesh.dns.answers import HERE, Answer, Outcome, Record, candidates
 from mesh.dns.scope import Scope
 from mesh.dns.stats import FORWARD, LOCAL, OTHER, RCODES
 from mesh.dns.upstream import Route
@@ -27,7 +27,7 @@ class Explanation:
 
 def explanation(question: Question, scope: Scope, found: Answer, route: Route | None) -> Explanation:
     """In words, what was decided. `route` None: nothing is forwarded."""
-    here = found.outcome in (Outcome.RECORDS, Outcome.NODATA)
+    here = found.outcome in HERE
     servers = () if route is None else route.servers
     return Explanation(
         name=question.name,
@@ -52,10 +52,15 @@ def with_reply(told: Explanation, reply: bytes) -> Explanation:
 
 
 def _rule(found: Answer, route: Route | None) -> str:
+    known = f"'{found.matched}' is known on network {found.network}"
+    if found.rule:
+        known += f" ({found.rule})"
     if found.outcome is Outcome.RECORDS:
-        return f"'{found.matched}' is known on network {found.network}"
+        return known
     if found.outcome is Outcome.NODATA:
-        return f"'{found.matched}' is known on network {found.network}, without such a record"
+        return f"{known}, without such a record"
+    if found.outcome is Outcome.ELSEWHERE:
+        return f"{known}, and what it has no record of is forwarded"
     if route is None:
         return "unknown, and nothing is forwarded from internal networks"
     if not route.servers:

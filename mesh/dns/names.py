@@ -31,13 +31,21 @@ WITHOUT_NAMES = frozenset({"bridge", "host", "none", "docker_gwbridge"})
 class Contribution:
     """What one owner says under one name: addresses of both families, or where a reversed name points.
 
-    `left`: the name exists, but its service is left to Docker, who knows the answer.
+    `left`: the name exists, but its service is left to Docker, who knows the answer. `vip`: the reversed name
+    is a virtual IP's.
     """
 
     owner: str
     addresses: tuple[str, ...] = ()
     target: str = ""
     left: bool = False
+    stack: str = ""
+    vip: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """A service without a serving task."""
+        return not self.addresses and not self.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +150,7 @@ def _of_service(id_: str, snapshot: Snapshot) -> Contributions:
     service = snapshot.services.get(id_)
     if service is None:
         return {}
-    made = _Made(f"s:{id_}", snapshot, left=not service.enabled)
+    made = _Made(f"s:{id_}", snapshot, left=not service.enabled, stack=service.stack)
     serving = service.serving()
     for membership in service.networks:
         network = membership.network
@@ -152,7 +160,7 @@ def _of_service(id_: str, snapshot: Snapshot) -> Contributions:
             made.add(network, label, own if serving else ())
             made.add(network, f"tasks.{label}", tasks)
         if service.mode is EndpointMode.VIP and membership.vip:
-            made.point(network, membership.vip, service.name)
+            made.point(network, membership.vip, service.name, vip=True)
     for task in serving:
         for network, address in task.addresses.items():
             made.endpoint(network, (address,), _task_names(task))
@@ -170,7 +178,8 @@ def _of_container(id_: str, snapshot: Snapshot) -> Contributions:
     service = snapshot.services.get(container.service) if container.service else None
     if service is not None and not _serving(container, service):
         return {}
-    made = _Made(f"c:{id_}", snapshot, left=service is not None and not service.enabled)
+    left = service is not None and not service.enabled
+    made = _Made(f"c:{id_}", snapshot, left, container.stack)
     for attached in container.attachments:
         addresses = tuple(a for a in (attached.address, attached.address6) if a)
         labels = (container.name, *attached.aliases, container.short_id, container.hostname)
@@ -186,9 +195,9 @@ def _serving(container: Container, service: Service) -> bool:
 class _Made:
     """Collects one owner's contributions; the same name twice is one contribution with all addresses."""
 
-    def __init__(self, owner: str, snapshot: Snapshot, left: bool) -> None:
+    def __init__(self, owner: str, snapshot: Snapshot, left: bool, stack: str) -> None:
         self.entries: Contributions = {}
-        self._owner, self._left = owner, left
+        self._owner, self._left, self._stack = owner, left, stack
         self._networks = snapshot.networks
 
     def endpoint(self, network: str, addresses: Iterable[str], labels: tuple[str, ...]) -> None:
@@ -206,12 +215,14 @@ class _Made:
         earlier = self.entries.get(key)
         if earlier is not None:
             addresses = (*earlier.addresses, *addresses)
-        self.entries[key] = Contribution(self._owner, tuple(dict.fromkeys(addresses)), left=self._left)
+        unique = tuple(dict.fromkeys(addresses))
+        self.entries[key] = Contribution(self._owner, unique, left=self._left, stack=self._stack)
 
-    def point(self, network: str, address: str, label: str) -> None:
+    def point(self, network: str, address: str, label: str, vip: bool = False) -> None:
         known = self._networks.get(network)
         name = reversed_name(address)
         if not name or known is None or not named(known):
             return
         target = f"{label}.{known.name}."
-        self.entries.setdefault((network, name), Contribution(self._owner, target=target, left=self._left))
+        made = Contribution(self._owner, target=target, left=self._left, vip=vip)
+        self.entries.setdefault((network, name), made)

@@ -1,4 +1,5 @@
-"""An asker's view: the networks it is on, in the order in which Docker would look names up on them.
+"""An asker's view: the networks it is on, in the order in which Docker would look names up on them, and what
+else decides its answers: its stack, and the `--link` aliases that are its alone.
 
 Scoping is a security property: a name on a network that is not in the scope does not exist for the asker.
 The order is libnetwork's (`sandbox.go` Endpoint.Less, then `endpoint.go` ByNetworkType): overlays of the
@@ -19,9 +20,11 @@ ScopeKey: TypeAlias = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """`networks` are (id, name). `external`: may ask the world outside. `servers`: its own `--dns`."""
+    """`networks` are (id, name); `links`: (network id, alias, name that it stands for). `external`: may ask
+    the world outside. `servers`: its own `--dns`."""
 
     networks: tuple[tuple[str, str], ...] = ()
+    links: tuple[tuple[str, str, str], ...] = ()
     stack: str = ""
     container: str = ""
     external: bool = True
@@ -31,9 +34,22 @@ class Scope:
     def key(self) -> ScopeKey:
         """Scopes with equal keys get equal answers, so they share their cached replies.
 
-        A container's own servers are reached from inside it, so theirs are shared with nobody.
+        The stack always counts, though it matters only where stacks share a name: which names they are
+        changes with the catalogue, a key must not. It parts few: mostly a stack's tasks are the only ones on
+        just their networks. A container's own servers are reached from inside it, so theirs are shared with
+        nobody.
         """
-        return (self.networks, self.external, self.container if self.servers else "")
+        return (self.networks, self.links, self.stack, self.external, self.container if self.servers else "")
+
+    def linked(self, network: str, name: str) -> str | None:
+        """The name that the link alias stands for on the network (by id), None where it is no alias.
+
+        Docker wants upper and lower case exact. Here the exact spelling comes first, then any other.
+        """
+        own = [(alias, target) for id_, alias, target in self.links if id_ == network]
+        exact = (target for alias, target in own if alias == name)
+        folded = (target for alias, target in own if alias.lower() == name.lower())
+        return next(exact, None) or next(folded, None)
 
 
 def scope_of(container: Container, snapshot: Snapshot) -> Scope:
@@ -46,6 +62,7 @@ def scope_of(container: Container, snapshot: Snapshot) -> Scope:
     seen = sorted((pair for pair in attached if named(pair[1])), key=_docker_order)
     return Scope(
         networks=tuple((network.id, network.name) for _, network in seen),
+        links=tuple((network.id, *link) for attachment, network in seen for link in attachment.links),
         stack=container.stack,
         container=container.id,
         # Docker (since 26.0, CVE-2024-29018) forwards nothing for a container on internal networks only.
@@ -65,6 +82,7 @@ def scope_of_asker(asker: Asker, snapshot: Snapshot) -> Scope:
     known = [n for id_ in asker.networks if (n := snapshot.networks.get(id_)) is not None]
     return Scope(
         networks=tuple((network.id, network.name) for network in known if named(network)),
+        stack=asker.stack,
         external=not known or any(not network.internal for network in known),
     )
 

@@ -64,7 +64,9 @@ services:
 containers:
   web.1.a:
     namespace: /var/run/docker/netns/1
-    networks: {internal: {address: 172.32.0.3, aliases: [x], address6: "fd00::3", gateway: true, priority: 2}}
+    networks:
+      internal:
+        {address: 172.32.0.3, aliases: [x], address6: "fd00::3", gateway: true, priority: 2, links: {b: c}}
     hostname: h
     service: web
     task: web.1.a
@@ -72,7 +74,7 @@ containers:
     running: false
     dns: [1.1.1.1]
 askers:
-  - {name: one, source: 127.0.0.1, networks: [internal, bare]}
+  - {name: one, source: 127.0.0.1, networks: [internal, bare], stack: shop}
 """
 
 

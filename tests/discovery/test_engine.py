@@ -54,6 +54,14 @@ def test_a_plain_container_of_26() -> None:
     assert (found.hostname, found.dns, found.service, found.task) == ("primary", ("9.9.9.9",), "", "")
 
 
+def test_legacy_links_belong_to_an_endpoint() -> None:
+    links = ["mysql:db", "cache", "/solr:/web/search", "newer:db"]
+    json = docker.container(
+        "c" * 64, "web", networks={"dev": docker.endpoint("n", "172.20.0.3", Links=links)}
+    )
+    assert container(json).attachments[0].links == (("db", "newer"), ("cache", "cache"), ("search", "solr"))
+
+
 def test_host_and_none_have_no_namespace_of_their_own() -> None:
     for mode in ("host", "none"):
         assert container(docker.container("c", "agent", mode=mode)).namespace == ""

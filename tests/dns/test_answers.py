@@ -7,18 +7,24 @@ import pytest
 from mesh.catalog.model import Network, ServiceNetwork
 from mesh.dns.answers import Answer, Outcome, answer, candidates
 from mesh.dns.names import NameTable
+from mesh.dns.policy import DOCKERS, OURS, Elsewhere, NamePolicy, SharedAlias
 from mesh.dns.scope import Scope
 from mesh.dns.wire import QType, Question
-from tests.dns.world import BACK, BOTH, DB, FRONT, OWN, WEB, snapshot
+from tests.dns.world import BACK, BACKEND, BOTH, DB, FRONT, FRONTEND, OWN, WEB, of_stack, snapshot
 
 TABLE = NameTable.of(snapshot())
 LOCAL = Scope(networks=((OWN.id, OWN.name),))
 
 
 def ask(
-    name: str, qtype: int = QType.A, scope: Scope = BOTH, table: NameTable = TABLE, qclass: int = 1
+    name: str,
+    qtype: int = QType.A,
+    scope: Scope = BOTH,
+    table: NameTable = TABLE,
+    qclass: int = 1,
+    policy: NamePolicy = OURS,
 ) -> Answer:
-    return answer(Question(name, qtype, qclass, b""), scope, table)
+    return answer(Question(name, qtype, qclass, b""), scope, table, policy)
 
 
 def data(*args: object, **how: object) -> set[str]:
@@ -122,3 +128,121 @@ def test_networks_with_equal_names_are_asked_in_order() -> None:
     there = replace(DB, networks=(ServiceNetwork("n4", "10.4.0.2"),))
     table = NameTable.of(snapshot([there], networks=[twin]))
     assert data("db.frontend", scope=Scope(networks=(("n1", "frontend"), ("n4", "frontend"))), table=table)
+
+
+# --- stacks that share a name -------------------------------------------------------------------------------
+
+SHARED = NameTable.of(snapshot([of_stack("blue", FRONTEND, 1), of_stack("red", FRONTEND, 2)]))
+UNION = replace(OURS, shared_alias=SharedAlias.UNION)
+
+
+@pytest.mark.parametrize(
+    ("stack", "policy", "expected"),
+    [
+        ("blue", OURS, {"10.1.0.10"}),
+        ("red", OURS, {"10.1.0.20"}),
+        ("green", OURS, {"10.1.0.10", "10.1.0.20"}),  # has none of its own
+        ("", OURS, {"10.1.0.10", "10.1.0.20"}),
+        ("blue", UNION, {"10.1.0.10", "10.1.0.20"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["web", "WEB.frontend"])
+def test_an_asker_of_a_stack_gets_its_own_stacks(
+    name: str, stack: str, policy: NamePolicy, expected: set[str]
+) -> None:
+    assert data(name, scope=replace(BOTH, stack=stack), table=SHARED, policy=policy) == expected
+
+
+def test_other_stacks_are_reached_by_their_own_names() -> None:
+    blue = replace(BOTH, stack="blue")
+    assert data("red_web", scope=blue, table=SHARED) == {"10.1.0.20"}
+    assert data("tasks.red_web", scope=blue, table=SHARED) == {"10.1.0.21"}
+    assert data("tasks.web", scope=blue, table=SHARED) == {"10.1.0.11"}
+    assert data("20.0.1.10.in-addr.arpa", QType.PTR, blue, SHARED) == {"red_web.frontend."}
+
+
+def test_a_network_on_which_the_own_stack_has_the_name_comes_before_all_others() -> None:
+    table = NameTable.of(snapshot([of_stack("red", FRONTEND, 2), of_stack("blue", BACKEND, 1)]))
+    blue = replace(BOTH, stack="blue")
+    found = ask("web", scope=blue, table=table)
+    assert (found.network, {r.data for r in found.records}) == ("backend", {"10.2.0.10"})
+    assert found.rule == "stack 'blue' owns it there, and not on frontend"
+    assert data("web.frontend", scope=blue, table=table) == {"10.1.0.20"}  # said plainly
+    assert data("web", scope=blue, table=table, policy=UNION) == {"10.1.0.20"}
+    assert data("web", scope=BOTH, table=table) == {"10.1.0.20"}
+
+
+def test_an_empty_service_of_the_own_stack_is_not_replaced_by_a_strangers() -> None:
+    empty = replace(of_stack("blue", FRONTEND, 1), tasks=())
+    table = NameTable.of(snapshot([empty, of_stack("red", FRONTEND, 2)]))
+    blue, forward = replace(BOTH, stack="blue"), replace(OURS, empty_services=Elsewhere.FORWARD)
+    assert ask("web", scope=blue, table=table).outcome is Outcome.NODATA
+    assert ask("web", scope=blue, table=table, policy=forward).outcome is Outcome.ELSEWHERE
+    assert data("web", scope=blue, table=table, policy=DOCKERS) == {"10.1.0.20"}
+
+
+# --- links --------------------------------------------------------------------------------------------------
+
+
+LINKED = replace(BOTH, links=(("n1", "db", "tool"), ("n2", "DB", "db.1.ee"), ("n1", "shop", "nobody")))
+
+
+def test_a_link_alias_is_another_name_of_what_it_names() -> None:
+    found = ask("db", scope=LINKED)
+    assert (found.network, {r.data for r in found.records}) == ("frontend", {"10.1.0.9"})
+    assert found.rule == "it is the asker's link to 'tool'"
+    assert found.names == {"tool"}
+    assert data("db.frontend", scope=LINKED) == {"10.1.0.9"}
+    assert ask("db", scope=replace(FRONT, stack="x")).outcome is Outcome.UNKNOWN  # private to its container
+
+
+def test_links_ignore_case_unless_there_is_one_in_the_exact_spelling() -> None:
+    links = replace(BOTH, links=(("n1", "Db", "tool"), ("n1", "dB", "web")))
+    assert data("dB", scope=links) == {"10.1.0.2"}
+    assert data("Db", scope=links) == {"10.1.0.9"}
+    assert data("DB", scope=links) == {"10.1.0.9"}
+
+
+def test_a_name_that_is_a_link_alias_on_a_network_is_not_looked_up_there() -> None:
+    assert ask("shop", scope=LINKED).outcome is Outcome.UNKNOWN
+    assert data("shop", scope=BOTH) == {"10.1.0.5", "10.1.0.6"}
+
+
+def test_a_link_on_any_network_beats_a_name_on_the_first() -> None:
+    links = replace(BOTH, links=(("n2", "web", "db"),))
+    assert data("web", scope=links) == {"10.2.0.2"}
+
+
+# --- as Docker does -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("qtype", [QType.TXT, QType.SRV, QType.HTTPS, QType.SOA, QType.PTR, QType.ANY, 65280])
+def test_other_types_may_be_forwarded(qtype: int) -> None:
+    policy = replace(OURS, other_types=Elsewhere.FORWARD)
+    assert ask("web", qtype, policy=policy).outcome is Outcome.ELSEWHERE
+    assert ask("web", QType.AAAA, policy=policy).outcome is Outcome.NODATA
+    assert ask("web", QType.MX, policy=policy).outcome is Outcome.NODATA
+    assert ask("3.0.1.10.in-addr.arpa", QType.A, policy=policy).outcome is Outcome.ELSEWHERE
+    assert data("3.0.1.10.in-addr.arpa", QType.PTR, policy=policy) == {"shop_web.1.aa.frontend."}
+
+
+def test_a_service_without_serving_task_may_be_forwarded() -> None:
+    table = NameTable.of(snapshot([replace(WEB, tasks=()), DB]))
+    policy = replace(OURS, empty_services=Elsewhere.FORWARD)
+    for name in ("web", "tasks.web", "web.frontend"):
+        assert ask(name, table=table, policy=policy).outcome is Outcome.UNKNOWN
+    assert data("db", table=table, policy=policy) == {"10.2.0.2"}
+
+
+def test_an_empty_service_does_not_hide_one_on_the_next_network_where_names_are_dockers() -> None:
+    empty = replace(WEB, tasks=())
+    twin = replace(DB, networks=(ServiceNetwork("n2", "10.2.0.7", ("web",)),))
+    table = NameTable.of(snapshot([empty, twin]))
+    assert data("web", table=table, policy=replace(OURS, empty_services=Elsewhere.FORWARD)) == {"10.2.0.7"}
+    assert ask("web", table=table).outcome is Outcome.NODATA
+
+
+def test_virtual_ips_may_be_without_pointer() -> None:
+    policy = replace(OURS, vip_ptr=False)
+    assert ask("2.0.1.10.in-addr.arpa", QType.PTR, policy=policy).outcome is Outcome.UNKNOWN
+    assert data("3.0.1.10.in-addr.arpa", QType.PTR, policy=policy) == {"shop_web.1.aa.frontend."}

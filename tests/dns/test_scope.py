@@ -62,6 +62,16 @@ def test_containers_on_the_same_networks_share_their_replies_unless_they_have_se
     assert one.key == other.key != own.key
 
 
+def test_a_stack_and_links_of_its_own_part_an_asker_from_others() -> None:
+    plain = scope_of(TOOL, snapshot())
+    stacked = scope_of(replace(TOOL, labels={"com.docker.stack.namespace": "shop"}), snapshot())
+    attached = (replace(TOOL.attachments[0], links=(("db", "other"),)), TOOL.attachments[1])
+    linked = scope_of(replace(TOOL, attachments=attached), snapshot())
+    assert (stacked.stack, linked.links) == ("shop", (("n3", "db", "other"),))
+    assert len({plain.key, stacked.key, linked.key}) == 3
+    assert scope_of_asker(Asker("a", "::/0", ("n1",), "shop"), snapshot()).stack == "shop"
+
+
 def test_an_asker_has_the_networks_it_lists_in_that_order() -> None:
     asker = Asker("a", "10.0.0.0/8", ("n2", "n1", "n0", "missing"))
     assert scope_of_asker(asker, snapshot()).networks == (("n2", "backend"), ("n1", "frontend"))

@@ -70,6 +70,19 @@ TOOL = Container(
 )
 SERVICES = (WEB, SHOP, DB)
 
+
+def of_stack(stack: str, network: Network, number: int, alias: str = "web") -> Service:
+    """A service of the stack, as `stack deploy` makes it: VIP 10.N.0.NUMBER0, task 10.N.0.NUMBER1."""
+    name, part = f"{stack}_{alias}", f"10.{network.id[1:]}.0.{number}"
+    return Service(
+        f"s-{name}-{network.id}",
+        name,
+        networks=(ServiceNetwork(network.id, f"{part}0", (alias,)),),
+        labels={"com.docker.stack.namespace": stack},
+        tasks=(task(f"{name}.1.t{network.id}", network, f"{part}1"),),
+    )
+
+
 BOTH = Scope(networks=(("n1", "frontend"), ("n2", "backend")))
 FRONT = Scope(networks=(("n1", "frontend"),))
 BACK = Scope(networks=(("n2", "backend"),), external=False)

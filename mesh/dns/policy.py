@@ -1,0 +1,35 @@
+"""Where we may differ from Docker's resolver in what a name means. Each is a key under `dns:` of mesh.yml.
+
+The defaults are what we think is better; the other value of each is what Docker does.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class SharedAlias(StrEnum):
+    """Which owners of a name answer an asker that belongs to a stack."""
+
+    OWN_STACK = "own_stack"  # those of the asker's stack, if it has any of that name
+    UNION = "union"  # all of the first network that knows the name
+
+
+class Elsewhere(StrEnum):
+    """What happens to a question about a name of ours to which we have no record."""
+
+    NODATA = "nodata"  # the name exists, the record does not: upstreams are not asked
+    FORWARD = "forward"
+
+
+@dataclass(frozen=True, slots=True)
+class NamePolicy:
+    """What a name means. Compared and shipped to workers as a value."""
+
+    shared_alias: SharedAlias = SharedAlias.OWN_STACK
+    empty_services: Elsewhere = Elsewhere.NODATA  # of services without a serving task
+    other_types: Elsewhere = Elsewhere.NODATA  # all but A, AAAA, PTR and MX
+    vip_ptr: bool = True  # virtual IPs have a PTR record
+
+
+OURS = NamePolicy()
+DOCKERS = NamePolicy(SharedAlias.UNION, Elsewhere.FORWARD, Elsewhere.FORWARD, vip_ptr=False)
