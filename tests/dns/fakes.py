@@ -42,6 +42,7 @@ class Upstream(asyncio.DatagramProtocol):
     queries: list[bytes] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
     over_tcp: int = 0  # connections
+    close_tcp: Callable[[], None] = lambda: None
     hold: asyncio.Event | None = None
     port: int = 0
     _transport: asyncio.DatagramTransport | None = None
@@ -90,13 +91,15 @@ class Upstream(asyncio.DatagramProtocol):
 
 
 @asynccontextmanager
-async def upstream(behave: Behaviour) -> AsyncIterator[Upstream]:
+async def upstream(behave: Behaviour, host: str = "127.0.0.1") -> AsyncIterator[Upstream]:
     server = Upstream(behave)
-    listener = socket.create_server(("127.0.0.1", 0))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family)
     server.port = listener.getsockname()[1]
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", server.port))
+    transport, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=(host, server.port))
     tcp = await asyncio.start_server(server.serve_tcp, sock=listener)
+    server.close_tcp = tcp.close
     try:
         yield server
     finally:

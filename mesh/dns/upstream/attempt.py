@@ -5,10 +5,10 @@ everybody, or where somebody floods us with forgeries. A server that changes the
 EDNS, is asked again at once without, and so for an hour.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from secrets import randbits, token_bytes
+from time import monotonic
 
 from mesh.dns.upstream.exchange import CaseChanged, Flooded, over_tcp, over_udp
 from mesh.dns.upstream.health import Health
@@ -94,4 +94,4 @@ class Attempt:
 
     @property
     def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+        return monotonic()

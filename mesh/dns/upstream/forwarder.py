@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Hashable
 from functools import partial
+from time import monotonic
 from typing import TypeAlias
 
 from mesh.dns.config import (
@@ -137,7 +138,7 @@ class Forwarder:
         if health.full:
             self._stats.refuse("upstream")
             return None
-        health.used_at = asyncio.get_running_loop().time()
+        health.used_at = monotonic()
         health.outstanding += 1
         attempt = Attempt(self._means, query, route, server, health)
         task = self._tasks.start(self._try(attempt, tcp), "dns-forward")
@@ -148,8 +149,7 @@ class Forwarder:
         self.servers.health(route, server).outstanding -= 1
 
     async def _try(self, attempt: Attempt, tcp: bool) -> Outcome:
-        route, server, loop = attempt.route, attempt.server, asyncio.get_running_loop()
-        began = loop.time()
+        route, server, began = attempt.route, attempt.server, monotonic()
         try:
             async with asyncio.timeout(route.manner.try_timeout):
                 received = await attempt.run(tcp)
@@ -164,7 +164,7 @@ class Forwarder:
         except asyncio.CancelledError:
             self._stats.upstream(server.name, OVERTAKEN)
             raise
-        self.servers.replied(route, server, loop.time() - began)
+        self.servers.replied(route, server, monotonic() - began)
         self._stats.upstream(server.name, RCODES.get(received.reply.rcode, OTHER))
         return Outcome(received if is_answer(received.reply) else None)
 

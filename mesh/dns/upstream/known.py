@@ -10,6 +10,7 @@ Servers of containers are kept apart: what one namespace reaches another may not
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import NamedTuple
 
 from mesh.dns.config import SERVER_UNUSED, SERVERS_KNOWN_MAX
@@ -58,23 +59,23 @@ class KnownServers:
 
     def failed(self, route: Route, server: Server) -> None:
         """A try has failed: probe it, unless that is being done."""
-        self.health(route, server).failed(asyncio.get_running_loop().time())
+        self.health(route, server).failed(monotonic())
         self._begin_probing(route, server)
 
     def overtaken(self, route: Route, server: Server, seconds: float) -> None:
         health = self.health(route, server)
-        health.overtaken(seconds, asyncio.get_running_loop().time())
+        health.overtaken(seconds, monotonic())
         if health.failing:
             self._begin_probing(route, server)
 
     def led_back(self, route: Route, server: Server) -> None:
         """A question that was sent there came back to us."""
-        self.health(route, server).note_loop(asyncio.get_running_loop().time())
+        self.health(route, server).note_loop(monotonic())
         self._ill(Place(server, route.container), "leads back to this resolver; it is left out")
 
     def usable(self, route: Route) -> tuple[Server, ...]:
         """The servers of the route that do not lead back to us."""
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         return tuple(s for s in route.servers if not self.health(route, s).loops(now))
 
     # --- probing --------------------------------------------------------------------------------------------
@@ -86,18 +87,18 @@ class KnownServers:
             self._tasks.start(self._probe_until_well(route, place), "dns-probe")
 
     async def _probe_until_well(self, route: Route, place: Place) -> None:
-        health, loop = self.health(route, place.server), asyncio.get_running_loop()
+        health = self.health(route, place.server)
         try:
-            while health.failing and loop.time() - health.used_at < SERVER_UNUSED:
-                began = loop.time()
+            while health.failing and monotonic() - health.used_at < SERVER_UNUSED:
+                began = monotonic()
                 try:
                     await self._probe(route, place.server)
                 except (OSError, WireError) as error:
-                    health.failed(loop.time())
+                    health.failed(monotonic())
                     self._ill(place, f"does not answer ({error or type(error).__name__})")
-                    await asyncio.sleep(health.rests_until - loop.time())
+                    await asyncio.sleep(health.rests_until - monotonic())
                 else:
-                    health.replied(loop.time() - began)
+                    health.replied(monotonic() - began)
         except KernelError:  # the container is gone, and with it whoever needs this server
             pass
         finally:

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from time import monotonic
 
 from mesh.dns.upstream.health import Turn
 from mesh.dns.upstream.messages import Received
@@ -61,7 +62,7 @@ class Race:
             task = None if turn.server in self._settled else self._begin(turn.server)
             if task is None:
                 continue
-            self._running[task] = (turn.server, self._loop.time())
+            self._running[task] = (turn.server, monotonic())
             task.add_done_callback(self._ended)
             if turn.patience is not None:
                 self._patience = self._loop.call_later(turn.patience, self._next)
@@ -93,7 +94,7 @@ class Race:
         self._cancel_patience()
         if self._deadline is not None:
             self._deadline.cancel()
-        now = self._loop.time()
+        now = monotonic()
         for task, (server, began) in self._running.items():
             task.cancel()
             if winner is not None and server != winner:
