@@ -23,6 +23,7 @@ from mesh.catalog.model import (
     Task,
     TaskState,
 )
+from mesh.discovery.template import expand
 
 Json = Mapping[str, Any]
 
@@ -127,14 +128,15 @@ def service(
     """One service with the tasks that have not ended. `ids`: network name → id, for specs that name one."""
     spec, endpoint = json.get("Spec", {}), json.get("Endpoint", {})
     name = spec.get("Name", json["ID"])
-    living = (task(one, name, nodes) for one in tasks)
+    labels = dict(spec.get("Labels") or {})
+    living = (task(one, name, nodes, labels) for one in tasks)
     return Service(
         id=json["ID"],
         name=name,
         mode=_mode(spec, endpoint),
         networks=tuple(_memberships(spec, endpoint, networks, ids)),
         ports=tuple(_ports(spec, endpoint)),
-        labels=dict(spec.get("Labels") or {}),
+        labels=labels,
         tasks=tuple(sorted((one for one in living if one is not None), key=lambda one: (one.slot, one.id))),
     )
 
@@ -148,7 +150,10 @@ def _memberships(
     spec: Json, endpoint: Json, networks: Mapping[str, Network], ids: Mapping[str, str]
 ) -> Iterable[ServiceNetwork]:
     """The networks of the spec, with the VIP allocated on each. Docker offers no names on ingress."""
-    vips = {one["NetworkID"]: bare(one.get("Addr", "")) for one in endpoint.get("VirtualIPs") or ()}
+    allocated = endpoint.get("VirtualIPs") or ()
+    vips = {
+        one["NetworkID"]: bare(one["Addr"]) for one in allocated if ":" not in one.get("Addr", ":")
+    }  # IPv4
     asked = (spec.get("TaskTemplate") or {}).get("Networks") or spec.get("Networks") or ()
     seen = set()
     for one in asked:
@@ -176,22 +181,34 @@ def _port(json: Json) -> Port:
     )
 
 
-def task(json: Json, service_name: str, nodes: Mapping[str, Node]) -> Task | None:
-    """A task of the service; None when it has ended, or its node has."""
+def task(
+    json: Json, service_name: str, nodes: Mapping[str, Node], labels: Mapping[str, str] = {}
+) -> Task | None:
+    """A task of the service; None when it has ended, or its node has. `labels`: the service's."""
     state = task_state(json, nodes)
     if state is TaskState.DEAD:
         return None
     spec, status = json.get("Spec") or {}, json.get("Status") or {}
     where = json.get("NodeID", "")
     slot = json.get("Slot") or 0
+    name = f"{service_name}.{slot or where}.{json['ID']}"
+    fields = {
+        ".Service.ID": json.get("ServiceID", ""),
+        ".Service.Name": service_name,
+        ".Task.ID": json["ID"],
+        ".Task.Name": name,
+        ".Task.Slot": str(slot or where),
+        ".Node.ID": where,
+        ".Node.Hostname": nodes[where].name if where in nodes else "",
+    }
     return Task(
         id=json["ID"],
-        name=f"{service_name}.{slot or where}.{json['ID']}",
+        name=name,
         node=where,
         state=state,
         addresses=dict(_addresses(json)),
         container=(status.get("ContainerStatus") or {}).get("ContainerID", ""),
-        hostname=_hostname(spec),
+        hostname=expand((spec.get("ContainerSpec") or {}).get("Hostname") or "", fields, labels),
         slot=slot,
     )
 
@@ -205,12 +222,6 @@ def task_state(json: Json, nodes: Mapping[str, Node]) -> TaskState:
     if json.get("DesiredState") in UNWANTED:
         return TaskState.LEAVING
     return TaskState.RUNNING if state == "running" else TaskState.STARTING
-
-
-def _hostname(spec: Json) -> str:
-    """Templates are expanded by the engine; only a literal one is known here."""
-    text: str = (spec.get("ContainerSpec") or {}).get("Hostname") or ""
-    return "" if "{{" in text else text
 
 
 def _addresses(json: Json) -> Iterable[tuple[str, str]]:

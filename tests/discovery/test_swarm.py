@@ -69,7 +69,7 @@ def test_networks_of_the_old_place_in_the_spec() -> None:
 def test_a_task_of_a_global_service_is_named_by_its_node() -> None:
     one = docker.task("t1", "s", WORKER, hostname="{{.Node.Hostname}}")
     found = read([docker.service("s", "agent")], [one]).services["s"].tasks[0]
-    assert (found.name, found.slot, found.hostname) == (f"agent.{WORKER}.t1", 0, "")
+    assert (found.name, found.slot, found.hostname) == (f"agent.{WORKER}.t1", 0, "swarm01")
 
 
 def test_a_literal_hostname_is_known() -> None:
