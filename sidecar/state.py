@@ -80,7 +80,7 @@ class Telling:
             containers=tuple(self._containers()),
             ports=tuple(sorted(self._ports(), key=_by_number)),
             listeners=tuple(self._listeners()),
-            problems=tuple(self._problems(source)),
+            problems=(*self._problems(source), *self.resolver.stats.faults.values()),
         )
 
     def unready(self) -> Sequence[str]:
@@ -157,6 +157,10 @@ class Telling:
             dns_durations={name: deepcopy(one) for name, one in stats.durations.items()},
             dns_cache_entries=self.resolver.cache_entries,
             dns_upstream_requests=_labelled(stats.upstream_requests),
+            dns_upstream_rejected=_by_one(stats.rejected),
+            dns_upstream_faults=len(stats.faults),
+            dns_forward_refused=_by_one(stats.refused),
+            dns_refreshes=_by_one(stats.refreshes),
             port_connections={(name, port, "proxy"): c.connections for name, port, c in relayed},
             port_active={(name, port, "proxy"): c.active for name, port, c in relayed},
             port_bytes=_bytes(relayed),
@@ -211,6 +215,11 @@ def _by_number(port: report.Port) -> tuple[int, str, str]:
 
 def _labelled(counts: Mapping[Any, int]) -> dict[tuple[str, ...], int]:
     return dict(counts)
+
+
+def _by_one(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:
+    """By one label."""
+    return {(label,): count for label, count in counts.items()}
 
 
 def _age(source: SourceStatus) -> float | None:

@@ -98,11 +98,6 @@ class Forwarding:
         """Replies kept."""
         return len(self._forwarded)
 
-    @property
-    def size(self) -> int:
-        """Bytes of memory that they take, about."""
-        return self._forwarded.bytes
-
     def route(self, found: Answer, scope: Scope, paths: Paths) -> Route | None:
         """Where the question may go; None: nowhere."""
         if found.outcome is Outcome.LEFT and paths.docker is not None and paths.sockets is not None:

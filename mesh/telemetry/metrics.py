@@ -47,6 +47,10 @@ class Reading:
     dns_durations: Mapping[str, Distribution] = field(default_factory=dict)  # source
     dns_cache_entries: int = 0
     dns_upstream_requests: Counts = field(default_factory=dict)  # upstream, rcode
+    dns_upstream_rejected: Counts = field(default_factory=dict)  # reason
+    dns_upstream_faults: int = 0
+    dns_forward_refused: Counts = field(default_factory=dict)  # limit
+    dns_refreshes: Counts = field(default_factory=dict)  # reason
     port_connections: Counts = field(default_factory=dict)  # service, port, mode
     port_active: Counts = field(default_factory=dict)  # service, port, mode
     port_bytes: Counts = field(default_factory=dict)  # service, port, direction
@@ -95,11 +99,36 @@ def _dns(reading: Reading) -> Iterator[Metric]:
         {(source,): d for source, d in reading.dns_durations.items()},
     )
     yield _gauge("mesh_dns_cache_entries", "Replies in the cache.", reading.dns_cache_entries)
+    yield from _upstreams(reading)
+
+
+def _upstreams(reading: Reading) -> Iterator[Metric]:
     yield _counter(
         "mesh_dns_upstream_requests_total",
         "Requests forwarded to an upstream resolver.",
         ["upstream", "rcode"],
         reading.dns_upstream_requests,
+    )
+    yield _counter(
+        "mesh_dns_upstream_rejected_total",
+        "Messages that were no reply to what an upstream was asked.",
+        ["reason"],
+        reading.dns_upstream_rejected,
+    )
+    yield _gauge(
+        "mesh_dns_upstream_faults", "Upstreams that fail, and other faults now.", reading.dns_upstream_faults
+    )
+    yield _counter(
+        "mesh_dns_forward_refused_total",
+        "Questions that were not forwarded.",
+        ["limit"],
+        reading.dns_forward_refused,
+    )
+    yield _counter(
+        "mesh_dns_refreshes_total",
+        "Questions forwarded with nobody waiting for them.",
+        ["reason"],
+        reading.dns_refreshes,
     )
 
 

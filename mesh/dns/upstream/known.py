@@ -54,8 +54,10 @@ class KnownServers:
         return known
 
     def replied(self, route: Route, server: Server, seconds: float) -> None:
-        self.health(route, server).replied(seconds)
-        self._well(Place(server, route.container))
+        health = self.health(route, server)
+        health.replied(seconds)
+        if not health.loops(monotonic()):
+            self._well(Place(server, route.container))
 
     def failed(self, route: Route, server: Server) -> None:
         """A try has failed: probe it, unless that is being done."""
@@ -103,7 +105,8 @@ class KnownServers:
             pass
         finally:
             self._probing.discard(place)
-            self._well(place)
+            if not health.loops(monotonic()):
+                self._well(place)
 
     def _ill(self, place: Place, what: str) -> None:
         if str(place) not in self._faults:
