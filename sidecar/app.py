@@ -155,6 +155,7 @@ class Sidecar:
             cache=dns.cache,
             upstreams=tuple(map(str, dns.upstreams)),
             query_log=dns.query_log,
+            names=dns.names,
         )
 
     def _workers(self, resolver: Resolver) -> DnsWorkers | None:

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from mesh.catalog.documents import Location, check, dotted, read_yaml, suggestion
 from mesh.dns.explicit import GATEWAY
+from mesh.dns.policy import Elsewhere, NamePolicy, Order, SharedAlias
 from mesh.errors import ConfigError, Problem
 
 DNS_PORT = 53
@@ -166,6 +167,15 @@ class Dns:
     cache: Annotated[int, Field(ge=0, le=MAX_CACHE)] = 10_000  # replies kept
     query_log: Annotated[float, Field(ge=0, le=1)] = 0.0  # the share of queries that is logged
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1  # processes that answer, this one included
+    shared_alias: SharedAlias = SharedAlias.OWN_STACK
+    empty_services: Elsewhere = Elsewhere.NODATA
+    other_types: Elsewhere = Elsewhere.NODATA
+    vip_ptr: bool = True
+    order: Order = Order.ROTATE
+
+    @property
+    def names(self) -> NamePolicy:
+        return NamePolicy(self.shared_alias, self.empty_services, self.other_types, self.vip_ptr, self.order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +312,11 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_DNS_CACHE": (("dns", "cache"), _same),
     "MESH_DNS_QUERY_LOG": (("dns", "query_log"), _same),
     "MESH_DNS_WORKERS": (("dns", "workers"), _same),
+    "MESH_DNS_SHARED_ALIAS": (("dns", "shared_alias"), _same),
+    "MESH_DNS_EMPTY_SERVICES": (("dns", "empty_services"), _same),
+    "MESH_DNS_OTHER_TYPES": (("dns", "other_types"), _same),
+    "MESH_DNS_VIP_PTR": (("dns", "vip_ptr"), _same),
+    "MESH_DNS_ORDER": (("dns", "order"), _same),
     "MESH_CAPTURE": (("capture",), _same),
     "MESH_INGRESS_LISTEN": (("ingress", "listen"), _same),
     "MESH_INGRESS_MODE": (("ingress", "mode"), _same),

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mesh.dns.policy import OURS, NamePolicy
+
 ANSWER_TTL = 5  # seconds; Docker's 600 outlive the tasks they name
 CACHED_REPLIES = 10_000  # replies, a rotation of n counting as n
 RESOLV_CONF = "/etc/resolv.conf"
@@ -11,7 +13,8 @@ PLAIN_UDP = 512  # bytes of a UDP reply to a client that named no size (RFC 1035
 UDP_REPLY_MAX = 1232  # bytes, whatever EDNS asks for: crosses an overlay unfragmented (DNS flag day 2020)
 TCP_REPLY_MAX = 65_535  # the length prefix ends there
 
-ROTATIONS = 64  # ready-made orders of one answer; larger sets are built anew for every query
+ROTATIONS = 256  # ready-made orders of one answer, so that each of that many records comes first in turn
+SHUFFLES = 64  # the same where orders are random: at least so many
 CACHED_REPLY_MAX = 4096  # bytes; larger replies are rare and would make the cache's memory unbounded
 CACHED_TTL_MAX = 3600  # seconds; a forwarded record is asked for again after that at the latest
 CACHED_NEGATIVE_TTL_MAX = 60  # seconds; RFC 2308 allows hours, people who just created a name do not
@@ -66,14 +69,16 @@ QUERY_LOG_ANSWERS = 8  # records shown of one reply
 class DnsConfig:
     """`upstreams`: `ADDR`, `ADDR:PORT` or `tls://…`; empty: those of `resolv_conf`, followed as it changes.
 
-    `alike`: any upstream knows what the others know, so the fastest is asked. `mixed_case`: names are sent in
-    random case (0x20). `query_log`: the share of queries that is logged. Times in seconds.
+    `names`: what a name means. `alike`: any upstream knows what the others know, so the fastest is asked.
+    `mixed_case`: names are sent in random case (0x20). `query_log`: the share of queries that is logged.
+    Times in seconds.
     """
 
     ttl: int = ANSWER_TTL
     cache: int = CACHED_REPLIES
     upstreams: tuple[str, ...] = ()
     resolv_conf: str = RESOLV_CONF
+    names: NamePolicy = OURS
     query_log: float = 0.0
     alike: bool = False
     mixed_case: bool = True

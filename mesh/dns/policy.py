@@ -21,6 +21,13 @@ class Elsewhere(StrEnum):
     FORWARD = "forward"
 
 
+class Order(StrEnum):
+    """In which order several records come. Either way each of them is first equally often."""
+
+    ROTATE = "rotate"
+    SHUFFLE = "shuffle"
+
+
 @dataclass(frozen=True, slots=True)
 class NamePolicy:
     """What a name means. Compared and shipped to workers as a value."""
@@ -29,7 +36,10 @@ class NamePolicy:
     empty_services: Elsewhere = Elsewhere.NODATA  # of services without a serving task
     other_types: Elsewhere = Elsewhere.NODATA  # all but A, AAAA, PTR and MX
     vip_ptr: bool = True  # virtual IPs have a PTR record
+    order: Order = Order.ROTATE
 
 
 OURS = NamePolicy()
-DOCKERS = NamePolicy(SharedAlias.UNION, Elsewhere.FORWARD, Elsewhere.FORWARD, vip_ptr=False)
+DOCKERS = NamePolicy(
+    SharedAlias.UNION, Elsewhere.FORWARD, Elsewhere.FORWARD, vip_ptr=False, order=Order.SHUFFLE
+)

@@ -14,13 +14,14 @@ from random import Random
 from time import monotonic
 
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.dns.answers import Answer, Outcome, Record, answer
+from mesh.dns.answers import HERE, Answer, Outcome, answer
 from mesh.dns.cache import ReplyCache, View
-from mesh.dns.config import ROTATIONS, DnsConfig
+from mesh.dns.config import DnsConfig
 from mesh.dns.explain import Explanation, explanation, with_reply
 from mesh.dns.forwarding import NO_PATHS, Asking, Forwarding, Later, Paths, Respond, cacheable
 from mesh.dns.names import NameTable
 from mesh.dns.query_log import QueryLog
+from mesh.dns.replies import replies
 from mesh.dns.scope import Scope, SourceScopes
 from mesh.dns.stats import CACHE, LOCAL, DnsStats
 from mesh.dns.wire import (
@@ -30,15 +31,10 @@ from mesh.dns.wire import (
     Query,
     Question,
     Rcode,
-    address_record,
     parse_query,
-    pointer_record,
     query_message,
     refusal,
-    reply_tail,
-    soa_record,
 )
-from mesh.errors import WireError
 from mesh.net.tasks import Tasks
 
 
@@ -61,7 +57,7 @@ class Resolver:
         self.table = NameTable.of(self.snapshot)
         self._cached = config.cache
         self.cache = ReplyCache(self._capacity())
-        self._ttl = config.ttl
+        self._ttl, self._policy = config.ttl, config.names
         self._rng = rng or Random()
         self._forwarding = Forwarding(config, tasks, self.stats, self.cache, self._unknown, clock)
         self._sources = SourceScopes(self.snapshot)
@@ -121,8 +117,8 @@ class Resolver:
             query = parse_query(data)
         except BadQuery as bad:
             return self._refuse(data, bad)
-        found = answer(query.question, scope, self.table)
-        if found.outcome in (Outcome.RECORDS, Outcome.NODATA):
+        found = self._answer(query.question, scope)
+        if found.outcome in HERE:
             reply = data[:2] + self._answer_here(data, query, found, scope, tcp)
             return self._told(scope, reply, LOCAL, started, tcp)
         asking = Asking(data, query, found, scope, tcp, respond, started)
@@ -145,41 +141,38 @@ class Resolver:
 
     # --- answers of ours ------------------------------------------------------------------------------------
 
+    def _answer(self, question: Question, scope: Scope) -> Answer:
+        return answer(question, scope, self.table, self._policy)
+
     def _answer_here(self, data: bytes, query: Query, found: Answer, scope: Scope, tcp: bool) -> bytes:
-        qtype = query.question.qtype
-        tails = self._tails(query, found, tcp)
+        qtype, view, kept = query.question.qtype, self.view(scope, tcp), cacheable(query)
+        tails = replies(
+            query,
+            found.records,
+            self._ttl,
+            limit=query.limit(tcp),
+            keep=view.room - 2 if kept else 0,
+            order=self._policy.order,
+            shuffle=self._rng.shuffle,
+        )
         self.stats.cell(found.network, qtype, Rcode.NOERROR, LOCAL)[0] += 1
-        if cacheable(query) and len(found.records) <= ROTATIONS:
+        if kept:
             cell = self.stats.cell(found.network, qtype, Rcode.NOERROR, CACHE)
-            self.cache.put(self.view(scope, tcp), data[2:], tails, found.names, cell)
+            self.cache.put(view, data[2:], tails, found.names, cell)
         return tails[-1]  # the cache hands out the others first
-
-    def _tails(self, query: Query, found: Answer, tcp: bool) -> list[bytes]:
-        """One reply for each record to come first, in a random order of their own.
-
-        Few clients look beyond the first, so each record must be first equally often; and since they start
-        anywhere in the circle, many scopes that each ask once do not all get the same.
-        """
-        records = _encoded(found.records, self._ttl)
-        limit = query.limit(tcp)
-        if not records:
-            return [reply_tail(query, Rcode.NOERROR, authority=soa_record(self._ttl), limit=limit)]
-        self._rng.shuffle(records)
-        turns = len(records) if len(records) <= ROTATIONS else 1
-        orders = (records[first:] + records[:first] for first in range(turns))
-        return [reply_tail(query, Rcode.NOERROR, order, limit=limit) for order in orders]
 
     def _unknown(self, asking: Asking) -> bool:
         """The catalogue may have learned the name while the question was out; then its reply is the last."""
-        return answer(asking.query.question, asking.scope, self.table).outcome is Outcome.UNKNOWN
+        outcome = self._answer(asking.query.question, asking.scope).outcome
+        return outcome in (Outcome.UNKNOWN, Outcome.ELSEWHERE)
 
     # --- for people -----------------------------------------------------------------------------------------
 
     def explain(self, scope: Scope, name: str, qtype: int = QType.A, paths: Paths = NO_PATHS) -> Explanation:
         """What this asker gets for the name, and why, as far as it can be said without asking anybody."""
         question = Question(name.removesuffix("."), qtype, QClass.IN, b"")
-        found = answer(question, scope, self.table)
-        here = found.outcome in (Outcome.RECORDS, Outcome.NODATA)
+        found = self._answer(question, scope)
+        here = found.outcome in HERE
         return explanation(
             question, scope, found, None if here else self._forwarding.route(found, scope, paths)
         )
@@ -203,17 +196,3 @@ class Resolver:
         if reply is Later.PENDING:
             reply = await replied
         return told if reply is None else with_reply(told, reply)
-
-
-def _encoded(records: tuple[Record, ...], ttl: int) -> list[bytes]:
-    """Records → bytes. What cannot be said in DNS (a label over 63 octets in a PTR) is left out."""
-    encoded: list[bytes] = []
-    for record in records:
-        try:
-            if record.qtype == QType.PTR:
-                encoded.append(pointer_record(record.data, ttl))
-            else:
-                encoded.append(address_record(record.data, ttl))
-        except (WireError, ValueError):
-            continue
-    return encoded

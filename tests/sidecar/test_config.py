@@ -1,12 +1,14 @@
 """Configuration: which layer wins, what is refused, and whom a problem blames."""
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.dns.policy import DOCKERS, OURS, SharedAlias
 from mesh.errors import ConfigError
 from sidecar import config
 from sidecar.config import Address, Capture, Config, DiscoveryKind, LogFormat, LogLevel, PortMode
@@ -57,6 +59,26 @@ def test_the_environment_wins_over_the_file_and_flags_over_both() -> None:
     assert (got.dns.ttl, got.dns.cache, got.capture) == (7, 2, Capture.OFF)
     assert got.metrics.listen == Address("127.0.0.1", 3)
     assert got.dns.listen == (Address("127.0.0.1", 5353), Address("::1", 5353))
+
+
+def test_what_a_name_means() -> None:
+    text = "dns: {shared_alias: union, empty_services: forward, other_types: forward, vip_ptr: false}"
+    got = built(text, MESH_DNS_ORDER="shuffle")
+    assert got.dns.names == DOCKERS
+    assert built().dns.names == OURS
+    assert built(MESH_DNS_VIP_PTR="no", MESH_DNS_SHARED_ALIAS="union").dns.names == replace(
+        OURS, vip_ptr=False, shared_alias=SharedAlias.UNION
+    )
+
+
+def test_what_a_name_cannot_mean() -> None:
+    text = "dns: {shared_alias: mine, empty_services: drop, vip_ptr: perhaps, orders: rotate}"
+    assert problems(text) == [
+        "mesh.yml: dns.shared_alias: must be own_stack or union, not 'mine'",
+        "mesh.yml: dns.empty_services: must be nodata or forward, not 'drop'",
+        "mesh.yml: dns.vip_ptr: must be true or false, not 'perhaps'",
+        "mesh.yml: dns.orders: unknown key; did you mean 'order'?",
+    ]
 
 
 def test_every_variable_reaches_its_place() -> None:
