@@ -9,7 +9,8 @@
     resolver   the brain        one per node: all of the above behind `handle(bytes)`
     server     the fast path    a UDP socket; a hit is a dictionary look-up, and replies leave by the batch
     tcp        the other way    connections, which are not hot
+    crowd      who may stay     which of them goes when there are too many
     stats      the counters     read by telemetry
 
-names, scope, answers, wire and cache are pure: time and chance are arguments.
+names, scope, answers, wire, cache and crowd are pure: time and chance are arguments.
 """

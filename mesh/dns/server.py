@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeAlias
 from mesh.dns import datagrams
 from mesh.dns.cache import View
 from mesh.dns.config import QUERY_MAX, SOURCES_MAX, UDP_BATCH, UDP_SLOT
+from mesh.dns.crowd import TCP_ASKER_MAX, Limits
 from mesh.dns.datagrams import SIZE_STEP, Batch, Destination
 from mesh.dns.forwarding import NO_PATHS, Paths
 from mesh.dns.resolver import Resolver
@@ -64,7 +65,8 @@ class Endpoint:
         paths: Paths = NO_PATHS,
     ) -> None:
         self._resolver, self._udp = resolver, udp
-        self._tcp = None if tcp is None else Listener(resolver, tcp, self._scope_of, paths)
+        limits = Limits(per_asker=TCP_ASKER_MAX) if callable(scope) else Limits()
+        self._tcp = None if tcp is None else Listener(resolver, tcp, self._scope_of, paths, limits)
         self._scope = scope
         self.paths = paths
         self._askers: dict[Hashable, _Asker] = {}  # by source address
@@ -81,7 +83,7 @@ class Endpoint:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._fd, self._drain_singly if self._batch is None else self._drain_batch)
         if self._tcp is not None:
-            await self._tcp.start()
+            self._tcp.start()
 
     @property
     def scope(self) -> Scope | ScopeSource:

@@ -1,12 +1,24 @@
 """Everything here that awaits runs on asyncio's own loop and on uvloop, which the sidecar uses."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import uvloop
+
+from tests.dns.serving import Starter
 
 
 @pytest.hookimpl(optionalhook=True)  # versions of pytest-asyncio without it test asyncio's loop only
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Starter]:
+    starter = Starter()
+    yield starter
+    for serving in starter.started:
+        serving.endpoint.close()
+        await serving.tasks.close()
+        assert serving.failures == []

@@ -4,93 +4,21 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 from dnslib import EDNS0, DNSRecord
 
-from mesh.catalog.model import Asker, Service, ServiceNetwork
+from mesh.catalog.model import Asker
 from mesh.catalog.snapshot import Change
-from mesh.dns.config import TCP_CONNECTIONS_MAX, DnsConfig
+from mesh.dns.config import DnsConfig
 from mesh.dns.query_log import QueryLog
 from mesh.dns.resolver import Resolver
-from mesh.dns.scope import Scope
-from mesh.dns.server import Endpoint, ScopeSource
+from mesh.dns.server import Endpoint
 from mesh.net.tasks import Tasks
-from tests.dns.fakes import LIMIT, closed_port, over_udp, question, rcode, say, shown, silence, upstream
-from tests.dns.world import BACK, BOTH, FRONT, FRONTEND, SERVICES, WEB, snapshot, task
-
-BIG = Service(
-    "big",
-    "big",
-    networks=(ServiceNetwork("n1"),),
-    tasks=tuple(task(f"big.{n}.x", FRONTEND, f"10.1.1.{n}") for n in range(60)),
-)
-
-
-class Serving:
-    """A resolver behind one endpoint on loopback."""
-
-    def __init__(self, scope: Scope | ScopeSource | None, *upstreams: str) -> None:
-        self.failures: list[str] = []
-        self.tasks = Tasks(lambda name, error: self.failures.append(f"{name}: {error!r}"))
-        config = DnsConfig(upstreams=upstreams or (f"127.0.0.1:{closed_port()}",))
-        self.resolver = Resolver(config, self.tasks, snapshot((*SERVICES, BIG)))
-        udp, tcp, self.port = bound()
-        self.endpoint = Endpoint(self.resolver, udp, tcp, scope or self.resolver.scope_by_source)
-
-    async def shown(self, name: str) -> list[str]:
-        return shown(await over_udp(self.port, question(name)))
-
-    def publish(self, change: Change) -> None:
-        old = self.resolver.snapshot
-        self.resolver.update(old, old.apply(change), change)
-
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
-
-
-def bound() -> tuple[socket.socket, socket.socket, int]:
-    """A UDP and a listening TCP socket on the same port, as the process would hand them over."""
-    tcp = socket.create_server(("127.0.0.1", 0))
-    port = tcp.getsockname()[1]
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.bind(("127.0.0.1", port))
-    for made in (udp, tcp):
-        made.setblocking(False)
-    return udp, tcp, port
-
-
-class Starter:
-    def __init__(self) -> None:
-        self.started: list[Serving] = []
-
-    async def __call__(self, scope: Scope | ScopeSource | None = BOTH, *upstreams: object) -> Serving:
-        serving = Serving(scope, *map(str, upstreams))
-        self.started.append(serving)
-        await serving.endpoint.start()
-        return serving
-
-
-@pytest.fixture
-async def start() -> AsyncIterator[Starter]:
-    starter = Starter()
-    yield starter
-    for serving in starter.started:
-        serving.endpoint.close()
-        await serving.tasks.close()
-        assert serving.failures == []
-
-
-def framed(*queries: bytes) -> bytes:
-    return b"".join(len(query).to_bytes(2) + query for query in queries)
-
-
-async def frame(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(LIMIT):
-        return await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
-
+from tests.dns.fakes import over_udp, question, rcode, say, shown, silence, upstream
+from tests.dns.serving import Starter, bound, frame, framed
+from tests.dns.world import BACK, BOTH, FRONT, WEB
 
 # --- UDP ----------------------------------------------------------------------------------------------------
 
@@ -187,11 +115,14 @@ async def test_askers_may_change(start: Starter) -> None:
 
 async def test_strangers_are_not_served_over_tcp_either(start: Starter) -> None:
     serving = await start(None)
-    reader, writer = await serving.connect()
-    writer.write(framed(question("web")))
+
+    async def ask() -> bytes:
+        reader, _ = await serving.connect()
+        return await frame(reader)
+
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-        await frame(reader)
-    writer.close()
+        await ask()
+    assert serving.resolver.stats.dropped == {"stranger": 1}
 
 
 # --- upstreams ----------------------------------------------------------------------------------------------
@@ -222,73 +153,13 @@ async def test_names_of_ours_do_not_wait_for_an_upstream(start: Starter) -> None
         waiting.cancel()
 
 
-# --- TCP ----------------------------------------------------------------------------------------------------
-
-
-async def test_pipelined_queries_in_one_write_and_byte_by_byte(start: Starter) -> None:
-    serving = await start()
+async def test_both_transports_have_the_same_names(start: Starter) -> None:
+    serving = await start(FRONT)
     reader, writer = await serving.connect()
-    data = framed(question("web"), question("shop"), question("web"))
-    writer.write(data)
-    for at in range(len(data)):
-        writer.write(data[at : at + 1])
-        await writer.drain()
-    replies = [shown(await frame(reader)) for _ in range(6)]
-    assert [len(reply) for reply in replies] == [1, 2, 1] * 2
+    writer.write(framed(question("web"), question("db")))
+    assert shown(await frame(reader)) == await serving.shown("web") == ["10.1.0.2"]
+    assert rcode(await frame(reader)) == rcode(await over_udp(serving.port, question("db"))) == 2
     writer.close()
-
-
-async def test_a_slow_upstream_does_not_hold_up_later_queries_of_a_connection(start: Starter) -> None:
-    async with upstream(say("192.0.2.9")) as server:
-        gate = asyncio.Event()
-        slow = await asyncio.start_server(lambda r, w: hold(gate, server.serve_tcp, r, w), "127.0.0.1", 0)
-        serving = await start(BOTH, f"127.0.0.1:{slow.sockets[0].getsockname()[1]}")
-        reader, writer = await serving.connect()
-        writer.write(framed(question("www.example"), question("web")))
-        assert shown(await frame(reader)) == ["10.1.0.2"]
-        gate.set()
-        assert shown(await frame(reader)) == ["192.0.2.9"]
-        writer.close()
-        slow.close()
-
-
-async def hold(gate, serve, reader, writer) -> None:  # type: ignore[no-untyped-def]
-    await gate.wait()
-    await serve(reader, writer)
-
-
-async def test_replies_are_complete_after_the_client_has_finished_writing(start: Starter) -> None:
-    serving = await start()
-    reader, writer = await serving.connect()
-    writer.write(framed(*[question("tasks.big")] * 50))
-    writer.write_eof()
-    assert [len(shown(await frame(reader))) for _ in range(50)] == [60] * 50
-    assert await reader.read() == b""
-
-
-@pytest.mark.parametrize("sent", [b"\xff\xff", b"\0\x05ab", b"\0\0", b"\0\x0cshort-header"])
-async def test_broken_frames_end_the_connection_or_get_nothing(start: Starter, sent: bytes) -> None:
-    serving = await start()
-    _, writer = await serving.connect()
-    writer.write(sent)
-    await writer.drain()
-    writer.close()
-    assert await serving.shown("web") == ["10.1.0.2"]
-
-
-async def test_connections_are_bounded(start: Starter) -> None:
-    serving = await start()
-    open_ones = [await serving.connect() for _ in range(TCP_CONNECTIONS_MAX)]
-    for reader, writer in open_ones:
-        writer.write(framed(question("web")))
-        await frame(reader)
-    reader, writer = await serving.connect()
-    writer.write(framed(question("web")))
-    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-        await frame(reader)
-    for _, other in [*open_ones, (reader, writer)]:
-        other.close()
-    assert serving.resolver.stats.dropped["too many connections"] == 1
 
 
 # --- closing ------------------------------------------------------------------------------------------------
