@@ -22,6 +22,8 @@ from mesh.dns.policy import OURS, Elsewhere, NamePolicy, SharedAlias
 from mesh.dns.scope import Scope
 from mesh.dns.wire import QClass, QType, Question
 
+REVERSE_ZONES = (".in-addr.arpa", ".ip6.arpa")
+
 
 class Outcome(Enum):
     RECORDS = "records"
@@ -95,14 +97,16 @@ def candidates(name: str, scope: Scope) -> Iterator[Candidate]:
     """The readings of a name, in Docker's order: unqualified first, then by ever longer network names.
 
     Names of networks may contain dots. Upper and lower case is ignored in them too, where Docker wants it
-    exact: resolvers that play with case as a defence would fail otherwise.
+    exact: resolvers that play with case as a defence would fail otherwise. A reversed address is a name on
+    its own only: nobody means `2.1.0.10.in-addr.arpa.backend`.
     """
     yield Candidate(name, scope.networks)
     folded = name.lower()
     by_suffix: dict[str, list[tuple[str, str]]] = {}
     for network in scope.networks:
         suffix = "." + network[1].lower()
-        if folded.endswith(suffix) and len(folded) > len(suffix):
+        rest = folded.removesuffix(suffix)
+        if rest not in ("", folded) and not rest.endswith(REVERSE_ZONES):
             by_suffix.setdefault(suffix, []).append(network)
     for suffix in sorted(by_suffix, key=len):
         yield Candidate(name[: -len(suffix)], tuple(by_suffix[suffix]))

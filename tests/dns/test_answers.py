@@ -36,6 +36,11 @@ def test_a_name_plain_or_with_its_network(name: str) -> None:
     assert data(name) == {"10.1.0.2"}
 
 
+def test_a_reversed_address_is_never_read_as_a_name_on_a_network() -> None:
+    assert ask("2.0.1.10.in-addr.arpa", QType.PTR).outcome is Outcome.RECORDS
+    assert ask("2.0.1.10.in-addr.arpa.frontend", QType.PTR).outcome is Outcome.UNKNOWN
+
+
 @pytest.mark.parametrize("name", ["tasks.web", "tasks.web.frontend", "TASKS.shop_web"])
 def test_tasks_of_a_service(name: str) -> None:
     assert data(name) == {"10.1.0.3", "10.1.0.4"}
