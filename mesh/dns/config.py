@@ -37,6 +37,7 @@ SERVER_UNUSED = 60.0  # seconds without a question for it; then a failed server 
 SERVERS_KNOWN_MAX = 1024  # servers whose health is remembered; those of containers count one by one
 HABITS_KEPT = 3600.0  # seconds that a server counts as one that knows no EDNS, or changes the case of names
 SECURE_IDLE = 10.0  # seconds for a connection over TLS to be opened, and to be kept without a question
+SECURE_SILENCE = 1.0  # seconds without any reply on it; then the way there may be gone, and another is opened
 FORGERIES_MAX = 16  # messages that are no reply to the query; then the question is asked over TCP
 LOOP_REST = 300.0  # seconds that a server is left out that has led a question back to us
 LOOP_LETTERS = 6  # of a name: fewer could come in our random spelling by chance

@@ -11,8 +11,9 @@ import asyncio
 import socket
 import ssl
 from secrets import randbelow
+from time import monotonic
 
-from mesh.dns.config import SECURE_IDLE, UPSTREAM_OUTSTANDING_MAX
+from mesh.dns.config import SECURE_IDLE, SECURE_SILENCE, UPSTREAM_OUTSTANDING_MAX
 from mesh.dns.upstream.exchange import framed
 from mesh.dns.upstream.servers import Server, host_socket
 from mesh.dns.wire import Match, match
@@ -31,13 +32,23 @@ class SecureConnections:
 
     async def ask(self, server: Server, message: bytes) -> bytes:
         """The reply, with an id of its own. Raises OSError (SSLError is one) or WireError; never gives up."""
-        connection = self._open.get(server)
-        if connection is None or connection.over:
-            if self._context is None:
-                self._context = ssl.create_default_context()
-            connection = self._open[server] = _Connection(server, self._context)
-            self._tasks.start(connection.run(), "dns-over-tls")
-        return await connection.ask(message)
+        kept = self._open.get(server)
+        if kept is not None and not kept.over:
+            try:
+                return await kept.ask(message)
+            except ConnectionError:  # it was about to end: that is no failure of the server (RFC 7766 6.2.4)
+                pass
+        return await self._begin(server).ask(message)
+
+    def _begin(self, server: Server) -> "_Connection":
+        found = self._open.get(server)
+        if found is not None and not found.over:  # somebody else was quicker
+            return found
+        if self._context is None:
+            self._context = ssl.create_default_context()
+        made = self._open[server] = _Connection(server, self._context)
+        self._tasks.start(made.run(), "dns-over-tls")
+        return made
 
 
 class _Connection:
@@ -47,12 +58,13 @@ class _Connection:
         self._server, self._context = server, context
         self._waiting: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
         self._ready: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
+        self._heard = monotonic()
         self.over = False
 
     async def ask(self, message: bytes) -> bytes:
         if len(self._waiting) >= UPSTREAM_OUTSTANDING_MAX:
             raise ConnectionError("too many queries are under way")
-        id_ = self._free_id()
+        id_, began = self._free_id(), monotonic()
         query = id_.to_bytes(2) + message[2:]
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[id_] = (query, reply)
@@ -60,8 +72,18 @@ class _Connection:
             writer = await asyncio.shield(self._ready)
             writer.write(framed(query))
             return await reply
+        except asyncio.CancelledError:
+            if self._heard < began < monotonic() - SECURE_SILENCE:
+                self._give_up()
+            raise
         finally:
             self._waiting.pop(id_, None)
+
+    def _give_up(self) -> None:
+        """Nothing has come for long, perhaps since the way there is gone: the next question finds another."""
+        self.over = True
+        if self._ready.done() and self._ready.exception() is None:
+            self._ready.result().transport.abort()
 
     def _free_id(self) -> int:
         id_ = randbelow(_IDS)
@@ -104,6 +126,7 @@ class _Connection:
             raise
 
     def _arrived(self, reply: bytes) -> None:
+        self._heard = monotonic()
         query, waiting = self._waiting.get(int.from_bytes(reply[:2]), (b"", None))
         if waiting is None or waiting.done():
             return  # whoever asked has given up meanwhile
@@ -112,9 +135,10 @@ class _Connection:
         waiting.set_result(reply)
 
     def _tell(self, why: Exception) -> None:
+        if not self._ready.done():  # then everybody waits for that
+            self._ready.set_exception(why)
+            self._ready.exception()  # seen, should there be nobody left
+            return
         for _, reply in self._waiting.values():
             if not reply.done():
                 reply.set_exception(why)
-        if not self._ready.done():
-            self._ready.set_exception(why)
-            self._ready.exception()  # seen: there may be nobody left who waits for it
