@@ -98,3 +98,10 @@ class Resolution:
     source: str = ""  # local, forward
     answers: tuple[Answer, ...] = ()
     why: tuple[str, ...] = ()  # one sentence per step
+    docker: "Reply | None" = None  # what Docker's own resolver of that container says; None: nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    rcode: str
+    answers: tuple[Answer, ...] = ()

@@ -15,6 +15,7 @@ from mesh.catalog.model import Container, PublishMode, Service
 from mesh.catalog.snapshot import Snapshot
 from mesh.catalog.store import Store
 from mesh.discovery.source import Source, SourceStatus
+from mesh.dns.explain import ShownReply
 from mesh.dns.explicit import NODE, ExplicitResolver
 from mesh.dns.forwarding import NO_PATHS, Paths
 from mesh.dns.resolver import Resolver
@@ -181,12 +182,15 @@ class Telling:
             type=type_,
             asker=who,
             networks=tuple(network for _, network in scope.networks),
-            rcode=found.rcode,
+            rcode=found.reply.rcode if found.reply else "",
             source=found.source,
-            answers=tuple(
-                report.Answer(name, QType(r.qtype).name, self.config.dns.ttl, r.data) for r in found.records
+            answers=_answers(found.reply),
+            why=(
+                *(f"tried {reading}" for reading in found.tried),
+                found.rule,
+                *((found.reply.fault,) if found.reply and found.reply.fault else ()),
             ),
-            why=(*(f"tried {reading}" for reading in found.tried), found.rule),
+            docker=report.Reply(found.docker.rcode, _answers(found.docker)) if found.docker else None,
         )
 
     def _asker(self, asker: str) -> tuple[Scope, Paths, str]:
@@ -207,6 +211,11 @@ class Telling:
             several = "several containers are" if found else "no container is"
             raise LookupError(f"{several} called '{asker}' on this node")
         return found[0]
+
+
+def _answers(reply: ShownReply | None) -> tuple[report.Answer, ...]:
+    records = reply.records if reply else ()
+    return tuple(report.Answer(one.name, one.type, one.ttl, one.data) for one in records)
 
 
 def _by_number(port: report.Port) -> tuple[int, str, str]:

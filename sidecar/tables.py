@@ -106,12 +106,22 @@ def resolution(document: Document) -> list[Section]:
         ("asker", f"{document['asker']} on {_join(document['networks']) or 'no network'}"),
         ("answer", f"{document['rcode']}" + (f" ({document['source']})" if document["source"] else "")),
     ]
-    records = [(a["name"], str(a["ttl"]), a["type"], a["data"]) for a in document["answers"]]
-    return [
+    sections = [
         Section("", (), facts),
-        Section("", ("NAME", "TTL", "TYPE", "DATA"), records, "no records"),
+        Section("", RECORD, _records(document["answers"]), "no records"),
         Section("Why", (), [(reason,) for reason in document["why"]]),
     ]
+    if docker := document["docker"]:
+        title = f"Docker's own resolver says {docker['rcode']}"
+        sections.append(Section(title, RECORD, _records(docker["answers"]), "no records"))
+    return sections
+
+
+RECORD = ("NAME", "TTL", "TYPE", "DATA")
+
+
+def _records(answers: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    return [(one["name"], str(one["ttl"]), one["type"], one["data"]) for one in answers]
 
 
 # The commands that show one document of the admin API: name → how its table is made.

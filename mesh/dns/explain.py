@@ -1,54 +1,78 @@
 """Why an asker gets what it gets, in words: for `mesh resolve`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dnslib import DNSError, DNSRecord
 
-from mesh.dns.answers import HERE, Answer, Outcome, Record, candidates
+from mesh.dns.answers import HERE, Answer, Outcome, candidates
 from mesh.dns.scope import Scope
-from mesh.dns.stats import FORWARD, LOCAL, OTHER, RCODES
+from mesh.dns.stats import FORWARD, LOCAL, OTHER, RCODES, TYPES
 from mesh.dns.upstream import Route
-from mesh.dns.wire import Question, Rcode
+from mesh.dns.wire import Question
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRecord:
+    """As in a zone file. `ttl` in seconds."""
+
+    name: str
+    ttl: int
+    type: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownReply:
+    """A reply in words. `fault`: why its records cannot be shown."""
+
+    rcode: str
+    records: tuple[ShownRecord, ...] = ()
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`rcode` is "" when only the servers can tell. `tried`: readings of the name up to the match."""
+    """`reply` is what the asker gets, `docker` what its own Docker resolver would have said; None: nothing.
+
+    `tried`: readings of the name up to the match. `servers`: who may be asked.
+    """
 
     name: str
     source: str  # local | forward
     rule: str
     network: str
-    rcode: str
-    records: tuple[Record, ...]
     tried: tuple[str, ...]
     servers: tuple[str, ...]
+    reply: ShownReply | None = None
+    docker: ShownReply | None = None
 
 
 def explanation(question: Question, scope: Scope, found: Answer, route: Route | None) -> Explanation:
     """In words, what was decided. `route` None: nothing is forwarded."""
     here = found.outcome in HERE
-    servers = () if route is None else route.servers
     return Explanation(
         name=question.name,
         source=LOCAL if here else FORWARD,
         rule=_rule(found, route),
         network=found.network,
-        rcode=RCODES[Rcode.NOERROR] if here else "" if servers else RCODES[Rcode.SERVFAIL],
-        records=found.records,
         tried=_tried(question.name, scope, found),
-        servers=tuple(map(str, servers)),
+        servers=() if route is None else tuple(map(str, route.servers)),
     )
 
 
-def with_reply(told: Explanation, reply: bytes) -> Explanation:
-    """With what the servers said. dnslib prints records of all types; its many errors end here."""
+def shown(reply: bytes | None) -> ShownReply | None:
+    """A reply's rcode and records. dnslib prints records of all types; its many errors end here."""
+    if reply is None:
+        return None
     rcode = RCODES.get(reply[3] & 0xF, OTHER)
     try:
-        records = tuple(Record(rr.rtype, str(rr.rdata)) for rr in DNSRecord.parse(reply).rr)
+        records = tuple(
+            ShownRecord(str(rr.rname), rr.ttl, TYPES.get(rr.rtype, str(rr.rtype)), str(rr.rdata))
+            for rr in DNSRecord.parse(reply).rr
+        )
     except (DNSError, ValueError, LookupError) as error:
-        return replace(told, rcode=rcode, rule=f"{told.rule}; the reply cannot be read ({error})")
-    return replace(told, rcode=rcode, records=records)
+        return ShownReply(rcode, fault=f"the reply cannot be read ({error})")
+    return ShownReply(rcode, records)
 
 
 def _rule(found: Answer, route: Route | None) -> str:

@@ -21,13 +21,14 @@ from mesh.dns.cache import ReplyCache
 from mesh.dns.config import DnsConfig
 from mesh.dns.forwarded import Aging, Forwarded, Kept
 from mesh.dns.passing import passed_back, passed_on, room
+from mesh.dns.query_log import QueryLog
 from mesh.dns.scope import Scope
 from mesh.dns.stats import CACHE, FORWARD, STALE, DnsStats
 from mesh.dns.upstream.forwarder import REFRESH, Forwarder
 from mesh.dns.upstream.host import HostServers
 from mesh.dns.upstream.messages import Received, UpstreamQuery
 from mesh.dns.upstream.servers import Manner, Route, Server, SocketFactory, host_socket, parse_servers
-from mesh.dns.wire import Query, Rcode, reply_tail
+from mesh.dns.wire import Query, Rcode, parse_query, reply_tail
 from mesh.net.tasks import Tasks
 
 Respond: TypeAlias = Callable[[bytes], None]
@@ -86,7 +87,9 @@ class Forwarding:
         cache: ReplyCache,
         unknown: Callable[[Asking], bool],
         clock: Callable[[], float],
+        log: QueryLog | None = None,
     ) -> None:
+        self._log = log
         self._config, self._stats, self._cache, self._clock = config, stats, cache, clock
         self._unknown = unknown
         self._forwarded = Forwarded(config.cache)
@@ -187,6 +190,21 @@ class Forwarding:
         own = route.kind == "container" and asking.scope.external
         return own and not self._forwarder.servers.usable(route)
 
+    async def docker_says(self, data: bytes, scope: Scope, paths: Paths) -> bytes | None:
+        """What Docker's own resolver of the asking container replies to a query; None: there is none, or it
+        does not answer."""
+        if paths.docker is None or paths.sockets is None:
+            return None
+        said: asyncio.Future[Received | None] = asyncio.get_running_loop().create_future()
+        query = parse_query(data)
+        route = Route("docker", (paths.docker,), scope.container, paths.sockets, self._manner)
+        wanted = UpstreamQuery.of(query, data)
+        done = partial(_settle, said)
+        if not self._forwarder.ask((route.key, wanted), wanted, route, scope.container, done, tcp=True):
+            return None
+        received = await said
+        return None if received is None else passed_on(received, query, data, room(query, tcp=True))[0]
+
     # --- what is kept ---------------------------------------------------------------------------------------
 
     def _sharing(self, asking: Asking, wanted: UpstreamQuery) -> bool:
@@ -252,7 +270,10 @@ class Forwarding:
     def _told(self, asking: Asking, reply: bytes, source: str) -> bytes:
         """The reply, counted and timed."""
         self._stats.cell("", asking.query.question.qtype, reply[3] & 0xF, source)[0] += 1
-        self._stats.durations[source].observe(self._clock() - asking.started)
+        seconds = self._clock() - asking.started
+        self._stats.durations[source].observe(seconds)
+        if self._log is not None and self._log.due(1):
+            self._log.write(asking.scope, reply, source, seconds, asking.tcp)
         return reply
 
 
@@ -277,6 +298,11 @@ class _Waiting:
         self.reply = reply
         if self.later:
             self._respond(reply)
+
+
+def _settle(said: "asyncio.Future[Received | None]", received: Received | None) -> None:
+    if not said.done():  # whoever asked may have gone
+        said.set_result(received)
 
 
 def _made_own(asking: Asking, received: Received, limit: int) -> tuple[bytes, bool]:

@@ -10,6 +10,7 @@ the names touched, in O(changed).
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from time import monotonic
 
@@ -17,7 +18,7 @@ from mesh.catalog.snapshot import Change, Snapshot
 from mesh.dns.answers import HERE, Answer, Outcome, answer
 from mesh.dns.cache import ReplyCache, View
 from mesh.dns.config import DnsConfig
-from mesh.dns.explain import Explanation, explanation, with_reply
+from mesh.dns.explain import Explanation, explanation, shown
 from mesh.dns.forwarding import NO_PATHS, Asking, Forwarding, Later, Paths, Respond, cacheable
 from mesh.dns.names import NameTable
 from mesh.dns.query_log import QueryLog
@@ -59,7 +60,7 @@ class Resolver:
         self.cache = ReplyCache(self._capacity())
         self._ttl, self._policy = config.ttl, config.names
         self._rng = rng or Random()
-        self._forwarding = Forwarding(config, tasks, self.stats, self.cache, self._unknown, clock)
+        self._forwarding = Forwarding(config, tasks, self.stats, self.cache, self._unknown, clock, self.log)
         self._sources = SourceScopes(self.snapshot)
         self.scopes_version = 0  # changes when what `scope_by_source` says may have
 
@@ -180,19 +181,22 @@ class Resolver:
     async def resolve(
         self, scope: Scope, name: str, qtype: int = QType.A, paths: Paths = NO_PATHS
     ) -> Explanation:
-        """`explain`, and the upstreams are really asked. Raises WireError for what is no name."""
+        """`explain`, and the question is really asked: of us and, in a container, of Docker's resolver too.
+
+        Over TCP: whoever looks wants to see all records. Raises WireError for what is no name.
+        """
         told = self.explain(scope, name, qtype, paths)
-        if told.source == LOCAL:
-            return told
+        query = query_message(0, told.name, qtype)
+        reply = await self._reply(query, scope, paths)
+        docker = await self._forwarding.docker_says(query, scope, paths)
+        return replace(told, reply=shown(reply), docker=shown(docker))
+
+    async def _reply(self, query: bytes, scope: Scope, paths: Paths) -> bytes | None:
         replied: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def respond(reply: bytes) -> None:
             if not replied.done():
                 replied.set_result(reply)
 
-        # Over TCP: whoever asks wants to see all records.
-        query = query_message(0, told.name, qtype)
         reply = self.handle(query, scope, tcp=True, respond=respond, paths=paths)
-        if reply is Later.PENDING:
-            reply = await replied
-        return told if reply is None else with_reply(told, reply)
+        return await replied if reply is Later.PENDING else reply

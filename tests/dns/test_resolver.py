@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from mesh.catalog.model import Service, ServiceNetwork
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.dns.config import DnsConfig
+from mesh.dns.explain import ShownRecord, ShownReply
 from mesh.dns.forwarding import Later, Paths
 from mesh.dns.policy import DOCKERS, OURS, NamePolicy
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.upstream import Server, host_socket
+from mesh.dns.upstream.servers import parse_server
 from mesh.dns.wire import QType
 from mesh.net.tasks import Tasks
 from tests.dns.fakes import closed_port, question, rcode, say, shown, upstream
@@ -315,8 +317,7 @@ async def test_types_are_counted_under_a_bounded_set_of_labels(start: Start) -> 
 
 async def test_explaining_a_name_of_ours(start: Start) -> None:
     told = start().resolver.explain(BOTH, "db.backend.")
-    assert (told.source, told.network, told.rcode) == ("local", "backend", "NOERROR")
-    assert [record.data for record in told.records] == ["10.2.0.2"]
+    assert (told.source, told.network) == ("local", "backend")
     assert told.tried == ("db.backend on frontend", "db.backend on backend", "db on backend")
     assert told.rule == "'db' is known on network backend"
 
@@ -324,14 +325,25 @@ async def test_explaining_a_name_of_ours(start: Start) -> None:
 async def test_explaining_what_would_be_forwarded_and_what_not(start: Start) -> None:
     resolver = start("192.0.2.53").resolver
     told = resolver.explain(FRONT, "www.example")
-    assert (told.source, told.rcode, told.servers) == ("forward", "", ("192.0.2.53",))
+    assert (told.source, told.servers) == ("forward", ("192.0.2.53",))
     assert "internal" in resolver.explain(BACK, "www.example").rule
-    assert resolver.explain(BACK, "www.example").rcode == "SERVFAIL"
 
 
-async def test_resolving_asks_the_upstream(start: Start) -> None:
-    async with upstream(say("192.0.2.9")) as server:
+async def test_resolving_shows_what_is_on_the_wire(start: Start) -> None:
+    async with upstream(say("192.0.2.9", ttl=77)) as server:
         told = await start(server).resolver.resolve(FRONT, "www.example", QType.A)
-    assert told.rcode == "NOERROR"
-    assert [record.data for record in told.records] == ["192.0.2.9"]
-    assert (await start().resolver.resolve(FRONT, "web")).source == "local"
+    assert told.reply == ShownReply("NOERROR", (ShownRecord("www.example.", 77, "A", "192.0.2.9"),))
+    told = await start().resolver.resolve(FRONT, "web")
+    assert told.reply == ShownReply("NOERROR", (ShownRecord("web.", 5, "A", "10.1.0.2"),))
+    assert told.docker is None
+    told = await start().resolver.resolve(BACK, "www.example")
+    assert told.reply == ShownReply("SERVFAIL"), "an internal network"
+
+
+async def test_resolving_shows_what_docker_would_have_said(start: Start) -> None:
+    async with upstream(say("10.1.0.77", ttl=600)) as docker:
+        paths = Paths(host_socket, parse_server(f"127.0.0.1:{docker.port}"))
+        told = await start().resolver.resolve(FRONT, "web", QType.A, paths)
+    assert told.docker == ShownReply("NOERROR", (ShownRecord("web.", 600, "A", "10.1.0.77"),))
+    assert told.reply is not None
+    assert [record.data for record in told.reply.records] == ["10.1.0.2"]
