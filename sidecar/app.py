@@ -37,7 +37,7 @@ from mesh.net.tasks import Tasks
 from mesh.relay.ports import RelayPorts
 from mesh.telemetry.histogram import Histogram
 from sidecar.admin import admin_app, metrics_app
-from sidecar.config import Address, Config, DiscoveryKind
+from sidecar.config import Address, Config, DiscoveryKind, UpstreamOrder
 from sidecar.dns_workers import DnsWorkers
 from sidecar.endpoints import CapturedEndpoints
 from sidecar.state import Carrying, Telling
@@ -153,7 +153,9 @@ class Sidecar:
         return DnsConfig(
             ttl=dns.ttl,
             cache=dns.cache,
-            upstreams=tuple(map(str, dns.upstreams)),
+            upstreams=dns.upstreams,
+            alike=dns.upstream_order is UpstreamOrder.FASTEST,
+            mixed_case=dns.mixed_case,
             query_log=dns.query_log,
             names=dns.names,
         )

@@ -17,11 +17,13 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from mesh.catalog.documents import Location, check, dotted, read_yaml, suggestion
+from mesh.dns.config import UPSTREAMS_CONFIGURED_MAX
 from mesh.dns.explicit import GATEWAY
 from mesh.dns.policy import Elsewhere, NamePolicy, Order, SharedAlias
+from mesh.dns.upstream.servers import DNS_PORT, BadServer, parse_server
 from mesh.errors import ConfigError, Problem
 
-DNS_PORT = 53
+UPSTREAM_FORMS = "must be ADDR, ADDR:PORT or tls://ADDR[:PORT][#NAME] with an IP address"
 MAX_TTL = 86_400  # a day: longer only makes stale names
 MAX_WORKERS = 64  # each has a copy of the catalogue
 MAX_CACHE = 1_000_000  # replies; about 1 KB each
@@ -45,6 +47,13 @@ class PortMode(StrEnum):
 
     KERNEL = "kernel"
     PROXY = "proxy"
+
+
+class UpstreamOrder(StrEnum):
+    """Which upstream is asked first."""
+
+    LISTED = "listed"  # the first, as libc and Docker do; the others when it fails
+    FASTEST = "fastest"  # whichever; any of them knows what the others know
 
 
 class LogFormat(StrEnum):
@@ -121,8 +130,14 @@ def _listen(value: object) -> Address:
         raise ValueError(f"{error} (or {GATEWAY}:PORT)") from None
 
 
-def _upstream(value: object) -> Address:
-    return parse_address(value, DNS_PORT)
+def _upstream(value: object) -> str:
+    """The server as text, in the shortest form."""
+    if not isinstance(value, str):
+        raise ValueError(f"{UPSTREAM_FORMS}, not {value!r}")
+    try:
+        return str(parse_server(value))
+    except BadServer:
+        raise ValueError(f"{UPSTREAM_FORMS}, not '{value}'") from None
 
 
 def _loopback(value: object) -> Address:
@@ -161,7 +176,9 @@ class Dns:
     __pydantic_config__ = _STRICT
     listen: Annotated[tuple[Listen, ...], BeforeValidator(_one_or_many)] = (Address(GATEWAY, DNS_PORT),)
     upstreams: Annotated[  # empty: those of the host's resolv.conf
-        tuple[Annotated[Address, BeforeValidator(_upstream)], ...], BeforeValidator(_one_or_many)
+        tuple[Annotated[str, BeforeValidator(_upstream)], ...],
+        BeforeValidator(_one_or_many),
+        Field(max_length=UPSTREAMS_CONFIGURED_MAX),
     ] = ()
     ttl: Annotated[int, Field(ge=0, le=MAX_TTL)] = 5  # seconds, of answers about this cluster
     cache: Annotated[int, Field(ge=0, le=MAX_CACHE)] = 10_000  # replies kept
@@ -172,6 +189,8 @@ class Dns:
     other_types: Elsewhere = Elsewhere.NODATA
     vip_ptr: bool = True
     order: Order = Order.ROTATE
+    upstream_order: UpstreamOrder = UpstreamOrder.LISTED
+    mixed_case: bool = True  # names go to upstreams in random case, and replies must keep it
 
     @property
     def names(self) -> NamePolicy:
@@ -308,6 +327,8 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_DISCOVERY_PATH": (("discovery", "path"), _same),
     "MESH_DNS_LISTEN": (("dns", "listen"), _csv),
     "MESH_DNS_UPSTREAMS": (("dns", "upstreams"), _csv),
+    "MESH_DNS_UPSTREAM_ORDER": (("dns", "upstream_order"), _same),
+    "MESH_DNS_MIXED_CASE": (("dns", "mixed_case"), _same),
     "MESH_DNS_TTL": (("dns", "ttl"), _same),
     "MESH_DNS_CACHE": (("dns", "cache"), _same),
     "MESH_DNS_QUERY_LOG": (("dns", "query_log"), _same),

@@ -20,6 +20,7 @@ CACHED_TTL_MAX = 3600  # seconds; a forwarded record is asked for again after th
 CACHED_NEGATIVE_TTL_MAX = 60  # seconds; RFC 2308 allows hours, people who just created a name do not
 
 UPSTREAMS_MAX = 3  # servers of a resolv.conf that are used, as libc and Docker do
+UPSTREAMS_CONFIGURED_MAX = 8  # servers that an operator may name
 FORWARD_DEADLINE = 4.5  # seconds for a question, all tries together: before a stub resolver's usual 5 s end
 FORWARD_TRY_TIMEOUT = 1.5  # seconds that one server is given, unless resolv.conf says less
 FORWARD_ROUNDS = 3  # over all servers, unless resolv.conf says `attempts`; the deadline ends them sooner

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from mesh.dns.policy import DOCKERS, OURS, SharedAlias
 from mesh.errors import ConfigError
 from sidecar import config
-from sidecar.config import Address, Capture, Config, DiscoveryKind, LogFormat, LogLevel, PortMode
+from sidecar.config import (
+    Address,
+    Capture,
+    Config,
+    DiscoveryKind,
+    LogFormat,
+    LogLevel,
+    PortMode,
+    UpstreamOrder,
+)
 
 CONTRACT = """
 node: swarm00
@@ -81,6 +90,18 @@ def test_what_a_name_cannot_mean() -> None:
     ]
 
 
+def test_upstreams_are_addresses_over_tls_or_not() -> None:
+    got = built("dns: {upstreams: [10.0.0.1:53, 'tls://1.1.1.1:853#one.test', 'fe80::1%eth0']}")
+    assert got.dns.upstreams == ("10.0.0.1", "tls://1.1.1.1#one.test", "[fe80::1%eth0]")
+    forms = "must be ADDR, ADDR:PORT or tls://ADDR[:PORT][#NAME] with an IP address"
+    assert problems("dns: {upstreams: [dns.test, 'tls://dns.test', 5, '10.0.0.1:0']}") == [
+        f"mesh.yml: dns.upstreams[0]: {forms}, not 'dns.test'",
+        f"mesh.yml: dns.upstreams[1]: {forms}, not 'tls://dns.test'",
+        f"mesh.yml: dns.upstreams[2]: {forms}, not 5",
+        f"mesh.yml: dns.upstreams[3]: {forms}, not '10.0.0.1:0'",
+    ]
+
+
 def test_every_variable_reaches_its_place() -> None:
     got = built(
         MESH_NODE="n",
@@ -88,6 +109,8 @@ def test_every_variable_reaches_its_place() -> None:
         MESH_DISCOVERY_PATH="/c.yml",
         MESH_DNS_LISTEN="gateway:53, 127.0.0.1:53",
         MESH_DNS_UPSTREAMS="1.1.1.1,::1,[::1]:54,9.9.9.9:5353",
+        MESH_DNS_UPSTREAM_ORDER="fastest",
+        MESH_DNS_MIXED_CASE="false",
         MESH_DNS_TTL="1",
         MESH_DNS_CACHE="2",
         MESH_CAPTURE="labelled",
@@ -108,9 +131,11 @@ def test_every_variable_reaches_its_place() -> None:
         discovery=config.Discovery(DiscoveryKind.FILE, "/c.yml"),
         dns=config.Dns(
             (Address("gateway", 53), Address("127.0.0.1", 53)),
-            (Address("1.1.1.1", 53), Address("::1", 53), Address("::1", 54), Address("9.9.9.9", 5353)),
+            ("1.1.1.1", "[::1]", "[::1]:54", "9.9.9.9:5353"),
             1,
             2,
+            upstream_order=UpstreamOrder.FASTEST,
+            mixed_case=False,
         ),
         capture=Capture.LABELLED,
         ingress=config.Ingress("127.0.0.1", PortMode.PROXY),

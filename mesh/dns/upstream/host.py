@@ -8,7 +8,7 @@ middle of being written), leaves in force what was known, and that is said.
 import logging
 import os
 
-from mesh.dns.config import FORWARD_ROUNDS, RESOLV_CONF_CHECK, DnsConfig
+from mesh.dns.config import FORWARD_ROUNDS, RESOLV_CONF_CHECK, UPSTREAMS_CONFIGURED_MAX, DnsConfig
 from mesh.dns.upstream.resolvconf import ResolvConf, parse_resolv_conf
 from mesh.dns.upstream.servers import Manner, Server, parse_servers
 
@@ -20,7 +20,7 @@ class HostServers:
 
     def __init__(self, config: DnsConfig, faults: dict[str, str]) -> None:
         self._config, self._faults = config, faults
-        self._fixed = parse_servers(config.upstreams)
+        self._fixed = parse_servers(config.upstreams, most=UPSTREAMS_CONFIGURED_MAX)
         self._path = config.resolv_conf
         self._servers: tuple[Server, ...] = ()
         self._look_again = 0.0

@@ -90,8 +90,8 @@ def _address_and_port(text: str, default: int) -> tuple[str, int]:
     return host, number
 
 
-def parse_servers(texts: Iterable[str], label: str = "") -> tuple[Server, ...]:
-    """The servers among the texts, at most as many as are used; what is none is passed over."""
+def parse_servers(texts: Iterable[str], label: str = "", most: int = UPSTREAMS_MAX) -> tuple[Server, ...]:
+    """The servers among the texts, each once, the first `most`; what is none is passed over."""
     found: dict[Server, None] = {}
     for text in texts:
         try:
@@ -100,7 +100,7 @@ def parse_servers(texts: Iterable[str], label: str = "") -> tuple[Server, ...]:
             continue
         if server.address != DOCKER_RESOLVER or server.port != DNS_PORT:  # that one would lead back to us
             found[server] = None
-    return tuple(found)[:UPSTREAMS_MAX]
+    return tuple(found)[:most]
 
 
 def host_socket(family: int, kind: int) -> socket.socket:
