@@ -138,7 +138,7 @@ class Resolver:
             self.stats.drop("not a query")
             return None
         self.stats.cell("", 0, bad.rcode, LOCAL)[0] += 1
-        return refusal(data, bad.rcode)
+        return refusal(data, bad.rcode, bad.query)
 
     # --- answers of ours ------------------------------------------------------------------------------------
 

@@ -46,7 +46,6 @@ class _Asker(NamedTuple):
 
 
 _NO_VIEW = View(room=0)
-_STRANGER = _Asker(None, _NO_VIEW, _NO_VIEW.get)
 
 
 class Endpoint:
@@ -132,10 +131,11 @@ class Endpoint:
         try:
             return [known[source] for source in sources]
         except KeyError:
-            for index, source in enumerate(sources):
-                if source not in known:
-                    self._asker(source, batch.source(index))
-            return [known.get(source, _STRANGER) for source in sources]
+            # One at a time: remembering one may make room by forgetting those before it.
+            return [
+                known.get(source) or self._asker(source, batch.source(index))
+                for index, source in enumerate(sources)
+            ]
 
     # --- UDP, a batch at a time -----------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ HEADER = struct.Struct("!HHHHHH")  # id, flags, counts of questions, answers, au
 _HEADER_TAIL = struct.Struct("!HHHHH")
 _TYPE_CLASS = struct.Struct("!HH")
 _RECORD = struct.Struct("!HHIH")  # type, class, TTL, length of the data
+_OPTION = struct.Struct("!HH")  # of EDNS: code, length
 
 LABEL_MAX = 63
 NAME_MAX = 255  # RFC 1035 3.1, with the length octets and the root
@@ -62,12 +63,8 @@ class QClass(IntEnum):
     ANY = 255
 
 
-class BadQuery(WireError):
-    """A query that is not answered with data. `rcode`: what to reply, None for nothing at all."""
-
-    def __init__(self, message: str, rcode: Rcode | None) -> None:
-        super().__init__(message)
-        self.rcode = rcode
+CLASSES = frozenset(QClass)
+TRANSFERS = frozenset({251, 252})  # IXFR, AXFR
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +102,24 @@ class Query:
         return PLAIN_UDP if self.edns is None else min(max(PLAIN_UDP, self.edns.size), UDP_REPLY_MAX)
 
 
+class BadQuery(WireError):
+    """A query that is not answered with data. `rcode`: what to reply, None for nothing at all; `query`: what
+    to repeat in the reply, None where nothing could be read."""
+
+    def __init__(self, message: str, rcode: Rcode | None, query: Query | None = None) -> None:
+        super().__init__(message)
+        self.rcode, self.query = rcode, query
+
+
 # --- reading queries ----------------------------------------------------------------------------------------
 
 
 def parse_query(data: bytes) -> Query:
-    """Bytes of a query → its parts. Raises BadQuery. Accepts what miekg/dns does, which Docker uses."""
+    """Bytes of a query → its parts. Raises BadQuery.
+
+    Accepts what miekg/dns does, which Docker uses, but for bytes behind the last record, broken EDNS options
+    and NOTIFY. Zone transfers and classes other than IN and ANY are nothing that a resolver has.
+    """
     if len(data) < HEADER.size:
         raise BadQuery("shorter than a header", None)
     _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(data)
@@ -123,12 +133,18 @@ def parse_query(data: bytes) -> Query:
         name, end = _plain_name(data, HEADER.size)
         qtype, qclass = _unpack(_TYPE_CLASS, data, end)
         end += _TYPE_CLASS.size
-        edns = _find_edns(data, end, answers + authorities + additionals)
-    except BadQuery:
-        raise
+        opt = _only_opt(data, end, answers + authorities, additionals)
+        if qtype == QType.OPT:
+            raise WireError("a question for OPT, which is no record of any name")
     except WireError as error:
         raise BadQuery(str(error), Rcode.FORMERR) from error
-    return Query(flags, Question(name, qtype, qclass, data[HEADER.size : end]), edns)
+    edns = None if opt is None else Edns(opt.size, bool(opt.ttl & DO), options=opt.options)
+    query = Query(flags, Question(name, qtype, qclass, data[HEADER.size : end]), edns)
+    if opt is not None and opt.ttl >> 16 & 0xFF:
+        raise BadQuery("EDNS version not known", Rcode.BADVERS, query)
+    if qtype in TRANSFERS or qclass not in CLASSES:
+        raise BadQuery("a zone transfer, or a class that is not of the Internet", Rcode.REFUSED, query)
+    return query
 
 
 def _plain_name(data: bytes, at: int) -> tuple[str, int]:
@@ -159,22 +175,39 @@ def _label_text(label: bytes) -> str:
     )
 
 
-def _find_edns(data: bytes, at: int, records: int) -> Edns | None:
-    found: Edns | None = None
-    for _ in range(records):
+class _Opt(NamedTuple):
+    size: int
+    ttl: int  # upper bits of the rcode, version, flags (RFC 6891 6.1.3)
+    options: bool
+
+
+def _only_opt(data: bytes, at: int, others: int, additionals: int) -> _Opt | None:
+    """Walk through the records behind the question, up to the end; the OPT record, if there is one."""
+    found: _Opt | None = None
+    for index in range(others + additionals):
         owner_is_root = _byte(data, at) == 0
         at = _skip_name(data, at)
         rtype, size, ttl, length = _unpack(_RECORD, data, at)
-        at += _RECORD.size + length
+        start, at = at + _RECORD.size, at + _RECORD.size + length
         if at > len(data):
             raise WireError("a record ends outside the message")
         if rtype == QType.OPT:
-            if found is not None or not owner_is_root:
-                raise WireError("more than one OPT record, or not at the root")
-            found = Edns(size, bool(ttl & DO), options=length > 0)
-            if ttl >> 16 & 0xFF:
-                raise BadQuery("EDNS version not known", Rcode.BADVERS)
+            if found is not None or not owner_is_root or index < others:
+                raise WireError("more than one OPT record, or one that is not where it belongs")
+            _check_options(data, start, at)
+            found = _Opt(size, ttl, options=length > 0)
+    if at != len(data):
+        raise WireError("bytes behind the last record")
     return found
+
+
+def _check_options(data: bytes, at: int, end: int) -> None:
+    while at < end:
+        if at + _OPTION.size > end:
+            raise WireError("an EDNS option ends outside its record")
+        at += _OPTION.size + _OPTION.unpack_from(data, at)[1]
+    if at != end:
+        raise WireError("an EDNS option ends outside its record")
 
 
 def _skip_name(data: bytes, at: int) -> int:
@@ -209,7 +242,7 @@ def reply_tail(
     query: Query, rcode: Rcode, answers: Sequence[bytes] = (), authority: bytes = b"", limit: int = PLAIN_UDP
 ) -> bytes:
     """A reply without its id. What does not fit into `limit` is left out, and TC says so (RFC 2181 9)."""
-    opt = b"" if query.edns is None else _opt(query.edns)
+    opt = b"" if query.edns is None else _opt(query.edns, rcode)
     room = limit - HEADER.size - len(query.question.wire) - len(opt)
     kept, truncated = _fitting(answers, room)
     if not answers and len(authority) > room:
@@ -243,18 +276,17 @@ def _reply_flags(flags: int, rcode: Rcode) -> int:
     return QR | RA | (flags & (RD | CD)) | (rcode & 0xF)
 
 
-def _opt(edns: Edns) -> bytes:
-    return _ROOT + _RECORD.pack(QType.OPT, UDP_REPLY_MAX, DO if edns.dnssec_ok else 0, 0)
+def _opt(edns: Edns, rcode: Rcode) -> bytes:
+    ttl = rcode >> 4 << 24 | (DO if edns.dnssec_ok else 0)
+    return _ROOT + _RECORD.pack(QType.OPT, UDP_REPLY_MAX, ttl, 0)
 
 
-def refusal(data: bytes, rcode: Rcode) -> bytes:
-    """The whole reply to a query that could not be read: a header, and for BADVERS the version we speak."""
+def refusal(data: bytes, rcode: Rcode, query: Query | None = None) -> bytes:
+    """The whole reply to what gets no data: with question and OPT if there is a `query`, else a header."""
+    if query is not None:
+        return data[:2] + reply_tail(query, rcode)
     id_, flags = struct.unpack_from("!HH", data)
-    flags = _reply_flags(flags, rcode) | (flags & OPCODE)
-    if rcode is not Rcode.BADVERS:
-        return HEADER.pack(id_, flags, 0, 0, 0, 0)
-    opt = _ROOT + _RECORD.pack(QType.OPT, UDP_REPLY_MAX, rcode >> 4 << 24, 0)
-    return HEADER.pack(id_, flags, 0, 0, 0, 1) + opt
+    return HEADER.pack(id_, _reply_flags(flags, rcode) | (flags & OPCODE), 0, 0, 0, 0)
 
 
 def address_record(address: str, ttl: int) -> bytes:

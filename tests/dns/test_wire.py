@@ -93,9 +93,11 @@ def test_broken_edns_is_a_format_error(extra: bytes) -> None:
 
 def test_an_unknown_edns_version_is_told_ours() -> None:
     data = message(WEB + opt(ttl=1 << 16), counts=(1, 0, 0, 1))
-    assert refused(data) is Rcode.BADVERS
-    reply = DNSRecord.parse(wire.refusal(data, Rcode.BADVERS))
-    assert (reply.header.rcode, reply.ar[0].ttl) == (0, 1 << 24)
+    with pytest.raises(BadQuery) as caught:
+        parse_query(data)
+    assert caught.value.rcode is Rcode.BADVERS
+    reply = DNSRecord.parse(wire.refusal(data, Rcode.BADVERS, caught.value.query))
+    assert (reply.header.rcode, reply.ar[0].ttl, str(reply.q.qname)) == (0, 1 << 24, "web.")
 
 
 def test_a_dot_inside_a_label_does_not_pass_for_one_between_two() -> None:
@@ -134,7 +136,7 @@ def test_one_flipped_byte_is_harmless(at: int, value: int, edns: bool) -> None:
     try:
         query = parse_query(bytes(data))
     except BadQuery as bad:
-        reply = None if bad.rcode is None else wire.refusal(bytes(data), bad.rcode)
+        reply = None if bad.rcode is None else wire.refusal(bytes(data), bad.rcode, bad.query)
     else:
         reply = bytes(data[:2]) + reply_tail(query, Rcode.NOERROR)
     if reply is not None:
