@@ -9,17 +9,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 
 import pytest
-import uvloop
 
 from mesh.balance.policies import Endpoint, Policy
 from mesh.relay import listener as listener_module
 from mesh.relay.listener import Options, Port, PortTaken, listen
 from mesh.relay.splice import BULK_BYTES
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
 
 
 class Backend:
