@@ -13,10 +13,10 @@ from time import monotonic
 from mesh.dns.upstream.exchange import CaseChanged, Flooded, over_tcp, over_udp
 from mesh.dns.upstream.health import Health
 from mesh.dns.upstream.loops import Spellings
-from mesh.dns.upstream.messages import Received, UpstreamQuery, received, spelled
+from mesh.dns.upstream.messages import Received, UpstreamQuery, received
 from mesh.dns.upstream.secure import SecureConnections
 from mesh.dns.upstream.servers import Route, Server
-from mesh.dns.wire import Rcode
+from mesh.dns.wire import HEADER, Rcode
 from mesh.errors import WireError
 
 WITHOUT_EDNS = frozenset({Rcode.FORMERR, Rcode.NOTIMP})  # RFC 6891 7: what servers that know no EDNS say
@@ -69,9 +69,10 @@ class Attempt:
             return await self._once(tcp=True)
 
     async def _once(self, tcp: bool) -> Received:
-        case = 0 if self._plain_case(tcp) else randbits(len(self.query.question))
+        size = len(self.query.question)
+        case = 0 if self._plain_case(tcp) else randbits(8 * size)
         message = self.query.message(token_bytes(2), case, self._edns)
-        sent = spelled(self.query.question, case)
+        sent = message[HEADER.size : HEADER.size + size]
         with self.means.spellings.out(sent, case, self.route, self.server):
             if self.server.tls_name:
                 reply = await self.means.secure.ask(self.server, message)

@@ -23,7 +23,7 @@ from mesh.dns.config import (
 )
 from mesh.dns.stats import OTHER, RCODES, DnsStats
 from mesh.dns.upstream.attempt import Attempt, Means
-from mesh.dns.upstream.health import turns
+from mesh.dns.upstream.health import Health, turns
 from mesh.dns.upstream.known import KnownServers
 from mesh.dns.upstream.loops import Spellings
 from mesh.dns.upstream.messages import Received, UpstreamQuery, is_answer
@@ -118,9 +118,10 @@ class Forwarder:
     def _race(self, key: Hashable, query: UpstreamQuery, route: Route, tcp: bool) -> Race:
         self._questions += 1
         whole, rest = divmod(self._questions, EXPLORE_EVERY)
+        usable = self.servers.usable(route)
         planned = turns(
-            self.servers.usable(route),
-            partial(self.servers.health, route),
+            tuple(usable),
+            usable.__getitem__,
             alike=route.manner.alike,
             rounds=route.manner.rounds,
             explore=None if rest else whole,
@@ -128,13 +129,14 @@ class Forwarder:
         return Race(
             planned,
             self._config.deadline,
-            begin=partial(self._begin, query, route, tcp),
+            begin=lambda server: self._begin(query, route, server, usable[server], tcp),
             overtaken=partial(self.servers.overtaken, route),
             finish=partial(self._finish, key),
         )
 
-    def _begin(self, query: UpstreamQuery, route: Route, tcp: bool, server: Server) -> Try | None:
-        health = self.servers.health(route, server)
+    def _begin(
+        self, query: UpstreamQuery, route: Route, server: Server, health: Health, tcp: bool
+    ) -> Try | None:
         if health.full:
             self._stats.refuse("upstream")
             return None
@@ -142,11 +144,8 @@ class Forwarder:
         health.outstanding += 1
         attempt = Attempt(self._means, query, route, server, health)
         task = self._tasks.start(self._try(attempt, tcp), "dns-forward")
-        task.add_done_callback(lambda _: self._one_less(route, server))
+        task.add_done_callback(lambda _: health.one_less())
         return task
-
-    def _one_less(self, route: Route, server: Server) -> None:
-        self.servers.health(route, server).outstanding -= 1
 
     async def _try(self, attempt: Attempt, tcp: bool) -> Outcome:
         route, server, began = attempt.route, attempt.server, monotonic()
@@ -164,7 +163,7 @@ class Forwarder:
         except asyncio.CancelledError:
             self._stats.upstream(server.name, OVERTAKEN)
             raise
-        self.servers.replied(route, server, monotonic() - began)
+        self.servers.replied(route, server, attempt.health, monotonic() - began)
         self._stats.upstream(server.name, RCODES.get(received.reply.rcode, OTHER))
         return Outcome(received if is_answer(received.reply) else None)
 

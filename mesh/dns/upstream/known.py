@@ -53,10 +53,9 @@ class KnownServers:
             known = self._health[place] = Health()
         return known
 
-    def replied(self, route: Route, server: Server, seconds: float) -> None:
-        health = self.health(route, server)
+    def replied(self, route: Route, server: Server, health: Health, seconds: float) -> None:
         health.replied(seconds)
-        if not health.loops(monotonic()):
+        if self._faults and not health.loops(monotonic()):
             self._well(Place(server, route.container))
 
     def failed(self, route: Route, server: Server) -> None:
@@ -75,10 +74,11 @@ class KnownServers:
         self.health(route, server).note_loop(monotonic())
         self._ill(Place(server, route.container), "leads back to this resolver; it is left out")
 
-    def usable(self, route: Route) -> tuple[Server, ...]:
-        """The servers of the route that do not lead back to us."""
+    def usable(self, route: Route) -> dict[Server, Health]:
+        """The servers of the route that do not lead back to us, in their order."""
         now = monotonic()
-        return tuple(s for s in route.servers if not self.health(route, s).loops(now))
+        known = {server: self.health(route, server) for server in route.servers}
+        return {server: health for server, health in known.items() if not health.loops(now)}
 
     # --- probing --------------------------------------------------------------------------------------------
 

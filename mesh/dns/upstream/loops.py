@@ -38,8 +38,8 @@ class Spellings:
 
 def _unmistakable(question: bytes) -> bool:
     name = question[:-4]
-    letters = sum(map(name.lower().count, _LETTERS))
-    return letters >= LOOP_LETTERS and name not in (name.lower(), name.upper())
+    letters = name.translate(None, delete=_NO_LETTERS)
+    return len(letters) >= LOOP_LETTERS and not letters.islower() and not letters.isupper()
 
 
-_LETTERS = [bytes((letter,)) for letter in range(0x61, 0x7B)]
+_NO_LETTERS = bytes(byte for byte in range(256) if not chr(byte).isalpha() or byte > 0x7F)

@@ -24,6 +24,8 @@ _OPT = struct.Struct("!BHHIH")  # the root, type, size, rcode and flags, length 
 _OPTION = struct.Struct("!HH")  # code, length
 NSID, COOKIE, KEEPALIVE, PADDING = 3, 10, 11, 12
 BETWEEN_NEIGHBOURS = frozenset({NSID, COOKIE, KEEPALIVE, PADDING})
+# For each byte of a name in lower case, the bit that makes it a capital; length octets are below all letters.
+_CASE_BITS = bytes(0x20 if 0x61 <= byte <= 0x7A else 0 for byte in range(256))
 _QUESTION_TAIL = 4  # bytes of type and class behind the name
 
 
@@ -55,7 +57,7 @@ class UpstreamQuery:
         return not self.signed and not self.options
 
     def message(self, id_: bytes, case: int = 0, edns: bool = True) -> bytes:
-        """The message with this id. Bit n of `case`: byte n of the name, if a letter, is a capital."""
+        """The message with this id, its name spelled as `case` says (see `spelled`)."""
         if self.signed:
             return id_ + self.signed
         header = id_ + HEADER.pack(0, self.flags, 1, 0, 0, int(edns))[2:]
@@ -63,12 +65,12 @@ class UpstreamQuery:
 
 
 def spelled(question: bytes, case: int) -> bytes:
-    """The question with some letters of its name as capitals. (Length octets are below all letters.)"""
+    """The question with some letters of its name as capitals: those at whose place in `case` 0x20 is set."""
     if not case:
         return question
-    name, tail = question[:-_QUESTION_TAIL], question[-_QUESTION_TAIL:]
-    mixed = (b ^ 0x20 if 0x61 <= b <= 0x7A and case >> n & 1 else b for n, b in enumerate(name))
-    return bytes(mixed) + tail
+    name = question[:-_QUESTION_TAIL]
+    capitals = int.from_bytes(name.translate(_CASE_BITS)) & case
+    return (int.from_bytes(name) ^ capitals).to_bytes(len(name)) + question[-_QUESTION_TAIL:]
 
 
 def opt(dnssec_ok: bool, options: bytes = b"") -> bytes:

@@ -42,19 +42,24 @@ async def test_a_lost_query_is_made_good_by_the_same_server(asking: Asking) -> N
 
 
 async def test_equals_make_good_for_each_other(asking: Asking) -> None:
-    async with upstream(say("192.0.2.1")) as first, upstream(say("192.0.2.2")) as second:
-        to = route(first.port, second.port, alike=True)
-        for number in range(4):
-            await asking.begin(to, f"n{number}.example")
-        fast = first if len(first.queries) > len(second.queries) else second
-        other = second if fast is first else first
-        assert fast.queries
-        assert other.queries
-        before = len(other.queries)
-        fast.behave = silence
-        assert await asking.begin(to, "slow.example") is not None
-        assert len(other.queries) == before + 1
-    assert asking.stats.upstream_requests[f"127.0.0.1:{fast.port}", "OVERTAKEN"] == 1
+    async with upstream(silence) as fast, upstream(say("192.0.2.2")) as slow:
+        to = route(fast.port, slow.port, alike=True)
+        for _ in range(20):
+            health(asking, to, 0).replied(0.001)
+            health(asking, to, 1).replied(0.1)
+        assert data(await asking.begin(to)) == ["192.0.2.2"]
+        overtaken = f"127.0.0.1:{fast.port}", "OVERTAKEN"
+        await until(lambda: asking.stats.upstream_requests.get(overtaken) == 1)
+    assert (len(fast.queries), len(slow.queries)) == (1, 1)
+
+
+async def test_equals_are_asked_fastest_first(asking: Asking) -> None:
+    async with upstream(say()) as one, upstream(say()) as other:
+        to = route(one.port, other.port, alike=True)
+        health(asking, to, 0).replied(0.1)
+        health(asking, to, 1).replied(0.001)
+        await asking.begin(to)
+    assert (one.queries, len(other.queries)) == ([], 1)
 
 
 async def test_latency_is_learnt(asking: Asking) -> None:

@@ -13,7 +13,7 @@ ROUTE = Route("host", (HERE,))
 LONG, SHORT = wanted("database.example").question, wanted("web").question
 
 
-@given(st.integers(0, 2**200))
+@given(st.integers(0, 2**180))
 def test_only_a_spelling_that_nobody_would_choose_is_known_again(case: int) -> None:
     spellings = Spellings()
     question = spelled(LONG, case)
@@ -25,6 +25,6 @@ def test_only_a_spelling_that_nobody_would_choose_is_known_again(case: int) -> N
 
 
 def test_a_few_letters_prove_nothing() -> None:
-    spellings, question = Spellings(), spelled(SHORT, 0b10)
-    with spellings.out(question, 0b10, ROUTE, HERE):
+    spellings, question = Spellings(), spelled(SHORT, -1 % 2**64)
+    with spellings.out(question, 1, ROUTE, HERE):
         assert spellings.sent_to(question) is None
