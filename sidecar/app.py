@@ -154,6 +154,7 @@ class Sidecar:
             ttl=dns.ttl,
             cache=dns.cache,
             upstreams=dns.upstreams,
+            listen=tuple((address.host, address.port) for address in dns.listen),
             alike=dns.upstream_order is UpstreamOrder.FASTEST,
             mixed_case=dns.mixed_case,
             query_log=dns.query_log,

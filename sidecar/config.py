@@ -17,8 +17,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from mesh.catalog.documents import Location, check, dotted, read_yaml, suggestion
-from mesh.dns.config import UPSTREAMS_CONFIGURED_MAX
-from mesh.dns.explicit import GATEWAY
+from mesh.dns.config import GATEWAY, UPSTREAMS_CONFIGURED_MAX
 from mesh.dns.policy import Elsewhere, NamePolicy, Order, SharedAlias
 from mesh.dns.upstream.servers import DNS_PORT, BadServer, parse_server
 from mesh.errors import ConfigError, Problem

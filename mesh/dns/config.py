@@ -7,6 +7,8 @@ from mesh.dns.policy import OURS, NamePolicy
 ANSWER_TTL = 5  # seconds; Docker's 600 outlive the tasks they name
 CACHED_REPLIES = 10_000  # replies, a rotation of n counting as n
 RESOLV_CONF = "/etc/resolv.conf"
+GATEWAY = "gateway"  # as an address to listen on: the node's on BRIDGE
+BRIDGE = "docker_gwbridge"
 
 QUERY_MAX = 4096  # bytes of a query over TCP; EDNS queries with every option in use stay far below
 PLAIN_UDP = 512  # bytes of a UDP reply to a client that named no size (RFC 1035 4.2.1)
@@ -40,7 +42,7 @@ HABITS_KEPT = 3600.0  # seconds that a server counts as one that knows no EDNS, 
 SECURE_IDLE = 10.0  # seconds for a connection over TLS to be opened, and to be kept without a question
 SECURE_SILENCE = 1.0  # seconds without any reply on it; then the way there may be gone, and another is opened
 FORGERIES_MAX = 16  # messages that are no reply to the query; then the question is asked over TCP
-LOOP_REST = 300.0  # seconds that a server is left out that has led a question back to us
+LOOP_REST = 300.0  # seconds that a loop is said to exist after a question came back; ourselves are left out
 LOOP_LETTERS = 6  # of a name: fewer could come in our random spelling by chance
 
 FORWARDED_BYTES_MAX = 16 * 1024 * 1024  # of memory for upstreams' replies, however many they are
@@ -72,7 +74,8 @@ class DnsConfig:
     """`upstreams`: `ADDR`, `ADDR:PORT` or `tls://…`; empty: those of `resolv_conf`, followed as it changes.
 
     `names`: what a name means. `alike`: any upstream knows what the others know, so the fastest is asked.
-    `mixed_case`: names are sent in random case (0x20). `query_log`: the share of queries that is logged.
+    `mixed_case`: names are sent in random case (0x20). `listen`: where we answer besides, each an address or
+    GATEWAY and a port. `query_log`: the share of queries that is logged.
     Times in seconds.
     """
 
@@ -80,6 +83,7 @@ class DnsConfig:
     cache: int = CACHED_REPLIES
     upstreams: tuple[str, ...] = ()
     resolv_conf: str = RESOLV_CONF
+    listen: tuple[tuple[str, int], ...] = ()
     names: NamePolicy = OURS
     query_log: float = 0.0
     alike: bool = False

@@ -15,6 +15,7 @@ from enum import Enum
 from ipaddress import ip_address
 
 from mesh.dns import datagrams
+from mesh.dns.config import BRIDGE, GATEWAY
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.server import Endpoint
@@ -24,8 +25,6 @@ from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
-GATEWAY = "gateway"  # stands for the node's address on BRIDGE
-BRIDGE = "docker_gwbridge"
 RETRY_SECONDS = 5.0  # between two tries of an address that could not be had, and looks at a moved gateway
 
 NODE = Scope()  # the node is on no overlay: for it we are a forwarder

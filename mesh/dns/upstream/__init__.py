@@ -11,6 +11,7 @@
     race         one question       tries one after the other or side by side; the first answer wins
     known        all of them        health by server, probes of those that fail
     loops        the way back       recognising a question of ours that returns to us
+    ourselves    the shortest one   is a server an address on which we listen?
     forwarder    the asking         each question once at a time, a fair share for each asker
 
 servers, resolvconf, messages, health and loops decide; exchange, secure, race, known and forwarder act.

@@ -59,7 +59,7 @@ class Forwarder:
         self._means = Means(
             secure or SecureConnections(tasks), self._spellings, stats.reject, config.mixed_case
         )
-        self.servers = KnownServers(tasks, self._probe, stats.faults)
+        self.servers = KnownServers(tasks, self._probe, stats.faults, config.listen)
 
     def ask(
         self, key: Hashable, query: UpstreamQuery, route: Route, asker: Hashable, done: Done, *, tcp: bool
@@ -82,7 +82,7 @@ class Forwarder:
         return key in self._waiting
 
     def came_back(self, question: bytes) -> bool:
-        """Is the question one of ours that has come back to us? Then the server is left out from now on."""
+        """Is the question one of ours that has come back to us? Then that is noted."""
         sent_to = self._spellings.sent_to(question)
         if sent_to is not None:
             self.servers.led_back(*sent_to)

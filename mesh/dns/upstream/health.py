@@ -36,6 +36,7 @@ class Health:
         "_failures",
         "_knows_no_edns_until",
         "_loops_until",
+        "_ourselves",
         "_overtaken",
         "latency",
         "outstanding",
@@ -51,6 +52,7 @@ class Health:
         self.outstanding = 0  # tries under way
         self.used_at = 0.0  # when a question came this way
         self._changes_case_until = self._knows_no_edns_until = self._loops_until = 0.0
+        self._ourselves = False
 
     @property
     def failing(self) -> bool:
@@ -113,11 +115,15 @@ class Health:
         self._knows_no_edns_until = now + HABITS_KEPT
 
     def loops(self, now: float) -> bool:
-        """Does it lead back to us?"""
+        """Did it lead a question back to us?"""
         return now < self._loops_until
 
-    def note_loop(self, now: float) -> None:
-        self._loops_until = now + LOOP_REST
+    def left_out(self, now: float) -> bool:
+        """Is it ourselves? (Another resolver that asks us about some names may well know others.)"""
+        return self._ourselves and self.loops(now)
+
+    def note_loop(self, now: float, ourselves: bool) -> None:
+        self._loops_until, self._ourselves = now + LOOP_REST, ourselves
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from mesh.dns.config import SERVER_UNUSED, SERVERS_KNOWN_MAX
 from mesh.dns.upstream.health import Health
+from mesh.dns.upstream.ourselves import is_ourselves
 from mesh.dns.upstream.servers import Route, Server
 from mesh.errors import KernelError, WireError
 from mesh.net.tasks import Tasks
@@ -37,10 +38,15 @@ class Place(NamedTuple):
 
 
 class KnownServers:
-    """Not thread-safe. `faults` is kept up to date: place → what is wrong with it, in words."""
+    """Not thread-safe. `faults` is kept up to date: place → what is wrong with it, in words.
 
-    def __init__(self, tasks: Tasks, probe: Probe, faults: dict[str, str]) -> None:
-        self._tasks, self._probe, self._faults = tasks, probe, faults
+    `listen`: the addresses on which we answer ourselves.
+    """
+
+    def __init__(
+        self, tasks: Tasks, probe: Probe, faults: dict[str, str], listen: tuple[tuple[str, int], ...]
+    ) -> None:
+        self._tasks, self._probe, self._faults, self._listen = tasks, probe, faults, listen
         self._health: dict[Place, Health] = {}
         self._probing: set[Place] = set()
 
@@ -71,14 +77,16 @@ class KnownServers:
 
     def led_back(self, route: Route, server: Server) -> None:
         """A question that was sent there came back to us."""
-        self.health(route, server).note_loop(monotonic())
-        self._ill(Place(server, route.container), "leads back to this resolver; it is left out")
+        ourselves = is_ourselves(server, self._listen)
+        self.health(route, server).note_loop(monotonic(), ourselves)
+        what = "is this resolver itself: it is left out" if ourselves else "asks this resolver in its turn"
+        self._ill(Place(server, route.container), what)
 
     def usable(self, route: Route) -> dict[Server, Health]:
-        """The servers of the route that do not lead back to us, in their order."""
+        """The servers of the route that are not ourselves, in their order."""
         now = monotonic()
         known = {server: self.health(route, server) for server in route.servers}
-        return {server: health for server, health in known.items() if not health.loops(now)}
+        return {server: health for server, health in known.items() if not health.left_out(now)}
 
     # --- probing --------------------------------------------------------------------------------------------
 

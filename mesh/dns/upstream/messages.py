@@ -48,7 +48,8 @@ class UpstreamQuery:
             return cls(flags, question)
         if query.edns is None or behind[0] or data[6 : HEADER.size] != b"\0\0\0\0\0\1":
             return cls(flags, question, signed=data[2:])
-        options = passed_options(behind[_OPT.size :])
+        *_, length = _OPT.unpack_from(behind)
+        options = passed_options(behind[_OPT.size : _OPT.size + length])
         return cls(flags, question, query.edns.dnssec_ok, options)
 
     @property

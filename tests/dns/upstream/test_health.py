@@ -81,10 +81,18 @@ def test_habits_are_forgotten_after_a_while() -> None:
     assert (health.changes_case(5.0), health.knows_edns(5.0), health.loops(5.0)) == (False, True, False)
     health.note_case_change(5.0)
     health.note_no_edns(5.0)
-    health.note_loop(5.0)
+    health.note_loop(5.0, ourselves=False)
     assert (health.changes_case(6.0), health.knows_edns(6.0), health.loops(6.0)) == (True, False, True)
     later = 6.0 + max(HABITS_KEPT, LOOP_REST)
     assert (health.changes_case(later), health.knows_edns(later), health.loops(later)) == (False, True, False)
+
+
+def test_only_ourselves_are_left_out() -> None:
+    health = Health()
+    health.note_loop(5.0, ourselves=False)
+    assert (health.loops(6.0), health.left_out(6.0)) == (True, False)
+    health.note_loop(5.0, ourselves=True)
+    assert (health.left_out(6.0), health.left_out(6.0 + LOOP_REST)) == (True, False)
 
 
 def order(
