@@ -25,6 +25,7 @@ from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_server import FeedServer
 from mesh.discovery.feed_tls import Certificates
 from mesh.discovery.file import FileSource
+from mesh.discovery.sign_client import SignClient
 from mesh.dns.config import DnsConfig
 from mesh.dns.explicit import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
@@ -130,8 +131,9 @@ class Sidecar:
         return DockerSource(
             engine,
             self.store.publish,
-            lambda view: FeedServer(certificates, (feed.host, feed.port), view),
+            lambda view, take: FeedServer(certificates, (feed.host, feed.port), view, take),
             lambda managers, view, change: FeedClient(certificates, managers, view, change, feed.port),
+            lambda managers, report: SignClient(certificates, managers, report, feed.port),
             self._config.state_dir,
             self.store.identify,
         )

@@ -152,6 +152,7 @@ class Telling:
             catalog_apply=self.applied.copy(),
             feed_connected=bool(source.feed_following) if source.role == "worker" else None,
             feed_refused=source.feed_refused,
+            signs={(result,): count for result, count in source.signs.items()},
             captured_containers=self.carrying.capture.count if self.carrying.capture else 0,
             config_errors=sum(1 for _ in self._problems(source)),
             dns_requests=_labelled(self.resolver.requests),

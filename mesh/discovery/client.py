@@ -31,13 +31,17 @@ logger = logging.getLogger(__name__)
 
 
 class Events:
-    """A bounded stream of the engine's events. `lost` is set when some could not be kept."""
+    """A bounded stream of the engine's events. `lost` is set when some could not be kept.
+
+    `at_once` is called with each as it arrives, kept or not.
+    """
 
     def __init__(self, stop: Callable[[], None] = lambda: None) -> None:
         self._queue: asyncio.Queue[Json] = asyncio.Queue(EVENTS_MAX)
         self._stop = stop
         self._ended: str | None = None
         self.lost = False
+        self.at_once: Callable[[Json], None] = lambda _: None
 
     async def next(self) -> Json:
         """The next event. EngineUnavailable when the stream has ended."""
@@ -47,6 +51,7 @@ class Events:
         return event
 
     def put(self, event: Json) -> None:
+        self.at_once(event)
         try:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:

@@ -1,13 +1,13 @@
 """The catalogue from Docker: this node's engine, and the cluster from its API (managers) or a feed (workers).
 
-    engine events ──▶ this node's containers ──┐
-    manager: API, polled, and its events ──────┤──▶ merge ──▶ publish; managers also serve it as the feed
+    engine events ──▶ this node's containers ──┐     what ends here ──▶ to all managers
+    manager: API, polled, and its events ──┬───┤──▶ merge ──▶ publish; managers also serve it as the feed
+             what ends on the nodes ───────┘   │
     worker: feed of any manager's sidecar ─────┘
     nobody tells of the cluster: gossip of this engine ──▶ corrects the last view
 
-Swarm has no events for tasks (moby#37403), so a manager's task list is polled; all else is told by events,
-and listed again now and then, because events can be lost. When the engine cannot be reached, or its stream
-ends, the whole session begins anew, and what is known stays in force meanwhile.
+When the engine cannot be reached, or its stream ends, the whole session begins anew, and what is known stays
+in force meanwhile.
 
 Whoever serves must know: a manager opens its feed only when it has read the cluster, and closes it when its
 own reads fail, so that workers turn to a manager that still has a quorum.
@@ -16,8 +16,7 @@ own reads fail, so that workers turn to a manager that still has a quorum.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from mesh.catalog.snapshot import Change, Snapshot
@@ -25,21 +24,23 @@ from mesh.discovery.client import Engine
 from mesh.discovery.engine import NetworkView, network_view
 from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_server import FeedServer
+from mesh.discovery.manager import ManagerWatch
 from mesh.discovery.merge import Merger
 from mesh.discovery.node import NodeWatch
 from mesh.discovery.saved import SavedView
+from mesh.discovery.sign_client import SignClient
+from mesh.discovery.signs import Report, Signs
 from mesh.discovery.source import SourceStatus
-from mesh.discovery.swarm import ClusterView, Reader
+from mesh.discovery.swarm import ClusterView
 from mesh.errors import DiscoveryError, EngineUnavailable
 
 Json = Mapping[str, Any]
 
-TASKS_SECONDS = 0.5  # between two looks at a manager's tasks
-CLUSTER_SECONDS = 5.0  # after which services, networks and nodes are listed although no event came
 ROLE_SECONDS = 2.0  # between two looks at this node's role and its managers: 8 ms of dockerd each
 ALONE_SECONDS = 5.0  # without news of the cluster, after which the engine's gossip corrects the last view
 PATIENCE = 3  # times as long as its last read took is what a manager waits at least: large Swarms are slow
 GOSSIP_SECONDS = 1.0  # between two looks at it
+EXPIRY_SECONDS = 1.0  # between two looks at which nodes have fallen silent
 FIRST_RETRY, LAST_RETRY = 0.5, 10.0  # seconds before a new session with the engine
 
 logger = logging.getLogger(__name__)
@@ -54,8 +55,9 @@ class DockerSource:
         self,
         engine: Engine,
         publish: Callable[[Change], Snapshot],
-        make_server: Callable[[Callable[[], ClusterView]], FeedServer],
+        make_server: Callable[[Callable[[], ClusterView], Callable[[str, Report], None]], FeedServer],
         make_client: Callable[..., FeedClient],
+        make_teller: Callable[[Callable[[], Sequence[str]], Callable[[], Report]], SignClient],
         state_dir: str,
         identify: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
@@ -65,23 +67,25 @@ class DockerSource:
         self._identify = identify
         self._clock = clock
         self._merger = Merger()
-        self._watch = NodeWatch(engine, self._merger, self._tell, self._heard_of_cluster)
+        self._watch = NodeWatch(
+            engine, self._merger, self._tell, self._heard_of_cluster, self._endings_changed
+        )
+        self._cluster = ManagerWatch(engine, self._read_cluster, self._cannot_read_cluster)
+        self._signs = Signs()
         self._saved = SavedView(state_dir, lambda: self._merger.cluster)
-        self._server = make_server(lambda: self._merger.cluster)
+        self._server = make_server(lambda: self._merger.cluster, self._take_report)
         self._client = make_client(lambda: self._managers, self._take_view, self._take_change)
-        self._reader = Reader()
-        self._seen_tasks: object = None
+        self._teller = make_teller(lambda: self._other_managers, lambda: self._watch.ending)
         self._node = ""
         self._in_swarm = False
         self._is_manager: bool | None = None  # None: not asked yet
         self._managers: tuple[str, ...] = ()
+        self._other_managers: tuple[str, ...] = ()  # than this node
         self._role_changed = asyncio.Event()
-        self._cluster_news = asyncio.Event()
         self._fresh = asyncio.Event()  # this manager's own reads succeed
         self._stale = asyncio.Event()  # the opposite
         self._last_success: float | None = None
         self._last_news = time.monotonic()  # of the cluster, from whomever
-        self._read_seconds = 0.0  # that a manager's last read took
         self._engine_fault = "not connected yet"
         self._cluster_fault = ""
 
@@ -123,6 +127,8 @@ class DockerSource:
             self._engine_fault, self._last_news = "", time.monotonic()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch.follow(events), name="engine events")
+                group.create_task(self._watch.sift_endings(), name="endings")
+                group.create_task(self._teller.run(), name="signs")
                 group.create_task(self._follow_role(), name="role")
                 group.create_task(self._follow_cluster(), name="cluster")
                 group.create_task(self._follow_gossip(), name="gossip")
@@ -144,6 +150,7 @@ class DockerSource:
             feed_clients=self._server.clients,
             feed_refused=self._server.refused.total(),
             feed_error=self._server.fault if self._is_manager else self._client.fault,
+            signs=dict(self._signs.results),
         )
 
     @property
@@ -159,15 +166,17 @@ class DockerSource:
 
     async def _look_at_role(self) -> None:
         swarm: Json = (await self._engine.info()).get("Swarm") or {}
-        managers = swarm.get("RemoteManagers") or ()
-        self._managers = tuple(_host(one["Addr"]) for one in managers if one.get("Addr"))
+        managers = {_host(one["Addr"]): one.get("NodeID") for one in swarm.get("RemoteManagers") or ()}
+        managers.pop("", None)
+        self._managers = tuple(managers)
+        self._other_managers = tuple(a for a, id_ in managers.items() if id_ != swarm.get("NodeID"))
         self._in_swarm = bool(swarm.get("NodeID"))
         if swarm.get("NodeID", "") != self._node:
             self._node = swarm.get("NodeID", "")
             self._identify(self._node)
         is_manager = bool(swarm.get("ControlAvailable"))
         if is_manager != self._is_manager:
-            self._is_manager, self._read_seconds = is_manager, 0.0
+            self._is_manager = is_manager
             self._role_changed.set()
 
     async def _follow_role(self) -> None:
@@ -186,9 +195,12 @@ class DockerSource:
 
     async def _as_manager(self) -> None:
         self._set_fresh(False)
+        self._signs.clear()
+        self._endings_changed()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._poll(), name="cluster poll")
+            group.create_task(self._cluster.run(), name="cluster poll")
             group.create_task(self._serve(), name="feed server")
+            group.create_task(self._expire_signs(), name="expiry of signs")
 
     async def _serve(self) -> None:
         while True:
@@ -199,50 +211,46 @@ class DockerSource:
         known, unknown = (self._fresh, self._stale) if fresh else (self._stale, self._fresh)
         known.set()
         unknown.clear()
-
-    async def _poll(self) -> None:
-        listed = None  # when everything was
-        while True:
-            now = time.monotonic()
-            due = listed is None or now - listed >= CLUSTER_SECONDS
-            everything = due or self._cluster_news.is_set() or self._stale.is_set()
-            self._cluster_news.clear()
-            try:
-                view = await self._engine.cluster(partial(self._read, everything=everything))
-            except EngineUnavailable:
-                raise
-            except DiscoveryError as error:  # no quorum, or just demoted: the role will tell
-                listed, self._cluster_fault = None, str(error)
-            else:
-                listed = listed if view is None else now
-                self._read_seconds = time.monotonic() - now
-                self._read_cluster(view)
-            try:
-                async with asyncio.timeout(TASKS_SECONDS):
-                    await self._cluster_news.wait()
-            except TimeoutError:
-                pass
-
-    def _read(self, api: Any, everything: bool) -> ClusterView | None:
-        """On a thread: the cluster, or None when nothing can have changed."""
-        tasks = api.tasks()
-        seen = {(one["ID"], one["Version"]["Index"]) for one in tasks}
-        if not everything and seen == self._seen_tasks:
-            return None
-        self._seen_tasks = seen
-        return self._reader.read(api.nodes(), api.networks(), api.services(), tasks)
+        if not fresh:
+            self._cluster.list_again()
 
     def _read_cluster(self, view: ClusterView | None) -> None:
         self._cluster_fault, self._last_success = "", self._clock()
         self._last_news = time.monotonic()
         if view is not None:
-            ours, raw = self._merger.set_cluster(view)
+            ours, raw = self._merger.set_cluster(self._signs.lay_over(view))
             self._server.publish(raw)
             self._learned(ours, raw)
             self._set_fresh(True)
 
+    def _cannot_read_cluster(self, fault: str) -> None:
+        self._cluster_fault = fault
+
     def _heard_of_cluster(self) -> None:
-        self._cluster_news.set()
+        self._cluster.news()
+
+    # --- signs of the end ---
+
+    def _endings_changed(self) -> None:
+        """On this node."""
+        self._teller.news()
+        if self._is_manager:
+            self._take_report(self._node, self._watch.ending)
+
+    def _take_report(self, node: str, signs: Report) -> None:
+        """Of a node whose certificate says that it is this one, or of our own."""
+        self._take_signs(self._signs.report(node, signs, time.monotonic()))
+
+    async def _expire_signs(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_SECONDS)
+            self._take_report(self._node, self._watch.ending)
+            self._take_signs(self._signs.expire(time.monotonic()))
+
+    def _take_signs(self, raw: Change) -> None:
+        if raw:
+            self._server.publish(raw)
+            self._learned(self._merger.apply(raw), raw)
 
     # --- workers ---
 
@@ -261,7 +269,7 @@ class DockerSource:
             now = time.monotonic()
             if not self._is_manager and self._client.following:
                 self._last_news, self._last_success = now, self._clock()
-            elif now - self._last_news >= max(ALONE_SECONDS, PATIENCE * self._read_seconds):
+            elif now - self._last_news >= max(ALONE_SECONDS, PATIENCE * self._cluster.read_seconds):
                 self._set_fresh(False)
                 await self._correct()
 

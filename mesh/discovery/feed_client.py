@@ -75,15 +75,15 @@ class FeedClient:
         try:
             await self._stream(manager)
         except (aiohttp.ClientError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-            self._lost(manager, _why(error))
+            self._lost(manager, why(error))
         except DiscoveryError as error:
             self._lost(manager, str(error))
         finally:
             self.following = ""
         return self.reconnects != before
 
-    def _lost(self, manager: str, why: str) -> None:
-        text = f"manager {manager}: {why}"
+    def _lost(self, manager: str, what: str) -> None:
+        text = f"manager {manager}: {what}"
         if text != self.fault:
             logger.warning("feed: %s", text)
         self.fault = text
@@ -131,7 +131,7 @@ class FeedClient:
             self._on_change(message)
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
     """In words that stay the same from one try to the next, so that the log is not filled."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is refused: {error.certificate_error}"

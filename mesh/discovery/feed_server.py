@@ -5,7 +5,8 @@ or told twice. A client that cannot keep up is cut off; it reconnects and begins
 less than what it had waiting.
 
 A client is let in when its certificate is of this cluster and its node is one the manager knows: a node that
-was removed keeps a valid certificate for months.
+was removed keeps a valid certificate for months. The same holds for who reports what ends on its node, over
+the same port (`sign_server`).
 """
 
 import asyncio
@@ -17,8 +18,10 @@ from collections.abc import Callable
 from aiohttp import web
 
 from mesh.catalog.snapshot import Change
-from mesh.discovery.feed_codec import HEARTBEAT, encode_change, encode_view
+from mesh.discovery.feed_codec import HEARTBEAT, REPORT_MAX, encode_change, encode_view
 from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, identity_of
+from mesh.discovery.sign_server import SIGNS_PATH, SignServer
+from mesh.discovery.signs import Report
 from mesh.discovery.swarm import ClusterView
 from mesh.errors import DiscoveryError
 
@@ -37,14 +40,22 @@ logger = logging.getLogger(__name__)
 
 
 class FeedServer:
-    """One per manager; `run` it as often as the node is one. `fault` says why it does not serve."""
+    """One per manager; `run` it as often as the node is one. `fault` says why it does not serve.
+
+    `take_report` gets a node's id and all that is ending there.
+    """
 
     def __init__(
-        self, certificates: Certificates, address: tuple[str, int], view: Callable[[], ClusterView]
+        self,
+        certificates: Certificates,
+        address: tuple[str, int],
+        view: Callable[[], ClusterView],
+        take_report: Callable[[str, Report], None],
     ) -> None:
         self._certificates = certificates
         self._address = address
         self._view = view
+        self._signs = SignServer(take_report, self._refuse)
         self._clients: set[_Client] = set()
         self._whole: bytes | None = None  # the view encoded, until it changes
         self._runner: web.AppRunner | None = None
@@ -119,8 +130,9 @@ class FeedServer:
 
     async def _prepared(self) -> web.AppRunner:
         if self._runner is None:
-            app = web.Application()
+            app = web.Application(client_max_size=REPORT_MAX)
             app.router.add_get(PATH, self._serve)
+            app.router.add_put(SIGNS_PATH, self._take_signs)
             self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
             await self._runner.setup()
         return self._runner
@@ -144,10 +156,10 @@ class FeedServer:
     # --- one client ---
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        transport = request.transport
-        if transport is None:
-            raise web.HTTPBadRequest
-        node = self._admitted(transport)
+        node, transport = self._admitted(request)
+        if len(self._clients) >= CLIENTS_MAX:
+            self._refuse("too many clients")
+            raise web.HTTPServiceUnavailable
         client = _Client(node, transport, self._whole_view())
         self._clients.add(client)
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
@@ -163,8 +175,15 @@ class FeedServer:
             self._cut(client)
         return response
 
-    def _admitted(self, transport: asyncio.Transport) -> str:
-        """The id of the client's node. Raises the refusal."""
+    async def _take_signs(self, request: web.Request) -> web.StreamResponse:
+        node, _ = self._admitted(request)
+        return await self._signs.serve(node, request)
+
+    def _admitted(self, request: web.Request) -> tuple[str, asyncio.Transport]:
+        """The id of the client's node, and its connection. Raises the refusal."""
+        transport = request.transport
+        if transport is None:
+            raise web.HTTPBadRequest
         peer = identity_of(transport.get_extra_info("peercert"))
         if peer.cluster != self._cluster:
             self._refuse("another cluster")
@@ -172,10 +191,7 @@ class FeedServer:
         if peer.node not in self._view().nodes:
             self._refuse("not a node of this Swarm")
             raise web.HTTPForbidden
-        if len(self._clients) >= CLIENTS_MAX:
-            self._refuse("too many clients")
-            raise web.HTTPServiceUnavailable
-        return peer.node
+        return peer.node, transport
 
     def _whole_view(self) -> bytes:
         if self._whole is None:

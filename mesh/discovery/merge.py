@@ -1,8 +1,8 @@
 """Which source wins where two disagree about a task. Pure.
 
-The cluster's view (a manager's) says what exists; this node's engine knows sooner what ends here: a task
-whose container is being stopped, or is gone, is LEAVING at once, whatever the manager still says. It never
-makes a task serve that the manager does not call running.
+The cluster's view (a manager's) says what exists; this node's engine knows sooner what ends here (`endings`):
+such a task is LEAVING at once, whatever the manager still says. Nothing here makes a task serve that the
+manager does not call running.
 
 Cut off from every manager, the engine's gossip corrects the last known cluster on the networks that this node
 takes part in: what is no longer seen there is dropped, what is seen and unknown is added, services too. The
@@ -33,8 +33,6 @@ from mesh.discovery.swarm import ClusterView
 
 T = TypeVar("T")
 
-LEAVING_REMEMBERED = 4096  # tasks; more end on one node between two lists only when all is lost anyway
-
 
 class Merger:
     """The truth of one node, from its cluster view, its containers and, when cut off, its gossip."""
@@ -45,7 +43,7 @@ class Merger:
         self._local_networks: dict[str, Network] = {}
         self._services: dict[str, Service] = {}
         self._containers: dict[str, Container] = {}
-        self._leaving: dict[str, None] = {}  # task ids, oldest first
+        self._leaving: Mapping[str, str] = {}  # task id → service id, of this node
         self._views: dict[str, NetworkView] = {}
         self._unlisted: dict[str, Service] = {}  # services that only gossip knows, without their tasks
         self._told: dict[str, Service] = {}  # as last returned
@@ -59,9 +57,15 @@ class Merger:
     def known_networks(self) -> frozenset[str]:
         return frozenset(self._networks) | frozenset(self._local_networks)
 
-    def container(self, id_: str) -> Container | None:
-        """One of this node, as it is known now."""
-        return self._containers.get(id_)
+    @property
+    def containers(self) -> Mapping[str, Container]:
+        """Those of this node that run, by id, as they are known now."""
+        return self._containers
+
+    def lists(self, task: str, service: str) -> bool:
+        """Does the cluster list this task, in whatever state?"""
+        known = self._services.get(service)
+        return known is not None and any(one.id == task for one in known.tasks)
 
     def overlays_here(self) -> list[str]:
         """The Swarm's networks that this node takes part in: those whose gossip its engine hears."""
@@ -110,10 +114,7 @@ class Merger:
         return Change(networks=difference, services=self._corrected(self._list_unlisted()))
 
     def set_containers(self, containers: Mapping[str, Container]) -> Change:
-        """All running containers of this node. One that was here and is not any more has left."""
-        for id_, one in self._containers.items():
-            if id_ not in containers:
-                self._leave(one.task)
+        """All running containers of this node."""
         difference = changed(self._containers, containers)
         concerned = self._services_of((*self._containers.values(), *containers.values()), difference)
         self._containers = dict(containers)
@@ -123,21 +124,18 @@ class Merger:
     def put_container(self, id_: str, container: Container | None) -> Change:
         """One container started, changed, or (None) ended."""
         old = self._containers.get(id_)
-        if container is None and old is not None:
-            self._leave(old.task)
         if old == container:
             return Change()
         _update(self._containers, {id_: container})
         concerned = {one.service for one in (old, container) if one is not None} | self._list_unlisted()
         return Change(containers={id_: container}, services=self._corrected(concerned))
 
-    def leaving(self, id_: str, task: str = "") -> Change:
-        """The container has been told to stop: its task takes no new work from now on."""
-        known = self._containers.get(id_)
-        task = task or (known.task if known else "")
-        self._leave(task)
-        service = known.service if known else self._service_of_task(task)
-        return Change(services=self._corrected({service} if service else ()))
+    def set_leaving(self, tasks: Mapping[str, str]) -> Change:
+        """All tasks of this node that take no new work, with their services' ids."""
+        before, self._leaving = self._leaving, dict(tasks)
+        concerned = {service for _, service in {*before.items()} ^ {*tasks.items()}}
+        concerned |= self._unlisted.keys()  # gossip may know them by another id
+        return Change(services=self._corrected(concerned))
 
     # --- gossip, while cut off ---
 
@@ -180,17 +178,8 @@ class Merger:
 
     # --- correction ---
 
-    def _leave(self, task: str) -> None:
-        if task:
-            self._leaving[task] = None
-            while len(self._leaving) > LEAVING_REMEMBERED:
-                del self._leaving[next(iter(self._leaving))]
-
     def _services_of(self, containers: Iterable[Container], difference: Mapping[str, object]) -> set[str]:
         return {one.service for one in containers if one.id in difference and one.service}
-
-    def _service_of_task(self, task: str) -> str:
-        return next((s.id for s in self._told.values() for t in s.tasks if t.id == task), "")
 
     def _heard_of(self, views: Collection[NetworkView]) -> set[str]:
         """Services on these networks as a manager last told, and those that gossip names there."""

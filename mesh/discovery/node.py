@@ -1,9 +1,11 @@
 """What the engine of this node tells: its containers and networks, first listed, then event by event.
 
-Events say what happened to whom; everything else is inspected then. Those that end a container need no
-inspection, so that its task leaves as fast as can be.
+Events say what happened to whom; everything else is inspected then, one after the other. What tells that a
+container ends needs no inspection and waits for none: its task leaves when the event arrives, ahead of all
+that is still to be looked at.
 """
 
+import asyncio
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +14,16 @@ from typing import Any
 from mesh.catalog.model import Container
 from mesh.catalog.snapshot import Change
 from mesh.discovery.client import Engine, Events
-from mesh.discovery.engine import GATEWAY_NETWORK, NOWHERE, TASK_LABEL, Place, container, gateway_place
+from mesh.discovery.endings import Endings
+from mesh.discovery.engine import (
+    GATEWAY_NETWORK,
+    NOWHERE,
+    SERVICE_LABEL,
+    TASK_LABEL,
+    Place,
+    container,
+    gateway_place,
+)
 from mesh.discovery.merge import Merger
 from mesh.discovery.swarm import network
 from mesh.errors import DiscoveryError, EngineUnavailable
@@ -21,11 +32,15 @@ Json = Mapping[str, Any]
 
 LOOK_AGAIN = frozenset({"start", "unpause", "rename"})
 ENDED = frozenset({"die", "destroy"})
+ENDING = frozenset({"stop", "health_status: unhealthy"})  # Swarm shuts an unhealthy task down
+SIFT_SECONDS = 1.0  # between two looks at what has survived
 ALWAYS_FATAL = frozenset({str(signal.SIGKILL.value)})
 
 
 class NodeWatch:
-    """Keeps the merger's picture of this node. `on_cluster_news`: the Swarm itself has changed."""
+    """Keeps the merger's picture of this node. `on_cluster_news`: the Swarm itself has changed;
+    `on_endings`: what ends here is not what it was.
+    """
 
     def __init__(
         self,
@@ -33,18 +48,29 @@ class NodeWatch:
         merger: Merger,
         tell: Callable[[Change], None],
         on_cluster_news: Callable[[], None],
+        on_endings: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._merger = merger
         self._tell = tell
         self._on_cluster_news = on_cluster_news
+        self._on_endings = on_endings
+        self._endings = Endings()
         self._gateway_id = ""
         self._stop_signals: dict[str, frozenset[str]] = {}  # container id → signals that end it
         self._last_event: float | None = None
 
+    @property
+    def ending(self) -> Mapping[str, str]:
+        """Tasks of this node that take no new work, with their services' ids."""
+        return self._endings.report
+
     async def listen(self) -> Events:
         """From the last event seen on: a short loss of the engine loses nothing that it still remembers."""
-        return await self._engine.events(time.time() if self._last_event is None else self._last_event)
+        since = time.time() if self._last_event is None else self._last_event
+        events = await self._engine.events(since)
+        events.at_once = self._heed_ending
+        return events
 
     async def list(self) -> None:
         """Everything of this node, from scratch."""
@@ -52,11 +78,14 @@ class NodeWatch:
         place = await self._gateway()
         found = [
             # what the engine cannot describe stays as it was known
-            self._merger.container(id_) if json is None else self._container(json, place)
+            self._merger.containers.get(id_) if json is None else self._container(json, place)
             for id_, json in (await self._engine.containers()).items()
         ]
         running = {one.id: one for one in found if one is not None and one.running}
         self._stop_signals = {id_: s for id_, s in self._stop_signals.items() if id_ in running}
+        for id_, one in self._merger.containers.items():
+            if id_ not in running:
+                self._end(one.task, one.service)
         self._tell(self._merger.set_containers(running))
 
     async def follow(self, events: Events) -> None:
@@ -69,6 +98,12 @@ class NodeWatch:
                 await self.list()
                 self._on_cluster_news()
             await self._heed(event)
+
+    async def sift_endings(self) -> None:
+        """Take back what has survived, forget what the cluster has forgotten, until cancelled."""
+        while True:
+            await asyncio.sleep(SIFT_SECONDS)
+            self._endings_changed(self._endings.sift(time.monotonic(), self._merger.lists))
 
     # --- looking ---
 
@@ -97,42 +132,79 @@ class NodeWatch:
             await self.list()
         else:
             found = None if json is None else self._container(json, await self._gateway())
-            running = found is not None and found.running
-            self._tell(self._merger.put_container(id_, found if running else None))
+            self._put(id_, found if found is not None and found.running else None)
+
+    def _put(self, id_: str, found: Container | None) -> None:
+        if found is None and (known := self._merger.containers.get(id_)) is not None:
+            self._end(known.task, known.service)
+        self._tell(self._merger.put_container(id_, found))
 
     # --- events ---
 
     async def _heed(self, event: Json) -> None:
-        kind, action, actor = event.get("Type"), event.get("Action", ""), event.get("Actor") or {}
+        kind = event.get("Type")
         if event.get("scope") == "swarm":
             self._on_cluster_news()
         elif kind == "container":
-            await self._heed_container(action, actor.get("ID", ""), actor.get("Attributes") or {})
+            await self._heed_container(event)
         elif kind == "network":
-            await self._heed_network(action, actor)
+            await self._heed_network(event)
 
-    async def _heed_container(self, action: str, id_: str, attributes: Json) -> None:
+    async def _heed_container(self, event: Json) -> None:
+        action, id_, _ = _told(event)
+        self._heed_ending(event)  # again: a container that had only just started has been looked at meanwhile
         if action in LOOK_AGAIN:
             await self._look_at(id_)
         elif action in ENDED:
             self._stop_signals.pop(id_, None)
-            self._tell(self._merger.put_container(id_, None))
-        elif action == "stop" or (action == "kill" and self._ends(id_, str(attributes.get("signal", "")))):
-            self._tell(self._merger.leaving(id_, attributes.get(TASK_LABEL, "")))
+            self._put(id_, None)
+
+    async def _heed_network(self, event: Json) -> None:
+        action, network_id, attributes = _told(event)
+        if action in ("create", "destroy"):
+            await self._list_networks()
+        elif action in ("connect", "disconnect"):
+            id_ = attributes.get("container", "")
+            if network_id not in self._merger.known_networks:
+                await self._list_networks()
+            if id_ in self._stop_signals:  # one that runs; a starting one is looked at when it has started
+                await self._look_at(id_)
+
+    # --- endings ---
+
+    def _heed_ending(self, event: Json) -> None:
+        """On arrival, whatever is looked at meanwhile; it is idempotent."""
+        if event.get("Type") != "container":
+            return
+        action, id_, attributes = _told(event)
+        task, service = attributes.get(TASK_LABEL, ""), attributes.get(SERVICE_LABEL, "")
+        if action in ENDED:
+            self._end(task, service)
+        elif action in ENDING or (action == "kill" and self._ends(id_, str(attributes.get("signal", "")))):
+            self._begin_to_end(task, service)
+
+    def _end(self, task: str, service: str) -> None:
+        if task and service:
+            self._endings_changed(self._endings.end(task, service, time.monotonic()))
+
+    def _begin_to_end(self, task: str, service: str) -> None:
+        if task and service:
+            self._endings_changed(self._endings.begin(task, service, time.monotonic()))
+
+    def _endings_changed(self, changed: bool) -> None:
+        if changed:
+            self._on_endings()
+            self._tell(self._merger.set_leaving(self._endings.report))
 
     def _ends(self, id_: str, number: str) -> bool:
         """Is it a signal that ends this container? Others (HUP, USR1) only talk to it."""
         return number in self._stop_signals.get(id_, ALWAYS_FATAL)
 
-    async def _heed_network(self, action: str, actor: Json) -> None:
-        if action in ("create", "destroy"):
-            await self._list_networks()
-        elif action in ("connect", "disconnect"):
-            id_ = (actor.get("Attributes") or {}).get("container", "")
-            if actor.get("ID") not in self._merger.known_networks:
-                await self._list_networks()
-            if id_ in self._stop_signals:  # one that runs; a starting one is looked at when it has started
-                await self._look_at(id_)
+
+def _told(event: Json) -> tuple[str, str, Json]:
+    """What happened, to whom (id), and the attributes."""
+    actor = event.get("Actor") or {}
+    return event.get("Action", ""), actor.get("ID", ""), actor.get("Attributes") or {}
 
 
 def _signal_number(name: str) -> str:

@@ -1,6 +1,7 @@
 """What every source of the catalogue offers: it runs, and it says how it fares."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mesh.errors import Problem
@@ -24,6 +25,7 @@ class SourceStatus:
     feed_clients: int = 0
     feed_refused: int = 0
     feed_error: str = ""
+    signs: Mapping[str, int] = field(default_factory=dict)  # of ends on other nodes, by what became of them
 
 
 class Source(Protocol):

@@ -41,6 +41,7 @@ class Reading:
     catalog_apply: Distribution = field(default_factory=Histogram)
     feed_connected: bool | None = None  # None: this node does not follow a feed
     feed_refused: int = 0
+    signs: Counts = field(default_factory=dict)  # result
     captured_containers: int = 0
     config_errors: int = 0
     dns_requests: Counts = field(default_factory=dict)  # network, type, rcode, source
@@ -189,6 +190,12 @@ def _catalog(reading: Reading) -> Iterator[Metric]:
         )
     yield _counter(
         "mesh_feed_refused_total", "Clients that the feed refused.", [], {(): reading.feed_refused}
+    )
+    yield _counter(
+        "mesh_signs_total",
+        "Ends of tasks that nodes reported before Swarm did, by what became of it.",
+        ["result"],
+        reading.signs,
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import shutil
+import socket
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -19,31 +20,34 @@ from mesh.catalog.store import Store
 from mesh.discovery import client as client_module
 from mesh.discovery import docker as docker_module
 from mesh.discovery import feed_server
+from mesh.discovery import manager as manager_module
 from mesh.discovery.client import EngineClient, Events
 from mesh.discovery.docker import DockerSource
 from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_server import FeedServer
 from mesh.discovery.feed_tls import Certificates
+from mesh.discovery.sign_client import SignClient
+from mesh.discovery.signs import Report
 from mesh.discovery.swarm import ClusterView
 from tests.support import docker_fixtures as docker
-from tests.support.docker_fixtures import GWBRIDGE, MANAGER, WEB_TASKS, WORKER, Json
+from tests.support.docker_fixtures import GWBRIDGE, MANAGER, OTHER, WEB_TASKS, WORKER, Json
 from tests.support.docker_fixtures_daemon import FakeDaemon, gossip_of_web
 from tests.support.docker_fixtures_pki import SwarmCA
 from tests.support.docker_fixtures_wait import running, until
 
-HOST = "127.0.0.1"
+HOST, HOST2, HOST3 = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 ID = "webtask2-container"
 CA = SwarmCA()
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager_module, "TASKS_SECONDS", 0.02)
+    monkeypatch.setattr(manager_module, "CLUSTER_SECONDS", 60.0)
     for name, seconds in {
-        "TASKS_SECONDS": 0.02,
         "ROLE_SECONDS": 0.05,
         "GOSSIP_SECONDS": 0.02,
         "ALONE_SECONDS": 0.3,
-        "CLUSTER_SECONDS": 60.0,
         "FIRST_RETRY": 0.02,
         "LAST_RETRY": 0.05,
     }.items():
@@ -51,10 +55,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_server, "ROTATION_SECONDS", 0.02)
 
 
+def never_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manager looks when events tell, and at no other time."""
+    monkeypatch.setattr(docker_module, "ALONE_SECONDS", 60.0)
+    for name in ("TASKS_SECONDS", "UPDATING_SECONDS", "SOON_SECONDS"):
+        monkeypatch.setattr(manager_module, name, 60.0)
+
+
 class Sidecar:
     """A node: its fake engine, and the source and store of its sidecar."""
 
-    def __init__(self, folder: Path, node: str, role: str, feed_port: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, node: str, role: str, address: tuple[str, int]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.daemon = FakeDaemon(folder / "docker.sock", node, role == "swarm-manager")
@@ -62,21 +73,25 @@ class Sidecar:
         self.engine = EngineClient(self.daemon.path, call_seconds=5.0)
         self.store = Store(on_error=lambda error: pytest.fail(str(error)))
         self.identities: list[str] = []
+        self.address = address
         self.server: FeedServer
         self.source = DockerSource(
             self.engine,
             self.store.publish,
             self._make_server,
-            lambda managers, view, change: _Client(
-                self.certificates, managers, view, change, 0, Random(1), feed_port
+            lambda managers, view, change: FeedClient(
+                self.certificates, managers, view, change, address[1], Random(1)
             ),
+            lambda managers, report: SignClient(self.certificates, managers, report, address[1], Random(1)),
             str(folder / "state"),
             self.identities.append,
             clock=lambda: 1000.0,
         )
 
-    def _make_server(self, view: Callable[[], ClusterView]) -> FeedServer:
-        self.server = FeedServer(self.certificates, (HOST, 0), view)
+    def _make_server(
+        self, view: Callable[[], ClusterView], take: Callable[[str, Report], None]
+    ) -> FeedServer:
+        self.server = FeedServer(self.certificates, self.address, view, take)
         return self.server
 
     @property
@@ -90,18 +105,6 @@ class Sidecar:
     async def knows(self, *slots: int) -> None:
         wanted = dict.fromkeys(slots, RUNNING)
         await until(lambda: self.states() == wanted, f"{wanted} instead of {self.states()}")
-
-
-class _Client(FeedClient):
-    """Managers' ports are not the same in one test as they are in a Swarm."""
-
-    def __init__(self, *arguments: object) -> None:
-        *rest, self._where = arguments
-        super().__init__(*rest)  # type: ignore[arg-type]
-
-    async def _stream(self, manager: str) -> None:
-        self._port = self._where()  # type: ignore[operator]
-        await super()._stream(manager)
 
 
 @asynccontextmanager
@@ -120,15 +123,30 @@ async def nodes(
 
 
 class Pair:
+    """A manager, a worker, and another node that a test may make either of."""
+
     def __init__(self, tmp_path: Path) -> None:
-        self.manager = Sidecar(tmp_path / "m", MANAGER, "swarm-manager", self.port)
-        self.worker = Sidecar(tmp_path / "w", WORKER, "swarm-worker", self.port)
+        port = free_port()
+        self.manager = Sidecar(tmp_path / "m", MANAGER, "swarm-manager", (HOST, port))
+        self.worker = Sidecar(tmp_path / "w", WORKER, "swarm-worker", (HOST2, port))
+        self.other = Sidecar(tmp_path / "o", OTHER, "swarm-worker", (HOST3, port))
         self.worker.daemon.containers[ID] = docker.WEB_CONTAINER
         self.worker.daemon.gateway[ID] = "172.18.0.4"
 
-    def port(self) -> int:
-        serving = [one.server for one in (self.manager, self.worker) if one.server.bound is not None]
-        return serving[0].bound[1] if serving and serving[0].bound else 9
+    def promote_other(self) -> None:
+        """Before it starts: a Swarm of two managers."""
+        self.other.daemon.manager = True
+        CA.node(self.other.folder / "certificates", OTHER, "swarm-manager")
+        for one in (self.manager, self.worker, self.other):
+            one.daemon.managers = {f"{HOST}:2377": MANAGER, f"{HOST3}:2377": OTHER}
+
+
+def free_port() -> int:
+    """A port that was free a moment ago: all nodes of a Swarm have the same for their feeds."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 RUNNING, LEAVING = TaskState.RUNNING, TaskState.LEAVING
@@ -169,8 +187,7 @@ class TestTogether:
             await pair.worker.knows(1, 2)
 
     async def test_swarm_events_are_news(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("TASKS_SECONDS", "ALONE_SECONDS"):
-            monkeypatch.setattr(docker_module, name, 60.0)
+        never_poll(monkeypatch)
         async with nodes(tmp_path) as pair:
             await pair.worker.knows(1, 2, 3)
             pair.manager.daemon.services = [*pair.manager.daemon.services, docker.service("s2", "db")]
@@ -207,7 +224,7 @@ class TestThisNodesEvents:
             await pair.worker.knows(1, 2, 3)
             pair.worker.daemon.send(docker.event("container", "kill", ID, signal=signal))
             await until(lambda: pair.worker.states()[2] is LEAVING, "leaving at once")
-            assert pair.manager.states()[2] is RUNNING
+            assert ID in pair.worker.current.containers
 
     async def test_its_own_stop_signal(self, tmp_path: Path) -> None:
         async with nodes(tmp_path) as pair:
@@ -321,6 +338,125 @@ class TestThisNodesEvents:
             await until(lambda: ID not in pair.worker.current.containers, "listed again")
 
 
+class TestSigns:
+    """What ends on a node is known on all, though the managers' lists do not say so yet, or never look."""
+
+    @pytest.fixture(autouse=True)
+    def never_poll(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        never_poll(monkeypatch)
+
+    async def all_say(self, state: TaskState, *sidecars: Sidecar, slot: int = 2) -> None:
+        for one in sidecars:
+            await until(lambda one=one: one.states().get(slot) is state, f"{one.address}: {state}")  # type: ignore[misc]
+
+    @pytest.mark.parametrize(
+        ("action", "more"), [("kill", {"signal": "9"}), ("die", {}), ("health_status: unhealthy", {})]
+    )
+    async def test_a_workers_task(self, tmp_path: Path, action: str, more: dict[str, str]) -> None:
+        async with nodes(tmp_path, start=("manager", "worker", "other")) as pair:
+            everybody = pair.manager, pair.worker, pair.other
+            await self.all_say(RUNNING, *everybody)
+            pair.worker.daemon.send(docker.event("container", action, ID, **more))
+            await self.all_say(LEAVING, *everybody)
+            assert pair.manager.states() == pair.other.states() == {1: RUNNING, 2: LEAVING, 3: RUNNING}
+            assert pair.manager.source.status().signs["taken"] == 1
+
+    async def test_a_managers_own_task(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            labels = {"com.docker.swarm.task.id": "webtask1", "com.docker.swarm.service.id": "webservice"}
+            pair.manager.daemon.send(docker.event("container", "kill", "c1", signal="9", **labels))
+            await self.all_say(LEAVING, pair.manager, pair.worker, slot=1)
+
+    async def test_every_manager_is_told(self, tmp_path: Path) -> None:
+        """Whichever of them a worker follows."""
+        pair = Pair(tmp_path)
+        pair.promote_other()
+        async with nodes(tmp_path, start=("manager", "worker", "other"), pair=pair):
+            managers = pair.manager, pair.other
+            await self.all_say(RUNNING, *managers, pair.worker)
+            pair.worker.daemon.send(docker.event("container", "kill", ID, signal="9"))
+            await self.all_say(LEAVING, *managers)
+            labels = {"com.docker.swarm.task.id": "webtask3", "com.docker.swarm.service.id": "webservice"}
+            pair.other.daemon.send(docker.event("container", "kill", "c3", signal="9", **labels))
+            await self.all_say(LEAVING, *managers, slot=3)
+            assert [one.source.status().signs["taken"] for one in managers] == [2, 2]
+
+    async def test_what_survives_serves_again_everywhere(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("mesh.discovery.node.SIFT_SECONDS", 0.02)
+        monkeypatch.setattr("mesh.discovery.endings.SURVIVED_SECONDS", 0.5)
+        async with nodes(tmp_path) as pair:
+            await self.all_say(RUNNING, pair.manager, pair.worker)
+            pair.worker.daemon.send(docker.event("container", "kill", ID, signal="15"))
+            await self.all_say(LEAVING, pair.worker, pair.manager)
+            await self.all_say(RUNNING, pair.worker, pair.manager)
+            assert pair.manager.source.status().signs["withdrawn"] == 1
+
+    async def test_of_a_node_that_falls_silent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(docker_module, "EXPIRY_SECONDS", 0.02)
+        async with nodes(tmp_path, start=("manager",)) as pair:
+            async with nodes(tmp_path, start=("worker",), pair=pair):
+                await self.all_say(RUNNING, pair.manager, pair.worker)
+                pair.worker.daemon.send(docker.event("container", "kill", ID, signal="9"))
+                await self.all_say(LEAVING, pair.manager)
+            monkeypatch.setattr("mesh.discovery.signs.KEPT_SECONDS", 0.1)
+            await self.all_say(RUNNING, pair.manager)
+            assert pair.manager.source.status().signs["expired"] == 1
+
+    async def test_of_another_nodes_task(self, tmp_path: Path) -> None:
+        """A sidecar that was broken into, or a bug."""
+        async with nodes(tmp_path) as pair:
+            await self.all_say(RUNNING, pair.manager, pair.worker)
+            pair.worker.source._watch._end("webtask1", "webservice")
+            pair.worker.source._watch._end("webtask2", "webservice")
+            await self.all_say(LEAVING, pair.manager)
+            assert pair.manager.states()[1] is RUNNING
+            assert pair.manager.source.status().signs["foreign"] >= 1
+
+    async def test_a_manager_that_was_away_is_told_again(self, tmp_path: Path) -> None:
+        pair = Pair(tmp_path)
+        async with nodes(tmp_path, start=("worker",), pair=pair):
+            await until(lambda: ID in pair.worker.current.containers, "the worker is at work")
+            pair.worker.daemon.send(docker.event("container", "kill", ID, signal="9"))
+            await until(lambda: pair.worker.source._watch.ending, "it was heeded")
+            async with nodes(tmp_path, start=("manager",), pair=pair):
+                await self.all_say(LEAVING, pair.manager, pair.worker)
+
+    async def test_the_managers_list_ends_it(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await self.all_say(RUNNING, pair.manager, pair.worker)
+            pair.worker.daemon.end(ID)
+            await self.all_say(LEAVING, pair.manager)
+            leave_slot(pair.manager.daemon, 2)
+            pair.manager.daemon.send(docker.event("service", "update", "webservice", "swarm"))
+            await pair.manager.knows(1, 3)
+            await pair.worker.knows(1, 3)
+
+    async def test_a_list_that_is_late_does_not_bring_it_back(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await self.all_say(RUNNING, pair.manager, pair.worker)
+            pair.worker.daemon.end(ID)
+            await self.all_say(LEAVING, pair.manager)
+            pair.manager.daemon.services = [*pair.manager.daemon.services, docker.service("s2", "db")]
+            pair.manager.daemon.send(docker.event("service", "create", "s2", "swarm"))
+            await until(lambda: "s2" in pair.manager.current.services, "it was read anew")
+            assert pair.manager.states()[2] is LEAVING
+
+    async def test_it_overtakes_what_is_looked_at(self, tmp_path: Path) -> None:
+        """An engine is slow to describe a container that is about to start."""
+        async with nodes(tmp_path) as pair:
+            await self.all_say(RUNNING, pair.manager, pair.worker)
+            answer = pair.worker.daemon.silent["containers/c2/json"] = asyncio.Event()
+            pair.worker.daemon.run(docker.container("c2", "tool"))
+            pair.worker.daemon.end(ID)
+            await self.all_say(LEAVING, pair.worker, pair.manager)
+            assert ID in pair.worker.current.containers  # that is for later
+            answer.set()
+            await until(lambda: set(pair.worker.current.containers) == {"c2"}, "all were heeded")
+
+
 class TestLosses:
     async def test_a_lost_engine_is_told_and_listed_again(self, tmp_path: Path) -> None:
         async with nodes(tmp_path) as pair:
@@ -401,7 +537,7 @@ class TestLosses:
 
     async def test_no_swarm_at_all(self, tmp_path: Path) -> None:
         async with nodes(tmp_path, start=()) as pair:
-            pair.worker.daemon.node, pair.worker.daemon.managers = "", []
+            pair.worker.daemon.node, pair.worker.daemon.managers = "", {}
             await pair.worker.daemon.start()
             async with running(pair.worker.source.run()):
                 await until(lambda: ID in pair.worker.current.containers, "plain containers are known")
@@ -416,7 +552,7 @@ class TestLosses:
         monkeypatch.setattr(docker_module, "ALONE_SECONDS", 0.05)
         async with nodes(tmp_path) as pair:
             pair.manager.daemon.slow = 0.1
-            await until(lambda: pair.manager.source._read_seconds > 0.1, "a slow read")
+            await until(lambda: pair.manager.source._cluster.read_seconds > 0.1, "a slow read")
             await until(lambda: pair.worker.source.status().connected, "fed")
             await pair.worker.knows(1, 2, 3)
             before = pair.worker.source.status().feed_following, pair.worker.source._client.reconnects
@@ -472,6 +608,8 @@ class _Nothing:
         self.sessions: list[Events] = []
         self.refused: Counter[str] = Counter()
 
+    def news(self) -> None: ...
+
     async def info(self) -> Json:
         return {"Swarm": {}}
 
@@ -496,7 +634,12 @@ class TestCancelled:
         nothing: Any = _Nothing()
         store = Store(on_error=lambda error: pytest.fail(str(error)))
         source = DockerSource(
-            nothing, store.publish, lambda _: nothing, lambda *_: nothing, str(tmp_path / "state")
+            nothing,
+            store.publish,
+            lambda *_: nothing,
+            lambda *_: nothing,
+            lambda *_: nothing,
+            str(tmp_path / "state"),
         )
         work = asyncio.create_task(source.run())
         await until(lambda: source.status().last_error == "this node is not in a Swarm", "a session")
@@ -513,6 +656,7 @@ class TestCancelled:
             await pair.worker.knows(1, 2, 3)
             names = {one.get_name() for one in asyncio.all_tasks()}
             assert {"engine events", "role", "cluster", "gossip", "saved view", "feed server"} <= names
+            assert {"endings", "signs", f"signs to {HOST}", "expiry of signs"} <= names
         left = {one.get_name() for one in asyncio.all_tasks()}
         assert not left & names - {one for one in names if one.startswith("Task-")}
         await until(lambda: not listening(), "no thread listens")

@@ -16,6 +16,7 @@ from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_codec import encode_view
 from mesh.discovery.feed_server import LENGTH, FeedServer
 from mesh.discovery.feed_tls import Certificates
+from mesh.discovery.signs import Report
 from mesh.discovery.swarm import ClusterView
 from tests.support.docker_fixtures_pki import SwarmCA
 from tests.support.docker_fixtures_wait import DEADLINE, running, until
@@ -33,7 +34,17 @@ class Manager:
 
     def __init__(self, folder: str) -> None:
         self.view = ClusterView(nodes("m1", "w1"), {}, {"s1": Service("s1", "web")})
-        self.server = FeedServer(Certificates(folder), (HOST, 0), lambda: self.view)
+        self.reports: list[tuple[str, Report]] = []
+        self.server = self.serve(folder, 0)
+
+    def serve(self, folder: str, port: int) -> FeedServer:
+        self.server = FeedServer(
+            Certificates(folder),
+            (HOST, port),
+            lambda: self.view,
+            lambda node, report: self.reports.append((node, report)),
+        )
+        return self.server
 
     @property
     def port(self) -> int:
@@ -325,9 +336,7 @@ class TestCertificates:
     ) -> None:
         monkeypatch.setattr(feed_server, "ROTATION_SECONDS", 0.02)
         manager = Manager(CA.node(tmp_path / "manager", "m1", "swarm-manager"))
-        manager.server = FeedServer(
-            Certificates(str(tmp_path / "manager")), (HOST, free_port()), lambda: manager.view
-        )
+        manager.serve(str(tmp_path / "manager"), free_port())
         async with running(manager.server.run()):
             await until(lambda: manager.server.serving, "the feed is open")
             port = manager.port
@@ -362,9 +371,7 @@ class TestCertificates:
         holder = await asyncio.start_server(lambda _r, w: w.close(), HOST, 0)
         port = holder.sockets[0].getsockname()[1]
         manager = Manager(CA.node(tmp_path / "manager", "m1", "swarm-manager"))
-        manager.server = FeedServer(
-            Certificates(str(tmp_path / "manager")), (HOST, port), lambda: manager.view
-        )
+        manager.serve(str(tmp_path / "manager"), port)
         async with running(manager.server.run()):
             await until(lambda: str(port) in manager.server.fault, "the fault is told")
             holder.close()

@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.catalog.snapshot import Change
-from mesh.discovery.feed_codec import HEARTBEAT, decode, encode_change, encode_view
+from mesh.discovery.endings import ENDINGS_MAX
+from mesh.discovery.feed_codec import (
+    HEARTBEAT,
+    ID_MAX,
+    REPORT_MAX,
+    decode,
+    decode_report,
+    encode_change,
+    encode_report,
+    encode_view,
+)
 from mesh.discovery.swarm import ClusterView, cluster
 from mesh.errors import DiscoveryError
 from tests.support.docker_fixtures import NETWORKS, NODES, WEB, WEB_TASKS
@@ -66,3 +76,39 @@ def test_a_damaged_view_is_a_view_or_an_error(data: st.DataObject) -> None:
         assert isinstance(decode(damaged), ClusterView | Change | None)
     except DiscoveryError:
         pass
+
+
+class TestReports:
+    def test_a_report_comes_back(self) -> None:
+        assert decode_report(encode_report({"t1": "web", "t2": "db"})) == {"t1": "web", "t2": "db"}
+        assert decode_report(encode_report({})) == {}
+
+    def test_the_longest_fits(self) -> None:
+        longest = {f"{number:064}": "s" * ID_MAX for number in range(ENDINGS_MAX)}
+        data = encode_report(longest)
+        assert len(data) <= REPORT_MAX
+        assert decode_report(data) == longest
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            b"{}",
+            b'{"ending": ["t1"]}',
+            b'{"ending": {"t1": 1}}',
+            b'{"ending": {"": "web"}}',
+            b'{"ending": {}, "more": 1}',
+            encode_report({"t1": "s" * (ID_MAX + 1)}),
+            encode_report({str(number): "web" for number in range(ENDINGS_MAX + 1)}),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, data: bytes) -> None:
+        with pytest.raises(DiscoveryError, match="not a message of the feed"):
+            decode_report(data)
+
+    @given(st.binary(max_size=200))
+    def test_any_bytes_are_a_report_or_an_error(self, data: bytes) -> None:
+        try:
+            decode_report(data)
+        except DiscoveryError:
+            pass

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from mesh.catalog.model import EndpointMode, Service, ServiceNetwork, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.discovery.engine import NetworkView, SeenService, SeenTask, container
-from mesh.discovery.merge import LEAVING_REMEMBERED, Merger
+from mesh.discovery.merge import Merger
 from mesh.discovery.swarm import ClusterView, cluster, network
 from tests.support import docker_fixtures as docker
 from tests.support.docker_fixtures import BACKEND, INGRESS, NETWORKS, NODES, OTHER, WEB, WEB_TASKS
 
 VIEW = cluster(NODES, NETWORKS, [WEB], WEB_TASKS)
 OURS = container(docker.WEB_CONTAINER)  # of webtask2, on this node
+ENDING = {"webtask2": "webservice"}
 SEEN = {
     f"shop_web.{slot}.webtask{slot}": SeenTask(
         f"shop_web.{slot}.webtask{slot}", f"10.0.8.{10 + slot}", f"192.168.2.{59 + slot}"
@@ -55,25 +56,27 @@ RUNNING, LEAVING, STARTING = TaskState.RUNNING, TaskState.LEAVING, TaskState.STA
 class TestThisNode:
     def test_a_container_told_to_stop_takes_its_task_out_at_once(self) -> None:
         scene = Scene()
-        change = scene.take(scene.merger.leaving(OURS.id))
+        change = scene.take(scene.merger.set_leaving(ENDING))
         assert scene.states() == {"webtask1": RUNNING, "webtask2": LEAVING, "webtask3": RUNNING}
         assert set(change.services) == {"webservice"}
         assert not change.containers
 
-    def test_one_that_died_without_a_word_does_too(self) -> None:
+    def test_one_that_survived_serves_again(self) -> None:
         scene = Scene()
-        change = scene.take(scene.merger.put_container(OURS.id, None))
-        assert scene.states()["webtask2"] is LEAVING
-        assert change.containers == {OURS.id: None}
+        scene.take(scene.merger.set_leaving(ENDING))
+        change = scene.take(scene.merger.set_leaving({}))
+        assert scene.states()["webtask2"] is RUNNING
+        assert set(change.services) == {"webservice"}
 
-    def test_one_missing_from_a_new_list_does_too(self) -> None:
-        scene = Scene()
-        scene.take(scene.merger.set_containers({}))
-        assert scene.states()["webtask2"] is LEAVING
+    def test_what_the_cluster_lists(self) -> None:
+        merger = Scene().merger
+        assert merger.lists("webtask2", "webservice")
+        assert not merger.lists("webtask9", "webservice")
+        assert not merger.lists("webtask2", "other")
 
     def test_the_manager_does_not_bring_it_back(self) -> None:
         scene = Scene()
-        scene.take(scene.merger.leaving(OURS.id))
+        scene.take(scene.merger.set_leaving(ENDING))
         tasks = [{**one, "Version": {"Index": 99}} for one in WEB_TASKS]
         scene.take(scene.merger.set_cluster(cluster(NODES, NETWORKS, [WEB], tasks))[0])
         assert scene.states()["webtask2"] is LEAVING
@@ -86,7 +89,7 @@ class TestThisNode:
     def test_an_event_may_come_before_the_list(self) -> None:
         """Killed between the start of the stream and the first list: the event names the task."""
         scene = Scene(None)
-        scene.take(scene.merger.leaving("unknown", "webtask2"))
+        scene.take(scene.merger.set_leaving(ENDING))
         scene.take(scene.merger.set_cluster(VIEW)[0])
         assert scene.states()["webtask2"] is LEAVING
 
@@ -95,15 +98,8 @@ class TestThisNode:
         assert not scene.merger.set_containers({OURS.id: OURS})
         assert not scene.merger.put_container(OURS.id, OURS)
         assert not scene.merger.set_cluster(VIEW)[0]
-        scene.take(scene.merger.leaving(OURS.id))
-        assert not scene.merger.leaving(OURS.id)
-
-    def test_what_is_remembered_is_bounded(self) -> None:
-        scene = Scene()
-        scene.take(scene.merger.leaving(OURS.id))
-        for number in range(LEAVING_REMEMBERED):
-            scene.take(scene.merger.leaving("x", f"other{number}"))
-        assert len(scene.merger._leaving) == LEAVING_REMEMBERED
+        scene.take(scene.merger.set_leaving(ENDING))
+        assert not scene.merger.set_leaving(ENDING)
 
 
 class TestTheCluster:
@@ -117,7 +113,7 @@ class TestTheCluster:
 
     def test_the_uncorrected_view_is_what_the_feed_serves(self) -> None:
         scene = Scene()
-        scene.take(scene.merger.leaving(OURS.id))
+        scene.take(scene.merger.set_leaving(ENDING))
         assert scene.merger.cluster.services["webservice"].tasks[1].state is RUNNING
 
     def test_a_network_that_the_cluster_forgets_stays_while_the_engine_has_it(self) -> None:
@@ -174,7 +170,7 @@ class TestGossip:
     def test_gossip_does_not_bring_back_what_leaves_here(self) -> None:
         """It lists a task until its endpoint is gone."""
         scene = Scene()
-        scene.take(scene.merger.leaving(OURS.id))
+        scene.take(scene.merger.set_leaving(ENDING))
         scene.gossip(backend(*SEEN.values()))
         assert scene.states()["webtask2"] is LEAVING
 

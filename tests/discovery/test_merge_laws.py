@@ -92,6 +92,7 @@ class Laws(RuleBasedStateMachine):
         self.local: Mapping[str, Network] = {}
         self.containers: dict[str, Container] = {}
         self.views: list[NetworkView] = []
+        self.leaving: dict[str, str] = {}
 
     def take(self, change: Change) -> None:
         """No change names what is as it was."""
@@ -139,9 +140,10 @@ class Laws(RuleBasedStateMachine):
             self.containers.pop(id_, None)
             self.containers |= {id_: found[id_]} if id_ in found else {}
 
-    @rule(name=st.sampled_from(NAMES), slot=st.integers(1, 3), known=st.booleans())
-    def told_to_stop(self, name: str, slot: int, known: bool) -> None:
-        self.take(self.merger.leaving(f"{name}c{slot}" if known else "?", f"{name}t{slot}"))
+    @rule(ending=st.sets(st.tuples(st.sampled_from(NAMES), st.integers(1, 3))))
+    def told_to_stop(self, ending: set[tuple[str, int]]) -> None:
+        self.leaving = {f"{name}t{slot}": f"{name}-id" for name, slot in ending}
+        self.take(self.merger.set_leaving(self.leaving))
 
     @rule(found=gossip())
     def cut_off(self, found: list[NetworkView]) -> None:
@@ -151,8 +153,7 @@ class Laws(RuleBasedStateMachine):
     @invariant()
     def all_adds_up(self) -> None:
         fresh, made = Merger(), Snapshot()
-        for task in self.merger._leaving:
-            made = made.apply(fresh.leaving("", task))
+        made = made.apply(fresh.set_leaving(self.leaving))
         made = made.apply(fresh.set_local_networks(self.local))
         made = made.apply(fresh.set_cluster(self.merger.cluster)[0])
         made = made.apply(fresh.set_containers(self.containers))

@@ -28,7 +28,7 @@ class FakeDaemon:
         self.healthy = True  # otherwise /info fails
         self.slow = 0.0  # seconds that a list of tasks takes
         self.reads = 0  # of the tasks
-        self.managers = ["127.0.0.1:2377"]
+        self.managers = {"127.0.0.1:2377": docker.MANAGER}
         self.containers: dict[str, Json] = {}
         self.networks: list[Json] = list(NETWORKS)
         self.gossip: dict[str, Json] = {}
@@ -64,6 +64,12 @@ class FakeDaemon:
             Path(self.path).unlink(missing_ok=True)
 
     def send(self, event: Json) -> None:
+        """With the labels of the container that it is about, as engines do."""
+        actor = event["Actor"]
+        if event["Type"] == "container":
+            known = self.containers.get(actor["ID"])
+            labels = {} if known is None else known["Config"]["Labels"]
+            event = {**event, "Actor": {**actor, "Attributes": {**labels, **actor["Attributes"]}}}
         for listener in self._listeners:
             listener.put_nowait(event)
 
@@ -83,8 +89,8 @@ class FakeDaemon:
         self.send(docker.event("container", "start", container["Id"]))
 
     def end(self, id_: str) -> None:
-        del self.containers[id_]
-        self.send(docker.event("container", "die", id_))
+        labels = self.containers.pop(id_)["Config"]["Labels"]
+        self.send(docker.event("container", "die", id_, **labels))
 
     # --- what the engine answers ---
 
@@ -143,7 +149,7 @@ class FakeDaemon:
             "NodeAddr": "192.168.2.61",
             "LocalNodeState": "active" if self.node else "inactive",
             "ControlAvailable": self.manager,
-            "RemoteManagers": [{"NodeID": docker.MANAGER, "Addr": one} for one in self.managers],
+            "RemoteManagers": [{"NodeID": node, "Addr": address} for address, node in self.managers.items()],
         }
 
     async def _events(self, request: web.Request) -> web.StreamResponse:

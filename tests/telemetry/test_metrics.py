@@ -37,6 +37,7 @@ FULL = Reading(
     catalog_apply=observed(0.0005),
     feed_connected=False,
     feed_refused=3,
+    signs={("taken",): 6},
     captured_containers=4,
     config_errors=2,
     dns_requests={("internal", "A", "NOERROR", "cache"): 7},
@@ -78,6 +79,7 @@ def test_a_reading_becomes_series() -> None:
         "mesh_catalog_age_seconds": 1.5,
         "mesh_feed_connected": 0,
         "mesh_feed_refused_total": 3,
+        "mesh_signs_total{result=taken}": 6,
         "mesh_build_info{version=1.2.3}": 1,
         "mesh_port_connections_total{mode=proxy,port=80/tcp,service=web}": 5,
     }
