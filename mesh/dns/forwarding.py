@@ -150,7 +150,8 @@ class Forwarding:
             return waiting.reply
         waiting.later = True
         if kept is not None:
-            patience = self._config.stale_answer_after
+            hopeless = self._forwarder.servers.all_failing(route)
+            patience = 0.0 if hopeless else self._config.stale_answer_after
             waiting.timer = asyncio.get_running_loop().call_later(
                 patience, self._lose_patience, asking, kept, waiting
             )

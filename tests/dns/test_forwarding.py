@@ -17,7 +17,18 @@ from mesh.dns.scope import Scope
 from mesh.dns.server import Endpoint
 from mesh.dns.upstream.servers import host_socket
 from mesh.net.tasks import Tasks
-from tests.dns.fakes import Upstream, closed_port, over_udp, question, rcode, say, shown, silence, upstream
+from tests.dns.fakes import (
+    LIMIT,
+    Upstream,
+    closed_port,
+    over_udp,
+    question,
+    rcode,
+    say,
+    shown,
+    silence,
+    upstream,
+)
 from tests.dns.world import BACK, BOTH, FRONT, snapshot
 
 PATIENCE = 0.05  # seconds until a stale reply is given
@@ -45,8 +56,7 @@ class Asking:
             upstreams=texts,
             try_timeout=0.2,
             deadline=1.0,
-            stale_answer_after=PATIENCE,
-            **config,  # type: ignore[arg-type]
+            **{"stale_answer_after": PATIENCE, **config},  # type: ignore[arg-type]
         )
         self.resolver = Resolver(made, self.tasks, snapshot(), clock=self.clock)
 
@@ -208,6 +218,18 @@ async def test_stale_replies_are_hits_for_a_second_and_upstreams_are_asked_again
         server.behave = say("192.0.2.2")
         assert await asking.shown() == ["192.0.2.2"]
     assert asking.sources == {"forward": 2, "stale": 4}
+
+
+async def test_while_no_server_is_well_nobody_waits_for_one(start: Start) -> None:
+    async with upstream(say()) as server:
+        asking = start(server, stale_answer_after=LIMIT)
+        await kept_and_run_out(asking)
+        server.behave = silence
+        assert await asking.shown() == ["192.0.2.1"]  # after the deadline: now it is known
+        asking.clock.now += STALE_RECHECK + 1
+        began = asyncio.get_running_loop().time()
+        assert await asking.shown() == ["192.0.2.1"]
+        assert asyncio.get_running_loop().time() - began < 0.4  # two tries take longer
 
 
 async def test_a_search_lists_wrong_guess_stays_wrong_while_upstreams_fail(start: Start) -> None:

@@ -78,9 +78,6 @@ class Forwarder:
         self._race(key, query, route, tcp).start()
         return True
 
-    def under_way(self, key: Hashable) -> bool:
-        return key in self._waiting
-
     def came_back(self, question: bytes) -> bool:
         """Is the question one of ours that has come back to us? Then that is noted."""
         sent_to = self._spellings.sent_to(question)

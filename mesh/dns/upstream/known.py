@@ -88,6 +88,10 @@ class KnownServers:
         known = {server: self.health(route, server) for server in route.servers}
         return {server: health for server, health in known.items() if not health.left_out(now)}
 
+    def all_failing(self, route: Route) -> bool:
+        """Is there little hope for a question that goes this way?"""
+        return all(health.failing for health in self.usable(route).values())
+
     # --- probing --------------------------------------------------------------------------------------------
 
     def _begin_probing(self, route: Route, server: Server) -> None:
