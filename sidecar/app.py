@@ -159,6 +159,7 @@ class Sidecar:
             listen=tuple((address.host, address.port) for address in dns.listen),
             alike=dns.upstream_order is UpstreamOrder.FASTEST,
             mixed_case=dns.mixed_case,
+            resolv_conf=dns.resolv_conf,
             query_log=dns.query_log,
             names=dns.names,
         )

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from mesh.catalog.documents import Location, check, dotted, read_yaml, suggestion
-from mesh.dns.config import GATEWAY, UPSTREAMS_CONFIGURED_MAX
+from mesh.dns.config import GATEWAY, RESOLV_CONF, UPSTREAMS_CONFIGURED_MAX
 from mesh.dns.policy import Elsewhere, NamePolicy, Order, SharedAlias
 from mesh.dns.upstream.servers import DNS_PORT, BadServer, parse_server
 from mesh.errors import ConfigError, Problem
@@ -190,6 +190,7 @@ class Dns:
     order: Order = Order.ROTATE
     upstream_order: UpstreamOrder = UpstreamOrder.LISTED
     mixed_case: bool = True  # names go to upstreams in random case, and replies must keep it
+    resolv_conf: Annotated[str, Field(min_length=1)] = RESOLV_CONF  # names the upstreams where none are set
 
     @property
     def names(self) -> NamePolicy:
@@ -328,6 +329,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_DNS_UPSTREAMS": (("dns", "upstreams"), _csv),
     "MESH_DNS_UPSTREAM_ORDER": (("dns", "upstream_order"), _same),
     "MESH_DNS_MIXED_CASE": (("dns", "mixed_case"), _same),
+    "MESH_DNS_RESOLV_CONF": (("dns", "resolv_conf"), _same),
     "MESH_DNS_TTL": (("dns", "ttl"), _same),
     "MESH_DNS_CACHE": (("dns", "cache"), _same),
     "MESH_DNS_QUERY_LOG": (("dns", "query_log"), _same),

@@ -109,7 +109,7 @@ class KnownServers:
                     await self._probe(route, place.server)
                 except (OSError, WireError) as error:
                     health.failed(monotonic())
-                    self._ill(place, f"does not answer ({error or type(error).__name__})")
+                    self._ill(place, f"does not answer ({str(error) or 'no reply'})")
                     await asyncio.sleep(health.rests_until - monotonic())
                 else:
                     health.replied(monotonic() - began)
