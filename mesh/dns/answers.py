@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from mesh.dns.names import Contribution, NameTable
+from mesh.dns.names import TASKS, Contribution, address_of, unique
 from mesh.dns.policy import OURS, Elsewhere, NamePolicy, SharedAlias
 from mesh.dns.scope import Scope
+from mesh.dns.table import NameTable
 from mesh.dns.wire import QClass, QType, Question
-
-REVERSE_ZONES = (".in-addr.arpa", ".ip6.arpa")
 
 
 class Outcome(Enum):
@@ -53,7 +52,7 @@ class Candidate:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """`network` is the name of the one that answered; `rule` says in a few words what else decided. `names`:
-    what the answer depends on, lower-case."""
+    what the answer depends on: lower-case names, and addresses for which a reversed name stands."""
 
     outcome: Outcome
     names: frozenset[str]
@@ -81,7 +80,7 @@ def answer(question: Question, scope: Scope, table: NameTable, policy: NamePolic
     match = look.find(question.name)
     if match is None:
         return Answer(Outcome.UNKNOWN, frozenset(look.names))
-    records = tuple(_records(match.owners, question.qtype))
+    records = tuple(_records(match, question.qtype))
     outcome = _outcome(match.owners, question.qtype, bool(records), look.policy)
     return Answer(
         outcome,
@@ -97,16 +96,15 @@ def candidates(name: str, scope: Scope) -> Iterator[Candidate]:
     """The readings of a name, in Docker's order: unqualified first, then by ever longer network names.
 
     Names of networks may contain dots. Upper and lower case is ignored in them too, where Docker wants it
-    exact: resolvers that play with case as a defence would fail otherwise. A reversed address is a name on
-    its own only: nobody means `2.1.0.10.in-addr.arpa.backend`.
+    exact: resolvers that play with case as a defence would fail otherwise. (A reversed address is no name:
+    nobody means `2.1.0.10.in-addr.arpa.backend`.)
     """
     yield Candidate(name, scope.networks)
     folded = name.lower()
     by_suffix: dict[str, list[tuple[str, str]]] = {}
     for network in scope.networks:
         suffix = "." + network[1].lower()
-        rest = folded.removesuffix(suffix)
-        if rest not in ("", folded) and not rest.endswith(REVERSE_ZONES):
+        if folded.endswith(suffix) and len(folded) > len(suffix):
             by_suffix.setdefault(suffix, []).append(network)
     for suffix in sorted(by_suffix, key=len):
         yield Candidate(name[: -len(suffix)], tuple(by_suffix[suffix]))
@@ -121,9 +119,19 @@ class Lookup:
 
     def find(self, name: str) -> Match | None:
         """Whoever answers to the name, under the first reading that anybody does."""
+        if (address := address_of(name.lower())) and (match := self._reversed(name.lower(), address)):
+            return match
         for candidate in candidates(name, self.scope):
             if match := self._linked(candidate) or self._registered(candidate):
                 return match
+        return None
+
+    def _reversed(self, name: str, address: str) -> Match | None:
+        """Whose address it is: for everybody the first network's that knows it."""
+        self.names.add(address)
+        for id_, network in self.scope.networks:
+            if found := self._counting(self.table.pointers(id_, address)):
+                return Match(network, name, found)
         return None
 
     def _linked(self, candidate: Candidate) -> Match | None:
@@ -164,8 +172,11 @@ class Lookup:
         return "" if all_own else f"stack '{self.scope.stack}' owns it, others share it"
 
     def _known(self, network: str, name: str) -> tuple[Contribution, ...]:
-        self.names.add(name)
-        return tuple(owner for owner in self.table.get(network, name) if self._counts(owner))
+        self.names.update((name, name.removeprefix(TASKS)))
+        return self._counting(self.table.get(network, name))
+
+    def _counting(self, found: tuple[Contribution, ...]) -> tuple[Contribution, ...]:
+        return tuple(owner for owner in found if self._counts(owner))
 
     def _counts(self, owner: Contribution) -> bool:
         """Does the policy let the owner have the name? An empty service of the asker's own stack keeps it."""
@@ -188,19 +199,18 @@ def _outcome(owners: tuple[Contribution, ...], qtype: int, any_records: bool, po
 
 def _dockers_type(owners: tuple[Contribution, ...], qtype: int) -> bool:
     """Does Docker answer the type itself? MX too: without one mail goes to the address (RFC 5321 5.1)."""
-    if any(owner.target for owner in owners):
+    if any(owner.pointer for owner in owners):
         return qtype == QType.PTR
     return qtype in (QType.A, QType.AAAA, QType.MX)
 
 
-def _records(found: tuple[Contribution, ...], qtype: int) -> Iterator[Record]:
+def _records(match: Match, qtype: int) -> Iterator[Record]:
     """The union over all contributors within the network (several services may share an alias)."""
-    addresses = dict.fromkeys(a for c in found for a in c.addresses)
-    for address in addresses:
+    for _, address in unique(host for owner in match.owners for host in owner.hosts):
         family = QType.AAAA if ":" in address else QType.A
         if qtype in (family, QType.ANY):
             yield Record(family, address)
     if qtype in (QType.PTR, QType.ANY):
-        target = next((c.target for c in found if c.target), "")
-        if target:  # exactly one: the task, its container and its VIP may all name the address
-            yield Record(QType.PTR, target)
+        pointer = next((owner.pointer for owner in match.owners if owner.pointer), "")
+        if pointer:  # exactly one: the task, its container and its VIP may all name the address
+            yield Record(QType.PTR, f"{pointer}.{match.network}.")

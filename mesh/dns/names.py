@@ -1,9 +1,4 @@
-"""Which names exist on which network: an immutable table that follows the catalogue in O(changed).
-
-Every service and every container of this node is an *owner*. What an owner contributes is a pure function
-of a snapshot (`_of_service`, `_of_container`); a change is applied by computing what the changed owners
-contributed to the old snapshot and contribute to the new one, and by replacing what differs. The table holds
-forward names and, as names like any other, the `in-addr.arpa` and `ip6.arpa` names of their addresses.
+"""What everything is called: a service, a task, a container, and how their names are written.
 
 The names are those of Docker's resolver (libnetwork `service_common.go`, `agent.go`, `sandbox.go`), except:
 - a service without any serving task keeps its names, without addresses: an application that meets NODATA
@@ -11,86 +6,49 @@ The names are those of Docker's resolver (libnetwork `service_common.go`, `agent
 - a VIP has a PTR record.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TypeAlias
+from typing import NamedTuple
 
-from immutables import Map
-
-from mesh.catalog.model import Container, EndpointMode, Network, Service, Task
-from mesh.catalog.snapshot import Change, Snapshot
-
-Key: TypeAlias = tuple[str, str]  # network id, lower-case name without the trailing dot
+from mesh.catalog.model import Attachment, Container, EndpointMode, Network, Service, ServiceNetwork, Task
 
 # Docker offers no service discovery on these, whatever is attached to them.
 WITHOUT_NAMES = frozenset({"bridge", "host", "none", "docker_gwbridge"})
 
+TASKS = "tasks."  # before a service's name: its tasks instead of its VIP
+
+
+class Host(NamedTuple):
+    """An address and the first name, as written, of who has it: a service (its VIP), a task, a container."""
+
+    name: str
+    address: str
+
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What one owner says under one name: addresses of both families, or where a reversed name points.
+    """What one owner says under one name on one network.
 
-    `left`: the name exists, but its service is left to Docker, who knows the answer. `vip`: the reversed name
-    is a virtual IP's.
+    `service`: whose labels and ports count; None for a plain container. `pointer`: where a reversed name
+    points, without the network; `vip`: that is a virtual IP's.
     """
 
-    owner: str
-    addresses: tuple[str, ...] = ()
-    target: str = ""
-    left: bool = False
     stack: str = ""
+    service: Service | None = None
+    hosts: tuple[Host, ...] = ()
+    pointer: str = ""
     vip: bool = False
+
+    @property
+    def left(self) -> bool:
+        """The name exists, but its service is left to Docker, who knows the answer."""
+        return self.service is not None and not self.service.enabled
 
     @property
     def empty(self) -> bool:
         """A service without a serving task."""
-        return not self.addresses and not self.target
-
-
-@dataclass(frozen=True, slots=True)
-class NameTable:
-    """The names of one snapshot."""
-
-    entries: Map[Key, tuple[Contribution, ...]] = field(default_factory=Map)
-
-    @classmethod
-    def of(cls, snapshot: Snapshot) -> "NameTable":
-        """The table of a whole snapshot."""
-        return cls().apply(Snapshot(), snapshot, whole(snapshot))[0]
-
-    def get(self, network: str, name: str) -> tuple[Contribution, ...]:
-        """Who contributes to the lower-case name on the network; empty: the name is unknown there."""
-        return self.entries.get((network, name), ())
-
-    def apply(self, old: Snapshot, new: Snapshot, change: Change) -> tuple["NameTable", frozenset[str]]:
-        """The table of `new`, and the lower-case names whose answers may differ from before.
-
-        Self must be the table of `old`. Never touches self.
-        """
-        draft = self.entries.mutate()
-        touched: set[str] = set()
-        for owner, before, after in _differing(old, new, change):
-            for key in before.keys() | after.keys():
-                if before.get(key) == after.get(key):
-                    continue
-                touched.add(key[1])
-                others = [c for c in draft.get(key, ()) if c.owner != owner]
-                mine = [after[key]] if key in after else []
-                if merged := sorted(others + mine, key=lambda c: c.owner):
-                    draft[key] = tuple(merged)
-                else:
-                    draft.pop(key, None)
-        return NameTable(draft.finish()), frozenset(touched)
-
-
-def whole(snapshot: Snapshot) -> Change:
-    """The change that leads from nothing to the snapshot."""
-    return Change(
-        networks=dict(snapshot.networks),
-        services=dict(snapshot.services),
-        containers=dict(snapshot.containers),
-    )
+        return not self.hosts and not self.pointer
 
 
 def named(network: Network | None) -> bool:
@@ -100,129 +58,95 @@ def named(network: Network | None) -> bool:
     return network.scope == "swarm" or network.name not in WITHOUT_NAMES
 
 
-def reversed_name(address: str) -> str:
-    """The name under which an address' PTR record stands; "" for what is no address."""
-    octets = address.split(".")
-    if len(octets) == 4 and all(map(str.isdecimal, octets)):  # ipaddress takes ten times as long
-        return ".".join((*reversed(octets), "in-addr.arpa"))
+def membership_of(service: Service, network: str) -> ServiceNetwork | None:
+    return next((m for m in service.networks if m.network == network), None)
+
+
+def attachment_to(network: str, container: Container) -> Attachment | None:
+    return next((a for a in container.attachments if a.network == network), None)
+
+
+def service_names(service: Service, membership: ServiceNetwork) -> Collection[str]:
+    """Lower-case; the same with `TASKS` before them are names, too."""
+    return _written(service.name, *membership.aliases)
+
+
+def task_names(task: Task) -> Collection[str]:
+    return _written(task.name, task.container[:12], task.hostname)
+
+
+def container_names(container: Container, attached: Attachment) -> Collection[str]:
+    return _written(container.name, *attached.aliases, container.short_id, container.hostname)
+
+
+def _written(*names: str) -> Collection[str]:
+    """Each once, in order."""
+    return {name.lower(): None for name in names if name}
+
+
+def vip_of(service: Service, membership: ServiceNetwork) -> str:
+    """The address behind the service's own name; "" where that leads to the tasks."""
+    return (membership.vip or "") if service.mode is EndpointMode.VIP else ""
+
+
+def any_serving(service: Service) -> bool:
+    return any(task.serving for task in service.tasks)
+
+
+def service_hosts(service: Service, network: str) -> tuple[Host, ...]:
+    """Whoever answers to the service's own name."""
+    membership = membership_of(service, network)
+    vip = vip_of(service, membership) if membership else ""
+    if not vip:
+        return task_hosts(service, network)
+    return (Host(service.name, vip),) if any_serving(service) else ()
+
+
+def task_hosts(service: Service, network: str) -> tuple[Host, ...]:
+    return tuple(
+        Host(task.name, task.addresses[network]) for task in service.serving() if network in task.addresses
+    )
+
+
+def container_addresses(attached: Attachment) -> tuple[str, ...]:
+    """As `address_of` gives them."""
+    return tuple(map(canonical, filter(None, (attached.address, attached.address6))))
+
+
+def canonical(address: str) -> str:
+    """One spelling for each IPv6 address; others have only one."""
+    if ":" not in address:
+        return address
     try:
-        return ip_address(address).reverse_pointer
+        return str(ip_address(address))
     except ValueError:
-        return ""
+        return address
 
 
-# --- who is concerned by a change ---------------------------------------------------------------------------
+# --- reversed names -----------------------------------------------------------------------------------------
 
-Contributions: TypeAlias = dict[Key, Contribution]
-
-
-def _differing(
-    old: Snapshot, new: Snapshot, change: Change
-) -> Iterator[tuple[str, Contributions, Contributions]]:
-    """(owner, what it contributed, what it contributes) for every owner that the change may concern."""
-    networks = {id_ for id_ in change.networks if _naming(old, id_) != _naming(new, id_)}
-    services = set(change.services)
-    for network in networks:
-        services.update(old.members.get(network, ()), new.members.get(network, ()))
-    for id_ in services:
-        yield f"s:{id_}", _of_service(id_, old), _of_service(id_, new)
-    # A walk over this node's containers, not the cluster's: there are some hundreds at most.
-    containers = set(change.containers)
-    for snapshot in (old, new) if services or networks else ():
-        containers.update(c.id for c in snapshot.containers.values() if _concerned(c, services, networks))
-    for id_ in containers:
-        yield f"c:{id_}", _of_container(id_, old), _of_container(id_, new)
+_OCTETS = frozenset(map(str, range(256)))
+_IP4, _IP6 = ".in-addr.arpa", ".ip6.arpa"
 
 
-def _naming(snapshot: Snapshot, network: str) -> tuple[bool, str]:
-    known = snapshot.networks.get(network)
-    return named(known), known.name if known else ""
+def address_of(name: str) -> str:
+    """The address for which a lower-case reversed name stands (RFC 1035 3.5, RFC 3596 2.5); "" for others.
+
+    Neither other numbers of octets or nibbles nor numbers with leading zeros are addresses.
+    """
+    if name.endswith(_IP4):
+        octets = name[: -len(_IP4)].split(".")
+        return ".".join(reversed(octets)) if len(octets) == 4 and _OCTETS.issuperset(octets) else ""
+    if name.endswith(_IP6):
+        nibbles = name[: -len(_IP6)].split(".")
+        if len(nibbles) == 32 and all(len(n) == 1 and n in "0123456789abcdef" for n in nibbles):
+            return str(ip_address(bytes.fromhex("".join(reversed(nibbles)))))
+    return ""
 
 
-def _concerned(container: Container, services: set[str], networks: set[str]) -> bool:
-    return container.service in services or any(a.network in networks for a in container.attachments)
-
-
-# --- what an owner contributes ------------------------------------------------------------------------------
-
-
-def _of_service(id_: str, snapshot: Snapshot) -> Contributions:
-    service = snapshot.services.get(id_)
-    if service is None:
-        return {}
-    made = _Made(f"s:{id_}", snapshot, left=not service.enabled, stack=service.stack)
-    serving = service.serving()
-    for membership in service.networks:
-        network = membership.network
-        tasks = tuple(t.addresses[network] for t in serving if network in t.addresses)
-        own = (membership.vip,) if service.mode is EndpointMode.VIP and membership.vip else tasks
-        for label in (service.name, *membership.aliases):
-            made.add(network, label, own if serving else ())
-            made.add(network, f"tasks.{label}", tasks)
-        if service.mode is EndpointMode.VIP and membership.vip:
-            made.point(network, membership.vip, service.name, vip=True)
-    for task in serving:
-        for network, address in task.addresses.items():
-            made.endpoint(network, (address,), _task_names(task))
-    return made.entries
-
-
-def _task_names(task: Task) -> tuple[str, ...]:
-    return (task.name, task.container[:12], task.hostname)
-
-
-def _of_container(id_: str, snapshot: Snapshot) -> Contributions:
-    container = snapshot.containers.get(id_)
-    if container is None or not container.running:
-        return {}
-    service = snapshot.services.get(container.service) if container.service else None
-    if service is not None and not _serving(container, service):
-        return {}
-    left = service is not None and not service.enabled
-    made = _Made(f"c:{id_}", snapshot, left, container.stack)
-    for attached in container.attachments:
-        addresses = tuple(a for a in (attached.address, attached.address6) if a)
-        labels = (container.name, *attached.aliases, container.short_id, container.hostname)
-        made.endpoint(attached.network, addresses, labels)
-    return made.entries
-
-
-def _serving(container: Container, service: Service) -> bool:
-    """A task's names go at the first sign of its end, though its container still runs."""
-    return any(task.serving and task.id == container.task for task in service.tasks)
-
-
-class _Made:
-    """Collects one owner's contributions; the same name twice is one contribution with all addresses."""
-
-    def __init__(self, owner: str, snapshot: Snapshot, left: bool, stack: str) -> None:
-        self.entries: Contributions = {}
-        self._owner, self._left, self._stack = owner, left, stack
-        self._networks = snapshot.networks
-
-    def endpoint(self, network: str, addresses: Iterable[str], labels: tuple[str, ...]) -> None:
-        """A task or container: all its names, and a PTR to the first of them."""
-        addresses = tuple(addresses)
-        for label in dict.fromkeys(labels):
-            self.add(network, label, addresses)
-        for address in addresses:
-            self.point(network, address, labels[0])
-
-    def add(self, network: str, label: str, addresses: tuple[str, ...]) -> None:
-        if not label or not named(self._networks.get(network)):
-            return
-        key = (network, label.lower())
-        earlier = self.entries.get(key)
-        if earlier is not None:
-            addresses = (*earlier.addresses, *addresses)
-        unique = tuple(dict.fromkeys(addresses))
-        self.entries[key] = Contribution(self._owner, unique, left=self._left, stack=self._stack)
-
-    def point(self, network: str, address: str, label: str, vip: bool = False) -> None:
-        known = self._networks.get(network)
-        name = reversed_name(address)
-        if not name or known is None or not named(known):
-            return
-        target = f"{label}.{known.name}."
-        made = Contribution(self._owner, target=target, left=self._left, vip=vip)
-        self.entries.setdefault((network, name), made)
+def unique(hosts: Iterable[Host]) -> tuple[Host, ...]:
+    """Each address once, with the first name that has it."""
+    found: dict[str, Host] = {}
+    for host in hosts:
+        found.setdefault(host.address, host)
+    return tuple(found.values())

@@ -20,11 +20,11 @@ from mesh.dns.cache import ReplyCache, View
 from mesh.dns.config import DnsConfig
 from mesh.dns.explain import Explanation, explanation, shown
 from mesh.dns.forwarding import NO_PATHS, Asking, Forwarding, Later, Paths, Respond, cacheable
-from mesh.dns.names import NameTable
 from mesh.dns.query_log import QueryLog
 from mesh.dns.replies import replies
 from mesh.dns.scope import Scope, SourceScopes
 from mesh.dns.stats import CACHE, LOCAL, DnsStats
+from mesh.dns.table import NameTable
 from mesh.dns.wire import (
     BadQuery,
     QClass,
@@ -55,7 +55,7 @@ class Resolver:
         self.stats = DnsStats()
         self.log = QueryLog(config.query_log, clock) if config.query_log else None
         self.snapshot = snapshot or Snapshot()
-        self.table = NameTable.of(self.snapshot)
+        self.table = NameTable(self.snapshot)
         self._cached = config.cache
         self.cache = ReplyCache(self._capacity())
         self._ttl, self._policy = config.ttl, config.names
@@ -77,7 +77,7 @@ class Resolver:
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """The catalogue's subscriber. `old` is the snapshot of the call before."""
-        self.table, touched = self.table.apply(old, new, change)
+        touched = self.table.apply(new, change)
         self.snapshot = new
         self.cache.capacity = self._capacity()
         self.cache.invalidate(touched)
@@ -86,15 +86,18 @@ class Resolver:
             self.scopes_version += 1
 
     def _capacity(self) -> int:
-        """Every name of ours may be in the cache once, however many are forwarded beside them."""
-        return self._cached + len(self.table.entries) if self._cached else 0
+        """Every name of ours that can be asked may be there once, however many are forwarded beside them."""
+        return self._cached + len(self.table) if self._cached else 0
 
     def scope_by_source(self, source: str) -> Scope | None:
         """The scope source of an explicit endpoint: a container of this node, else the catalogue's askers."""
         return self._sources.find(source)
 
     def view(self, scope: Scope, tcp: bool) -> View:
-        """Where a socket's loop finds the ready replies for this scope."""
+        """Where a socket's loop finds the ready replies for this scope, which is about to ask."""
+        for network, _ in scope.networks:
+            self.table.index(network)
+        self.cache.capacity = self._capacity()
         return self.cache.view(scope.key, tcp)
 
     # --- a query's way --------------------------------------------------------------------------------------
@@ -146,7 +149,7 @@ class Resolver:
         return answer(question, scope, self.table, self._policy)
 
     def _answer_here(self, data: bytes, query: Query, found: Answer, scope: Scope, tcp: bool) -> bytes:
-        qtype, view, kept = query.question.qtype, self.view(scope, tcp), cacheable(query)
+        qtype, view, kept = query.question.qtype, self.cache.view(scope.key, tcp), cacheable(query)
         tails = replies(
             query,
             found.records,

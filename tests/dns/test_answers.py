@@ -6,13 +6,13 @@ import pytest
 
 from mesh.catalog.model import Network, ServiceNetwork
 from mesh.dns.answers import Answer, Outcome, answer, candidates
-from mesh.dns.names import NameTable
 from mesh.dns.policy import DOCKERS, OURS, Elsewhere, NamePolicy, SharedAlias
 from mesh.dns.scope import Scope
+from mesh.dns.table import NameTable
 from mesh.dns.wire import QType, Question
 from tests.dns.world import BACK, BACKEND, BOTH, DB, FRONT, FRONTEND, OWN, WEB, of_stack, snapshot
 
-TABLE = NameTable.of(snapshot())
+TABLE = NameTable(snapshot())
 LOCAL = Scope(networks=((OWN.id, OWN.name),))
 
 
@@ -59,12 +59,12 @@ def test_readings_come_unqualified_first_then_by_ever_longer_network_names() -> 
 
 def test_an_unqualified_match_beats_a_qualified_one() -> None:
     dotted = replace(DB, id="s7", networks=(ServiceNetwork("n2", "10.2.0.7", ("web.frontend",)),))
-    assert data("web.frontend", table=NameTable.of(snapshot([WEB, dotted]))) == {"10.2.0.7"}
+    assert data("web.frontend", table=NameTable(snapshot([WEB, dotted]))) == {"10.2.0.7"}
 
 
 def test_the_first_network_wins_and_nothing_is_merged_across_networks() -> None:
     twin = replace(DB, id="s7", networks=(ServiceNetwork("n2", "10.2.0.7", ("web",)),))
-    table = NameTable.of(snapshot([WEB, twin]))
+    table = NameTable(snapshot([WEB, twin]))
     assert data("web", table=table) == {"10.1.0.2"}
     assert data("web", scope=Scope(networks=tuple(reversed(BOTH.networks))), table=table) == {"10.2.0.7"}
     assert data("web.backend", table=table) == {"10.2.0.7"}
@@ -86,7 +86,7 @@ def test_every_other_type_of_a_known_name_is_nodata(qtype: int) -> None:
 
 
 def test_a_service_without_serving_task_is_nodata() -> None:
-    table = NameTable.of(snapshot([replace(WEB, tasks=())]))
+    table = NameTable(snapshot([replace(WEB, tasks=())]))
     assert ask("web", table=table).outcome is Outcome.NODATA
     assert ask("tasks.web", table=table).outcome is Outcome.NODATA
 
@@ -105,11 +105,11 @@ def test_pointers() -> None:
 
 def test_an_address_given_by_two_contributors_is_named_once() -> None:
     twin = replace(WEB, id="s8", name="other", networks=(ServiceNetwork("n1", "10.1.0.2", ("web",)),))
-    assert len(ask("web", table=NameTable.of(snapshot([WEB, twin]))).records) == 1
+    assert len(ask("web", table=NameTable(snapshot([WEB, twin]))).records) == 1
 
 
 def test_a_service_left_to_docker() -> None:
-    table = NameTable.of(snapshot([replace(WEB, labels={"mesh.enable": "false"})]))
+    table = NameTable(snapshot([replace(WEB, labels={"mesh.enable": "false"})]))
     assert ask("web", table=table).outcome is Outcome.LEFT
     assert ask("3.0.1.10.in-addr.arpa", QType.PTR, table=table).outcome is Outcome.LEFT
 
@@ -131,13 +131,13 @@ def test_names_that_are_nothing_but_dots_and_network_names() -> None:
 def test_networks_with_equal_names_are_asked_in_order() -> None:
     twin = Network("n4", "frontend")
     there = replace(DB, networks=(ServiceNetwork("n4", "10.4.0.2"),))
-    table = NameTable.of(snapshot([there], networks=[twin]))
+    table = NameTable(snapshot([there], networks=[twin]))
     assert data("db.frontend", scope=Scope(networks=(("n1", "frontend"), ("n4", "frontend"))), table=table)
 
 
 # --- stacks that share a name -------------------------------------------------------------------------------
 
-SHARED = NameTable.of(snapshot([of_stack("blue", FRONTEND, 1), of_stack("red", FRONTEND, 2)]))
+SHARED = NameTable(snapshot([of_stack("blue", FRONTEND, 1), of_stack("red", FRONTEND, 2)]))
 UNION = replace(OURS, shared_alias=SharedAlias.UNION)
 
 
@@ -167,7 +167,7 @@ def test_other_stacks_are_reached_by_their_own_names() -> None:
 
 
 def test_a_network_on_which_the_own_stack_has_the_name_comes_before_all_others() -> None:
-    table = NameTable.of(snapshot([of_stack("red", FRONTEND, 2), of_stack("blue", BACKEND, 1)]))
+    table = NameTable(snapshot([of_stack("red", FRONTEND, 2), of_stack("blue", BACKEND, 1)]))
     blue = replace(BOTH, stack="blue")
     found = ask("web", scope=blue, table=table)
     assert (found.network, {r.data for r in found.records}) == ("backend", {"10.2.0.10"})
@@ -179,7 +179,7 @@ def test_a_network_on_which_the_own_stack_has_the_name_comes_before_all_others()
 
 def test_an_empty_service_of_the_own_stack_is_not_replaced_by_a_strangers() -> None:
     empty = replace(of_stack("blue", FRONTEND, 1), tasks=())
-    table = NameTable.of(snapshot([empty, of_stack("red", FRONTEND, 2)]))
+    table = NameTable(snapshot([empty, of_stack("red", FRONTEND, 2)]))
     blue, forward = replace(BOTH, stack="blue"), replace(OURS, empty_services=Elsewhere.FORWARD)
     assert ask("web", scope=blue, table=table).outcome is Outcome.NODATA
     assert ask("web", scope=blue, table=table, policy=forward).outcome is Outcome.ELSEWHERE
@@ -232,7 +232,7 @@ def test_other_types_may_be_forwarded(qtype: int) -> None:
 
 
 def test_a_service_without_serving_task_may_be_forwarded() -> None:
-    table = NameTable.of(snapshot([replace(WEB, tasks=()), DB]))
+    table = NameTable(snapshot([replace(WEB, tasks=()), DB]))
     policy = replace(OURS, empty_services=Elsewhere.FORWARD)
     for name in ("web", "tasks.web", "web.frontend"):
         assert ask(name, table=table, policy=policy).outcome is Outcome.UNKNOWN
@@ -242,7 +242,7 @@ def test_a_service_without_serving_task_may_be_forwarded() -> None:
 def test_an_empty_service_does_not_hide_one_on_the_next_network_where_names_are_dockers() -> None:
     empty = replace(WEB, tasks=())
     twin = replace(DB, networks=(ServiceNetwork("n2", "10.2.0.7", ("web",)),))
-    table = NameTable.of(snapshot([empty, twin]))
+    table = NameTable(snapshot([empty, twin]))
     assert data("web", table=table, policy=replace(OURS, empty_services=Elsewhere.FORWARD)) == {"10.2.0.7"}
     assert ask("web", table=table).outcome is Outcome.NODATA
 
