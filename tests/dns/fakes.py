@@ -1,6 +1,7 @@
 """An upstream that does as it is told, and a client that shows what it gets. Real sockets on loopback."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -93,11 +94,10 @@ class Upstream(asyncio.DatagramProtocol):
 @asynccontextmanager
 async def upstream(behave: Behaviour, host: str = "127.0.0.1") -> AsyncIterator[Upstream]:
     server = Upstream(behave)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, 0), family=family)
+    listener, datagrams = _same_port(host)
     server.port = listener.getsockname()[1]
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=(host, server.port))
+    transport, _ = await loop.create_datagram_endpoint(lambda: server, sock=datagrams)
     tcp = await asyncio.start_server(server.serve_tcp, sock=listener)
     server.close_tcp = tcp.close
     try:
@@ -105,6 +105,20 @@ async def upstream(behave: Behaviour, host: str = "127.0.0.1") -> AsyncIterator[
     finally:
         transport.close()
         tcp.close()
+
+
+def _same_port(host: str) -> tuple[socket.socket, socket.socket]:
+    """A listening TCP and a UDP socket on one port that was free in both."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while True:
+        datagrams = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        datagrams.bind((host, 0))
+        try:
+            return socket.create_server((host, datagrams.getsockname()[1]), family=family), datagrams
+        except OSError as error:
+            datagrams.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
 def closed_port() -> int:

@@ -1,8 +1,9 @@
 """One question and its tries: a state machine around timers and tasks.
 
-The turns are taken one after the other: the next when the newest try has failed, or beside it when it has
-been silent for longer than usual. The first answer wins and ends the others; with no turn left and nothing
-under way, or at the deadline, the question has failed. Only silence is worth a second try at the same server.
+The turns are taken one after the other: the next when the newest try has failed, or when only servers that
+have failed before are still being waited for, or beside a try that has been silent for longer than usual.
+The first answer wins and ends the others; with no turn left and nothing under way, or at the deadline, the
+question has failed. Only silence is worth a second try at the same server.
 """
 
 import asyncio
@@ -46,7 +47,8 @@ class Race:
         self._begin, self._overtaken, self._finish = begin, overtaken, finish
         self._loop = asyncio.get_running_loop()
         self._running: dict[Try, tuple[Server, float]] = {}  # in the order in which they began
-        self._settled: set[Server] = set()
+        self._failed: set[Server] = set()  # at least once
+        self._settled: set[Server] = set()  # of these, not to be asked again
         self._patience: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._over = False
@@ -82,9 +84,10 @@ class Race:
         if outcome.received is not None:
             self._end(outcome.received, server)
             return
+        self._failed.add(server)
         if not outcome.again:
             self._settled.add(server)
-        if newest or not self._running:
+        if newest or all(other in self._failed for other, _ in self._running.values()):
             self._next()
 
     def _end(self, received: Received | None, winner: Server | None = None) -> None:

@@ -95,15 +95,26 @@ async def test_the_next_turn_waits_for_failure_where_there_is_no_patience_to_los
     assert course.overtaken == []
 
 
-async def test_a_failure_beside_a_newer_try_begins_nothing() -> None:
+async def test_a_failure_beside_a_newer_try_elsewhere_begins_nothing() -> None:
+    course = Course(Turn(A, NO_TIME), Turn(B), Turn(A))
+    course.race.start()
+    await course.until(A, B)
+    course.tell(0, SILENT)
+    await course.settled()
+    await course.until(A, B)
+    course.tell(1, SILENT)
+    await course.until(A, B, A)
+
+
+@pytest.mark.parametrize("outcome", [SILENT, REFUSED])
+async def test_when_a_servers_first_try_has_failed_its_second_is_not_waited_for(outcome: Outcome) -> None:
     course = Course(Turn(A, NO_TIME), Turn(A), Turn(B))
     course.race.start()
     await course.until(A, A)
-    course.tell(0, SILENT)
-    await course.settled()
-    await course.until(A, A)
-    course.tell(1, SILENT)
+    course.tell(0, outcome)
     await course.until(A, A, B)
+    course.tell(1, ANSWERED)  # and yet it is taken
+    assert await course.finished is REPLY
 
 
 async def test_whoever_refuses_is_not_asked_again() -> None:
