@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LAB := tests/lab/lab
 
-.PHONY: demo test lint image lab-up lab-down bench bench-dns clean
+.PHONY: demo test lint fuzz image lab-up lab-down bench bench-dns clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
@@ -22,6 +22,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(LAB) setup; fi
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# Each target for that many seconds, with atheris where it can be had; `make test` does a little of it.
+FUZZ_SECONDS ?= 60
+fuzz: $(STAMP)
+	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

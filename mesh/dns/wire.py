@@ -399,7 +399,10 @@ def parse_reply(data: bytes) -> Reply:
         qtype, _ = _unpack(_TYPE_CLASS, data, at)
         at += _TYPE_CLASS.size
     found = list(_records(data, at, answers + authorities + additionals))
-    opt = next((record for record in found if record.rtype == QType.OPT), None)
+    opts = [record for record in found if record.rtype == QType.OPT]
+    if len(opts) > 1 or (opts and opts[0] in found[: answers + authorities]):
+        raise WireError("more than one OPT record, or one that is not where it belongs")
+    opt = opts[0] if opts else None
     plain = [record for record in found if record.rtype != QType.OPT]
     rcode = flags & 0xF | (0 if opt is None else opt.ttl >> 24 << 4)
     said = any(qtype in (record.rtype, QType.ANY) for record in found[:answers])

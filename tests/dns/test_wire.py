@@ -248,3 +248,14 @@ def test_options_of_edns_are_noticed() -> None:
     edns = parse_query(bytes(record.pack())).edns
     assert edns is not None
     assert edns.options
+
+
+@pytest.mark.parametrize(
+    ("counts", "body"),
+    [((1, 1, 0, 0), WEB + opt()), ((1, 0, 1, 0), WEB + opt()), ((1, 0, 0, 2), WEB + opt() + opt())],
+)
+def test_an_upstream_with_opt_in_the_wrong_place_breaks_the_protocol(
+    counts: tuple[int, ...], body: bytes
+) -> None:
+    with pytest.raises(WireError):
+        parse_reply(message(body, flags=0x8180, counts=counts))
