@@ -3,6 +3,8 @@
 What only we accept matters most: bytes that others call broken, and that we would answer, cache or forward.
 """
 
+import re
+
 import dns.edns
 import dns.exception
 import dns.message
@@ -24,6 +26,7 @@ from mesh.dns.wire import (
 
 UNKNOWN_OPTION = 65001  # for local use (RFC 6891 9): nobody looks inside
 POINTER = 0xC0
+OPT_AT_POINTER = re.compile(rb"[\xc0-\xff].\0\x29", re.DOTALL)
 
 
 def compare(data: bytes) -> None:
@@ -109,6 +112,9 @@ def odd_number(questions: int, answers: int, authorities: int, additionals: int)
 
 
 def _points(data: bytes) -> bool:
+    """Is the name of the question compressed, if only into the header, or the root as the owner of OPT?"""
+    if OPT_AT_POINTER.search(data, HEADER.size):
+        return True
     at = HEADER.size
     while data[at] and data[at] < POINTER:
         at += 1 + data[at]
