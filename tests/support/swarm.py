@@ -207,10 +207,10 @@ class Swarm:
         label = f"label=com.docker.swarm.service.name={service}"
         script = f"docker ps -q --filter {label} | xargs -r docker inspect --format '{{{{json .}}}}'"
         found = ((node, self.on(node, "sh", "-c", script, check=False)) for node in nodes)
-        boxes = (self._box(node, json.loads(line)) for node, text in found for line in text.splitlines())
+        boxes = (self.box(node, json.loads(line)) for node, text in found for line in text.splitlines())
         return [box for box in boxes if box is not None]
 
-    def _box(self, node: str, data: dict[str, Any]) -> Box | None:
+    def box(self, node: str, data: dict[str, Any]) -> Box | None:
         if not data["State"]["Running"]:  # ended between the two commands
             return None
         settings = data["NetworkSettings"]

@@ -1,0 +1,332 @@
+"""The deliberate differences between Docker's resolver and ours: a table of named, narrow rules.
+
+A rule claims aspects (`dns_comparison`) of the cases that it holds for, and sees to it that ours is then what
+docs/dns.md promises under the rule's name. A differing aspect that no rule claims, or two do, is a fault.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from tests.support.dns_comparison import DOCKER_TTL, REVERSE, Aspects, Case, differing
+from tests.support.dns_message import (
+    ANY,
+    OPT,
+    PTR,
+    RA,
+    SOA,
+    TC,
+    A,
+    Labels,
+    Reply,
+    Unreadable,
+    folded,
+    labels,
+    parse,
+)
+from tests.support.dns_world import STACK_NAMES, UNSERVED
+
+OUR_TTL = 5  # seconds
+OUR_UDP_SIZE = 1232  # bytes
+NOERROR, FORMERR, SERVFAIL, NOTIMP = 0, 1, 2, 4
+BADVERS = 16
+OWN_ERRORS = (FORMERR, SERVFAIL, NOTIMP)  # that a resolver makes itself
+OLD, NEW = "20.10", "26.1"
+WHOLE = ("silence", "rcode", "flags", "truncation", "answers", "authority", "additional")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`holds` looks at the whole case; `aspects` are what the rule excuses then."""
+
+    name: str
+    aspects: tuple[str, ...]
+    holds: Callable[[Case], bool]
+    reason: str
+    engines: tuple[str, ...] = (OLD, NEW)
+
+    def claims(self, case: Case, aspect: str) -> bool:
+        return aspect in self.aspects and self.of(case.world.engine) and self.holds(case)
+
+    def of(self, engine: str) -> bool:
+        return engine.startswith(self.engines)
+
+
+def judge(case: Case, aspects: Aspects) -> tuple[dict[str, str], set[str]]:
+    """(aspect → why it is a fault, names of the rules that excused others)."""
+    faults: dict[str, str] = {}
+    used: set[str] = set()
+    for aspect, (docker, ours) in aspects.items():
+        claiming = [rule.name for rule in DIFFERENCES if rule.claims(case, aspect)]
+        if len(claiming) == 1:
+            used.add(claiming[0])
+        else:
+            why = " and ".join(claiming) + " all claim it" if claiming else "no documented difference"
+            faults[aspect] = f"Docker {docker!r}, ours {ours!r}: {why}"
+    return faults, used
+
+
+# --- what a reply is ----------------------------------------------------------------------------------------
+
+
+def _nodata(reply: Reply | None) -> bool:
+    """As RFC 2308 2.2 wants it: NOERROR, no answer, one SOA."""
+    return (
+        reply is not None
+        and (reply.rcode, reply.answers) == (NOERROR, ())
+        and [(record.rtype, record.ttl) for record in reply.authority] == [(SOA, OUR_TTL)]
+    )
+
+
+def _data(reply: Reply | None) -> set[tuple[int, bytes]]:
+    return set() if reply is None else {(record.rtype, record.data) for record in reply.answers}
+
+
+def _says_the_reference(case: Case) -> bool:
+    """Ours are the records that Docker gives for the plain question; some of them, if they are too many."""
+    ours = _data(case.ours)
+    if case.ours is not None and case.ours.flags & TC:
+        return bool(ours) and ours < _data(case.reference)
+    return case.known and (ours == _data(case.reference) or _says_the_own(case))
+
+
+def _says_the_own(case: Case) -> bool:
+    """Of a name that the asker's stack has, and others have too, the stack's own.
+
+    Those that Docker gives for the plain question, or, if it gives none of them, those of another network.
+    """
+    if not _owned(case):
+        return False
+    ours, docker = _data(case.ours), _data(case.reference)
+    own = {(A, ip_address(address).packed) for address in case.world.stacks[case.asker.stack]}
+    return bool(ours) and ours <= own and ours != docker and ours == (docker & own or ours)
+
+
+def _owned(case: Case) -> bool:
+    """Has the asker's stack a service of that name?"""
+    names = STACK_NAMES | {f"{case.asker.stack}_web"} if case.asker.stack else set()
+    return any(name in map(labels, names) for name, _ in _reads(case.proper, case.asker.networks))
+
+
+# --- what a name is -----------------------------------------------------------------------------------------
+
+
+def _reads(name: Labels, networks: Iterable[str]) -> Iterable[tuple[Labels, str]]:
+    """(name without `tasks.`, network) for a name that means one of these networks, "" for any."""
+    plain = folded(name)
+    plain = plain[1:] if plain[:1] == (b"tasks",) else plain
+    yield plain, ""
+    for network in networks:
+        suffix = folded(labels(network))
+        if plain[-len(suffix) :] == suffix:
+            yield plain[: -len(suffix)], network
+
+
+_NEVER_SERVED = frozenset(
+    (labels(label), network.split(",")[0].removeprefix("name="))
+    for service in UNSERVED
+    for network in service.networks
+    for label in (service.name, *(word[6:] for word in network.split(",") if word.startswith("alias=")))
+)
+
+
+def _unserved(case: Case) -> bool:
+    """The name of a service without a running task, on a network of the asker."""
+    reads = list(_reads(case.proper, case.asker.networks))
+    return any(
+        (name, network) in _NEVER_SERVED and on in ("", network)
+        for name, on in reads
+        for network in case.asker.networks
+    )
+
+
+def _vip(case: Case) -> tuple[str, str] | None:
+    """(service, network) if the name is the reverse of a VIP on a network of the asker."""
+    name = folded(case.question.name)
+    if name[-2:] != REVERSE[0]:
+        return None
+    found = case.world.vips.get(b".".join(reversed(name[:-2])).decode("ascii", "replace"))
+    return found if found is not None and found[1] in case.asker.networks else None
+
+
+def _misspelled(case: Case) -> bool:
+    return case.proper != case.question.name
+
+
+def _reverse(case: Case) -> bool:
+    return case.proper[-2:] in REVERSE
+
+
+# --- the rules' conditions ----------------------------------------------------------------------------------
+
+
+def _ttl(case: Case) -> bool:
+    return differing(case)["ttl"] == ({DOCKER_TTL}, {OUR_TTL})
+
+
+def _edns(case: Case) -> bool:
+    docker, ours, asked = case.docker, case.ours, case.question.edns
+    if docker is None or ours is None or ours.opt is None or asked is None:
+        return False
+    return docker.opt is None and ours.opt.rclass == OUR_UDP_SIZE
+
+
+def _other_type(case: Case) -> bool:
+    reverse = (_vip(case) is not None or _unspeakable(case)) and case.question.qtype != PTR
+    return _nodata(case.ours) and (case.known or reverse)
+
+
+def _no_task(case: Case) -> bool:
+    return _nodata(case.ours) and _unserved(case) and not case.known
+
+
+def _vip_pointer(case: Case) -> bool:
+    vip = _vip(case)
+    if vip is None or case.ours is None or case.question.qtype not in (PTR, ANY) or case.known:
+        return False
+    target = b"".join(bytes((len(label),)) + label for label in labels(".".join(vip))) + b"\0"
+    return _data(case.ours) == {(PTR, target)}
+
+
+def _any(case: Case) -> bool:
+    return case.question.qtype == ANY and _says_the_reference(case)
+
+
+def _other_case(case: Case) -> bool:
+    """Of an A question about what Docker knows in another spelling."""
+    plain = case.question.qtype == A and _misspelled(case) and not _reverse(case)
+    return plain and _says_the_reference(case)
+
+
+def _network_case(case: Case) -> bool:
+    return _other_case(case) and not _link(case)
+
+
+def _link_case(case: Case) -> bool:
+    return _other_case(case) and _link(case)
+
+
+def _link(case: Case) -> bool:
+    links = [folded(labels(link)) for link in case.asker.links]
+    return any(name in links for name, _ in _reads(case.proper, case.asker.networks))
+
+
+def _arpa_case(case: Case) -> bool:
+    return case.question.qtype == PTR and _misspelled(case) and _reverse(case) and _says_the_reference(case)
+
+
+def _four_under_six(case: Case) -> bool:
+    """`4.3.2.1.ip6.arpa`: Docker turns it round and finds an IPv4 address."""
+    return case.question.qtype == PTR and not _misspelled(case) and _four_octets(case) and case.known
+
+
+def _four_octets(case: Case) -> bool:
+    return case.proper[-2:] == REVERSE[1] and len(case.proper) == 6
+
+
+def _compressed(case: Case) -> bool:
+    docker, ours = case.docker, case.ours
+    if docker is None or ours is None or case.question.tcp or not case.known:
+        return False
+    more = len(ours.answers) > len(docker.answers) and _data(ours) <= _data(case.reference)
+    return bool(docker.flags & TC) and more and ours.size <= case.question.limit
+
+
+def _unspeakable(case: Case) -> bool:
+    """The name of the container at this address has a label that is too long."""
+    long = case.world.unspeakable
+    return any(folded(case.question.name) == labels(ip_address(a).reverse_pointer) for a in long)
+
+
+def _no_pointer(case: Case) -> bool:
+    nothing = case.docker is None or not case.docker.answers
+    return case.question.qtype == PTR and _unspeakable(case) and nothing and _nodata(case.ours)
+
+
+def _unknown_pointer(case: Case) -> bool:
+    """A PTR question about anything but `….in-addr.arpa` and `….ip6.arpa`, in lower case."""
+    if case.question.qtype != PTR or case.question.name[-2:] in REVERSE:
+        return False
+    nobody = not case.known and _vip(case) is None and not _unspeakable(case)
+    return (nobody or _four_octets(case)) and not case.asker.shut_in
+
+
+def _shut_in(case: Case) -> bool:
+    ours = case.ours
+    return case.asker.shut_in and ours is not None and (ours.rcode, ours.answers) == (SERVFAIL, ())
+
+
+def _available(case: Case) -> bool:
+    docker, ours = case.docker, case.ours
+    if docker is None or ours is None or docker.rcode != ours.rcode or docker.rcode not in OWN_ERRORS:
+        return False
+    return docker.flags ^ ours.flags == RA and bool(ours.flags & RA)
+
+
+def _notify(case: Case) -> bool:
+    """Docker takes a NOTIFY (opcode 4) for a query."""
+    ours = case.ours
+    return case.question.raw[2:3] == b"\x21" and ours is not None and (ours.rcode, ours.size) == (NOTIMP, 12)
+
+
+def _own_stack(case: Case) -> bool:
+    return case.question.qtype == A and not _misspelled(case) and _says_the_own(case)
+
+
+def _broken(case: Case) -> bool:
+    """It ends early, or has two OPT records: Docker answers what it can read of it, or nothing."""
+    raw, docker, ours = case.question.raw, case.docker, case.ours
+    if not raw or _whole(raw) or (docker is not None and docker.rcode == FORMERR):
+        return False
+    return ours is not None and (ours.rcode, ours.size) == (FORMERR, 12)
+
+
+def _whole(raw: bytes) -> bool:
+    try:
+        message = parse(raw)
+    except Unreadable:
+        return False
+    return [record.rtype for record in message.additional].count(OPT) <= 1
+
+
+def _bad_version(case: Case) -> bool:
+    """BADVERS, whose upper bits stand in the OPT record."""
+    if not case.question.raw or not _whole(case.question.raw) or case.ours is None or case.ours.opt is None:
+        return False
+    asked = parse(case.question.raw).opt
+    return asked is not None and bool(asked.ttl >> 16 & 0xFF) and case.ours.opt.ttl >> 24 == BADVERS >> 4
+
+
+DIFFERENCES = (
+    Difference("TTL of our own names", ("ttl",), _ttl, "a task's address is another's soon after"),
+    Difference("EDNS", ("edns",), _edns, "RFC 6891 6.1.1"),
+    Difference(
+        "known name, another type", WHOLE, _other_type, "musl takes NXDOMAIN for any type for `no such name`"
+    ),
+    Difference("known name, type ANY", WHOLE, _any, "the same: its addresses, not the outside's NXDOMAIN"),
+    Difference(
+        "service without a running task", WHOLE, _no_task, "an application retries; the name does not leak"
+    ),
+    Difference("PTR of a VIP", WHOLE, _vip_pointer, "moby#46701"),
+    Difference("case of a network's name", WHOLE, _network_case, "names are case-insensitive (RFC 4343)"),
+    Difference("case of a link's alias", WHOLE, _link_case, "the same"),
+    Difference("case of in-addr.arpa", WHOLE, _arpa_case, "the same"),
+    Difference(
+        "IPv4 address under ip6.arpa", WHOLE, _four_under_six, "is no name of an address (RFC 3596 2.5)"
+    ),
+    Difference("PTR to a name that DNS cannot hold", WHOLE, _no_pointer, "SERVFAIL makes clients ask again"),
+    Difference(
+        "more records in a truncated reply", ("answers", "truncation"), _compressed, "compressed", (OLD,)
+    ),
+    Difference(
+        "PTR of what is no address", ("silence",), _unknown_pointer, "silence costs a client seconds", (OLD,)
+    ),
+    Difference(
+        "unknown name on internal networks", ("silence",), _shut_in, "silence costs a client seconds", (OLD,)
+    ),
+    Difference("RA in errors", ("flags",), _available, "recursion is available"),
+    Difference("own stack first", ("answers",), _own_stack, "moby#41532"),
+    Difference("query that is not whole", (*WHOLE, "question"), _broken, "what was asked is a guess"),
+    Difference("EDNS of an unknown version", (*WHOLE, "question", "edns"), _bad_version, "RFC 6891 6.1.3"),
+    Difference("opcode NOTIFY", (*WHOLE, "question"), _notify, "it is no query (RFC 1996)"),
+)
