@@ -82,7 +82,11 @@ class Upstream(asyncio.DatagramProtocol):
             self._transport.sendto(reply, addr)  # type: ignore[arg-type]
 
     async def serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        query = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+        try:
+            query = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+        except asyncio.IncompleteReadError:  # the asker has thought better of it
+            writer.close()
+            return
         self._note(query)
         self.over_tcp += 1
         for reply in self.behave(query):

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+from random import Random
 
 import pytest
 
@@ -10,7 +11,7 @@ from mesh.dns.config import FORWARDS_MAX, FORWARDS_PER_ASKER, REFRESHES_MAX, UPS
 from mesh.dns.upstream.forwarder import REFRESH
 from mesh.dns.upstream.servers import Route, Server
 from mesh.errors import NamespaceGone
-from tests.dns.fakes import Behaviour, closed_port, say, silence, upstream
+from tests.dns.fakes import LIMIT, Behaviour, closed_port, say, silence, upstream
 from tests.dns.upstream.asking import Asking, data, route, wanted
 
 
@@ -166,6 +167,49 @@ async def test_a_lack_of_descriptors_is_not_the_servers_fault(asking: Asking) ->
     assert not asking.forwarder.servers.health(to, to.servers[0]).failing
 
 
+# --- whatever servers do ------------------------------------------------------------------------------------
+
+
+def erratic(rng: Random) -> Behaviour:
+    """Silent, garbled, forged, failing, truncating, changing the case, knowing no EDNS: each now and then."""
+
+    def behave(query: bytes) -> list[bytes]:
+        [good] = say()(query)
+        return rng.choice(
+            [
+                [],
+                [rng.randbytes(30)],
+                [good[:-3]],
+                [good[:2] + bytes((good[2] | 2,)) + good[3:]],
+                say()(query[:12] + query[12:].swapcase()),
+                say(rcode=1)(query),
+                say(rcode=2)(query),
+                [good],
+                [good, good],
+            ]
+        )
+
+    return behave
+
+
+@pytest.mark.parametrize("alike", [False, True])
+async def test_every_question_ends_and_nothing_is_left_behind(asking: Asking, alike: bool) -> None:
+    one, other = erratic(Random(1)), erratic(Random(2))
+    async with upstream(one) as first, upstream(other) as second:
+        to = route(first.port, second.port, alike=alike)
+        names = [f"name{n}.example" for n in range(60)]
+        asked = [asking.begin(to, n, tcp=len(n) % 2 == 0, asker=n) for n in names]
+        replies = await asyncio.gather(*asked)
+        known = asking.forwarder.servers._health.values()
+        async with asyncio.timeout(LIMIT):
+            while any(health.outstanding for health in known):  # the tries that lost are ending
+                await asyncio.sleep(0)
+    assert any(replies)
+    forwarder = asking.forwarder
+    assert (forwarder._waiting, forwarder._waiters, dict(forwarder._by_asker)) == ({}, 0, {})
+    assert forwarder._spellings._out == {}
+
+
 async def until_no_tasks(asking: Asking) -> None:
     while len(asking.tasks):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.005)
