@@ -153,7 +153,6 @@ class Sidecar:
     def _dns_config(self) -> DnsConfig:
         dns = self._config.dns
         return DnsConfig(
-            ttl=dns.ttl,
             cache=dns.cache,
             upstreams=dns.upstreams,
             listen=tuple((address.host, address.port) for address in dns.listen),

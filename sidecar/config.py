@@ -18,12 +18,12 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from mesh.catalog.documents import Location, check, dotted, read_yaml, suggestion
 from mesh.dns.config import GATEWAY, RESOLV_CONF, UPSTREAMS_CONFIGURED_MAX
-from mesh.dns.policy import Elsewhere, NamePolicy, Order, SharedAlias
+from mesh.dns.labels import TTL_MAX
+from mesh.dns.policy import ANSWER_TTL, Elsewhere, NamePolicy, Order, SharedAlias
 from mesh.dns.upstream.servers import DNS_PORT, BadServer, parse_server
 from mesh.errors import ConfigError, Problem
 
 UPSTREAM_FORMS = "must be ADDR, ADDR:PORT or tls://ADDR[:PORT][#NAME] with an IP address"
-MAX_TTL = 86_400  # a day: longer only makes stale names
 MAX_WORKERS = 64  # each has a copy of the catalogue
 MAX_CACHE = 1_000_000  # replies; about 1 KB each
 
@@ -179,7 +179,7 @@ class Dns:
         BeforeValidator(_one_or_many),
         Field(max_length=UPSTREAMS_CONFIGURED_MAX),
     ] = ()
-    ttl: Annotated[int, Field(ge=0, le=MAX_TTL)] = 5  # seconds, of answers about this cluster
+    ttl: Annotated[int, Field(ge=0, le=TTL_MAX)] = ANSWER_TTL  # seconds, of answers about this cluster
     cache: Annotated[int, Field(ge=0, le=MAX_CACHE)] = 10_000  # replies kept
     query_log: Annotated[float, Field(ge=0, le=1)] = 0.0  # the share of queries that is logged
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1  # processes that answer, this one included
@@ -187,6 +187,7 @@ class Dns:
     empty_services: Elsewhere = Elsewhere.NODATA
     other_types: Elsewhere = Elsewhere.NODATA
     vip_ptr: bool = True
+    srv: bool = True
     order: Order = Order.ROTATE
     upstream_order: UpstreamOrder = UpstreamOrder.LISTED
     mixed_case: bool = True  # names go to upstreams in random case, and replies must keep it
@@ -194,7 +195,15 @@ class Dns:
 
     @property
     def names(self) -> NamePolicy:
-        return NamePolicy(self.shared_alias, self.empty_services, self.other_types, self.vip_ptr, self.order)
+        return NamePolicy(
+            shared_alias=self.shared_alias,
+            empty_services=self.empty_services,
+            other_types=self.other_types,
+            vip_ptr=self.vip_ptr,
+            srv=self.srv,
+            ttl=self.ttl,
+            order=self.order,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +347,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_DNS_EMPTY_SERVICES": (("dns", "empty_services"), _same),
     "MESH_DNS_OTHER_TYPES": (("dns", "other_types"), _same),
     "MESH_DNS_VIP_PTR": (("dns", "vip_ptr"), _same),
+    "MESH_DNS_SRV": (("dns", "srv"), _same),
     "MESH_DNS_ORDER": (("dns", "order"), _same),
     "MESH_CAPTURE": (("capture",), _same),
     "MESH_INGRESS_LISTEN": (("ingress", "listen"), _same),

@@ -18,6 +18,7 @@ from mesh.discovery.source import Source, SourceStatus
 from mesh.dns.explain import ShownReply
 from mesh.dns.explicit import NODE, ExplicitResolver
 from mesh.dns.forwarding import NO_PATHS, Paths
+from mesh.dns.labels import problems as label_problems
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope, scope_of, scope_of_asker
 from mesh.dns.wire import QType
@@ -107,6 +108,7 @@ class Telling:
         yield from map(str, source.problems)
         for service in self.snapshot.services.values():
             yield from map(str, self._plans(service).problems)
+            yield from map(str, label_problems(service))
         if self.carrying.ingress is not None and self.carrying.ingress.status:
             yield f"published ports: {self.carrying.ingress.status}"
 

@@ -144,6 +144,7 @@ class PortDocument(_Document):
     target: PortNumber
     protocol: Protocol = Protocol.TCP
     mode: PublishMode = PublishMode.INGRESS
+    name: str = ""
 
 
 class TaskDocument(_Document):
@@ -413,7 +414,7 @@ def _service_of(name: str, service: ServiceDocument) -> Service:
         name=name,
         mode=service.mode,
         networks=tuple(ServiceNetwork(network, m.vip, tuple(m.aliases)) for network, m in networks),
-        ports=tuple(Port(p.published, p.target, p.protocol, p.mode) for p in service.ports),
+        ports=tuple(Port(p.published, p.target, p.protocol, p.mode, p.name) for p in service.ports),
         labels=service.labels,
         tasks=tuple(map(_task_of, service.tasks)),
     )
@@ -537,7 +538,7 @@ def _port(port: Port) -> dict[str, Any]:
         "target": port.target,
         "protocol": port.protocol.value,
         "mode": port.mode.value,
-    }
+    } | ({"name": port.name} if port.name else {})
 
 
 def _task(task: Task, names: _Names) -> dict[str, Any]:

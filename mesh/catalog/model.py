@@ -71,6 +71,7 @@ class Port:
     target: int
     protocol: Protocol = Protocol.TCP
     mode: PublishMode = PublishMode.INGRESS
+    name: str = ""  # of the port, where the API was given one
 
     @property
     def key(self) -> str:

@@ -178,6 +178,7 @@ def _port(json: Json) -> Port:
         target=json.get("TargetPort") or json["PublishedPort"],
         protocol=Protocol(json.get("Protocol", "tcp")),
         mode=PublishMode(json.get("PublishMode") or "ingress"),
+        name=json.get("Name") or "",
     )
 
 

@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from mesh.dns.labels import ttl_of
 from mesh.dns.names import TASKS, Contribution, address_of, unique
 from mesh.dns.policy import OURS, Elsewhere, NamePolicy, SharedAlias
 from mesh.dns.scope import Scope
+from mesh.dns.srv import PortName, ports_named
 from mesh.dns.table import NameTable
 from mesh.dns.wire import QClass, QType, Question
 
@@ -37,8 +39,11 @@ HERE = frozenset({Outcome.RECORDS, Outcome.NODATA})  # answered from the catalog
 
 @dataclass(frozen=True, slots=True)
 class Record:
+    """`data`: an address, or as in zone files. `glue`: the addresses of an SRV's target."""
+
     qtype: int
-    data: str  # an address, or the name that a PTR points to
+    data: str
+    glue: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class Answer:
     matched: str = ""
     rule: str = ""
     records: tuple[Record, ...] = ()
+    ttl: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +83,21 @@ def answer(question: Question, scope: Scope, table: NameTable, policy: NamePolic
     if question.qclass not in (QClass.IN, QClass.ANY):
         return Answer(Outcome.UNKNOWN, frozenset())
     look = Lookup(scope, table, policy)
-    match = look.find(question.name)
+    records: tuple[Record, ...] = ()
+    match, local = look.find(question.name), False
+    if match is not None:
+        local = _dockers_type(match.owners, question.qtype)
+        records = tuple(_records(match, question.qtype))
+    elif policy.srv and (wanted := PortName.of(question.name)) and (match := look.find(wanted.base)):
+        services = tuple(_services(match, wanted, look))
+        local = bool(services)
+        records = services if question.qtype in (QType.SRV, QType.ANY) else ()
     if match is None:
         return Answer(Outcome.UNKNOWN, frozenset(look.names))
-    records = tuple(_records(match, question.qtype))
-    outcome = _outcome(match.owners, question.qtype, bool(records), look.policy)
-    return Answer(
-        outcome,
-        frozenset(look.names),
-        match.network,
-        match.name,
-        match.rule,
-        records if outcome is Outcome.RECORDS else (),
-    )
+    outcome = _outcome(match.owners, local, bool(records), policy)
+    kept = records if outcome is Outcome.RECORDS else ()
+    ttl = _ttl(match.owners, policy)
+    return Answer(outcome, frozenset(look.names), match.network, match.name, match.rule, kept, ttl)
 
 
 def candidates(name: str, scope: Scope) -> Iterator[Candidate]:
@@ -187,14 +195,22 @@ class Lookup:
         return self._may_prefer and owner.stack == self.scope.stack
 
 
-def _outcome(owners: tuple[Contribution, ...], qtype: int, any_records: bool, policy: NamePolicy) -> Outcome:
+def _outcome(
+    owners: tuple[Contribution, ...], local_type: bool, any_records: bool, policy: NamePolicy
+) -> Outcome:
     if all(owner.left for owner in owners):
         return Outcome.LEFT
     if policy.empty_services is Elsewhere.FORWARD and all(owner.empty for owner in owners):
         return Outcome.ELSEWHERE
-    if policy.other_types is Elsewhere.FORWARD and not _dockers_type(owners, qtype):
+    if policy.other_types is Elsewhere.FORWARD and not local_type:
         return Outcome.ELSEWHERE
     return Outcome.RECORDS if any_records else Outcome.NODATA
+
+
+def _ttl(owners: tuple[Contribution, ...], policy: NamePolicy) -> int:
+    """The shortest that any of them wants."""
+    wanted = (ttl_of(owner.service) if owner.service else None for owner in owners)
+    return min(policy.ttl if seconds is None else seconds for seconds in wanted)
 
 
 def _dockers_type(owners: tuple[Contribution, ...], qtype: int) -> bool:
@@ -214,3 +230,29 @@ def _records(match: Match, qtype: int) -> Iterator[Record]:
         pointer = next((owner.pointer for owner in match.owners if owner.pointer), "")
         if pointer:  # exactly one: the task, its container and its VIP may all name the address
             yield Record(QType.PTR, f"{pointer}.{match.network}.")
+
+
+def _services(match: Match, wanted: PortName, look: Lookup) -> Iterator[Record]:
+    """An SRV record for each port of that name of each host, all alike (RFC 2782)."""
+    found: dict[tuple[int, str], tuple[str, ...]] = {}
+    for owner in match.owners:
+        ports = ports_named(owner.service, wanted) if owner.service else ()
+        for name in dict.fromkeys(host.name for host in owner.hosts) if ports else ():
+            addresses = tuple(host.address for host in owner.hosts if host.name == name)
+            if target := _target(match, name, addresses, look):
+                found |= {(port, target): addresses for port in ports}
+    weight = 1 if len(found) > 1 else 0  # 0: there is nothing to choose
+    for (port, target), addresses in found.items():
+        yield Record(QType.SRV, f"0 {weight} {port} {target}", addresses)
+
+
+def _target(match: Match, name: str, addresses: tuple[str, ...], look: Lookup) -> str:
+    """A name that leads this asker to these addresses; "" if there is none.
+
+    The host's own, unless another of that name comes before it for this asker; then the one asked for.
+    """
+    for known in (name, match.name):
+        found = look.find(f"{known}.{match.network}")
+        if found and {host.address for owner in found.owners for host in owner.hosts} == set(addresses):
+            return f"{known}.{match.network}."
+    return ""

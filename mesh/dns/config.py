@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from mesh.dns.policy import OURS, NamePolicy
 
-ANSWER_TTL = 5  # seconds; Docker's 600 outlive the tasks they name
 CACHED_REPLIES = 10_000  # replies, a rotation of n counting as n
 RESOLV_CONF = "/etc/resolv.conf"
 GATEWAY = "gateway"  # as an address to listen on: the node's on BRIDGE
@@ -79,7 +78,6 @@ class DnsConfig:
     Times in seconds.
     """
 
-    ttl: int = ANSWER_TTL
     cache: int = CACHED_REPLIES
     upstreams: tuple[str, ...] = ()
     resolv_conf: str = RESOLV_CONF

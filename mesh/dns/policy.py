@@ -6,6 +6,8 @@ The defaults are what we think is better; the other value of each is what Docker
 from dataclasses import dataclass
 from enum import StrEnum
 
+ANSWER_TTL = 5  # seconds; Docker's 600 outlive the tasks they name
+
 
 class SharedAlias(StrEnum):
     """Which owners of a name answer an asker that belongs to a stack."""
@@ -30,16 +32,24 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NamePolicy:
-    """What a name means. Compared and shipped to workers as a value."""
+    """What a name means. `ttl` in seconds, where no label says another."""
 
     shared_alias: SharedAlias = SharedAlias.OWN_STACK
     empty_services: Elsewhere = Elsewhere.NODATA  # of services without a serving task
     other_types: Elsewhere = Elsewhere.NODATA  # all but A, AAAA, PTR and MX
     vip_ptr: bool = True  # virtual IPs have a PTR record
+    srv: bool = True  # services have SRV records
+    ttl: int = ANSWER_TTL
     order: Order = Order.ROTATE
 
 
 OURS = NamePolicy()
 DOCKERS = NamePolicy(
-    SharedAlias.UNION, Elsewhere.FORWARD, Elsewhere.FORWARD, vip_ptr=False, order=Order.SHUFFLE
+    shared_alias=SharedAlias.UNION,
+    empty_services=Elsewhere.FORWARD,
+    other_types=Elsewhere.FORWARD,
+    vip_ptr=False,
+    srv=False,
+    order=Order.SHUFFLE,
+    ttl=600,
 )

@@ -6,7 +6,8 @@ many replies, their first records spread evenly over a circle that is drawn anew
 query costs does not grow with the set.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import TypeAlias
 
 from mesh.dns.answers import Record
@@ -14,12 +15,15 @@ from mesh.dns.config import ROTATIONS, SHUFFLES
 from mesh.dns.policy import Order
 from mesh.dns.wire import (
     HEADER,
+    SRV_TARGET,
     QType,
     Query,
     Rcode,
     address_record,
+    glue_record,
     pointer_record,
     reply_tail,
+    service_record,
     soa_record,
 )
 from mesh.errors import WireError
@@ -42,17 +46,42 @@ def replies(
     `limit`: bytes that a reply may have. `keep`: bytes of a reply that is worth keeping ready; there is only
     one where it is larger, or none is to be kept (0).
     """
-    encoded = list(_encoded(records, ttl))
+    encoded = dict(_encoded(records, ttl))
     if not encoded:
         return [reply_tail(query, Rcode.NOERROR, authority=soa_record(ttl), limit=limit)]
-    shuffle(encoded)
-    first = reply_tail(query, Rcode.NOERROR, encoded, limit=limit)
-    if len(encoded) == 1 or len(first) > keep:
+    circle = list(encoded)
+    shuffle(circle)
+    first = _put_together(query, circle, encoded, ttl, limit)
+    if len(circle) == 1 or len(first) > keep:
         return [first]
-    if order is Order.ROTATE and len(set(map(len, encoded))) == 1:
-        return list(_slices(query, first, encoded))
-    orders = _rotated(encoded) if order is Order.ROTATE else _shuffled(encoded, shuffle)
-    return [reply_tail(query, Rcode.NOERROR, one, limit=limit) for one in orders]
+    if order is Order.ROTATE and len(set(map(len, circle))) == 1 and not any(encoded.values()):
+        return list(_slices(query, first, circle))
+    orders = _rotated(circle) if order is Order.ROTATE else _shuffled(circle, shuffle)
+    return [_put_together(query, one, encoded, ttl, limit) for one in orders]
+
+
+def _put_together(
+    query: Query, order: list[bytes], glue: Mapping[bytes, tuple[str, ...]], ttl: int, limit: int
+) -> bytes:
+    helping: list[bytes] = []
+    if any(glue.values()) and sum(map(len, order)) < limit:
+        helping = list(_glue(query, order, glue, ttl))
+    return reply_tail(query, Rcode.NOERROR, order, limit=limit, additional=helping)
+
+
+def _glue(
+    query: Query, order: list[bytes], glue: Mapping[bytes, tuple[str, ...]], ttl: int
+) -> Iterator[bytes]:
+    """The addresses of each target once, in the targets' order. One that is none is left out."""
+    at = HEADER.size + len(query.question.wire)
+    told: set[bytes] = set()
+    for record in order:
+        target = record[SRV_TARGET:]
+        for address in glue[record] if target not in told else ():
+            with suppress(ValueError):
+                yield glue_record(at + SRV_TARGET, target, address, ttl)
+        told.add(target)
+        at += len(record)
 
 
 def _slices(query: Query, unturned: bytes, records: list[bytes]) -> Iterator[bytes]:
@@ -89,11 +118,11 @@ def _firsts(count: int) -> Iterator[int]:
     return (turn * count // turns for turn in range(turns))
 
 
-def _encoded(records: tuple[Record, ...], ttl: int) -> Iterator[bytes]:
-    """Records → bytes. What cannot be said in DNS (a label over 63 octets in a PTR) is left out."""
+def _encoded(records: tuple[Record, ...], ttl: int) -> Iterator[tuple[bytes, tuple[str, ...]]]:
+    """Records → bytes and glue. What cannot be said in DNS (a label over 63 octets in a PTR) is left out."""
     for record in records:
         try:
-            yield _encode(record, ttl)
+            yield _encode(record, ttl), record.glue
         except (WireError, ValueError):
             continue
 
@@ -101,4 +130,6 @@ def _encoded(records: tuple[Record, ...], ttl: int) -> Iterator[bytes]:
 def _encode(record: Record, ttl: int) -> bytes:
     if record.qtype == QType.PTR:
         return pointer_record(record.data, ttl)
+    if record.qtype == QType.SRV:
+        return service_record(record.data, ttl)
     return address_record(record.data, ttl)

@@ -58,7 +58,7 @@ class Resolver:
         self.table = NameTable(self.snapshot)
         self._cached = config.cache
         self.cache = ReplyCache(self._capacity())
-        self._ttl, self._policy = config.ttl, config.names
+        self._policy = config.names
         self._rng = rng or Random()
         self._forwarding = Forwarding(config, tasks, self.stats, self.cache, self._unknown, clock, self.log)
         self._sources = SourceScopes(self.snapshot)
@@ -153,7 +153,7 @@ class Resolver:
         tails = replies(
             query,
             found.records,
-            self._ttl,
+            found.ttl,
             limit=query.limit(tcp),
             keep=view.room - 2 if kept else 0,
             order=self._policy.order,

@@ -239,14 +239,21 @@ def _unpack(form: struct.Struct, data: bytes, at: int) -> tuple[int, ...]:
 
 
 def reply_tail(
-    query: Query, rcode: Rcode, answers: Sequence[bytes] = (), authority: bytes = b"", limit: int = PLAIN_UDP
+    query: Query,
+    rcode: Rcode,
+    answers: Sequence[bytes] = (),
+    authority: bytes = b"",
+    limit: int = PLAIN_UDP,
+    additional: Sequence[bytes] = (),
 ) -> bytes:
-    """A reply without its id. What does not fit into `limit` is left out, and TC says so (RFC 2181 9)."""
+    """A reply without its id. What does not fit into `limit` is left out. Where that is one of `answers`, TC
+    says so; `additional` is only help, and goes first and silently (RFC 2181 9)."""
     opt = b"" if query.edns is None else _opt(query.edns, rcode)
     room = limit - HEADER.size - len(query.question.wire) - len(opt)
     kept, truncated = _fitting(answers, room)
     if not answers and len(authority) > room:
         authority = b""
+    helping, _ = _fitting(() if truncated else additional, room - sum(map(len, kept)))
     return b"".join(
         (
             _HEADER_TAIL.pack(
@@ -254,11 +261,12 @@ def reply_tail(
                 1,
                 len(kept),
                 1 if authority else 0,
-                1 if opt else 0,
+                len(helping) + (1 if opt else 0),
             ),
             query.question.wire,
             *kept,
             authority,
+            *helping,
             opt,
         )
     )
@@ -298,6 +306,28 @@ def address_record(address: str, ttl: int) -> bytes:
 def pointer_record(target: str, ttl: int) -> bytes:
     """PTR of the question's name. WireError when the target cannot be a DNS name (a label over 63 octets)."""
     return _record(QType.PTR, ttl, encode_name(target))
+
+
+def service_record(text: str, ttl: int) -> bytes:
+    """SRV of the question's name. `text` as in zone files: priority, weight, port, target (RFC 2782).
+
+    WireError when the target cannot be a DNS name.
+    """
+    priority, weight, port, target = text.split(" ", 3)
+    numbers = struct.pack("!HHH", int(priority), int(weight), int(port))
+    return _record(QType.SRV, ttl, numbers + encode_name(target))
+
+
+SRV_TARGET = len(_OWNER) + _RECORD.size + 6  # where it begins in a `service_record`
+
+
+def glue_record(offset: int, name: bytes, address: str, ttl: int) -> bytes:
+    """A or AAAA for a name that stands at the offset in the message, as is and uncompressed (RFC 1035 4.1.4).
+
+    ValueError for what is no address.
+    """
+    owner = (0xC000 | offset).to_bytes(2) if offset < 0x4000 else name
+    return owner + address_record(address, ttl)[len(_OWNER) :]
 
 
 def soa_record(ttl: int) -> bytes:

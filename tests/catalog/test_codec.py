@@ -52,7 +52,7 @@ services:
   idle:
   web:
     networks: {internal: {vip: 172.33.0.2}, bare: }
-    ports: [{published: "80", target: 8080}, {published: 80, target: 80, protocol: udp}]
+    ports: [{published: "80", target: 8080, name: web}, {published: 80, target: 80, protocol: udp}]
     labels: {mesh.enable: true, mesh.port.80.idle_timeout: 30, com.docker.stack.namespace: shop}
     tasks:
       - {name: web.1.a, node: swarm01, container: abc, addresses: {internal: 172.32.0.3}}

@@ -77,6 +77,12 @@ def test_a_literal_hostname_is_known() -> None:
     assert read([docker.service("s", "db")], [one]).services["s"].tasks[0].hostname == "db-primary"
 
 
+def test_a_port_may_have_a_name() -> None:
+    ports = [docker.port(80, 8080) | {"Name": "web"}, docker.port(53, 53, "udp")]
+    found = read([docker.service("s", "web", ports=ports)]).services["s"].ports
+    assert [(port.target, port.name) for port in found] == [(8080, "web"), (53, "")]
+
+
 def test_ipv4_of_two_families() -> None:
     one = docker.task("t1", "s", WORKER, slot=1)
     one["NetworksAttachments"] = [

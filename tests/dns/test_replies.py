@@ -82,5 +82,60 @@ def test_one_reply_is_enough_where_none_is_kept() -> None:
     assert len(made(records(9), keep=100)) == 1
 
 
+# --- records that need others -------------------------------------------------------------------------------
+
+
+def services(
+    count: int, name: str = "web.{}.abcdefghijklmnopqrstuvwxy.mystack_default."
+) -> tuple[Record, ...]:
+    return tuple(
+        Record(QType.SRV, f"0 1 8080 {name.format(n)}", (f"10.0.{n // 250}.{n % 250 + 1}",))
+        for n in range(count)
+    )
+
+
+def glue(reply: DNSRecord) -> dict[str, str]:
+    return {str(rr.rname): str(rr.rdata) for rr in reply.ar}
+
+
+@given(count=st.integers(1, 8))
+def test_every_target_comes_with_its_address(count: int) -> None:
+    found = made(services(count))
+    assert len(found) == count
+    assert set(firsts(found).values()) == {1}
+    for reply in found:
+        assert glue(reply) == {r.data.split(" ")[3]: r.glue[0] for r in services(count)}
+        assert reply.header.tc == 0
+
+
+def test_a_target_of_several_records_is_told_once_with_all_its_addresses() -> None:
+    both = ("10.0.0.1", "fd00::1")
+    (reply, _) = made(tuple(Record(QType.SRV, f"0 1 {port} web.net.", both) for port in (80, 443)))
+    assert [(str(rr.rname), str(rr.rdata)) for rr in reply.ar] == [("web.net.", a) for a in both]
+
+
+def test_glue_is_left_out_first_and_without_a_word() -> None:
+    """RFC 2181 9. A record here has 67 bytes, its glue 16, header and question 27: 7 of them have 496."""
+    for count, kept, glued, truncated in ((5, 5, 5, 0), (6, 6, 5, 0), (7, 7, 1, 0), (8, 7, 0, 1)):
+        for reply in made(services(count), limit=512):
+            assert (len(reply.rr), len(reply.ar), reply.header.tc) == (kept, glued, truncated)
+
+
+def test_glue_beyond_the_reach_of_pointers_is_written_out() -> None:
+    wanted = services(300)
+    (reply,) = made(wanted, keep=0)
+    assert len(reply.pack()) > 0x4000
+    assert glue(reply) == {r.data.split(" ")[3]: r.glue[0] for r in wanted}
+
+
+def test_glue_that_is_no_address_is_left_out() -> None:
+    (reply,) = made((Record(QType.SRV, "0 0 80 web.net.", ("nonsense",)),))
+    assert (len(reply.rr), reply.ar) == (1, [])
+
+
+def test_a_target_that_dns_cannot_say_is_left_out() -> None:
+    assert data(made((Record(QType.SRV, f"0 0 80 {'x' * 64}.net.", ("10.0.0.1",)),))[0]) == []
+
+
 def test_a_pointer_that_dns_cannot_say_is_left_out() -> None:
     assert data(made((Record(QType.PTR, "x" * 64 + ".net."),))[0]) == []

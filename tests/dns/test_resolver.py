@@ -11,7 +11,7 @@ from dnslib import EDNS0, DNSRecord, EDNSOption
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.catalog.model import Service, ServiceNetwork
+from mesh.catalog.model import Port, Service, ServiceNetwork
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.dns.config import DnsConfig
 from mesh.dns.explain import ShownRecord, ShownReply
@@ -24,7 +24,7 @@ from mesh.dns.upstream.servers import parse_server
 from mesh.dns.wire import QType
 from mesh.net.tasks import Tasks
 from tests.dns.fakes import closed_port, question, rcode, say, shown, upstream
-from tests.dns.world import BACK, BOTH, DB, FRONT, FRONTEND, WEB, snapshot, task
+from tests.dns.world import BACK, BOTH, DB, FRONT, FRONTEND, WEB, of_stack, snapshot, task
 
 
 class Clock:
@@ -114,6 +114,38 @@ async def test_a_large_set_is_ready_in_the_cache_and_each_comes_first_equally_of
     first = Counter([(await asking.shown("tasks.big"))[0] for _ in range(300)])
     assert set(first.values()) == {3}
     assert asking.sources() == {"local": 1, "cache": 299}
+
+
+async def test_the_ttl_is_the_shortest_that_a_contributor_wants(start: Start) -> None:
+    slow, quick = (
+        replace(of_stack(stack, FRONTEND, n), labels={"mesh.dns.ttl": ttl})
+        for n, (stack, ttl) in enumerate((("a", "10m"), ("b", "2")), start=1)
+    )
+    asking = start(world=snapshot([slow, quick, replace(of_stack("c", FRONTEND, 3), labels={})]))
+    for name, qtype, ttl in (
+        ("a_web", "A", 600),
+        ("b_web", "A", 2),
+        ("web", "A", 2),
+        ("c_web", "A", 5),
+        ("a_web", "AAAA", 600),
+        ("10.0.1.10.in-addr.arpa", "PTR", 600),
+    ):
+        reply = await asking.ask(question(name, qtype))
+        parsed = DNSRecord.parse(reply or b"")
+        assert {rr.ttl for rr in (*parsed.rr, *parsed.auth)} == {ttl}, name
+
+
+async def test_a_port_by_its_name_over_udp_and_tcp(start: Start) -> None:
+    tasks = tuple(task(f"big.{n}.x", FRONTEND, f"10.1.1.{n}") for n in range(60))
+    big = Service("big", "big", networks=(ServiceNetwork("n1"),), ports=(Port(80, 8080),), tasks=tasks)
+    asking = start(world=snapshot([big]))
+    query = question("_http._tcp.tasks.big", "SRV")
+    short, full = await asking.ask(query), await asking.ask(query, tcp=True)
+    assert DNSRecord.parse(short or b"").header.tc == 1
+    parsed = DNSRecord.parse(full or b"")
+    assert (parsed.header.tc, len(parsed.rr), len(parsed.ar)) == (0, 60, 60)
+    asking.publish(Change(services={"big": replace(big, ports=(Port(81, 81),))}))
+    assert await asking.shown("_http._tcp.tasks.big", "SRV") == []
 
 
 async def test_names_as_docker_has_them(start: Start) -> None:

@@ -71,8 +71,10 @@ def test_the_environment_wins_over_the_file_and_flags_over_both() -> None:
 
 
 def test_what_a_name_means() -> None:
-    text = "dns: {shared_alias: union, empty_services: forward, other_types: forward, vip_ptr: false}"
-    got = built(text, MESH_DNS_ORDER="shuffle")
+    text = (
+        "dns: {shared_alias: union, empty_services: forward, other_types: forward, vip_ptr: false, ttl: 600}"
+    )
+    got = built(text, MESH_DNS_ORDER="shuffle", MESH_DNS_SRV="false")
     assert got.dns.names == DOCKERS
     assert built().dns.names == OURS
     assert built(MESH_DNS_VIP_PTR="no", MESH_DNS_SHARED_ALIAS="union").dns.names == replace(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mesh.balance.ports import plan
 from mesh.catalog.model import Port, Service
+from mesh.dns.labels import problems
 
 ROOT = Path(__file__).parents[2]
 VALUES = {
@@ -18,6 +19,16 @@ VALUES = {
 
 def documented(file: str) -> set[str]:
     return set(re.findall(r"`mesh\.port\.<published>\.(\w+)`", (ROOT / file).read_text(encoding="utf-8")))
+
+
+def test_every_documented_dns_label_is_read_and_any_other_is_a_problem_that_names_them() -> None:
+    text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    found = set(re.findall(r"`(mesh\.dns\.[\w.<>]+)`", text))
+    labels = {label.replace("<name>", "http"): "30" for label in found}
+    assert len(labels) == 2
+    assert problems(Service("s", "web", labels=labels)) == ()
+    (problem,) = problems(Service("s", "web", labels={"mesh.dns.colour": "blue"}))
+    assert all(label.partition("<")[0] in problem.message for label in found)
 
 
 def test_every_documented_port_label_is_read() -> None:
