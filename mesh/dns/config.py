@@ -37,6 +37,7 @@ UNANSWERED_MAX = 4  # overtaken tries in a row without one reply: then a server 
 SERVER_REST, SERVER_REST_MAX = 1.0, 30.0  # seconds until a failed server is probed again, doubling
 SERVER_UNUSED = 60.0  # seconds without a question for it; then a failed server is not probed any more
 SERVERS_KNOWN_MAX = 1024  # servers whose health is remembered; those of containers count one by one
+SHORTAGE_TOLD = 10.0  # seconds between two lines in the log about a lack of descriptors or ports
 HABITS_KEPT = 3600.0  # seconds that a server counts as one that knows no EDNS, or changes the case of names
 SECURE_IDLE = 10.0  # seconds for a connection over TLS to be opened, and to be kept without a question
 SECURE_SILENCE = 1.0  # seconds without any reply on it; then the way there may be gone, and another is opened

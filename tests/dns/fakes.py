@@ -43,6 +43,7 @@ class Upstream(asyncio.DatagramProtocol):
     queries: list[bytes] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
     over_tcp: int = 0  # connections
+    hold_tcp: asyncio.Event | None = None
     close_tcp: Callable[[], None] = lambda: None
     hold: asyncio.Event | None = None
     port: int = 0
@@ -89,6 +90,8 @@ class Upstream(asyncio.DatagramProtocol):
             return
         self._note(query)
         self.over_tcp += 1
+        if self.hold_tcp is not None:
+            await self.hold_tcp.wait()
         for reply in self.behave(query):
             writer.write(len(reply).to_bytes(2) + reply)
         await writer.drain()

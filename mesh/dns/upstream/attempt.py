@@ -5,6 +5,7 @@ everybody, or where somebody floods us with forgeries. A server that changes the
 EDNS, is asked again at once without, and so for an hour.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from secrets import randbits, token_bytes
@@ -47,8 +48,9 @@ class Attempt:
         got = await self._with_or_without_edns(tcp)
         if got.reply.truncated and not (tcp or self.server.tls_name):
             try:
-                return await self._once(tcp=True)
-            except (OSError, WireError):  # no TCP there: the client may try for itself
+                async with asyncio.timeout(self.route.manner.try_timeout):
+                    return await self._once(tcp=True)
+            except (OSError, WireError):  # no TCP there (or no way for it): the client may try for itself
                 return got
         return got
 

@@ -19,6 +19,7 @@ from mesh.dns.config import (
     FORWARDS_MAX,
     FORWARDS_PER_ASKER,
     REFRESHES_MAX,
+    SHORTAGE_TOLD,
     DnsConfig,
 )
 from mesh.dns.stats import OTHER, RCODES, DnsStats
@@ -55,6 +56,7 @@ class Forwarder:
         self._by_asker: Counter[Hashable] = Counter()
         self._waiters = 0
         self._questions = 0
+        self._tell_again = 0.0  # when to speak of a shortage again
         self._spellings = Spellings()
         self._means = Means(
             secure or SecureConnections(tasks), self._spellings, stats.reject, config.mixed_case
@@ -119,8 +121,7 @@ class Forwarder:
         planned = turns(
             tuple(usable),
             usable.__getitem__,
-            alike=route.manner.alike,
-            rounds=route.manner.rounds,
+            manner=route.manner,
             explore=None if rest else whole,
         )
         return Race(
@@ -145,31 +146,32 @@ class Forwarder:
         return task
 
     async def _try(self, attempt: Attempt, tcp: bool) -> Outcome:
+        """Until there is a reply or the race ends, also when others have begun to be asked meanwhile."""
         route, server, began = attempt.route, attempt.server, monotonic()
+        patience = route.manner.try_timeout
+        late = asyncio.get_running_loop().call_later(patience, self.servers.failed, route, server)
         try:
-            async with asyncio.timeout(route.manner.try_timeout):
-                received = await attempt.run(tcp)
-        except TimeoutError:
-            self._stats.upstream(server.name, TIMEOUT)
-            self.servers.failed(route, server)
-            return Outcome(again=True)
+            received = await attempt.run(tcp)
         except (OSError, KernelError, WireError) as error:
             self._stats.upstream(server.name, ERROR)
             self._reached_not(route, server, error)
             return Outcome()
         except asyncio.CancelledError:
-            self._stats.upstream(server.name, OVERTAKEN)
+            self._stats.upstream(server.name, TIMEOUT if monotonic() - began >= patience else OVERTAKEN)
             raise
+        finally:
+            late.cancel()
         self.servers.replied(route, server, attempt.health, monotonic() - began)
         self._stats.upstream(server.name, RCODES.get(received.reply.rcode, OTHER))
         return Outcome(received if is_answer(received.reply) else None)
 
     def _reached_not(self, route: Route, server: Server, error: Exception) -> None:
         """What this machine is short of is not the server's fault."""
-        if isinstance(error, OSError) and error.errno in OURS:
-            logger.warning("cannot ask %s: %s", server, error.strerror)
-        else:
+        if not (isinstance(error, OSError) and error.errno in OURS):
             self.servers.failed(route, server)
+        elif monotonic() >= self._tell_again:
+            self._tell_again = monotonic() + SHORTAGE_TOLD
+            logger.warning("cannot ask %s: %s", server, error.strerror)
 
     async def _probe(self, route: Route, server: Server) -> None:
         attempt = Attempt(self._means, PROBE, route, server, self.servers.health(route, server))

@@ -24,7 +24,7 @@ from mesh.dns.config import (
     UNANSWERED_MAX,
     UPSTREAM_OUTSTANDING_MAX,
 )
-from mesh.dns.upstream.servers import Server
+from mesh.dns.upstream.servers import Manner, Server
 
 
 class Health:
@@ -128,36 +128,39 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One try. `patience`: seconds until the next turn begins beside it; None: when it has failed."""
+    """One try. `patience`: seconds of silence until the next turn begins, beside it."""
 
     server: Server
-    patience: float | None = None
+    patience: float
 
 
 def turns(
     servers: Sequence[Server],
     health: Callable[[Server], Health],
     *,
-    alike: bool,
-    rounds: int,
+    manner: Manner,
     explore: int | None = None,
 ) -> tuple[Turn, ...]:
     """Whom to ask, in order. `explore`: among equals, have the n-th of the slower ones come first."""
-    if not alike or len(servers) < 2:
+    if not manner.alike or len(servers) < 2:
         ordered = sorted(servers, key=lambda server: health(server).failing)
-        once = [turn for server in ordered for turn in _twice(server, health(server).usual)]
-        return tuple(once * rounds)
+        once = [
+            turn for server in ordered for turn in _twice(server, health(server).usual, manner.try_timeout)
+        ]
+        return tuple(once * manner.rounds)
     ordered = sorted(servers, key=lambda s: (health(s).failing, health(s).latency or 0.0))
     if explore is not None:
         _bring_forward(ordered, [s for s in ordered[1:] if not health(s).failing], explore)
     first = [Turn(server, health(server).usual) for server in ordered[:-1]]
-    later = [Turn(server) for server in ordered]
-    return (*first, later[-1], *(later * (rounds - 1)))
+    later = [Turn(server, manner.try_timeout) for server in ordered]
+    return (*first, later[-1], *(later * (manner.rounds - 1)))
 
 
-def _twice(server: Server, usual: float) -> tuple[Turn, ...]:
-    """TCP under TLS loses nothing, so asking again would not help."""
-    return (Turn(server),) if server.tls_name else (Turn(server, usual), Turn(server))
+def _twice(server: Server, usual: float, whole: float) -> tuple[Turn, ...]:
+    """TCP under TLS loses nothing, so asking again soon would not help."""
+    if server.tls_name or usual >= whole:
+        return (Turn(server, whole),)
+    return Turn(server, usual), Turn(server, whole - usual)
 
 
 def _bring_forward(ordered: list[Server], others: list[Server], which: int) -> None:

@@ -1,9 +1,9 @@
 """One question and its tries: a state machine around timers and tasks.
 
-The turns are taken one after the other: the next when the newest try has failed, or when only servers that
-have failed before are still being waited for, or beside a try that has been silent for longer than usual.
-The first answer wins and ends the others; with no turn left and nothing under way, or at the deadline, the
-question has failed. Only silence is worth a second try at the same server.
+The turns are taken one after the other: the next when patience with the newest try is lost, or it has failed.
+Tries go on beside each other, since a slow reply is better than none; the first answer wins and ends them.
+When patience with the last is lost, or nothing is under way any more, or at the deadline, the question has
+failed. A server that has failed it is not asked again: only silence is worth a second try.
 """
 
 import asyncio
@@ -19,10 +19,9 @@ from mesh.dns.upstream.servers import Server
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a try. `again`: the server was silent and may be asked once more."""
+    """What came of a try. Silence has none."""
 
     received: Received | None = None
-    again: bool = False
 
 
 Try = asyncio.Task[Outcome]
@@ -47,8 +46,7 @@ class Race:
         self._begin, self._overtaken, self._finish = begin, overtaken, finish
         self._loop = asyncio.get_running_loop()
         self._running: dict[Try, tuple[Server, float]] = {}  # in the order in which they began
-        self._failed: set[Server] = set()  # at least once
-        self._settled: set[Server] = set()  # of these, not to be asked again
+        self._failed: set[Server] = set()
         self._patience: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._over = False
@@ -58,18 +56,23 @@ class Race:
         self._next()
 
     def _next(self) -> None:
-        self._cancel_patience()
         while self._turns:
             turn = self._turns.popleft()
-            task = None if turn.server in self._settled else self._begin(turn.server)
+            task = None if turn.server in self._failed else self._begin(turn.server)
             if task is None:
                 continue
             self._running[task] = (turn.server, monotonic())
             task.add_done_callback(self._ended)
-            if turn.patience is not None:
-                self._patience = self._loop.call_later(turn.patience, self._next)
+            self._cancel_patience()
+            self._patience = self._loop.call_later(turn.patience, self._lose_patience)
             return
         if not self._running:
+            self._end(None)
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        self._next()
+        if self._patience is None:  # nobody is left to be asked
             self._end(None)
 
     def _ended(self, task: Try) -> None:
@@ -85,8 +88,6 @@ class Race:
             self._end(outcome.received, server)
             return
         self._failed.add(server)
-        if not outcome.again:
-            self._settled.add(server)
         if newest or all(other in self._failed for other, _ in self._running.values()):
             self._next()
 

@@ -33,6 +33,8 @@ class SecureConnections:
     async def ask(self, server: Server, message: bytes) -> bytes:
         """The reply, with an id of its own. Raises OSError (SSLError is one) or WireError; never gives up."""
         kept = self._open.get(server)
+        if kept is not None and kept.silent:
+            kept.give_up()
         if kept is not None and not kept.over:
             try:
                 return await kept.ask(message)
@@ -58,32 +60,35 @@ class _Connection:
         self._server, self._context = server, context
         self._waiting: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
         self._ready: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
-        self._heard = monotonic()
+        self._silent_since: float | None = None  # when a query was sent that nothing has come after
         self.over = False
+
+    @property
+    def silent(self) -> bool:
+        """Has nothing come for so long that perhaps the way there is gone?"""
+        return self._silent_since is not None and monotonic() - self._silent_since > SECURE_SILENCE
+
+    def give_up(self) -> None:
+        """Whoever waits is told so."""
+        self.over = True
+        if self._ready.done() and self._ready.exception() is None:
+            self._ready.result().transport.abort()
 
     async def ask(self, message: bytes) -> bytes:
         if len(self._waiting) >= UPSTREAM_OUTSTANDING_MAX:
             raise ConnectionError("too many queries are under way")
-        id_, began = self._free_id(), monotonic()
+        id_ = self._free_id()
         query = id_.to_bytes(2) + message[2:]
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[id_] = (query, reply)
         try:
             writer = await asyncio.shield(self._ready)
+            if self._silent_since is None:
+                self._silent_since = monotonic()
             writer.write(framed(query))
             return await reply
-        except asyncio.CancelledError:
-            if self._heard < began < monotonic() - SECURE_SILENCE:
-                self._give_up()
-            raise
         finally:
             self._waiting.pop(id_, None)
-
-    def _give_up(self) -> None:
-        """Nothing has come for long, perhaps since the way there is gone: the next question finds another."""
-        self.over = True
-        if self._ready.done() and self._ready.exception() is None:
-            self._ready.result().transport.abort()
 
     def _free_id(self) -> int:
         id_ = randbelow(_IDS)
@@ -126,7 +131,7 @@ class _Connection:
             raise
 
     def _arrived(self, reply: bytes) -> None:
-        self._heard = monotonic()
+        self._silent_since = None
         query, waiting = self._waiting.get(int.from_bytes(reply[:2]), (b"", None))
         if waiting is None or waiting.done():
             return  # whoever asked has given up meanwhile

@@ -146,6 +146,16 @@ async def test_a_truncated_reply_is_fetched_whole_over_tcp(asking: Asking) -> No
     assert server.over_tcp == 1
 
 
+async def test_a_way_over_tcp_that_leads_nowhere_is_given_up(asking: Asking) -> None:
+    """A firewall that swallows port 53/tcp: connected or not, nothing ever comes."""
+    async with upstream(truncated) as server:
+        server.hold_tcp = asyncio.Event()
+        received = await asking.ask(server.port)
+        server.hold_tcp.set()
+    assert received is not None
+    assert received.reply.truncated
+
+
 async def test_what_is_truncated_and_not_to_be_had_over_tcp_is_passed_on_as_it_is(asking: Asking) -> None:
     async with upstream(truncated) as server:
         server.close_tcp()

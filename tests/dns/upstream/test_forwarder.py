@@ -35,8 +35,20 @@ async def test_always_over_tcp_where_resolv_conf_says_so(asking: Asking) -> None
 async def test_failure_leads_to_the_next_server(asking: Asking, first: Behaviour, result: str) -> None:
     async with upstream(first) as bad, upstream(say()) as good:
         assert data(await asking.ask(bad.port, good.port)) == ["192.0.2.1"]
-    assert asking.results[0] == result
-    assert asking.results[-1] == "NOERROR"
+        async with asyncio.timeout(LIMIT):
+            while result not in asking.results:  # tries that were silent end with the question
+                await asyncio.sleep(0)
+    assert "NOERROR" in asking.results
+
+
+async def test_a_reply_that_takes_longer_than_a_try_is_better_than_none(asking: Asking) -> None:
+    async with upstream(say()) as server:
+        server.hold = asyncio.Event()
+        waiting = asking.begin(route(server.port))
+        await server.asked(3)  # the third try begins when the first has been silent for a whole one
+        server.hold.set()
+        assert data(await waiting) == ["192.0.2.1"]
+    assert not asking.forwarder.servers.health(route(server.port), Server("127.0.0.1", server.port)).failing
 
 
 async def test_any_other_error_is_the_answer(asking: Asking) -> None:

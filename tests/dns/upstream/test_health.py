@@ -14,8 +14,9 @@ from mesh.dns.config import (
     UNANSWERED_MAX,
 )
 from mesh.dns.upstream.health import Health, Turn, turns
-from mesh.dns.upstream.servers import Server
+from mesh.dns.upstream.servers import Manner, Server
 
+TRY = 1.5  # seconds
 A, B, C = (Server(f"10.0.0.{n}") for n in (1, 2, 3))
 
 
@@ -98,17 +99,28 @@ def test_only_ourselves_are_left_out() -> None:
 def order(
     states: dict[Server, Health], *, alike: bool, explore: int | None = None, rounds: int = 1
 ) -> list[Turn]:
-    return list(turns(list(states), states.__getitem__, alike=alike, rounds=rounds, explore=explore))
+    manner = Manner(alike, rounds, TRY)
+    return list(turns(list(states), states.__getitem__, manner=manner, explore=explore))
 
 
 def asked(turns: list[Turn]) -> list[Server]:
     return [turn.server for turn in turns]
 
 
+def begins(turns: list[Turn]) -> list[float]:
+    """When each begins, if all are silent."""
+    return [round(sum(turn.patience for turn in turns[:n]), 3) for n in range(len(turns) + 1)]
+
+
 def test_listed_servers_keep_their_order_and_each_is_asked_again_before_the_next() -> None:
-    planned = order({A: known(0.9), B: known(0.01)}, alike=False)
-    assert asked(planned) == [A, A, B, B]
-    assert [turn.patience is None for turn in planned] == [False, True, False, True]
+    planned = order({A: known(0.2), B: known()}, alike=False, rounds=2)
+    assert asked(planned) == [A, A, B, B] * 2
+    assert begins(planned)[:5] == [0, 0.2, 1.5, 1.9, 3.0]
+
+
+def test_a_server_that_usually_takes_as_long_as_a_try_is_asked_once() -> None:
+    planned = turns([A], {A: known(0.9)}.__getitem__, manner=Manner(rounds=1, try_timeout=0.9))
+    assert planned == (Turn(A, 0.9),)
 
 
 def test_failing_servers_come_last_but_come() -> None:
@@ -121,7 +133,7 @@ def test_equals_are_asked_fastest_first_and_the_next_beside_the_slow() -> None:
     states = {A: known(0.3), B: known(0.2), C: known(0.1)}
     planned = order(states, alike=True, rounds=2)
     assert asked(planned) == [C, B, A, C, B, A]
-    assert [turn.patience is None for turn in planned] == [False, False, True, True, True, True]
+    assert begins(planned) == [0, 0.1, 0.3, 1.8, 3.3, 4.8, 6.3]
 
 
 def test_now_and_then_a_slower_equal_comes_first_but_never_a_failing_one() -> None:

@@ -11,9 +11,9 @@ from mesh.dns.upstream.race import Outcome, Race, Try
 from mesh.dns.upstream.servers import Server
 from mesh.dns.wire import parse_reply
 
-A, B = Server("10.0.0.1"), Server("10.0.0.2")
+A, B, C = (Server(f"10.0.0.{n}") for n in (1, 2, 3))
 REPLY = Received(bytes(12), parse_reply(bytes(12)))
-SILENT, REFUSED, ANSWERED = Outcome(again=True), Outcome(), Outcome(REPLY)
+FAILED, ANSWERED = Outcome(), Outcome(REPLY)
 NO_TIME, LONG = 0.0, 60.0  # seconds
 
 
@@ -74,7 +74,7 @@ async def course() -> AsyncIterator[type[Course]]:
 
 
 async def test_the_first_answer_wins_and_ends_the_others() -> None:
-    course = Course(Turn(A, NO_TIME), Turn(B))
+    course = Course(Turn(A, NO_TIME), Turn(B, LONG))
     course.race.start()
     await course.until(A, B)
     course.tell(1, ANSWERED)
@@ -84,11 +84,20 @@ async def test_the_first_answer_wins_and_ends_the_others() -> None:
     assert course.tries[0][2].cancelled()
 
 
-async def test_the_next_turn_waits_for_failure_where_there_is_no_patience_to_lose() -> None:
-    course = Course(Turn(A), Turn(B))
+async def test_a_slow_answer_is_taken_while_others_are_asked() -> None:
+    course = Course(Turn(A, NO_TIME), Turn(A, NO_TIME), Turn(B, LONG))
+    course.race.start()
+    await course.until(A, A, B)
+    course.tell(0, ANSWERED)
+    assert await course.finished is REPLY
+    assert course.overtaken == [B]
+
+
+async def test_failure_begins_the_next_turn_at_once() -> None:
+    course = Course(Turn(A, LONG), Turn(B, LONG))
     course.race.start()
     await course.until(A)
-    course.tell(0, SILENT)
+    course.tell(0, FAILED)
     await course.until(A, B)
     course.tell(1, ANSWERED)
     assert await course.finished is REPLY
@@ -96,71 +105,77 @@ async def test_the_next_turn_waits_for_failure_where_there_is_no_patience_to_los
 
 
 async def test_a_failure_beside_a_newer_try_elsewhere_begins_nothing() -> None:
-    course = Course(Turn(A, NO_TIME), Turn(B), Turn(A))
+    course = Course(Turn(A, NO_TIME), Turn(B, LONG), Turn(C, LONG))
     course.race.start()
     await course.until(A, B)
-    course.tell(0, SILENT)
+    course.tell(0, FAILED)
     await course.settled()
     await course.until(A, B)
-    course.tell(1, SILENT)
-    await course.until(A, B, A)
+    course.tell(1, FAILED)
+    await course.until(A, B, C)
 
 
-@pytest.mark.parametrize("outcome", [SILENT, REFUSED])
-async def test_when_a_servers_first_try_has_failed_its_second_is_not_waited_for(outcome: Outcome) -> None:
-    course = Course(Turn(A, NO_TIME), Turn(A), Turn(B))
+async def test_when_a_servers_first_try_has_failed_its_second_is_not_waited_for() -> None:
+    course = Course(Turn(A, NO_TIME), Turn(A, LONG), Turn(B, LONG))
     course.race.start()
     await course.until(A, A)
-    course.tell(0, outcome)
+    course.tell(0, FAILED)
     await course.until(A, A, B)
     course.tell(1, ANSWERED)  # and yet it is taken
     assert await course.finished is REPLY
 
 
-async def test_whoever_refuses_is_not_asked_again() -> None:
-    course = Course(Turn(A), Turn(A), Turn(B), Turn(A))
+async def test_whoever_has_failed_is_not_asked_again() -> None:
+    course = Course(Turn(A, LONG), Turn(A, LONG), Turn(B, LONG), Turn(A, LONG))
     course.race.start()
-    course.tell(0, REFUSED)
+    course.tell(0, FAILED)
     await course.until(A, B)
-    course.tell(1, SILENT)
+    course.tell(1, FAILED)
     assert await course.finished is None
     assert len(course.tries) == 2
 
 
 async def test_a_bug_in_a_try_is_a_failed_try() -> None:
-    course = Course(Turn(A), Turn(B))
+    course = Course(Turn(A, LONG), Turn(B, LONG))
     course.race.start()
     course.tell(0, ZeroDivisionError())
     await course.until(A, B)
 
 
-async def test_at_the_deadline_everything_ends() -> None:
-    course = Course(Turn(A, NO_TIME), Turn(B), deadline=0.01)
+async def test_with_patience_lost_with_the_last_it_is_over() -> None:
+    course = Course(Turn(A, NO_TIME), Turn(B, NO_TIME))
     course.race.start()
     assert await course.finished is None
     await course.settled()
+    assert [server for server, _, _ in course.tries] == [A, B]
     assert all(task.cancelled() for _, _, task in course.tries)
     assert course.overtaken == []
 
 
+async def test_at_the_deadline_everything_ends() -> None:
+    course = Course(Turn(A, NO_TIME), Turn(B, LONG), deadline=0.01)
+    course.race.start()
+    assert await course.finished is None
+
+
 async def test_when_its_tries_are_cancelled_nothing_new_begins() -> None:
-    course = Course(Turn(A), Turn(B))
+    course = Course(Turn(A, LONG), Turn(B, LONG))
     course.race.start()
     course.tries[0][2].cancel()
     assert await course.finished is None
     assert len(course.tries) == 1
 
 
-@pytest.mark.parametrize("turns", [(), (Turn(A), Turn(B, NO_TIME))])
+@pytest.mark.parametrize("turns", [(), (Turn(A, LONG), Turn(B, NO_TIME))])
 async def test_with_nobody_to_ask_it_ends_at_once(turns: tuple[Turn, ...]) -> None:
     course = Course(*turns, room=0)
     course.race.start()
     assert course.finished.result() is None
 
 
-async def test_a_turn_without_room_is_passed_over() -> None:
-    course = Course(Turn(A, NO_TIME), Turn(B), Turn(B), room=1)
+async def test_turns_without_room_are_passed_over() -> None:
+    course = Course(Turn(A, LONG), Turn(B, LONG), room=1)
     course.race.start()
-    await course.settled()
-    course.tell(0, ANSWERED)
-    assert await course.finished is REPLY
+    course.tell(0, FAILED)
+    assert await course.finished is None
+    assert len(course.tries) == 1
