@@ -48,6 +48,7 @@ LOOP_LETTERS = 6  # of a name: fewer could come in our random spelling by chance
 FORWARDED_BYTES_MAX = 16 * 1024 * 1024  # of memory for upstreams' replies, however many they are
 STALE_MAX_AGE = 86_400.0  # seconds after its end that a reply may be given, for lack of any other (RFC 8767)
 STALE_TTL = 30  # seconds, of the records in such a reply (RFC 8767 4)
+STALE_READY = 1.0  # seconds that one is a cache hit; then somebody looks whether there is a better one
 STALE_ANSWER_AFTER = 1.8  # seconds that an asker waits for upstreams if there is one (RFC 8767 5)
 STALE_RECHECK = 5.0  # seconds until upstreams are asked again for what they just failed to answer: not the 30
 # of RFC 8767, which spare authorities; ours are resolvers near by, and whoever repairs one wants to see it

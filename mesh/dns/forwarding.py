@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from mesh.dns.answers import Answer, Outcome
 from mesh.dns.cache import ReplyCache
-from mesh.dns.config import DnsConfig
+from mesh.dns.config import STALE_READY, DnsConfig
 from mesh.dns.forwarded import Aging, Forwarded, Kept
 from mesh.dns.passing import passed_back, passed_on, room
 from mesh.dns.query_log import QueryLog
@@ -250,11 +250,11 @@ class Forwarding:
         return self._told(asking, reply, source)
 
     def _answer_stale(self, asking: Asking, kept: Kept) -> bytes:
-        """An old reply is good for a second; then somebody looks whether there is a better one."""
+        """An old reply, for now."""
         now = self._clock()
         reply, whole = _made_own(asking, kept.stale(), room(asking.query, asking.tcp))
         if whole and cacheable(asking.query) and self._unknown(asking):
-            aging = Aging(reply, kept.received.reply.ttl_offsets, now, now + 1.0)
+            aging = Aging(reply, kept.received.reply.ttl_offsets, now, now + STALE_READY)
             self._leave(asking, aging, STALE, None)
         return self._told(asking, reply, STALE)
 
