@@ -1,4 +1,4 @@
-"""What dnsperf prints → figures; figures → tables. The measuring itself needs a quiet machine and is no test."""
+"""What dnsperf prints → figures; figures → tables. The measuring needs a quiet machine and is no test."""
 
 import pytest
 
