@@ -161,6 +161,7 @@ class Telling:
             dns_durations={name: deepcopy(one) for name, one in stats.durations.items()},
             dns_cache_entries=self.resolver.cache_entries,
             dns_upstream_requests=_labelled(stats.upstream_requests),
+            dns_dropped=_by_one(stats.dropped),
             dns_upstream_rejected=_by_one(stats.rejected),
             dns_upstream_faults=len(stats.faults),
             dns_forward_refused=_by_one(stats.refused),

@@ -48,6 +48,7 @@ class Reading:
     dns_durations: Mapping[str, Distribution] = field(default_factory=dict)  # source
     dns_cache_entries: int = 0
     dns_upstream_requests: Counts = field(default_factory=dict)  # upstream, rcode
+    dns_dropped: Counts = field(default_factory=dict)  # reason
     dns_upstream_rejected: Counts = field(default_factory=dict)  # reason
     dns_upstream_faults: int = 0
     dns_forward_refused: Counts = field(default_factory=dict)  # limit
@@ -98,6 +99,9 @@ def _dns(reading: Reading) -> Iterator[Metric]:
         "Time from request to answer.",
         ["source"],
         {(source,): d for source, d in reading.dns_durations.items()},
+    )
+    yield _counter(
+        "mesh_dns_dropped_total", "DNS requests without a reply.", ["reason"], reading.dns_dropped
     )
     yield _gauge("mesh_dns_cache_entries", "Replies in the cache.", reading.dns_cache_entries)
     yield from _upstreams(reading)

@@ -44,6 +44,7 @@ FULL = Reading(
     dns_durations={"cache": observed(0.0005, 0.001, 0.05, 3.0)},
     dns_cache_entries=3,
     dns_upstream_requests={("1.1.1.1", "NOERROR"): 1},
+    dns_dropped={("stranger",): 2},
     dns_upstream_rejected={("id",): 1},
     dns_forward_refused={("share",): 1},
     dns_refreshes={("prefetch",): 1},
