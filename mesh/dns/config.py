@@ -59,6 +59,7 @@ RESOLV_TIMEOUT_MAX = 30  # seconds of `options timeout`, libc's own limit
 RESOLV_ATTEMPTS_MAX = 5  # rounds of `options attempts`, libc's own limit
 
 UDP_BATCH = 64  # datagrams per wake-up, so that no socket starves the others
+UDP_BATCH_SLOW = 16  # instead, after a batch with as many queries that took work: a millisecond or two
 UDP_SLOT = 1280  # bytes of a datagram read, more than any query has; larger replies are sent by themselves
 PREFETCH_SHARE = 0.1  # of a forwarded reply's life: who asks in the last tenth has it fetched anew
 SOURCES_MAX = 4096  # source addresses whose scope is remembered by an explicit endpoint

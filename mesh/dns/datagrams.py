@@ -115,10 +115,13 @@ class Batch:
             message.vectors, message.vector_count = ctypes.addressof(vector), 1
             message.control, message.control_length = rooms[2] + i * CONTROL, CONTROL
 
-    def receive(self, fd: int) -> int:
-        """Take what has arrived. Returns how many, 0 when nothing has; never waits. Raises OSError."""
+    def receive(self, fd: int, most: int = UDP_BATCH) -> int:
+        """Take what has arrived, `most` at a time. Returns how many, 0 when nothing has; never waits.
+
+        Raises OSError.
+        """
         self._block[:] = self._fresh
-        count: int = _LIBC.recvmmsg(fd, self._headers[0], UDP_BATCH, socket.MSG_DONTWAIT, None)
+        count: int = _LIBC.recvmmsg(fd, self._headers[0], most, socket.MSG_DONTWAIT, None)
         if count < 0:
             return _nothing(ctypes.get_errno())
         self.lengths = self._lengths[_LENGTH_WORD : count * _HEADER_WORDS : _HEADER_WORDS].tolist()

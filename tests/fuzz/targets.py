@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
-from mesh.dns.config import QUERY_MAX, SOURCES_MAX, TCP_PIPELINE_MAX, UDP_SLOT
+from mesh.dns.config import QUERY_MAX, SOURCES_MAX, TCP_PIPELINE_MAX, UDP_BATCH_SLOW, UDP_SLOT
 from mesh.dns.crowd import Limits
 from mesh.dns.forwarded import Kept
 from mesh.dns.forwarding import NO_PATHS, Later
@@ -78,6 +78,7 @@ class Datagrams:
     """Input: pieces of (source, length, bytes). Sources are two askers and strangers."""
 
     KNOWN = 2
+    AT_ONCE = 144  # before the socket's buffer is full
 
     def __init__(self) -> None:
         self.place = Place()
@@ -111,7 +112,7 @@ class Datagrams:
                 which = source % len(self.clients)
                 self.clients[which].send(piece)
                 sent[which].append(piece)
-                if n % 150 == 149:  # before the socket's buffer is full
+                if n % self.AT_ONCE == self.AT_ONCE - 1:
                     self._drain()
             self._drain()
             place.forwarder.release()
@@ -123,7 +124,7 @@ class Datagrams:
 
     def _drain(self) -> None:
         drain = self.endpoint._drain_singly if self.endpoint._batch is None else self.endpoint._drain_batch
-        for _ in range(4):
+        for _ in range(self.AT_ONCE // UDP_BATCH_SLOW + 1):
             drain()
 
     @staticmethod
