@@ -29,6 +29,7 @@ FORWARDS_MAX = 4096  # queries waiting for upstreams, all askers together; more 
 FORWARDS_PER_ASKER = FORWARDS_MAX // 4  # of one container: Docker's 1024, and no one can have them all
 REFRESHES_MAX = 64  # questions asked again ahead of time that may be under way; more are let be
 UPSTREAM_OUTSTANDING_MAX = FORWARDS_MAX  # tries under way at one server: only second tries may find no room
+DESCRIPTORS_SHARE = 0.5  # of those that the process may have: tries, each with a socket, take no more
 
 HEDGE_MIN, HEDGE_MAX = 0.05, 1.0  # seconds of silence before the same is asked again, whatever is usual
 HEDGE_UNKNOWN = 0.4  # seconds, for a server that has not answered yet: slower than nearly all that work

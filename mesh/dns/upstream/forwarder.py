@@ -11,15 +11,18 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Hashable
 from functools import partial
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from time import monotonic
 from typing import TypeAlias
 
 from mesh.dns.config import (
+    DESCRIPTORS_SHARE,
     EXPLORE_EVERY,
     FORWARDS_MAX,
     FORWARDS_PER_ASKER,
     REFRESHES_MAX,
     SHORTAGE_TOLD,
+    UPSTREAMS_MAX,
     DnsConfig,
 )
 from mesh.dns.stats import OTHER, RCODES, DnsStats
@@ -56,6 +59,7 @@ class Forwarder:
         self._by_asker: Counter[Hashable] = Counter()
         self._waiters = 0
         self._questions = 0
+        self._tries, self._tries_max = 0, _descriptors()
         self._tell_again = 0.0  # when to speak of a shortage again
         self._spellings = Spellings()
         self._means = Means(
@@ -70,9 +74,14 @@ class Forwarder:
 
         False: the asker, or all together, have too much under way, and `done` will not be called.
         """
-        if not self._admit(asker):
-            return False
         waiting = self._waiting.get(key)
+        limit = self._limit(asker) or ("" if waiting else self._no_room(route))
+        if limit:
+            if asker != REFRESH:
+                self._stats.refuse(limit)
+            return False
+        self._waiters += 1
+        self._by_asker[asker] += 1
         if waiting is not None:
             waiting.append((asker, done))
             return True
@@ -89,18 +98,18 @@ class Forwarder:
 
     # --- who waits ------------------------------------------------------------------------------------------
 
-    def _admit(self, asker: Hashable) -> bool:
-        share = REFRESHES_MAX if asker == REFRESH else FORWARDS_PER_ASKER
-        if self._by_asker[asker] >= share:
-            if asker != REFRESH:
-                self._stats.refuse("share")
-            return False
-        if self._waiters >= FORWARDS_MAX:
-            self._stats.refuse("total")
-            return False
-        self._waiters += 1
-        self._by_asker[asker] += 1
-        return True
+    def _limit(self, asker: Hashable) -> str:
+        """What keeps one more from waiting, "" for nothing."""
+        if self._by_asker[asker] >= (REFRESHES_MAX if asker == REFRESH else FORWARDS_PER_ASKER):
+            return "share"
+        return "total" if self._waiters >= FORWARDS_MAX else ""
+
+    def _no_room(self, route: Route) -> str:
+        """What keeps one more question from being sent, "" for nothing."""
+        if self._tries >= self._tries_max:
+            return "descriptors"
+        usable = self.servers.usable(route).values()
+        return "upstream" if usable and all(health.full for health in usable) else ""
 
     def _finish(self, key: Hashable, received: Received | None) -> None:
         waiting = self._waiting.pop(key)
@@ -135,15 +144,19 @@ class Forwarder:
     def _begin(
         self, query: UpstreamQuery, route: Route, server: Server, health: Health, tcp: bool
     ) -> Try | None:
-        if health.full:
-            self._stats.refuse("upstream")
+        if health.full or self._tries >= self._tries_max:
             return None
+        self._tries += 1
         health.used_at = monotonic()
         health.outstanding += 1
         attempt = Attempt(self._means, query, route, server, health)
         task = self._tasks.start(self._try(attempt, tcp), "dns-forward")
-        task.add_done_callback(lambda _: health.one_less())
+        task.add_done_callback(lambda _: self._one_less(health))
         return task
+
+    def _one_less(self, health: Health) -> None:
+        self._tries -= 1
+        health.outstanding -= 1
 
     async def _try(self, attempt: Attempt, tcp: bool) -> Outcome:
         """Until there is a reply or the race ends, also when others have begun to be asked meanwhile."""
@@ -177,3 +190,9 @@ class Forwarder:
         attempt = Attempt(self._means, PROBE, route, server, self.servers.health(route, server))
         async with asyncio.timeout(route.manner.try_timeout):
             await attempt.run(tcp=False)
+
+
+def _descriptors() -> int:
+    """How many sockets may be open at a time: a flood of questions leaves some for everything else."""
+    soft, _ = getrlimit(RLIMIT_NOFILE)
+    return FORWARDS_MAX * UPSTREAMS_MAX if soft == RLIM_INFINITY else int(soft * DESCRIPTORS_SHARE)

@@ -69,10 +69,6 @@ class Health:
             return HEDGE_UNKNOWN
         return min(max(self.latency + 4 * self._deviation, HEDGE_MIN), HEDGE_MAX)
 
-    def one_less(self) -> None:
-        """A try has ended."""
-        self.outstanding -= 1
-
     def replied(self, seconds: float) -> None:
         """Any reply, after so long: it is there."""
         self._learn(seconds)

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from mesh.dns.config import FORWARDS_MAX, FORWARDS_PER_ASKER, REFRESHES_MAX, UPSTREAM_OUTSTANDING_MAX
+from mesh.dns.upstream import forwarder as forwarder_module
 from mesh.dns.upstream.forwarder import REFRESH
 from mesh.dns.upstream.servers import Route, Server
 from mesh.errors import NamespaceGone
@@ -154,8 +155,21 @@ async def test_a_server_is_asked_so_much_at_a_time_and_no_more(asking: Asking) -
         to = route(server.port, other.port)
         asking.forwarder.servers.health(to, to.servers[0]).outstanding = UPSTREAM_OUTSTANDING_MAX
         assert data(await asking.begin(to)) == ["192.0.2.1"]
-    assert asked(server.queries) == []
-    assert asking.stats.refused["upstream"] >= 1
+        assert asked(server.queries) == []
+        asking.forwarder.servers.health(to, to.servers[1]).outstanding = UPSTREAM_OUTSTANDING_MAX
+        assert flood(asking, to, 3, "c1") == 0
+    assert asking.stats.refused == {"upstream": 3}
+
+
+async def test_questions_leave_descriptors_for_everything_else(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarder_module, "getrlimit", lambda _: (20, 1000))
+    few = Asking()
+    async with upstream(silence) as server:
+        assert flood(few, route(server.port), 30, "c1") == 10
+        assert few.stats.refused == {"descriptors": 20}
+    await few.tasks.close()
 
 
 # --- faults that are not the server's -----------------------------------------------------------------------
