@@ -48,6 +48,8 @@ class Contribution:
     @property
     def empty(self) -> bool:
         """A service without a serving task."""
+        if self.vip and self.service is not None:
+            return not any_serving(self.service)
         return not self.hosts and not self.pointer
 
 

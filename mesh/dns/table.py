@@ -215,7 +215,10 @@ class _ServiceStep:
             return set()
         moved = any(_address(m.before, network) != _address(m.after, network) for m in self.tasks)
         touched = {TASKS + name for name in service_names(after, membership)} if moved else set[str]()
-        if any_serving(before) != any_serving(after) or (moved and not vip_of(after, membership)):
+        vip = vip_of(after, membership)
+        if any_serving(before) != any_serving(after):
+            touched.update(service_names(after, membership), (vip,) if vip else ())
+        elif moved and not vip:
             touched.update(service_names(after, membership))
         return touched
 

@@ -247,6 +247,13 @@ def test_an_empty_service_does_not_hide_one_on_the_next_network_where_names_are_
     assert ask("web", table=table).outcome is Outcome.NODATA
 
 
+def test_the_virtual_ip_of_an_empty_service_has_a_pointer_while_its_name_exists() -> None:
+    table = NameTable(snapshot([replace(WEB, tasks=())]))
+    forward = replace(OURS, empty_services=Elsewhere.FORWARD)
+    assert data("2.0.1.10.in-addr.arpa", QType.PTR, table=table) == {"shop_web.frontend."}
+    assert ask("2.0.1.10.in-addr.arpa", QType.PTR, table=table, policy=forward).outcome is Outcome.UNKNOWN
+
+
 def test_virtual_ips_may_be_without_pointer() -> None:
     policy = replace(OURS, vip_ptr=False)
     assert ask("2.0.1.10.in-addr.arpa", QType.PTR, policy=policy).outcome is Outcome.UNKNOWN
