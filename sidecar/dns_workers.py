@@ -119,7 +119,7 @@ class DnsWorkers:
     def _everything(self) -> list[Order]:
         """What a new worker needs to know. What comes later is told to it like to the others."""
         now = self._store.current
-        whole = Change(now.nodes, now.networks, now.services, now.containers, now.askers)
+        whole = Change(now.nodes, now.networks, now.services, now.containers, now.askers, now.neighbours)
         begin = Begin(self._dns, self._listen, self._log.level, self._log.format)
         return [begin, Learn(whole), *(Join(id_, ports) for id_, ports in self._joined.items())]
 

@@ -169,6 +169,27 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A plain container of *another* node, on networks of the Swarm: as much of it as names need."""
+
+    node: str
+    id: str
+    name: str
+    attachments: tuple[Attachment, ...] = ()  # IPv4 only
+    hostname: str = ""
+    stack: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the catalogue calls it. No node can speak for another's."""
+        return f"{self.node}/{self.id}"
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
+
+
+@dataclass(frozen=True, slots=True)
 class Asker:
     """Who may ask by source address, and which networks it is on (file source; explicit resolver)."""
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from immutables import Map
 
-from mesh.catalog.model import Asker, Container, Network, Node, Service
+from mesh.catalog.model import Asker, Container, Neighbour, Network, Node, Service
 
 T = TypeVar("T")
 
@@ -25,11 +25,11 @@ class Change:
     services: Mapping[str, Service | None] = field(default_factory=dict)
     containers: Mapping[str, Container | None] = field(default_factory=dict)
     askers: tuple[Asker, ...] | None = None
+    neighbours: Mapping[str, Neighbour | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(
-            self.nodes or self.networks or self.services or self.containers or self.askers is not None
-        )
+        maps = (self.nodes, self.networks, self.services, self.containers, self.neighbours)
+        return any(maps) or self.askers is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Snapshot:
     networks: Map[str, Network] = field(default_factory=Map)
     services: Map[str, Service] = field(default_factory=Map)
     containers: Map[str, Container] = field(default_factory=Map)
+    neighbours: Map[str, Neighbour] = field(default_factory=Map)  # by their keys
     askers: tuple[Asker, ...] = ()
     # network id → service ids on it: what a container's rules and names are computed from
     members: Map[str, Map[str, bool]] = field(default_factory=Map)
@@ -55,6 +56,7 @@ class Snapshot:
             networks=_updated(self.networks, change.networks),
             services=_updated(self.services, change.services),
             containers=_updated(self.containers, change.containers),
+            neighbours=_updated(self.neighbours, change.neighbours),
             askers=self.askers if change.askers is None else change.askers,
             members=self._members_after(change),
         )

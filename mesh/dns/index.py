@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
-# Plain tuples of strings, since the garbage collector passes over them: kind, id, and of a task also its own.
+# Plain tuples of strings, since the garbage collector passes over them: kind, id, and of a task also its own
+# id, of another node's container its key.
 Owner: TypeAlias = tuple[str, str, str]
 Keys: TypeAlias = tuple[Collection[str], Collection[str]]  # lower-case names, and addresses
 
@@ -54,9 +55,10 @@ class Index:
 
 
 class NetworkIndex:
-    """The names and addresses of one network."""
+    """The names and addresses of one network. `swarm`: it is the Swarm's, not this node's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, swarm: bool) -> None:
+        self.swarm = swarm
         self.names, self.addresses = Index(), Index()
 
     def __len__(self) -> int:

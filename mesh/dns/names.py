@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from mesh.catalog.model import Attachment, Container, EndpointMode, Network, Service, ServiceNetwork, Task
+from mesh.catalog.model import (
+    Attachment,
+    Container,
+    EndpointMode,
+    Neighbour,
+    Network,
+    Service,
+    ServiceNetwork,
+    Task,
+)
 
 # Docker offers no service discovery on these, whatever is attached to them.
 WITHOUT_NAMES = frozenset({"bridge", "host", "none", "docker_gwbridge"})
@@ -64,7 +73,7 @@ def membership_of(service: Service, network: str) -> ServiceNetwork | None:
     return next((m for m in service.networks if m.network == network), None)
 
 
-def attachment_to(network: str, container: Container) -> Attachment | None:
+def attachment_to(network: str, container: Container | Neighbour) -> Attachment | None:
     return next((a for a in container.attachments if a.network == network), None)
 
 
@@ -77,7 +86,7 @@ def task_names(task: Task) -> Collection[str]:
     return _written(task.name, task.container[:12], task.hostname)
 
 
-def container_names(container: Container, attached: Attachment) -> Collection[str]:
+def container_names(container: Container | Neighbour, attached: Attachment) -> Collection[str]:
     return _written(container.name, *attached.aliases, container.short_id, container.hostname)
 
 
@@ -110,9 +119,9 @@ def task_hosts(service: Service, network: str) -> tuple[Host, ...]:
     )
 
 
-def container_addresses(attached: Attachment) -> tuple[str, ...]:
-    """As `address_of` gives them."""
-    return tuple(map(canonical, filter(None, (attached.address, attached.address6))))
+def container_addresses(attached: Attachment, *, ip6: bool) -> tuple[str, ...]:
+    """As `address_of` gives them. `ip6`: as on networks of this node; Docker's gossip carries IPv4 alone."""
+    return tuple(map(canonical, filter(None, (attached.address, attached.address6 if ip6 else ""))))
 
 
 def canonical(address: str) -> str:

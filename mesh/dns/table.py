@@ -3,9 +3,10 @@
 Strategy:
 - A network is indexed when somebody asks on it for the first time, and followed from then on. A node's askers
   are on a few of a large cluster's networks, and the first catalogue stops nobody.
-- The index leads from a name, or an address, to its owners: services, their tasks, this node's containers.
-  What an owner says is made from the snapshot when it is asked; the replies are cached anyway. So the index
-  is strings and small tuples, which cost little to build and next to nothing to collect.
+- The index leads from a name, or an address, to its owners: services, their tasks, this node's containers and
+  plain ones of other nodes, which are on networks of the Swarm only. What an owner says is made from the
+  snapshot when it is asked; the replies are cached anyway. So the index is strings and small tuples, which
+  cost little to build and next to nothing to collect.
 - What a change may have made different is told in the words in which `answers` notes on what a reply depends:
   names, for `tasks.NAME` also the plain name, and for reversed names the address.
 """
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mesh.catalog.model import Container, Service, ServiceNetwork, Task, TaskState
+from mesh.catalog.model import Container, Neighbour, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.dns.index import Keys, NetworkIndex, Owner
 from mesh.dns.names import (
@@ -35,6 +36,7 @@ from mesh.dns.names import (
 )
 
 CONTAINER, SERVICE, TASK = "container", "service", "task"  # kinds of owners
+SWARM = "swarm"  # scope of a network
 NO_KEYS: Keys = ((), ())
 
 
@@ -78,11 +80,10 @@ class NameTable:
     def _says(self, owner: Owner, network: str) -> Contribution:
         kind, id_, task = owner
         if kind == CONTAINER:
-            container = self._snapshot.containers[id_]
-            attached = attachment_to(network, container)
-            addresses = container_addresses(attached) if attached else ()
+            container, its_service = self._container(owner)
+            addresses = _addresses(container, network, self._networks[network])
             hosts = tuple(Host(container.name, address) for address in addresses)
-            return Contribution(container.stack, self._snapshot.services.get(container.service), hosts)
+            return Contribution(container.stack, its_service, hosts)
         service = self._snapshot.services[id_]
         if kind == SERVICE:
             return Contribution(service.stack, service, service_hosts(service, network))
@@ -92,13 +93,20 @@ class NameTable:
     def _points(self, owner: Owner) -> Contribution:
         kind, id_, task = owner
         if kind == CONTAINER:
-            container = self._snapshot.containers[id_]
-            service = self._snapshot.services.get(container.service)
-            return Contribution(service=service, pointer=container.name)
+            container, its_service = self._container(owner)
+            return Contribution(service=its_service, pointer=container.name)
         found = self._snapshot.services[id_]
         if kind == SERVICE:
             return Contribution(service=found, pointer=found.name, vip=True)
         return Contribution(service=found, pointer=_task(found, task).name)
+
+    def _container(self, owner: Owner) -> tuple[Container | Neighbour, Service | None]:
+        """And its service, if it is a task's."""
+        _, id_, key = owner
+        if key:
+            return self._snapshot.neighbours[key], None
+        local = self._snapshot.containers[id_]
+        return local, self._snapshot.services.get(local.service)
 
     # --- following ------------------------------------------------------------------------------------------
 
@@ -107,15 +115,19 @@ class NameTable:
         made = self._networks.get(network)
         if made is not None:
             return made
-        made, snapshot = NetworkIndex(), self._snapshot
-        if not self._named(network):
+        snapshot = self._snapshot
+        known = snapshot.networks.get(network)
+        made = NetworkIndex(swarm=known is not None and known.scope == SWARM)
+        if not named(known):
             return made  # not followed; no scope has it
         self._networks[network] = made
         for service in snapshot.services_on(network):
             _ServiceStep.of(None, service).enter(network, made)
         for id_ in snapshot.containers:
             if local := _Local.of(id_, snapshot):
-                made.move((CONTAINER, id_, ""), NO_KEYS, _container_keys(local, network))
+                made.move((CONTAINER, id_, ""), NO_KEYS, _container_keys(local.container, network, made))
+        for key, one in snapshot.neighbours.items() if made.swarm else ():
+            made.move((CONTAINER, one.id, key), NO_KEYS, _container_keys(one, network, made))
         return made
 
     def apply(self, new: Snapshot, change: Change) -> set[str]:
@@ -126,7 +138,15 @@ class NameTable:
             self._follow_service(old.services.get(id_), new.services.get(id_), touched)
             containers.update(self._local.get(id_, ()))
         for id_ in containers:
-            self._follow_container(id_, _Local.of(id_, old), _Local.of(id_, new), touched)
+            was, is_ = _Local.of(id_, old), _Local.of(id_, new)
+            if was != is_:
+                owner = CONTAINER, id_, ""
+                ends = was.container if was else None, is_.container if is_ else None
+                self._follow_container(owner, *ends, touched)
+        for key, after in change.neighbours.items():
+            before = old.neighbours.get(key)
+            if one := after or before:
+                self._follow_container((CONTAINER, one.id, key), before, after, touched)
         for id_ in change.containers:
             self._follow_local(id_, old.containers.get(id_), new.containers.get(id_))
         for id_, network in change.networks.items():
@@ -144,14 +164,19 @@ class NameTable:
                 touched.update(step.enter(network, index))
 
     def _follow_container(
-        self, id_: str, before: "_Local | None", after: "_Local | None", touched: set[str]
+        self,
+        owner: Owner,
+        before: Container | Neighbour | None,
+        after: Container | Neighbour | None,
+        touched: set[str],
     ) -> None:
-        if before == after:
-            return
-        attached = (a for local in (before, after) if local for a in local.container.attachments)
+        attached = (a for one in (before, after) if one for a in one.attachments)
         for network in {a.network for a in attached if a.network in self._networks}:
-            was, is_ = _container_keys(before, network), _container_keys(after, network)
-            self._networks[network].move((CONTAINER, id_, ""), was, is_)
+            index = self._networks[network]
+            if owner[2] and not index.swarm:
+                continue  # another node's container cannot be on this one's own network
+            was, is_ = _container_keys(before, network, index), _container_keys(after, network, index)
+            index.move(owner, was, is_)
             touched.update(*was, *is_)
 
     def _follow_local(self, id_: str, before: Container | None, after: Container | None) -> None:
@@ -296,8 +321,13 @@ def _task_keys(task: Task | None, network: str) -> Keys:
     return (task_names(task), (address,)) if task and address else NO_KEYS
 
 
-def _container_keys(local: _Local | None, network: str) -> Keys:
-    attached = attachment_to(network, local.container) if local else None
-    if local is None or attached is None:
+def _container_keys(container: Container | Neighbour | None, network: str, index: NetworkIndex) -> Keys:
+    attached = attachment_to(network, container) if container else None
+    if container is None or attached is None:
         return NO_KEYS
-    return container_names(local.container, attached), container_addresses(attached)
+    return container_names(container, attached), _addresses(container, network, index)
+
+
+def _addresses(container: Container | Neighbour, network: str, index: NetworkIndex) -> tuple[str, ...]:
+    attached = attachment_to(network, container)
+    return container_addresses(attached, ip6=not index.swarm) if attached else ()

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mesh.catalog.diff import changed
 from mesh.catalog.model import (
     Attachment,
     Container,
     EndpointMode,
+    Neighbour,
     Network,
     Service,
     ServiceNetwork,
@@ -70,6 +72,47 @@ def test_names_on_an_overlay(name: str, expected: list[str] | None) -> None:
 def test_a_local_network_has_both_families_and_aliases() -> None:
     for name in ("tool", "helper", "toolbox"):
         assert addresses(ALL, name, "n3") == ["172.20.0.2", "fd00::2"]
+
+
+def test_an_overlay_has_ipv4_alone() -> None:
+    """Docker's gossip carries nothing else; a name must not mean more on one node than on the others."""
+    both = replace(TOOL, attachments=(Attachment("n1", "10.1.0.9", address6="fd01::9"),))
+    table = NameTable(snapshot(containers=[both]))
+    assert addresses(table, "tool") == ["10.1.0.9"]
+    assert targets(table, "10.1.0.9") == ["tool"]
+    assert targets(table, "fd01::9") == []
+
+
+class TestPlainContainersOfOtherNodes:
+    def known(self, *neighbours: Neighbour) -> NameTable:
+        return NameTable(snapshot().apply(Change(neighbours={one.key: one for one in neighbours})))
+
+    @pytest.mark.parametrize("name", ["far", "helper", "fa2fa2fa2fa2", "farhost"])
+    def test_they_have_all_their_names(self, name: str) -> None:
+        assert addresses(self.known(FAR), name) == ["10.1.0.7"]
+
+    def test_they_share_names_as_local_ones_do(self) -> None:
+        both = replace(FAR, node="node3", attachments=(Attachment("n1", "10.1.0.8", ("helper", "toolbox")),))
+        assert addresses(self.known(FAR, both), "helper") == ["10.1.0.7", "10.1.0.8"]
+        assert addresses(self.known(both), "toolbox") == ["10.1.0.9", "10.1.0.8"]
+
+    def test_their_addresses_lead_to_them(self) -> None:
+        assert targets(self.known(FAR), "10.1.0.7") == ["far"]
+
+    def test_they_are_on_networks_of_the_swarm_only(self) -> None:
+        table = self.known(replace(FAR, attachments=(Attachment("n3", "172.20.0.9"),)))
+        assert addresses(table, "far", "n3") is None
+        assert targets(table, "172.20.0.9", "n3") == []
+
+    def test_they_come_and_go(self) -> None:
+        table, touched = after(Change(neighbours={FAR.key: FAR}))
+        assert addresses(table, "far") == ["10.1.0.7"]
+        assert {"far", "helper", "fa2fa2fa2fa2", "farhost", "10.1.0.7"} <= touched
+        table, touched = after(
+            Change(neighbours={FAR.key: None}), snapshot().apply(Change(neighbours={FAR.key: FAR}))
+        )
+        assert addresses(table, "far") is None
+        assert "far" in touched
 
 
 def test_nothing_is_registered_on_ingress_nor_where_docker_discovers_nothing() -> None:
@@ -210,6 +253,16 @@ def len_of(network: str, of: Snapshot) -> int:
 
 STATES = st.sampled_from(TaskState)
 NETWORK_IDS = ("n0", "n1", "n2", "n3")
+FAR = Neighbour(
+    "node2", "fa2fa2fa2fa2fa2", "far", (Attachment("n1", "10.1.0.7", ("web", "Helper")),), "farhost"
+)
+NEIGHBOURS = (
+    FAR,
+    replace(FAR, name="Shop", hostname="", attachments=(Attachment("n2", "10.2.0.7"),)),
+    replace(FAR, node="node3", attachments=(Attachment("n1", "10.1.0.8"), Attachment("n2", "10.2.0.8"))),
+    replace(FAR, id=TOOL.id, name="tool"),  # as this node has one
+    replace(FAR, id="lost", attachments=(Attachment("n3", "172.20.0.9"),)),  # cannot be
+)
 
 
 @st.composite
@@ -227,12 +280,21 @@ def worlds(draw: st.DrawFn) -> Snapshot:
     )
     front = draw(st.sampled_from([FRONTEND, replace(FRONTEND, name="x"), replace(FRONTEND, ingress=True)]))
     networks = draw(st.sampled_from([[front], [front, BACKEND], [BACKEND, OWN]]))
-    return snapshot(services, containers, networks)
+    neighbours = draw(st.lists(st.sampled_from(NEIGHBOURS), unique_by=lambda one: one.key))
+    return snapshot(services, containers, networks).apply(
+        Change(neighbours={one.key: one for one in neighbours})
+    )
+
+
+def steps_to(old: Snapshot, target: Snapshot) -> Change:
+    parts = (target.services.values(), target.containers.values(), target.networks.values())
+    return replace(change_to(old, *parts), neighbours=changed(old.neighbours, target.neighbours))
 
 
 def said(table: NameTable) -> dict[tuple[str, str], object]:
     """All that the table says under any name or address that this world can have."""
     names = {"web", "shop", "db", "tool", "helper", "toolbox", "shop_web", "c0ffee123456"}
+    names |= {"far", "farhost", "fa2fa2fa2fa2", "lost"}
     names |= {f"tasks.{name}" for name in names}
     for service in (WEB, SHOP, DB):
         for one in service.tasks:
@@ -257,9 +319,7 @@ def test_following_any_history_gives_the_table_of_the_last_snapshot(
     now = Snapshot()
     table = NameTable()
     for target, asked in steps:
-        change = change_to(
-            now, target.services.values(), target.containers.values(), target.networks.values()
-        )
+        change = steps_to(now, target)
         now = now.apply(change)
         table.apply(now, change)
         table.get(asked, "web")
@@ -269,7 +329,7 @@ def test_following_any_history_gives_the_table_of_the_last_snapshot(
 @settings(deadline=None)
 @given(worlds(), worlds())
 def test_whatever_is_said_differently_is_touched(old: Snapshot, target: Snapshot) -> None:
-    change = change_to(old, target.services.values(), target.containers.values(), target.networks.values())
+    change = steps_to(old, target)
     before = said(NameTable(old))
     table, touched = after(change, old)
     now = said(table)
