@@ -11,13 +11,15 @@ from dnslib import EDNS0, DNSRecord
 
 from mesh.catalog.model import Asker
 from mesh.catalog.snapshot import Change
-from mesh.dns.config import DnsConfig
+from mesh.dns import datagrams
+from mesh.dns.config import UDP_BATCH, UDP_BATCH_SLOW, DnsConfig
+from mesh.dns.crowd import TCP_ASKER_MAX
 from mesh.dns.query_log import QueryLog
 from mesh.dns.resolver import Resolver
 from mesh.dns.server import Endpoint
 from mesh.net.tasks import Tasks
 from tests.dns.fakes import over_udp, question, rcode, say, shown, silence, upstream
-from tests.dns.serving import Starter, bound, frame, framed
+from tests.dns.serving import Serving, Starter, bound, frame, framed
 from tests.dns.world import BACK, BOTH, FRONT, WEB
 
 # --- UDP ----------------------------------------------------------------------------------------------------
@@ -90,6 +92,30 @@ async def test_a_client_that_has_gone_does_not_disturb_the_others(start: Starter
     assert await serving.shown("web") == ["10.1.0.2"]
 
 
+@pytest.mark.skipif(not datagrams.available(), reason="needs recvmmsg")
+async def test_after_a_batch_of_hard_queries_the_next_one_is_smaller(start: Starter) -> None:
+    serving = await start()
+    await serving.shown("web")  # in the cache from now on
+    assert taken(serving, b"rubbish") == [UDP_BATCH, UDP_BATCH_SLOW, UDP_BATCH_SLOW]
+    assert taken(serving, question("web")) == [UDP_BATCH_SLOW, UDP_BATCH, UDP_BATCH_SLOW]
+
+
+def taken(serving: Serving, message: bytes) -> list[int]:
+    """How many of some messages that have all arrived are taken at each wake-up."""
+    stats = serving.resolver.stats
+    count, turns = UDP_BATCH + 2 * UDP_BATCH_SLOW, []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", serving.port))
+        for _ in range(count):
+            client.send(message)
+        while sum(turns) < count:
+            before = Counter(stats.dropped)["not a query"] + sum(stats.durations["cache"].counts)
+            serving.endpoint._drain_batch()
+            after = Counter(stats.dropped)["not a query"] + sum(stats.durations["cache"].counts)
+            turns.append(after - before)
+    return turns
+
+
 # --- who is answered ----------------------------------------------------------------------------------------
 
 
@@ -160,6 +186,19 @@ async def test_both_transports_have_the_same_names(start: Starter) -> None:
     assert shown(await frame(reader)) == await serving.shown("web") == ["10.1.0.2"]
     assert rcode(await frame(reader)) == rcode(await over_udp(serving.port, question("db"))) == 2
     writer.close()
+
+
+async def test_askers_of_one_port_have_a_share_of_its_connections(start: Starter) -> None:
+    serving = await start(None)
+    serving.publish(Change(askers=(Asker("all", "127.0.0.0/8", ("n1",)),)))
+    open_ones = [await serving.connect() for _ in range(TCP_ASKER_MAX + 1)]
+    reader, writer = open_ones[-1]
+    writer.write(framed(question("web")))
+    assert shown(await frame(reader)) == ["10.1.0.2"]
+    assert await open_ones[0][0].read() == b""
+    assert serving.resolver.stats.dropped == {"gave way": 1}
+    for _, writer in open_ones:
+        writer.transport.abort()
 
 
 # --- closing ------------------------------------------------------------------------------------------------
