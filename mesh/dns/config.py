@@ -64,9 +64,9 @@ UDP_BATCH_SLOW = 16  # instead, after a batch with as many queries that took wor
 UDP_SLOT = 1280  # bytes of a datagram read, more than any query has; larger replies are sent by themselves
 PREFETCH_SHARE = 0.1  # of a forwarded reply's life: who asks in the last tenth has it fetched anew
 SOURCES_MAX = 4096  # source addresses whose scope is remembered by an explicit endpoint
-TCP_CONNECTIONS_MAX = 128  # per endpoint; more are closed at once
+TCP_CONNECTIONS_MAX = 128  # per endpoint; then the longest idle gives way to a newcomer
 TCP_PIPELINE_MAX = 64  # queries of one connection that may wait for an upstream; then reading pauses
-TCP_IDLE = 10.0  # seconds for the next query to arrive, and for a reply to be taken
+TCP_IDLE = 10.0  # seconds for the next query to arrive whole, and for replies to be taken
 
 QUERY_LOG_PER_SECOND = 200  # lines; each costs about 0.2 ms
 QUERY_LOG_ANSWERS = 8  # records shown of one reply

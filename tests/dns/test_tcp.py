@@ -22,7 +22,7 @@ from tests.dns.fakes import LIMIT, question, rcode, shown
 from tests.dns.serving import BIG, framed
 from tests.dns.world import BOTH, SERVICES, snapshot
 
-HURRIED = Limits(idle=0.2, idle_crowded=0.2)
+HURRIED = Limits(idle=0.4, idle_crowded=0.4)
 ENDED = b""  # what a client reads at the end
 RESET = struct.pack("ii", 1, 0)
 
@@ -212,7 +212,7 @@ async def test_an_idle_connection_ends_and_nothing_is_lost(listen: Listen) -> No
 
 
 async def test_waiting_for_an_upstream_is_not_idleness(listen: Listen) -> None:
-    port = listen(Limits(idle=0.05))
+    port = listen(Limits(idle=0.5))
     client, idle = await port.connect(), await port.connect()
     await client.send(framed(question("slow.example")))
     await port.until(lambda: bool(port.resolver.slow))
