@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.measure import percentile
+from benchmarks.processes import first_process, started
 from benchmarks.report import Table
-from tests.support.swarm import Box, Swarm, eventually
+from tests.support.swarm import LAB, Box, Swarm, eventually
 
 OUT = Path(__file__).parent / "out" / "convergence.json"
 PROBER = Path(__file__).with_name("prober.py")
@@ -81,7 +82,7 @@ class Lab:
 
     def measure(self, way: str, ending: list[Box], command: Callable[[], object]) -> None:
         """`command` ends these tasks."""
-        pids = [self._pid(box) for box in ending]
+        pids = [first_process(box.id) for box in ending]
         ends = [os.pidfd_open(pid) for pid in pids]
         at = time.monotonic()
         worker = threading.Thread(target=command)
@@ -103,18 +104,15 @@ class Lab:
         for who in (OURS, DOCKER):
             eventually(lambda w=who: self.watch.now(w) == wanted, f"{who} names {wanted}", PATIENCE)  # type: ignore[misc]
         for box in boxes:
-            started = _started(self._pid(box))
+            began = started(first_process(box.id))
             for who in (OURS, DOCKER):
                 known = self.watch.known(who, box.addresses["bench"])
-                if known is not None and started > self.since:
-                    self.begun[who].append(known - started)
+                if known is not None and began > self.since:
+                    self.begun[who].append(known - began)
         self.since = time.monotonic()
         return boxes
 
     since = float("inf")
-
-    def _pid(self, box: Box) -> int:
-        return int(self.swarm.docker("inspect", box.id, "--format", "{{.State.Pid}}", node=box.node))
 
 
 def _deaths(pidfds: list[int]) -> list[float]:
@@ -128,12 +126,6 @@ def _deaths(pidfds: list[int]) -> list[float]:
     for one in pidfds:
         os.close(one)
     return [died[one] for one in pidfds]
-
-
-def _started(pid: int) -> float:
-    """Of a process, on the monotonic clock; to 10 ms."""
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 # --- the ways to end ----------------------------------------------------------------------------------------
@@ -183,7 +175,7 @@ def lab() -> Iterator[Lab]:
         port = re.search(r"-p udp .*--to-destination 127\.0\.0\.11:(\d+)", rules)
         assert port, rules
         watch = Watch()
-        with _probing(swarm, box, port[1]) as lines:
+        with _probing(box, port[1]) as lines:
             reading = threading.Thread(target=watch.read, args=(lines,), daemon=True)
             reading.start()
             yield Lab(swarm, watch)
@@ -192,9 +184,9 @@ def lab() -> Iterator[Lab]:
 
 
 @contextmanager
-def _probing(swarm: Swarm, box: Box, docker_port: str) -> Iterator[IO[str]]:
-    pid = swarm.docker("inspect", box.id, "--format", "{{.State.Pid}}", node=box.node)
-    command = ["nsenter", "-t", pid, "-n", sys.executable, str(PROBER), "tasks.web", str(EVERY_MS)]
+def _probing(box: Box, docker_port: str) -> Iterator[IO[str]]:
+    inside = [*LAB, "node", box.node, "--", "nsenter", f"--net={box.namespace}"]
+    command = [*inside, sys.executable, str(PROBER), "tasks.web", str(EVERY_MS)]
     process = subprocess.Popen(
         [*command, f"{OURS}=53", f"{DOCKER}={docker_port}"], stdout=subprocess.PIPE, text=True
     )

@@ -16,6 +16,7 @@ from benchmarks.measure import (
     cpu_seconds,
     parse,
 )
+from benchmarks.processes import engine, first_process
 from tests.support.swarm import Box, Swarm, eventually
 
 NODE = "swarm01"
@@ -27,13 +28,15 @@ def measure(queries: Path, seconds: int, rounds: int) -> list[Series]:
         raise BenchmarkFailed("the scenario `docker` needs root")
     with _swarm() as (swarm, box):
         ours, docker = Series("ours, captured"), Series("Docker's own")
-        sidecar = int(swarm.docker("inspect", swarm.sidecar(NODE), "--format", "{{.State.Pid}}", node=NODE))
-        engine = int(swarm.on(NODE, "cat", "/var/run/docker.pid"))
+        sidecar = first_process(
+            swarm.on(NODE, "docker", "inspect", "-f", "{{.Id}}", swarm.sidecar(NODE)).strip()
+        )
+        dockerd = engine(swarm.on(NODE, "readlink", "/proc/self/ns/net").strip())
         servers = {
             ours.name: (ours, Server(ours.name, "127.0.0.11", 53, sidecar, box.namespace)),
             docker.name: (
                 docker,
-                Server(docker.name, "127.0.0.11", _docker_port(box), engine, box.namespace),
+                Server(docker.name, "127.0.0.11", _docker_port(box), dockerd, box.namespace),
             ),
         }
         for _, server in servers.values():
