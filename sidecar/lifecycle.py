@@ -6,6 +6,7 @@ stopping ends at once; what is left then runs out by itself or is removed by `me
 
 import asyncio
 import logging
+import resource
 import signal
 
 import uvloop
@@ -17,6 +18,8 @@ from sidecar.config import Config
 
 STOP_SECONDS = 25.0  # below the stack's stop_grace_period (30 s), after which Docker kills
 
+FILES_MAX = 1_048_576  # file descriptors; the kernel's own default for the hard limit under Docker
+
 logger = logging.getLogger(__name__)
 
 
@@ -26,8 +29,18 @@ def run(config: Config) -> int:
     Raises ConfigError when the first catalogue is wrong.
     """
     logs.setup(config.log.level, config.log.format)
+    _allow_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(config))
+
+
+def _allow_files() -> None:
+    """As many file descriptors as the process may have: the usual soft limit of 1024 is for programs that
+    select(2). DNS workers inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def serve(config: Config) -> int:

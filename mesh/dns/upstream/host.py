@@ -1,5 +1,8 @@
 """The host's servers: the configured ones, else those of its resolv.conf, followed as it changes.
 
+The node's file is bound into the sidecar's container with its folder, so that one which is replaced is seen.
+Where it is a link into a folder that is not (systemd-resolved, whose stub never changes), Docker's copy does.
+
 The file is looked at when somebody asks, at most once a second: its inode, size and time of change tell of a
 new content, also when it was replaced by renaming. A file that is gone, or names no server (it may be in the
 middle of being written), leaves in force what was known, and that is said.
@@ -11,6 +14,8 @@ import os
 from mesh.dns.config import FORWARD_ROUNDS, RESOLV_CONF_CHECK, UPSTREAMS_CONFIGURED_MAX, DnsConfig
 from mesh.dns.upstream.resolvconf import ResolvConf, parse_resolv_conf
 from mesh.dns.upstream.servers import Manner, Server, parse_servers
+
+DOCKERS_COPY = "/etc/resolv.conf"
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +42,9 @@ class HostServers:
         return self._servers
 
     def _refresh(self) -> None:
+        if not self._servers and os.path.islink(self._path) and not os.path.exists(self._path):
+            logger.info("%s leads out of this container: following %s", self._path, DOCKERS_COPY)
+            self._path = DOCKERS_COPY
         try:
             status = os.stat(self._path)
             seen = (status.st_ino, status.st_size, status.st_mtime_ns)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mesh.dns.config import FORWARD_DEADLINE, DnsConfig
+from mesh.dns.upstream import host
 from mesh.dns.upstream.host import HostServers
 from mesh.dns.upstream.servers import Manner, Server
 
@@ -100,3 +101,18 @@ def test_options_say_how_servers_are_asked(file: File) -> None:
     file.path.write_text("nameserver 10.0.0.1\noptions timeout:30\n")
     file.get()
     assert file.servers.manner.try_timeout == FORWARD_DEADLINE
+
+
+def test_a_link_that_leads_out_of_the_container_leaves_dockers_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    copy.write_text("nameserver 10.0.0.9\n")
+    monkeypatch.setattr(host, "DOCKERS_COPY", str(copy))
+    link = tmp_path / "resolv.conf"
+    link.symlink_to("/nowhere/stub-resolv.conf")
+    file = File(link)
+    assert file.get() == ["10.0.0.9"]
+    assert not file.faults
+    copy.write_text("nameserver 10.0.0.10\n")
+    assert file.get() == ["10.0.0.10"]
