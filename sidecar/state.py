@@ -155,6 +155,7 @@ class Telling:
             feed_connected=bool(source.feed_following) if source.role == "worker" else None,
             feed_refused=source.feed_refused,
             signs={(result,): count for result, count in source.signs.items()},
+            neighbours_refused={(why,): count for why, count in source.neighbours_refused.items()},
             captured_containers=self.carrying.capture.count if self.carrying.capture else 0,
             config_errors=sum(1 for _ in self._problems(source)),
             dns_requests=_labelled(self.resolver.requests),

@@ -1,8 +1,8 @@
 """The catalogue from Docker: this node's engine, and the cluster from its API (managers) or a feed (workers).
 
-    engine events ──▶ this node's containers ──┐     what ends here ──▶ to all managers
+    engine events ──▶ this node's containers ──┐     what ends here, plain containers ──▶ to all managers
     manager: API, polled, and its events ──┬───┤──▶ merge ──▶ publish; managers also serve it as the feed
-             what ends on the nodes ───────┘   │
+             what the nodes say ───────────┘   │
     worker: feed of any manager's sidecar ─────┘
     nobody tells of the cluster: gossip of this engine ──▶ corrects the last view
 
@@ -17,6 +17,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mesh.catalog.snapshot import Change, Snapshot
@@ -26,10 +27,12 @@ from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_server import FeedServer
 from mesh.discovery.manager import ManagerWatch
 from mesh.discovery.merge import Merger
+from mesh.discovery.neighbours import Neighbours, plain_containers
 from mesh.discovery.node import NodeWatch
+from mesh.discovery.report import Report, check_containers
 from mesh.discovery.saved import SavedView
 from mesh.discovery.sign_client import SignClient
-from mesh.discovery.signs import Report, Signs
+from mesh.discovery.signs import Signs
 from mesh.discovery.source import SourceStatus
 from mesh.discovery.swarm import ClusterView
 from mesh.errors import DiscoveryError, EngineUnavailable
@@ -68,14 +71,17 @@ class DockerSource:
         self._clock = clock
         self._merger = Merger()
         self._watch = NodeWatch(
-            engine, self._merger, self._tell, self._heard_of_cluster, self._endings_changed
+            engine, self._merger, self._tell_of_node, self._heard_of_cluster, self._report_changed
         )
         self._cluster = ManagerWatch(engine, self._read_cluster, self._cannot_read_cluster)
         self._signs = Signs()
+        self._neighbours = Neighbours()
+        self._plain = Report()  # this node's plain containers, as they are to be reported
+        self._plain_fault = ""
         self._saved = SavedView(state_dir, lambda: self._merger.cluster)
         self._server = make_server(lambda: self._merger.cluster, self._take_report)
         self._client = make_client(lambda: self._managers, self._take_view, self._take_change)
-        self._teller = make_teller(lambda: self._other_managers, lambda: self._watch.ending)
+        self._teller = make_teller(lambda: self._other_managers, self._report)
         self._node = ""
         self._in_swarm = False
         self._is_manager: bool | None = None  # None: not asked yet
@@ -151,6 +157,7 @@ class DockerSource:
             feed_refused=self._server.refused.total(),
             feed_error=self._server.fault if self._is_manager else self._client.fault,
             signs=dict(self._signs.results),
+            neighbours_refused=dict(self._neighbours.refused),
         )
 
     @property
@@ -173,6 +180,7 @@ class DockerSource:
         self._in_swarm = bool(swarm.get("NodeID"))
         if swarm.get("NodeID", "") != self._node:
             self._node = swarm.get("NodeID", "")
+            self._tell(self._merger.set_node(self._node))
             self._identify(self._node)
         is_manager = bool(swarm.get("ControlAvailable"))
         if is_manager != self._is_manager:
@@ -196,7 +204,8 @@ class DockerSource:
     async def _as_manager(self) -> None:
         self._set_fresh(False)
         self._signs.clear()
-        self._endings_changed()
+        self._neighbours.begin(self._merger.cluster.neighbours)
+        self._report_changed()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._cluster.run(), name="cluster poll")
             group.create_task(self._serve(), name="feed server")
@@ -218,7 +227,8 @@ class DockerSource:
         self._cluster_fault, self._last_success = "", self._clock()
         self._last_news = time.monotonic()
         if view is not None:
-            ours, raw = self._merger.set_cluster(self._signs.lay_over(view))
+            laid = self._neighbours.lay_over(self._signs.lay_over(view))
+            ours, raw = self._merger.set_cluster(laid)
             self._server.publish(raw)
             self._learned(ours, raw)
             self._set_fresh(True)
@@ -229,25 +239,45 @@ class DockerSource:
     def _heard_of_cluster(self) -> None:
         self._cluster.news()
 
-    # --- signs of the end ---
+    # --- reports of the nodes ---
 
-    def _endings_changed(self) -> None:
-        """On this node."""
+    def _report(self) -> Report:
+        """Of this node."""
+        return replace(self._plain, ending=self._watch.ending)
+
+    def _report_changed(self) -> None:
         self._teller.news()
         if self._is_manager:
-            self._take_report(self._node, self._watch.ending)
+            self._take_report(self._node, self._report())
 
-    def _take_report(self, node: str, signs: Report) -> None:
+    def _look_at_plain(self) -> None:
+        """More than managers take are not reported: they would refuse it."""
+        found = plain_containers(self._merger.containers.values(), self._merger.local_networks)
+        fault = ""
+        try:
+            check_containers(found)
+        except DiscoveryError as error:
+            fault, found = str(error), {}
+        if fault and fault != self._plain_fault:
+            logger.warning("docker: other nodes do not learn of this node's: %s", fault)
+        self._plain_fault = fault
+        if found != self._plain.containers:
+            self._plain = Report(containers=found)
+            self._report_changed()
+
+    def _take_report(self, node: str, report: Report) -> None:
         """Of a node whose certificate says that it is this one, or of our own."""
-        self._take_signs(self._signs.report(node, signs, time.monotonic()))
+        self._take_laid(self._signs.report(node, report.ending, time.monotonic()))
+        self._take_laid(self._neighbours.report(node, report.containers))
 
     async def _expire_signs(self) -> None:
         while True:
             await asyncio.sleep(EXPIRY_SECONDS)
-            self._take_report(self._node, self._watch.ending)
-            self._take_signs(self._signs.expire(time.monotonic()))
+            self._take_report(self._node, self._report())
+            self._take_laid(self._signs.expire(time.monotonic()))
 
-    def _take_signs(self, raw: Change) -> None:
+    def _take_laid(self, raw: Change) -> None:
+        """What the nodes' words change in the view."""
         if raw:
             self._server.publish(raw)
             self._learned(self._merger.apply(raw), raw)
@@ -297,6 +327,11 @@ class DockerSource:
         if raw:
             self._saved.changed()
         self._tell(ours)
+
+    def _tell_of_node(self, change: Change) -> None:
+        self._tell(change)
+        if change.containers or change.networks:
+            self._look_at_plain()
 
     def _tell(self, change: Change) -> None:
         if change:

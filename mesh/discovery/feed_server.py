@@ -18,14 +18,15 @@ from collections.abc import Callable
 from aiohttp import web
 
 from mesh.catalog.snapshot import Change
-from mesh.discovery.feed_codec import HEARTBEAT, REPORT_MAX, encode_change, encode_view
+from mesh.discovery.feed_codec import HEARTBEAT, encode_change, encode_view
 from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, identity_of
+from mesh.discovery.report import REPORT_MAX, Report
 from mesh.discovery.sign_server import SIGNS_PATH, SignServer
-from mesh.discovery.signs import Report
 from mesh.discovery.swarm import ClusterView
 from mesh.errors import DiscoveryError
 
 PATH = "/v1/feed"
+TOLD, NEIGHBOURS = "told", "neighbours"  # a parameter of the request: the client understands `neighbours`
 LENGTH = struct.Struct("!I")  # before every message
 HEARTBEAT_SECONDS = 2.0  # the client gives up after three of them
 ROTATION_SECONDS = 2.0  # between two looks at the certificate files, three small ones
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 class FeedServer:
     """One per manager; `run` it as often as the node is one. `fault` says why it does not serve.
 
-    `take_report` gets a node's id and all that is ending there.
+    `take_report` gets a node's id and what its sidecar says of it.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class FeedServer:
         self._view = view
         self._signs = SignServer(take_report, self._refuse)
         self._clients: set[_Client] = set()
-        self._whole: bytes | None = None  # the view encoded, until it changes
+        self._whole: dict[bool, bytes] = {}  # the view encoded, with neighbours or without, until it changes
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
         self._fingerprint = ""
@@ -80,17 +81,17 @@ class FeedServer:
 
     def publish(self, change: Change) -> None:
         """Tell every client. Call after the view has changed; what concerns this node only is left out."""
-        if not (change.nodes or change.networks or change.services):
+        if not (change.nodes or change.networks or change.services or change.neighbours):
             return
-        self._whole = None
-        if self._clients:
-            message = encode_change(change)
-            for client in tuple(self._clients):
-                self._tell(client, message, change)
+        self._whole = {}
+        kinds = {client.neighbours for client in self._clients}
+        messages = {one: encode_change(change, neighbours=one) for one in kinds}
+        for client in tuple(self._clients):
+            self._tell(client, messages[client.neighbours], change)
 
     async def run(self) -> None:
         """Serve until cancelled; follow the rotation of the certificates; retry what fails."""
-        self._whole = None
+        self._whole = {}
         try:
             while True:
                 await self._follow_files()
@@ -160,7 +161,8 @@ class FeedServer:
         if len(self._clients) >= CLIENTS_MAX:
             self._refuse("too many clients")
             raise web.HTTPServiceUnavailable
-        client = _Client(node, transport, self._whole_view())
+        neighbours = NEIGHBOURS in request.query.getall(TOLD, ())
+        client = _Client(node, transport, neighbours, self._whole_view(neighbours))
         self._clients.add(client)
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         try:
@@ -193,10 +195,10 @@ class FeedServer:
             raise web.HTTPForbidden
         return peer.node, transport
 
-    def _whole_view(self) -> bytes:
-        if self._whole is None:
-            self._whole = encode_view(self._view())
-        return self._whole
+    def _whole_view(self, neighbours: bool) -> bytes:
+        if neighbours not in self._whole:
+            self._whole[neighbours] = encode_view(self._view(), neighbours=neighbours)
+        return self._whole[neighbours]
 
     def _tell(self, client: "_Client", message: bytes, change: Change) -> None:
         if client.node in change.nodes and change.nodes[client.node] is None:
@@ -212,10 +214,11 @@ class FeedServer:
 
 
 class _Client:
-    """A connection, and what waits for it."""
+    """A connection, and what waits for it. `neighbours`: is it to be told of them?"""
 
-    def __init__(self, node: str, transport: asyncio.Transport, first: bytes) -> None:
+    def __init__(self, node: str, transport: asyncio.Transport, neighbours: bool, first: bytes) -> None:
         self.node = node
+        self.neighbours = neighbours
         self._transport = transport
         self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue(WAITING_MAX)
         self._waiting.put_nowait(first)

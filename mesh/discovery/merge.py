@@ -20,6 +20,7 @@ from mesh.catalog.diff import changed
 from mesh.catalog.model import (
     Container,
     EndpointMode,
+    Neighbour,
     Network,
     Node,
     Service,
@@ -43,6 +44,8 @@ class Merger:
         self._local_networks: dict[str, Network] = {}
         self._services: dict[str, Service] = {}
         self._containers: dict[str, Container] = {}
+        self._neighbours: dict[str, Neighbour] = {}  # this node's own among them: the cluster's view has all
+        self._node = ""
         self._leaving: Mapping[str, str] = {}  # task id → service id, of this node
         self._views: dict[str, NetworkView] = {}
         self._unlisted: dict[str, Service] = {}  # services that only gossip knows, without their tasks
@@ -51,7 +54,7 @@ class Merger:
     @property
     def cluster(self) -> ClusterView:
         """The cluster's view, uncorrected: what a manager's feed serves and the state file keeps."""
-        return ClusterView(self._nodes, self._networks, self._services)
+        return ClusterView(self._nodes, self._networks, self._services, self._neighbours)
 
     @property
     def known_networks(self) -> frozenset[str]:
@@ -61,6 +64,11 @@ class Merger:
     def containers(self) -> Mapping[str, Container]:
         """Those of this node that run, by id, as they are known now."""
         return self._containers
+
+    @property
+    def local_networks(self) -> Mapping[str, Network]:
+        """As the local engine describes them."""
+        return self._local_networks
 
     def lists(self, task: str, service: str) -> bool:
         """Does the cluster list this task, in whatever state?"""
@@ -82,6 +90,7 @@ class Merger:
             nodes=changed(self._nodes, view.nodes),
             networks=changed(self._networks, view.networks),
             services=changed(self._services, view.services),
+            neighbours=changed(self._neighbours, view.neighbours),
         )
         corrected = self._heard_of(self._views.values()) | set(self._unlisted)
         self._views, self._unlisted = {}, {}
@@ -96,7 +105,17 @@ class Merger:
         _update(self._nodes, raw.nodes)
         _update(self._networks, raw.networks)
         _update(self._services, raw.services)
-        return Change(nodes=raw.nodes, networks=networks, services=self._corrected({*raw.services, *also}))
+        neighbours = self._neighbour_change(raw.neighbours)
+        services = self._corrected({*raw.services, *also})
+        return Change(nodes=raw.nodes, networks=networks, services=services, neighbours=neighbours)
+
+    def _neighbour_change(self, raw: Mapping[str, Neighbour | None]) -> dict[str, Neighbour | None]:
+        """Without this node's own: its engine knows better and sooner."""
+        own = {
+            key for key in raw if (one := raw[key] or self._neighbours.get(key)) and one.node == self._node
+        }
+        _update(self._neighbours, raw)
+        return {key: one for key, one in raw.items() if key not in own}
 
     def _network_change(self, raw: Mapping[str, Network | None]) -> dict[str, Network | None]:
         """A network that the cluster does not list, or no longer, may be known to the local engine."""
@@ -105,6 +124,12 @@ class Merger:
         return {id_: one for id_, one in now.items() if one != known.get(id_)}
 
     # --- news of this node ---
+
+    def set_node(self, node: str) -> Change:
+        """This node's id is known, or another one."""
+        was, self._node = self._node, node
+        moved = {key: one for key, one in self._neighbours.items() if one.node in (was, node)}
+        return Change(neighbours={key: None if one.node == node else one for key, one in moved.items()})
 
     def set_local_networks(self, networks: Mapping[str, Network]) -> Change:
         """Networks of the local engine; the cluster's own description of one wins."""

@@ -66,7 +66,9 @@ class SavedView:
     def _take(self) -> tuple[int, ClusterView]:
         now = self._view()
         self._taken += 1
-        return self._taken, ClusterView(dict(now.nodes), dict(now.networks), dict(now.services))
+        return self._taken, ClusterView(
+            dict(now.nodes), dict(now.networks), dict(now.services), dict(now.neighbours)
+        )
 
     def _write(self, number: int, view: ClusterView) -> None:
         """On a thread, or at the end; never an older view over a newer one."""

@@ -1,7 +1,7 @@
-"""What is ending on this node, told to the sidecars of all managers as soon as it is known.
+"""What is ending on this node, and its plain containers, told to the sidecars of all managers at once.
 
 Each worker follows one manager only, so each manager has to know. Every one has a connection and a task of
-its own here, so that a slow or dead one delays nobody. What is sent is always all that is ending now: one
+its own here, so that a slow or dead one delays nobody. What is sent is always all that holds now: one
 report is on its way at a time, what happens meanwhile is in the next, and a manager that was away needs no
 history. Reports are repeated now and then though nothing has changed: that keeps the connection warm, shows
 when it is dead, and tells the manager that the node still means what it said.
@@ -10,15 +10,15 @@ when it is dead, and tells the manager that the node still means what it said.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
 import aiohttp
 
 from mesh.discovery.feed_client import why
-from mesh.discovery.feed_codec import encode_report
 from mesh.discovery.feed_tls import MANAGER_NAME, Certificates
+from mesh.discovery.report import Report, encode_report
 from mesh.discovery.sign_server import SIGNS_PATH
-from mesh.discovery.signs import Report
 from mesh.errors import DiscoveryError
 
 REPEAT_SECONDS = 5.0  # a third of how long a manager keeps what it is not told again
@@ -27,12 +27,13 @@ SEND_SECONDS = 2.0  # for a report and its answer, connecting included
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0  # seconds before a manager that failed is tried again
 MANAGERS_SECONDS = 1.0  # between two looks at who the managers are
 TAKEN = 204
+NOT_UNDERSTOOD = frozenset({400, 413})  # by a manager that knows of no plain containers, or takes fewer
 
 logger = logging.getLogger(__name__)
 
 
 class SignClient:
-    """`managers` gives the hosts of all other managers, `report` all that is ending here now."""
+    """`managers` gives the hosts of all other managers, `report` what is to be said of this node now."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class SignClient:
         self._told: dict[str, tuple[_Manager, asyncio.Task[None]]] = {}
 
     def news(self) -> None:
-        """What is ending here has changed."""
+        """What is to be said has changed."""
         for manager, _ in self._told.values():
             manager.news.set()
 
@@ -114,19 +115,27 @@ class _Manager:
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             while True:
                 await self._tell(session)
-                self._pause, self._fault = FIRST_PAUSE, ""
+                self._pause = FIRST_PAUSE
                 await self._until_news()
 
     async def _tell(self, session: aiohttp.ClientSession) -> None:
         self.news.clear()
+        report = self._report()
+        status = await self._put(session, report)
+        if status in NOT_UNDERSTOOD and report.containers:
+            self._failed(f"plain containers of this node are not taken there, the answer was {status}")
+            status = await self._put(session, replace(report, containers={}))
+        elif status == TAKEN:
+            self._fault = ""
+        if status != TAKEN:
+            raise DiscoveryError(f"a report was answered {status}")
+
+    async def _put(self, session: aiohttp.ClientSession, report: Report) -> int:
+        """Returns the answer's status."""
         async with session.put(
-            self._url,
-            data=encode_report(self._report()),
-            server_hostname=MANAGER_NAME,
-            allow_redirects=False,
+            self._url, data=encode_report(report), server_hostname=MANAGER_NAME, allow_redirects=False
         ) as response:
-            if response.status != TAKEN:
-                raise DiscoveryError(f"a report was answered {response.status}")
+            return response.status
 
     async def _until_news(self) -> None:
         try:

@@ -1,9 +1,9 @@
-"""Reports of what is ending on the nodes, as managers take them: one small PUT at a time from each node.
+"""Reports of the nodes, as managers take them: one small PUT at a time from each node.
 
-A report names all that is ending on its node and takes the place of the one before, so nothing has to be kept
-in order, and whoever sends the next one has seen the answer to the last. The answer is given when the report
-is in force, and no sooner than a pause in proportion to the work it made: no node, however broken, can keep a
-manager busy with its reports.
+A report says all that there is to say of its node and takes the place of the one before, so nothing has to be
+kept in order, and whoever sends the next one has seen the answer to the last. The answer is given when the
+report is in force, and no sooner than a pause in proportion to the work it made: no node, however broken, can
+keep a manager busy with its reports.
 """
 
 import asyncio
@@ -12,8 +12,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from mesh.discovery.feed_codec import decode_report
-from mesh.discovery.signs import Report
+from mesh.discovery.report import Report, decode_report
 from mesh.errors import DiscoveryError
 
 SIGNS_PATH = "/v1/signs"

@@ -21,16 +21,16 @@ from mesh.discovery.swarm import ClusterView
 KEPT_SECONDS = 15.0  # after a node's last word; reports come every few seconds while there is a network
 KEPT_MAX = 65_536  # signs of all nodes; more are refused
 
-Report = Mapping[str, str]  # task id → service id: all that is ending on one node
+Ending = Mapping[str, str]  # task id → service id: all that is ending on one node
 
 RESULTS = ("taken", "unknown", "foreign", "excess", "withdrawn", "expired")
 SERVES_OR_WILL = frozenset({TaskState.RUNNING, TaskState.STARTING})
-NOTHING: Report = MappingProxyType({})
+NOTHING: Ending = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    signs: Report
+    signs: Ending
     at: float  # seconds, of the caller's clock
 
 
@@ -61,7 +61,7 @@ class Signs:
         signed = self._signed(concerned)
         return replace(view, services={**view.services, **signed}) if signed else view
 
-    def report(self, node: str, signs: Report, now: float) -> Change:
+    def report(self, node: str, signs: Ending, now: float) -> Change:
         """All that is ending on the node; returns what that changes in the view."""
         kept = self._admitted(node, signs)
         self._count_ended("withdrawn", node, signs)
@@ -77,11 +77,11 @@ class Signs:
 
     # --- keeping ---
 
-    def _signs_of(self, node: str) -> Report:
+    def _signs_of(self, node: str) -> Ending:
         heard = self._heard.get(node)
         return NOTHING if heard is None else heard.signs
 
-    def _admitted(self, node: str, signs: Report) -> Report:
+    def _admitted(self, node: str, signs: Ending) -> Ending:
         """What of a report may be kept. What was kept before has been looked at before."""
         before = self._signs_of(node)
         kept = {task: service for task, service in signs.items() if before.get(task) == service}
@@ -96,17 +96,17 @@ class Signs:
                 kept[task], room = service, room - 1
         return kept
 
-    def _known(self, signs: Report) -> Mapping[str, Task]:
+    def _known(self, signs: Ending) -> Mapping[str, Task]:
         services = (self._services.get(id_) for id_ in set(signs.values()))
         return {task.id: task for service in services if service for task in service.tasks}
 
-    def _count_ended(self, result: str, node: str, signs: Report) -> None:
+    def _count_ended(self, result: str, node: str, signs: Ending) -> None:
         """The node's signs that end before Swarm has caught up."""
         gone = {task: service for task, service in self._signs_of(node).items() if task not in signs}
         known = self._known(gone)
         self.results[result] += sum(_judged(known.get(task), node) == "taken" for task in gone)
 
-    def _replaced(self, node: str, signs: Report, now: float) -> Change:
+    def _replaced(self, node: str, signs: Ending, now: float) -> Change:
         before = self._signs_of(node)
         concerned = {service for task, service in {*before.items()} ^ {*signs.items()}}
         old = self._signed(concerned)
@@ -118,7 +118,7 @@ class Signs:
             }
         )
 
-    def _keep(self, node: str, signs: Report, now: float) -> None:
+    def _keep(self, node: str, signs: Ending, now: float) -> None:
         self._kept += len(signs) - len(self._signs_of(node))
         if signs:
             self._heard[node] = _Heard(signs, now)

@@ -26,6 +26,7 @@ class SourceStatus:
     feed_refused: int = 0
     feed_error: str = ""
     signs: Mapping[str, int] = field(default_factory=dict)  # of ends on other nodes, by what became of them
+    neighbours_refused: Mapping[str, int] = field(default_factory=dict)  # of what nodes say, by reason
 
 
 class Source(Protocol):

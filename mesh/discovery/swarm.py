@@ -7,11 +7,12 @@ any, has passed, so RUNNING needs no further proof.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.catalog.model import (
     EndpointMode,
+    Neighbour,
     Network,
     Node,
     Port,
@@ -38,6 +39,7 @@ class ClusterView:
     nodes: Mapping[str, Node]
     networks: Mapping[str, Network]
     services: Mapping[str, Service]
+    neighbours: Mapping[str, Neighbour] = field(default_factory=dict)  # what the nodes say, by key
 
 
 def cluster(

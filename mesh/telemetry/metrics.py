@@ -42,6 +42,7 @@ class Reading:
     feed_connected: bool | None = None  # None: this node does not follow a feed
     feed_refused: int = 0
     signs: Counts = field(default_factory=dict)  # result
+    neighbours_refused: Counts = field(default_factory=dict)  # reason
     captured_containers: int = 0
     config_errors: int = 0
     dns_requests: Counts = field(default_factory=dict)  # network, type, rcode, source
@@ -100,9 +101,7 @@ def _dns(reading: Reading) -> Iterator[Metric]:
         ["source"],
         {(source,): d for source, d in reading.dns_durations.items()},
     )
-    yield _counter(
-        "mesh_dns_dropped_total", "DNS requests without a reply.", ["reason"], reading.dns_dropped
-    )
+    yield _counter("mesh_dns_dropped_total", "DNS requests without a reply.", ["reason"], reading.dns_dropped)
     yield _gauge("mesh_dns_cache_entries", "Replies in the cache.", reading.dns_cache_entries)
     yield from _upstreams(reading)
 
@@ -200,6 +199,12 @@ def _catalog(reading: Reading) -> Iterator[Metric]:
         "Ends of tasks that nodes reported before Swarm did, by what became of it.",
         ["result"],
         reading.signs,
+    )
+    yield _counter(
+        "mesh_neighbours_refused_total",
+        "What nodes said of their plain containers and was not believed.",
+        ["reason"],
+        reading.neighbours_refused,
     )
 
 

@@ -26,8 +26,8 @@ from mesh.discovery.docker import DockerSource
 from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_server import FeedServer
 from mesh.discovery.feed_tls import Certificates
+from mesh.discovery.report import Report
 from mesh.discovery.sign_client import SignClient
-from mesh.discovery.signs import Report
 from mesh.discovery.swarm import ClusterView
 from tests.support import docker_fixtures as docker
 from tests.support.docker_fixtures import GWBRIDGE, MANAGER, OTHER, WEB_TASKS, WORKER, Json
@@ -597,6 +597,106 @@ class TestRoles:
             pair.manager.daemon.tasks = [old, *WEB_TASKS[1:], up]
             wanted = {1: LEAVING, 2: RUNNING, 3: RUNNING, 4: RUNNING}
             await until(lambda: pair.worker.states() == wanted, "moved")
+
+
+class TestPlainContainers:
+    """`docker run --network ATTACHABLE`: known on all nodes, by their own node's word alone."""
+
+    ID = "c0ffee" + "0" * 58
+
+    @pytest.fixture(autouse=True)
+    def never_poll(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        never_poll(monkeypatch)
+
+    def start(self, sidecar: Sidecar, address: str = "10.0.8.77", alias: str = "four.test") -> None:
+        endpoint = docker.endpoint(docker.BACKEND, address, Aliases=[alias])
+        sidecar.daemon.run(docker.container(self.ID, "tool", networks={"shop_backend": endpoint}))
+
+    def told(self, sidecar: Sidecar) -> dict[str, list[str]]:
+        """Key → addresses."""
+        found = sidecar.current.neighbours.items()
+        return {key: [a.address for a in one.attachments] for key, one in found}
+
+    async def all_know(self, wanted: dict[str, list[str]], *sidecars: Sidecar) -> None:
+        for one in sidecars:
+            await until(lambda one=one: self.told(one) == wanted, f"{one.address}: {wanted}")  # type: ignore[misc]
+
+    async def test_of_a_worker(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path, start=("manager", "worker", "other")) as pair:
+            await pair.other.knows(1, 2, 3)
+            await pair.worker.knows(1, 2, 3)
+            self.start(pair.worker)
+            key = f"{WORKER}/{self.ID}"
+            await self.all_know({key: ["10.0.8.77"]}, pair.manager, pair.other)
+            one = pair.other.current.neighbours[key]
+            assert (one.name, one.hostname, one.node) == ("tool", "c0ffee000000", WORKER)
+            assert one.attachments[0].aliases == ("four.test",)
+            assert not pair.worker.current.neighbours  # its own engine tells it
+            assert self.ID in pair.worker.current.containers
+            assert not {*pair.other.current.containers, *pair.manager.current.containers} & {self.ID}
+            self.start(pair.worker, "10.0.8.78")
+            await self.all_know({key: ["10.0.8.78"]}, pair.manager, pair.other)
+            pair.worker.daemon.end(self.ID)
+            await self.all_know({}, pair.manager, pair.other)
+            assert not sum(pair.manager.source.status().neighbours_refused.values())
+
+    async def test_of_a_manager(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            self.start(pair.manager)
+            await self.all_know({f"{MANAGER}/{self.ID}": ["10.0.8.77"]}, pair.worker)
+            assert not pair.manager.current.neighbours
+            pair.manager.daemon.end(self.ID)
+            await self.all_know({}, pair.worker)
+
+    async def test_every_manager_is_told(self, tmp_path: Path) -> None:
+        pair = Pair(tmp_path)
+        pair.promote_other()
+        async with nodes(tmp_path, start=("manager", "worker", "other"), pair=pair):
+            await pair.worker.knows(1, 2, 3)
+            self.start(pair.worker)
+            await self.all_know({f"{WORKER}/{self.ID}": ["10.0.8.77"]}, pair.manager, pair.other)
+
+    async def test_what_cannot_be_is_not_believed(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            self.start(pair.worker, "192.0.2.1")
+            refused = pair.manager.source.status
+            await until(lambda: refused().neighbours_refused["address"] == 1, "it is refused")
+            assert not self.told(pair.manager)
+
+    async def test_too_many_are_not_reported(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("mesh.discovery.report.CONTAINERS_MAX", 0)
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            self.start(pair.worker)
+            await until(
+                lambda: "1 plain containers on networks of the Swarm" in caplog.text, "a word in the log"
+            )
+            pair.worker.daemon.send(docker.event("container", "kill", ID, signal="9"))
+            await until(lambda: pair.manager.states()[2] is LEAVING, "other things are reported")
+            assert not self.told(pair.manager)
+
+    async def test_they_survive_the_silence_of_their_node_and_a_restart_of_the_manager(
+        self, tmp_path: Path
+    ) -> None:
+        known = {f"{WORKER}/{self.ID}": ["10.0.8.77"]}
+        async with nodes(tmp_path, start=("manager",)) as pair:
+            async with nodes(tmp_path, start=("worker",), pair=pair):
+                await pair.worker.knows(1, 2, 3)
+                self.start(pair.worker)
+                await self.all_know(known, pair.manager)
+            await pair.manager.knows(1, 2, 3)
+            assert self.told(pair.manager) == known
+        again = Pair(tmp_path)
+        async with nodes(tmp_path, start=("manager", "other"), pair=again):
+            await self.all_know(known, again.manager, again.other)
+            down = [docker.node(WORKER, "swarm01", "192.168.2.61", state="down", index=11)]
+            again.manager.daemon.nodes = [one for one in docker.NODES if one["ID"] != WORKER] + down
+            again.manager.daemon.send(docker.event("node", "update", WORKER, "swarm"))
+            await self.all_know({}, again.manager, again.other)
 
 
 class _Nothing:

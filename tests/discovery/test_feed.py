@@ -1,22 +1,26 @@
 """The feed over loopback with certificates as Swarm makes them: who is let in, told, and cut off."""
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
-from mesh.catalog.model import Node, Service
+from mesh.catalog.model import Attachment, Neighbour, Node, Service
 from mesh.catalog.snapshot import Change
 from mesh.discovery import feed_server
 from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_codec import encode_view
-from mesh.discovery.feed_server import LENGTH, FeedServer
+from mesh.discovery.feed_server import LENGTH, PATH, FeedServer
 from mesh.discovery.feed_tls import Certificates
-from mesh.discovery.signs import Report
+from mesh.discovery.report import Report
 from mesh.discovery.swarm import ClusterView
 from tests.support.docker_fixtures_pki import SwarmCA
 from tests.support.docker_fixtures_wait import DEADLINE, running, until
@@ -27,6 +31,9 @@ HOST = "127.0.0.1"
 
 def nodes(*ids: str) -> dict[str, Node]:
     return {id_: Node(id_, id_, "") for id_ in ids}
+
+
+TOOL = Neighbour("w2", "c1", "tool", (Attachment("n1", "10.1.0.7"),))
 
 
 class Manager:
@@ -121,6 +128,37 @@ class TestFollowing:
             manager.change(Change(services={"s1": None}))
             await until(lambda: one.changes, "the next change came")
             assert one.changes == [Change(services={"s1": None})]
+
+    async def test_plain_containers_of_the_nodes_are_told(self, tmp_path: Path, manager: Manager) -> None:
+        manager.view = replace(manager.view, neighbours={TOOL.key: TOOL})
+        one = worker(tmp_path, manager)
+        async with running(one.client.run()):
+            await until(lambda: one.views, "a view came")
+            assert one.views == [manager.view]
+            manager.change(Change(neighbours={TOOL.key: None}))
+            await until(lambda: one.changes, "the change came")
+            assert one.changes == [Change(neighbours={TOOL.key: None})]
+
+    async def test_a_client_that_does_not_know_of_them_is_told_the_rest(
+        self, tmp_path: Path, manager: Manager
+    ) -> None:
+        """One of before: it would refuse the whole message."""
+        manager.view = replace(manager.view, neighbours={TOOL.key: TOOL})
+        context = Certificates(CA.node(tmp_path / "old", "w1")).client_context()
+        url = f"https://{HOST}:{manager.port}{PATH}"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(url, ssl=context, server_hostname="swarm-manager") as response,
+        ):
+            first = await self.message(response)
+            assert first["view"].keys() == {"nodes", "networks", "services"}
+            manager.change(Change(services={"s1": None}, neighbours={TOOL.key: None}))
+            assert (await self.message(response))["changed"].keys() == {"nodes", "networks", "services"}
+
+    async def message(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
+        (length,) = LENGTH.unpack(await response.content.readexactly(LENGTH.size))
+        found: dict[str, Any] = json.loads(await response.content.readexactly(length))
+        return found
 
     async def test_silence_is_filled_with_heartbeats(
         self, tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch

@@ -1,25 +1,25 @@
 """What is encoded comes back; anything else is a DiscoveryError."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.catalog.model import Attachment, Neighbour
 from mesh.catalog.snapshot import Change
-from mesh.discovery.endings import ENDINGS_MAX
 from mesh.discovery.feed_codec import (
     HEARTBEAT,
-    ID_MAX,
-    REPORT_MAX,
     decode,
-    decode_report,
     encode_change,
-    encode_report,
     encode_view,
 )
 from mesh.discovery.swarm import ClusterView, cluster
 from mesh.errors import DiscoveryError
 from tests.support.docker_fixtures import NETWORKS, NODES, WEB, WEB_TASKS
 
+NEIGHBOUR = Neighbour("n2", "c1", "tool", (Attachment("back", "10.0.8.7", ("helper",)),), "host", "shop")
 VIEW = cluster(NODES, NETWORKS, [WEB], WEB_TASKS)
 
 
@@ -32,6 +32,33 @@ def test_a_change_comes_back() -> None:
         nodes={"gone": None}, networks=VIEW.networks, services={"webservice": VIEW.services["webservice"]}
     )
     assert decode(encode_change(change)) == change
+
+
+class TestNeighbours:
+    """Other nodes' plain containers, which sidecars did not always know of."""
+
+    VIEW = replace(VIEW, neighbours={NEIGHBOUR.key: NEIGHBOUR})
+    CHANGE = Change(services={"gone": None}, neighbours={NEIGHBOUR.key: NEIGHBOUR, "n2/c2": None})
+
+    def test_they_come_back(self) -> None:
+        assert decode(encode_view(self.VIEW)) == self.VIEW
+        assert decode(encode_change(self.CHANGE)) == self.CHANGE
+
+    def test_older_sidecars_are_told_what_they_understand(self) -> None:
+        """They refuse fields that they do not know."""
+        view = json.loads(encode_view(self.VIEW, neighbours=False))["view"]
+        change = json.loads(encode_change(self.CHANGE, neighbours=False))["changed"]
+        assert view.keys() == change.keys() == {"nodes", "networks", "services"}
+        assert change["services"] == {"gone": None}
+
+    def test_where_there_are_none_nothing_is_said(self) -> None:
+        assert json.loads(encode_view(VIEW))["view"].keys() == {"nodes", "networks", "services"}
+        assert "neighbours" not in json.loads(encode_change(Change(services={"s": None})))["changed"]
+
+    def test_what_older_sidecars_tell_is_understood(self) -> None:
+        assert decode(b'{"view": {"nodes": {}, "networks": {}, "services": {}}}') == ClusterView({}, {}, {})
+        old = b'{"changed": {"nodes": {}, "networks": {}, "services": {"s1": null}}}'
+        assert decode(old) == Change(services={"s1": None})
 
 
 def test_a_heartbeat_is_nothing() -> None:
@@ -76,39 +103,3 @@ def test_a_damaged_view_is_a_view_or_an_error(data: st.DataObject) -> None:
         assert isinstance(decode(damaged), ClusterView | Change | None)
     except DiscoveryError:
         pass
-
-
-class TestReports:
-    def test_a_report_comes_back(self) -> None:
-        assert decode_report(encode_report({"t1": "web", "t2": "db"})) == {"t1": "web", "t2": "db"}
-        assert decode_report(encode_report({})) == {}
-
-    def test_the_longest_fits(self) -> None:
-        longest = {f"{number:064}": "s" * ID_MAX for number in range(ENDINGS_MAX)}
-        data = encode_report(longest)
-        assert len(data) <= REPORT_MAX
-        assert decode_report(data) == longest
-
-    @pytest.mark.parametrize(
-        "data",
-        [
-            b"",
-            b"{}",
-            b'{"ending": ["t1"]}',
-            b'{"ending": {"t1": 1}}',
-            b'{"ending": {"": "web"}}',
-            b'{"ending": {}, "more": 1}',
-            encode_report({"t1": "s" * (ID_MAX + 1)}),
-            encode_report({str(number): "web" for number in range(ENDINGS_MAX + 1)}),
-        ],
-    )
-    def test_what_does_not_fit_is_refused(self, data: bytes) -> None:
-        with pytest.raises(DiscoveryError, match="not a message of the feed"):
-            decode_report(data)
-
-    @given(st.binary(max_size=200))
-    def test_any_bytes_are_a_report_or_an_error(self, data: bytes) -> None:
-        try:
-            decode_report(data)
-        except DiscoveryError:
-            pass

@@ -1,7 +1,7 @@
 """Reports over loopback, with certificates as Swarm makes them: told to all managers; what those refuse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -10,16 +10,16 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from mesh.catalog.model import Node
+from mesh.catalog.model import Attachment, Neighbour, Node
 from mesh.catalog.snapshot import Change
 from mesh.discovery import sign_client, sign_server
-from mesh.discovery.feed_codec import REPORT_MAX, encode_report
 from mesh.discovery.feed_server import FeedServer
 from mesh.discovery.feed_tls import Certificates
+from mesh.discovery.report import REPORT_MAX, Report, decode_report, encode_report
 from mesh.discovery.sign_client import SignClient
 from mesh.discovery.sign_server import SIGNS_PATH
-from mesh.discovery.signs import Report
 from mesh.discovery.swarm import ClusterView
+from mesh.errors import DiscoveryError
 from tests.support.docker_fixtures_pki import SwarmCA
 from tests.support.docker_fixtures_wait import running, until
 
@@ -32,11 +32,13 @@ class Manager:
 
     def __init__(self, folder: str, address: tuple[str, int]) -> None:
         self.view = ClusterView({id_: Node(id_, id_, "") for id_ in ("m1", "w1")}, {}, {})
-        self.told: list[tuple[str, Report]] = []
+        self.told: list[tuple[str, dict[str, str]]] = []
+        self.containers: list[Mapping[str, Neighbour]] = []
         self.server = FeedServer(Certificates(folder), address, lambda: self.view, self.take)
 
     def take(self, node: str, report: Report) -> None:
-        self.told.append((node, dict(report)))
+        self.told.append((node, dict(report.ending)))
+        self.containers.append(report.containers)
 
     @property
     def port(self) -> int:
@@ -62,10 +64,12 @@ class Worker:
 
     def __init__(self, folder: str, port: int, *managers: str) -> None:
         self.ending: dict[str, str] = {}
+        self.containers: dict[str, Neighbour] = {}
         self.managers = list(managers)
-        self.client = SignClient(
-            Certificates(folder), lambda: self.managers, lambda: self.ending, port, Random(1)
-        )
+        self.client = SignClient(Certificates(folder), lambda: self.managers, self.report, port, Random(1))
+
+    def report(self) -> Report:
+        return Report(self.ending, self.containers)
 
     def end(self, task: str) -> None:
         self.ending = {**self.ending, task: "web"}
@@ -183,6 +187,49 @@ class TestTelling:
         server.close()
 
 
+class TestPlainContainers:
+    TOOL = Neighbour("", "c1", "tool", (Attachment("n1", "10.1.0.7"),))
+
+    async def test_they_are_told_beside_what_ends(
+        self, manager: Manager, worker: Callable[..., Worker]
+    ) -> None:
+        one = worker(manager.port, HOST)
+        one.containers = {"c1": self.TOOL}
+        async with running(one.client.run()):
+            await until(lambda: manager.told, "the first report")
+            one.containers = {}
+            one.end("t1")
+            await until(lambda: len(manager.told) == 2, "the second")
+        assert manager.containers == [{"c1": self.TOOL}, {}]
+
+    async def test_a_manager_that_knows_of_none_is_told_the_rest(
+        self,
+        manager: Manager,
+        worker: Callable[..., Worker],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """As in the middle of an update. Once it has been updated, it is told of them too."""
+
+        def decode(data: bytes) -> Report:
+            if b"containers" in data:
+                raise DiscoveryError("Unexpected keyword argument")
+            return decode_report(data)
+
+        monkeypatch.setattr(sign_server, "decode_report", decode)
+        monkeypatch.setattr(sign_client, "REPEAT_SECONDS", 0.02)
+        one = worker(manager.port, HOST)
+        one.containers = {"c1": self.TOOL}
+        one.end("t1")
+        async with running(one.client.run()):
+            await until(lambda: len(manager.told) >= 3, "the ends are told")
+            assert manager.told[0] == ("w1", {"t1": "web"})
+            assert not any(manager.containers)
+            assert caplog.text.count("plain containers of this node are not taken there") == 1
+            monkeypatch.setattr(sign_server, "decode_report", decode_report)
+            await until(lambda: manager.containers[-1], "all is told")
+
+
 class TestRefusing:
     """What a node that was broken into may try."""
 
@@ -225,9 +272,9 @@ class TestRefusing:
         self, manager: Manager, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sign_server, "PACE_SECONDS", 0.5)
-        first = asyncio.create_task(self.put(session, manager, encode_report({})))
+        first = asyncio.create_task(self.put(session, manager, encode_report(Report())))
         await until(lambda: manager.told, "the first is taken")
-        assert await self.put(session, manager, encode_report({"t1": "web"})) == 429
+        assert await self.put(session, manager, encode_report(Report({"t1": "web"}))) == 429
         assert await first == 204
         assert manager.server.refused["two reports at once"] == 1
         assert manager.told == [("w1", {})]
@@ -235,7 +282,7 @@ class TestRefusing:
     async def test_a_node_that_was_removed(self, manager: Manager, session: aiohttp.ClientSession) -> None:
         manager.view = ClusterView({"m1": Node("m1", "m1", "")}, {}, {})
         manager.server.publish(Change(nodes={"w1": None}))
-        assert await self.put(session, manager, encode_report({"t1": "web"})) == 403
+        assert await self.put(session, manager, encode_report(Report({"t1": "web"}))) == 403
         assert manager.server.refused["not a node of this Swarm"] == 1
         assert manager.told == []
 
@@ -251,5 +298,5 @@ class TestRefusing:
         monkeypatch.setattr("mesh.discovery.sign_server.time.perf_counter", lambda: next(ticks))
         monkeypatch.setattr("mesh.discovery.sign_server.asyncio.sleep", sleep)
         for _ in range(3):
-            assert await self.put(session, manager, encode_report({})) == 204
+            assert await self.put(session, manager, encode_report(Report())) == 204
         assert pauses == pytest.approx([0.5, sign_server.PACE_SECONDS, sign_server.PAUSE_MAX])

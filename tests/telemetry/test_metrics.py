@@ -38,6 +38,7 @@ FULL = Reading(
     feed_connected=False,
     feed_refused=3,
     signs={("taken",): 6},
+    neighbours_refused={("address",): 2},
     captured_containers=4,
     config_errors=2,
     dns_requests={("internal", "A", "NOERROR", "cache"): 7},
@@ -81,6 +82,7 @@ def test_a_reading_becomes_series() -> None:
         "mesh_feed_connected": 0,
         "mesh_feed_refused_total": 3,
         "mesh_signs_total{result=taken}": 6,
+        "mesh_neighbours_refused_total{reason=address}": 2,
         "mesh_build_info{version=1.2.3}": 1,
         "mesh_port_connections_total{mode=proxy,port=80/tcp,service=web}": 5,
     }

@@ -1,0 +1,107 @@
+"""What a node's sidecar says of its node to the managers' sidecars, as bytes and back. Pure.
+
+A report names all that is ending on the node and all its plain containers on networks of the Swarm, so the
+last one is the whole truth. It does not say which node that is: the sender's certificate does.
+
+A part that is empty is left out, and one that is not there is empty: sidecars of before plain containers were
+reported understand the former and are understood by the latter. One with containers they refuse; the sender
+then leaves them out for that manager (`sign_client`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
+
+from mesh.catalog.model import Attachment, Neighbour
+from mesh.discovery.endings import ENDINGS_MAX
+from mesh.discovery.feed_codec import valid
+from mesh.errors import DiscoveryError
+
+ID_MAX = 64  # characters; Swarm's own have 25, containers' 64
+NAME_MAX = 253  # characters of a DNS name (RFC 1035 2.3.4)
+CONTAINERS_MAX = 256  # plain containers of a node
+NETWORKS_MAX = 32  # of one container
+ALIASES_MAX = 64  # of one container on one network
+CONTAINERS_BYTES_MAX = 128 * 1024  # of all plain containers of a node, as they are sent
+ENDING_BYTES_MAX = ENDINGS_MAX * 2 * (ID_MAX + 3)
+REPORT_MAX = ENDING_BYTES_MAX + CONTAINERS_BYTES_MAX + 64  # bytes of the longest report that is understood
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`ending`: task id → service id. `containers` by id; their `node` is empty."""
+
+    ending: Mapping[str, str] = field(default_factory=dict)
+    containers: Mapping[str, Neighbour] = field(default_factory=dict)
+
+
+_Id = Annotated[str, StringConstraints(min_length=1, max_length=ID_MAX)]
+_Name = Annotated[str, StringConstraints(max_length=NAME_MAX)]
+_Address = Annotated[str, StringConstraints(max_length=len("255.255.255.255"))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    address: _Address
+    aliases: Annotated[tuple[_Name, ...], Field(max_length=ALIASES_MAX)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Container:
+    name: _Name
+    hostname: _Name = ""
+    stack: _Name = ""
+    networks: Annotated[dict[_Id, _Endpoint], Field(max_length=NETWORKS_MAX)] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    ending: Annotated[dict[_Id, _Id], Field(max_length=ENDINGS_MAX)]
+    containers: Annotated[dict[_Id, _Container], Field(max_length=CONTAINERS_MAX)] = field(
+        default_factory=dict
+    )
+
+
+_REPORT: TypeAdapter[_Report] = TypeAdapter(_Report)
+
+
+def encode_report(report: Report) -> bytes:
+    containers = {id_: _as_sent(one) for id_, one in report.containers.items()}
+    return _REPORT.dump_json(_Report(dict(report.ending), containers), exclude=_left_out(report))
+
+
+def decode_report(data: bytes) -> Report:
+    """Raises DiscoveryError for anything else."""
+    found = valid(_REPORT, data)
+    return Report(found.ending, {id_: _as_known(id_, one) for id_, one in found.containers.items()})
+
+
+def check_containers(containers: Mapping[str, Neighbour]) -> None:
+    """Raises DiscoveryError when managers would refuse them."""
+    if len(containers) > CONTAINERS_MAX:
+        raise DiscoveryError(
+            f"{len(containers)} plain containers on networks of the Swarm, {CONTAINERS_MAX} at most"
+        )
+    data = encode_report(Report({}, containers))
+    if len(data) > CONTAINERS_BYTES_MAX:
+        raise DiscoveryError(
+            f"plain containers take {len(data)} bytes in a report, {CONTAINERS_BYTES_MAX} at most"
+        )
+    decode_report(data)
+
+
+def _left_out(report: Report) -> Any:
+    return None if report.containers else {"containers"}
+
+
+def _as_sent(one: Neighbour) -> _Container:
+    networks = {a.network: _Endpoint(a.address, a.aliases) for a in one.attachments}
+    return _Container(one.name, one.hostname, one.stack, networks)
+
+
+def _as_known(id_: str, one: _Container) -> Neighbour:
+    attachments = tuple(Attachment(n, e.address, e.aliases) for n, e in one.networks.items())
+    return Neighbour("", id_, one.name, attachments, one.hostname, one.stack)
