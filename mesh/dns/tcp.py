@@ -26,7 +26,7 @@ from mesh.dns.wire import HEADER
 
 ScopeOf: TypeAlias = Callable[[str], Scope | None]
 
-TCP_BACKLOG = 128  # connections that the kernel accepts for us; asking for more is cut to somaxconn
+TCP_BACKLOG = 1024  # connections that the kernel accepts for us: a SYN beyond is lost, and a second with it
 ACCEPTS_AT_ONCE = 16  # then the sockets of those that are here have their turn
 ACCEPT_PAUSE = 0.1  # seconds of accepting nobody, when that fails and nothing can be done about it
 QUERIES_AT_ONCE = 32  # of one connection: a few milliseconds, if none of them is in the cache
