@@ -17,9 +17,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -80,20 +81,20 @@ class Lab:
         self.samples: list[Sample] = []
         self.begun: dict[str, list[float]] = {OURS: [], DOCKER: []}
 
-    def measure(self, way: str, ending: list[Box], command: Callable[[], object]) -> None:
-        """`command` ends these tasks."""
-        pids = [first_process(box.id) for box in ending]
-        ends = [os.pidfd_open(pid) for pid in pids]
+    def measure(self, way: str, boxes: list[Box], command: Callable[[], object], ending: int = 0) -> None:
+        """`command` ends so many of these tasks, all of them if 0; which ones may be Swarm's choice."""
+        ends = {os.pidfd_open(first_process(box.id)): box for box in boxes}
         at = time.monotonic()
         worker = threading.Thread(target=command)
         worker.start()
-        died = _deaths(ends)
+        died = _deaths(ends, ending or len(boxes))
         worker.join()
-        for box, death in zip(ending, died, strict=True):
-            address = box.addresses["bench"]
+        for pidfd, death in died.items():
+            address = ends[pidfd].addresses["bench"]
             for who in (OURS, DOCKER):
                 what = f"{who} does not name {address} any more"
-                gone = eventually(lambda w=who, a=address: self.watch.gone(w, a, at), what, PATIENCE)  # type: ignore[misc]
+                gone = eventually(partial(self.watch.gone, who, address, at), what, PATIENCE)
+                assert gone is not None
                 self.samples.append(Sample(way, who, gone - at, gone - death))
 
     def settle(self, replicas: int) -> list[Box]:
@@ -115,17 +116,17 @@ class Lab:
     since = float("inf")
 
 
-def _deaths(pidfds: list[int]) -> list[float]:
-    """When each process was gone."""
+def _deaths(pidfds: Iterable[int], count: int) -> dict[int, float]:
+    """When the first so many of the processes were gone. Closes all."""
     died: dict[int, float] = {}
-    while len(died) < len(pidfds):
+    while len(died) < count:
         ready, _, _ = select.select([one for one in pidfds if one not in died], [], [], PATIENCE)
         if not ready:
             raise AssertionError("a task that was to end has not")
         died.update(dict.fromkeys(ready, time.monotonic()))
     for one in pidfds:
         os.close(one)
-    return [died[one] for one in pidfds]
+    return died
 
 
 # --- the ways to end ----------------------------------------------------------------------------------------
@@ -137,9 +138,8 @@ def run(lab: Lab, repeat: int) -> None:
         victim = lab.settle(3)[0]
         lab.measure("docker rm -f", [victim], lambda v=victim: node("rm", "-f", v.id, node=v.node))  # type: ignore[misc]
     for _ in range(max(1, repeat // 2)):
-        before = lab.settle(3)
-        slots = sorted(before, key=lambda box: int(box.name.split(".")[1]))
-        lab.measure("service scale 3 → 2", slots[-1:], lambda: node("service", "scale", "-d", "web=2"))
+        boxes = lab.settle(3)
+        lab.measure("service scale 3 → 2", boxes, lambda: node("service", "scale", "-d", "web=2"), ending=1)
         lab.settle(2)
         node("service", "scale", "-d", "web=3")
     boxes = lab.settle(3)

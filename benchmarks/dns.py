@@ -205,7 +205,7 @@ def change(run: Run) -> Iterable[Table]:
 
 
 def docker(run: Run) -> Iterable[Table]:
-    """Docker's own resolver and ours, of one container of a real Swarm."""
+    """Docker's own resolver and ours, from two containers of one node of a real Swarm."""
     queries = run.queries(["web"])
     results = dns_docker.measure(queries, run.seconds, run.rounds)
     yield rates("docker: `web`, in a container of a Swarm", results)

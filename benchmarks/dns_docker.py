@@ -1,7 +1,6 @@
-"""Docker's own resolver and ours, asked by one and the same container of a real Swarm (tests/lab, root)."""
+"""Docker's own resolver and ours, asked by two containers of one node of a real Swarm (tests/lab, root)."""
 
 import os
-import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,24 +19,20 @@ from benchmarks.processes import engine, first_process
 from tests.support.swarm import Box, Swarm, eventually
 
 NODE = "swarm01"
+DOCKER_TTL = 600  # seconds
 
 
 def measure(queries: Path, seconds: int, rounds: int) -> list[Series]:
     """Raises BenchmarkFailed where there can be no lab."""
     if os.geteuid() != 0:
         raise BenchmarkFailed("the scenario `docker` needs root")
-    with _swarm() as (swarm, box):
+    with _swarm() as swarm:
         ours, docker = Series("ours, captured"), Series("Docker's own")
-        sidecar = first_process(
-            swarm.on(NODE, "docker", "inspect", "-f", "{{.Id}}", swarm.sidecar(NODE)).strip()
-        )
+        sidecar = first_process(swarm.docker("inspect", "-f", "{{.Id}}", swarm.sidecar(NODE), node=NODE))
         dockerd = engine(swarm.on(NODE, "readlink", "/proc/self/ns/net").strip())
         servers = {
-            ours.name: (ours, Server(ours.name, "127.0.0.11", 53, sidecar, box.namespace)),
-            docker.name: (
-                docker,
-                Server(docker.name, "127.0.0.11", _docker_port(box), dockerd, box.namespace),
-            ),
+            one.name: (one, Server(one.name, "127.0.0.11", 53, pid, _asker(swarm, service).namespace))
+            for one, pid, service in ((ours, sidecar, "captured"), (docker, dockerd, "left"))
         }
         for _, server in servers.values():
             _pin(server.pid)
@@ -57,12 +52,9 @@ def _round(swarm: Swarm, series: Series, server: Server, load: Load, *, counted:
     series.lost += outcome.lost
 
 
-def _docker_port(box: Box) -> int:
-    rules = box.inside("iptables", "-t", "nat", "-S", "DOCKER_OUTPUT")
-    found = re.search(r"-p udp .*--to-destination 127\.0\.0\.11:(\d+)", rules)
-    if found is None:
-        raise BenchmarkFailed(f"no rule of Docker's resolver in:\n{rules}")
-    return int(found[1])
+def _asker(swarm: Swarm, service: str) -> Box:
+    (box,) = swarm.boxes(service)
+    return box
 
 
 def _pin(pid: int) -> None:
@@ -70,8 +62,9 @@ def _pin(pid: int) -> None:
 
 
 @contextmanager
-def _swarm() -> Iterator[tuple[Swarm, Box]]:
-    """Three nodes with the mesh, service `web`, and the container that asks."""
+def _swarm() -> Iterator[Swarm]:
+    """Three nodes with the mesh, service `web`, and on one of them a container that is captured, and one
+    that is left to Docker."""
     swarm = Swarm()
     try:
         swarm.lab("setup", limit=600)
@@ -79,9 +72,17 @@ def _swarm() -> Iterator[tuple[Swarm, Box]]:
         swarm.lab("deploy", limit=600)
         swarm.network("bench")
         swarm.service("web", "--network", "bench")
-        swarm.service("asker", "--network", "bench", "--constraint", f"node.hostname=={NODE}")
-        (box,) = swarm.boxes("asker")
-        eventually(lambda: box.dig("web").answers and box.dig("web").answers[0][1] < 600, "it is captured")
-        yield swarm, box
+        on = ("--network", "bench", "--constraint", f"node.hostname=={NODE}")
+        swarm.service("captured", *on)
+        swarm.service("left", *on, "--label", "mesh.capture=off")
+        eventually(lambda: _ttl(swarm, "captured") < DOCKER_TTL, "one is captured")
+        eventually(lambda: _ttl(swarm, "left") == DOCKER_TTL, "the other is left to Docker")
+        yield swarm
     finally:
         swarm.lab("down", check=False)
+
+
+def _ttl(swarm: Swarm, service: str) -> int:
+    answers = _asker(swarm, service).dig("web").answers
+    assert answers, "no answer"
+    return answers[0][1]
