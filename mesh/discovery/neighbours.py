@@ -11,7 +11,7 @@ the node itself is lost. A container that ends meanwhile is named until the side
 
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
@@ -88,9 +88,10 @@ class Neighbours:
         """Swarm's new view, as it is to be told. Nodes that are gone or down are not believed any more."""
         self._up = frozenset(id_ for id_, node in view.nodes.items() if node.state != DOWN)
         self._heard = {node: heard for node, heard in self._heard.items() if node in self._up}
-        if view.networks != self._networks:
+        moved = changed(self._networks, view.networks)
+        if moved:
             self._networks = view.networks
-            self._judge_again()
+            self._judge_again(moved.keys())
         shown = {key: one for heard in self._heard.values() for key, one in heard.shown.items()}
         return replace(view, neighbours=shown)
 
@@ -99,17 +100,19 @@ class Neighbours:
         before = self._heard.get(node, _Heard(_NOTHING))
         if node not in self._up or before.said == said:
             return Change()
-        others = sum(len(heard.shown) for id_, heard in self._heard.items() if id_ != node)
-        heard = _judged(node, said, _Subnets(self._networks), NEIGHBOURS_MAX - others, self.refused)
+        heard = _judged(node, said, _Subnets(self._networks), self._room_for(node), self.refused)
         self._heard[node] = heard
         return Change(neighbours=changed(before.shown, heard.shown))
 
-    def _judge_again(self) -> None:
-        """Networks have changed. What is refused has been counted when it was said."""
-        subnets, room, uncounted = _Subnets(self._networks), NEIGHBOURS_MAX, Counter[str]()
+    def _judge_again(self, networks: Collection[str]) -> None:
+        """These have changed. What is refused has been counted when it was said."""
+        subnets, uncounted = _Subnets(self._networks), Counter[str]()
         for node, heard in self._heard.items():
-            self._heard[node] = now = _judged(node, heard.said, subnets, room, uncounted)
-            room -= len(now.shown)
+            if any(a.network in networks for one in heard.said.values() for a in one.attachments):
+                self._heard[node] = _judged(node, heard.said, subnets, self._room_for(node), uncounted)
+
+    def _room_for(self, node: str) -> int:
+        return NEIGHBOURS_MAX - sum(len(heard.shown) for id_, heard in self._heard.items() if id_ != node)
 
 
 def _judged(

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mesh.catalog.diff import changed
 from mesh.catalog.model import (
     Attachment,
     Container,
@@ -237,6 +238,35 @@ class TestMerging:
         assert set(now.neighbours) == {"b/c"}
         now = now.apply(merger.set_node("b"))
         assert set(now.neighbours) == {"a/c"}
+
+
+told_neighbours = st.sets(st.tuples(st.sampled_from("ab"), st.sampled_from(("c1", "c2"))), max_size=4).map(
+    lambda keys: {f"{n}/{c}": replace(TOLD, node=n, id=c) for n, c in sorted(keys)}
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("view", "change", "node")), told_neighbours, st.sampled_from(["", "a", "b"])
+        )
+    )
+)
+def test_whatever_is_told_in_whatever_order_a_node_knows_those_of_others(
+    news: list[tuple[str, dict[str, Neighbour], str]],
+) -> None:
+    merger, now, node = Merger(), Snapshot(), ""
+    for kind, neighbours, id_ in news:
+        if kind == "node":
+            node = id_
+            ours = merger.set_node(node)
+        elif kind == "view":
+            ours, _ = merger.set_cluster(replace(VIEW, neighbours=neighbours))
+        else:
+            ours = merger.apply(Change(neighbours=changed(merger.cluster.neighbours, neighbours)))
+        now = now.apply(ours)
+        cluster = merger.cluster.neighbours
+        assert dict(now.neighbours) == {key: one for key, one in cluster.items() if one.node != node}
 
 
 # --- the law ------------------------------------------------------------------------------------------------
