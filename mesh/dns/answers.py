@@ -14,11 +14,11 @@ Where `NamePolicy` says so we differ:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from mesh.dns.labels import ttl_of
-from mesh.dns.names import TASKS, Contribution, address_of, unique
+from mesh.dns.names import TASKS, Contribution, address_of
 from mesh.dns.policy import OURS, Elsewhere, NamePolicy, SharedAlias
 from mesh.dns.scope import Scope
 from mesh.dns.srv import PortName, ports_named
@@ -37,8 +37,7 @@ class Outcome(Enum):
 HERE = frozenset({Outcome.RECORDS, Outcome.NODATA})  # answered from the catalogue
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """`data`: an address, or as in zone files. `glue`: the addresses of an SRV's target."""
 
     qtype: int
@@ -46,16 +45,14 @@ class Record:
     glue: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One way to read the question: this name on these networks (id, name)."""
 
     name: str
     networks: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """`network` is the name of the one that answered; `rule` says in a few words what else decided. `names`:
     what the answer depends on: lower-case names, and addresses for which a reversed name stands."""
 
@@ -68,8 +65,7 @@ class Answer:
     ttl: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A name found: on which network (by name), under which reading, and whose it is."""
 
     network: str
@@ -84,17 +80,16 @@ def answer(question: Question, scope: Scope, table: NameTable, policy: NamePolic
         return Answer(Outcome.UNKNOWN, frozenset())
     look = Lookup(scope, table, policy)
     records: tuple[Record, ...] = ()
-    match, local = look.find(question.name), False
+    match, services = look.find(question.name), False
     if match is not None:
-        local = _dockers_type(match.owners, question.qtype)
         records = tuple(_records(match, question.qtype))
     elif policy.srv and (wanted := PortName.of(question.name)) and (match := look.find(wanted.base)):
-        services = tuple(_services(match, wanted, look))
-        local = bool(services)
-        records = services if question.qtype in (QType.SRV, QType.ANY) else ()
+        records = tuple(_services(match, wanted, look))
+        services = bool(records)
+        records = records if question.qtype in (QType.SRV, QType.ANY) else ()
     if match is None:
         return Answer(Outcome.UNKNOWN, frozenset(look.names))
-    outcome = _outcome(match.owners, local, bool(records), policy)
+    outcome = _outcome(match.owners, question.qtype, services, bool(records), policy)
     kept = records if outcome is Outcome.RECORDS else ()
     ttl = _ttl(match.owners, policy)
     return Answer(outcome, frozenset(look.names), match.network, match.name, match.rule, kept, ttl)
@@ -124,10 +119,13 @@ class Lookup:
     def __init__(self, scope: Scope, table: NameTable, policy: NamePolicy) -> None:
         self.scope, self.table, self.policy = scope, table, policy
         self.names: set[str] = set()
+        self._may_prefer = bool(scope.stack) and policy.shared_alias is SharedAlias.OWN_STACK
+        self._all_count = policy.vip_ptr and policy.empty_services is Elsewhere.NODATA
 
     def find(self, name: str) -> Match | None:
         """Whoever answers to the name, under the first reading that anybody does."""
-        if (address := address_of(name.lower())) and (match := self._reversed(name.lower(), address)):
+        folded = name.lower()
+        if (address := address_of(folded)) and (match := self._reversed(folded, address)):
             return match
         for candidate in candidates(name, self.scope):
             if match := self._linked(candidate) or self._registered(candidate):
@@ -165,10 +163,6 @@ class Lookup:
                 break
         return first
 
-    @property
-    def _may_prefer(self) -> bool:
-        return bool(self.scope.stack) and self.policy.shared_alias is SharedAlias.OWN_STACK
-
     def _own(self, found: tuple[Contribution, ...]) -> tuple[Contribution, ...]:
         if not self._may_prefer:
             return ()
@@ -184,7 +178,7 @@ class Lookup:
         return self._counting(self.table.get(network, name))
 
     def _counting(self, found: tuple[Contribution, ...]) -> tuple[Contribution, ...]:
-        return tuple(owner for owner in found if self._counts(owner))
+        return found if self._all_count else tuple(owner for owner in found if self._counts(owner))
 
     def _counts(self, owner: Contribution) -> bool:
         """Does the policy let the owner have the name? An empty service of the asker's own stack keeps it."""
@@ -196,21 +190,22 @@ class Lookup:
 
 
 def _outcome(
-    owners: tuple[Contribution, ...], local_type: bool, any_records: bool, policy: NamePolicy
+    owners: tuple[Contribution, ...], qtype: int, services: bool, any_records: bool, policy: NamePolicy
 ) -> Outcome:
+    """`services`: it is the name of a port that the owners have."""
     if all(owner.left for owner in owners):
         return Outcome.LEFT
     if policy.empty_services is Elsewhere.FORWARD and all(owner.empty for owner in owners):
         return Outcome.ELSEWHERE
-    if policy.other_types is Elsewhere.FORWARD and not local_type:
+    if policy.other_types is Elsewhere.FORWARD and not (services or _dockers_type(owners, qtype)):
         return Outcome.ELSEWHERE
     return Outcome.RECORDS if any_records else Outcome.NODATA
 
 
 def _ttl(owners: tuple[Contribution, ...], policy: NamePolicy) -> int:
     """The shortest that any of them wants."""
-    wanted = (ttl_of(owner.service) if owner.service else None for owner in owners)
-    return min(policy.ttl if seconds is None else seconds for seconds in wanted)
+    wanted = [ttl_of(owner.service) if owner.service else None for owner in owners]
+    return min([policy.ttl if seconds is None else seconds for seconds in wanted])
 
 
 def _dockers_type(owners: tuple[Contribution, ...], qtype: int) -> bool:
@@ -222,11 +217,11 @@ def _dockers_type(owners: tuple[Contribution, ...], qtype: int) -> bool:
 
 def _records(match: Match, qtype: int) -> Iterator[Record]:
     """The union over all contributors within the network (several services may share an alias)."""
-    for _, address in unique(host for owner in match.owners for host in owner.hosts):
+    for address in dict.fromkeys([host.address for owner in match.owners for host in owner.hosts]):
         family = QType.AAAA if ":" in address else QType.A
-        if qtype in (family, QType.ANY):
+        if qtype == family or qtype == QType.ANY:
             yield Record(family, address)
-    if qtype in (QType.PTR, QType.ANY):
+    if qtype == QType.PTR or qtype == QType.ANY:
         pointer = next((owner.pointer for owner in match.owners if owner.pointer), "")
         if pointer:  # exactly one: the task, its container and its VIP may all name the address
             yield Record(QType.PTR, f"{pointer}.{match.network}.")

@@ -6,8 +6,7 @@ The names are those of Docker's resolver (libnetwork `service_common.go`, `agent
 - a VIP has a PTR record.
 """
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -15,11 +14,18 @@ from mesh.catalog.model import (
     Attachment,
     Container,
     EndpointMode,
+<<<<<<< Updated upstream
     Neighbour,
+=======
+>>>>>>> Stashed changes
     Network,
     Service,
     ServiceNetwork,
     Task,
+<<<<<<< Updated upstream
+=======
+    TaskState,
+>>>>>>> Stashed changes
 )
 
 # Docker offers no service discovery on these, whatever is attached to them.
@@ -35,8 +41,7 @@ class Host(NamedTuple):
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Contribution:
+class Contribution(NamedTuple):
     """What one owner says under one name on one network.
 
     `service`: whose labels and ports count; None for a plain container. `pointer`: where a reversed name
@@ -101,7 +106,7 @@ def vip_of(service: Service, membership: ServiceNetwork) -> str:
 
 
 def any_serving(service: Service) -> bool:
-    return any(task.serving for task in service.tasks)
+    return any(task.state is TaskState.RUNNING for task in service.tasks)
 
 
 def service_hosts(service: Service, network: str) -> tuple[Host, ...]:
@@ -115,7 +120,9 @@ def service_hosts(service: Service, network: str) -> tuple[Host, ...]:
 
 def task_hosts(service: Service, network: str) -> tuple[Host, ...]:
     return tuple(
-        Host(task.name, task.addresses[network]) for task in service.serving() if network in task.addresses
+        Host(task.name, task.addresses[network])
+        for task in service.tasks
+        if task.state is TaskState.RUNNING and network in task.addresses
     )
 
 
@@ -145,6 +152,8 @@ def address_of(name: str) -> str:
 
     Neither other numbers of octets or nibbles nor numbers with leading zeros are addresses.
     """
+    if not name.endswith(".arpa"):
+        return ""
     if name.endswith(_IP4):
         octets = name[: -len(_IP4)].split(".")
         return ".".join(reversed(octets)) if len(octets) == 4 and _OCTETS.issuperset(octets) else ""
@@ -153,11 +162,3 @@ def address_of(name: str) -> str:
         if len(nibbles) == 32 and all(len(n) == 1 and n in "0123456789abcdef" for n in nibbles):
             return str(ip_address(bytes.fromhex("".join(reversed(nibbles)))))
     return ""
-
-
-def unique(hosts: Iterable[Host]) -> tuple[Host, ...]:
-    """Each address once, with the first name that has it."""
-    found: dict[str, Host] = {}
-    for host in hosts:
-        found.setdefault(host.address, host)
-    return tuple(found.values())

@@ -297,9 +297,20 @@ def refusal(data: bytes, rcode: Rcode, query: Query | None = None) -> bytes:
     return HEADER.pack(id_, _reply_flags(flags, rcode) | (flags & OPCODE), 0, 0, 0, 0)
 
 
+_OCTETS = {str(number): number for number in range(256)}
+
+
+def _packed(address: str) -> bytes:
+    try:
+        first, second, third, fourth = map(_OCTETS.__getitem__, address.split("."))
+    except (KeyError, ValueError):
+        return ip_address(address).packed  # which takes three times as long
+    return bytes((first, second, third, fourth))
+
+
 def address_record(address: str, ttl: int) -> bytes:
     """A or AAAA of the question's name. ValueError for what is no address."""
-    data = ip_address(address).packed
+    data = _packed(address)
     return _record(QType.A if len(data) == 4 else QType.AAAA, ttl, data)
 
 
