@@ -14,18 +14,12 @@ from mesh.catalog.model import (
     Attachment,
     Container,
     EndpointMode,
-<<<<<<< Updated upstream
     Neighbour,
-=======
->>>>>>> Stashed changes
     Network,
     Service,
     ServiceNetwork,
     Task,
-<<<<<<< Updated upstream
-=======
     TaskState,
->>>>>>> Stashed changes
 )
 
 # Docker offers no service discovery on these, whatever is attached to them.
