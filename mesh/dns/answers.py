@@ -21,7 +21,7 @@ from mesh.dns.labels import ttl_of
 from mesh.dns.names import TASKS, Contribution, address_of
 from mesh.dns.policy import OURS, Elsewhere, NamePolicy, SharedAlias
 from mesh.dns.scope import Scope
-from mesh.dns.srv import PortName, ports_named
+from mesh.dns.srv import PortName, has_ports, ports_named
 from mesh.dns.table import NameTable
 from mesh.dns.wire import QClass, QType, Question
 
@@ -83,7 +83,7 @@ def answer(question: Question, scope: Scope, table: NameTable, policy: NamePolic
     match, services = look.find(question.name), False
     if match is not None:
         records = tuple(_records(match, question.qtype))
-    elif policy.srv and (wanted := PortName.of(question.name)) and (match := look.find(wanted.base)):
+    elif policy.srv and (wanted := PortName.of(question.name)) and (match := look.with_ports(wanted.base)):
         records = tuple(_services(match, wanted, look))
         services = bool(records)
         records = records if question.qtype in (QType.SRV, QType.ANY) else ()
@@ -131,6 +131,14 @@ class Lookup:
             if match := self._linked(candidate) or self._registered(candidate):
                 return match
         return None
+
+    def with_ports(self, name: str) -> Match | None:
+        """The same, if any of them is known to have ports; where none is, names of ports are not ours."""
+        match = self.find(name)
+        known = match is not None and any(
+            owner.service and has_ports(owner.service) for owner in match.owners
+        )
+        return match if known else None
 
     def _reversed(self, name: str, address: str) -> Match | None:
         """Whose address it is: for everybody the first network's that knows it."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mesh.catalog.model import Port, Protocol, Service
-from mesh.dns.labels import labelled_ports
+from mesh.dns.labels import SRV, labelled_ports
 
 _BOTH = {53: "domain", 443: "https", 5060: "sip", 11211: "memcache"}
 WELL_KNOWN = {
@@ -69,6 +69,11 @@ class PortName(NamedTuple):
         if not base or len(port) < 2 or port[0] != "_" or protocol.lower() not in ("_tcp", "_udp", "_sctp"):
             return None
         return cls(port[1:].lower(), protocol[1:].lower(), base)
+
+
+def has_ports(service: Service) -> bool:
+    """Published ones, or some that its labels name."""
+    return bool(service.ports) or any(label.startswith(SRV) for label in service.labels)
 
 
 def ports_named(service: Service, name: PortName) -> tuple[int, ...]:

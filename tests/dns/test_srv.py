@@ -133,7 +133,7 @@ def test_a_target_is_not_one_that_leads_the_asker_elsewhere() -> None:
 
 def test_what_a_service_has_no_port_for_is_nodata_unless_other_types_are_forwarded() -> None:
     forward = replace(OURS, other_types=Elsewhere.FORWARD)
-    for name in ("_smtp._tcp.web", "_http._udp.web", "_http._tcp.tool"):
+    for name in ("_smtp._tcp.web", "_http._udp.web"):
         assert ask(name).outcome is Outcome.NODATA
         assert ask(name, policy=forward).outcome is Outcome.ELSEWHERE
     assert ask("_http._tcp.web", policy=forward).outcome is Outcome.RECORDS
@@ -144,6 +144,8 @@ def test_what_a_service_has_no_port_for_is_nodata_unless_other_types_are_forward
 
 def test_names_of_nobody_and_of_others_are_forwarded() -> None:
     assert ask("_http._tcp.nobody").outcome is Outcome.UNKNOWN
+    assert ask("_http._tcp.tool").outcome is Outcome.UNKNOWN  # a container, whose ports nobody tells
+    assert ask("_http._tcp.db", table=NameTable(snapshot())).outcome is Outcome.UNKNOWN  # and one without any
     assert ask("_http._tcp.db", scope=FRONT).outcome is Outcome.UNKNOWN
     assert ask("_http._tcp.web", policy=replace(OURS, srv=False)).outcome is Outcome.UNKNOWN
     left = NameTable(snapshot([replace(SITE, labels={"mesh.enable": "no"})]))
