@@ -25,7 +25,7 @@ from mesh.dns.config import (
     STALE_TTL,
 )
 from mesh.dns.upstream.messages import Received
-from mesh.dns.wire import Reply, aged
+from mesh.dns.upstream.received import Reply, aged
 
 KEY_COST = 400  # bytes, about, of a key and its places in dictionaries
 

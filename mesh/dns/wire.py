@@ -1,4 +1,4 @@
-"""DNS messages as bytes (RFC 1035, EDNS0 of RFC 6891): read strictly, written simply.
+"""DNS queries as bytes, and the replies to them (RFC 1035, EDNS0 of RFC 6891): read strictly, written simply.
 
 Reading is bounds-checked step by step and raises `BadQuery` or `WireError`, nothing else. A query's name may
 not be compressed: nothing before it could be pointed to. Replies are written without their id ("tail"), as
@@ -7,9 +7,9 @@ it was asked.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -18,8 +18,8 @@ from mesh.errors import WireError
 
 HEADER = struct.Struct("!HHHHHH")  # id, flags, counts of questions, answers, authorities, additionals
 _HEADER_TAIL = struct.Struct("!HHHHH")
-_TYPE_CLASS = struct.Struct("!HH")
-_RECORD = struct.Struct("!HHIH")  # type, class, TTL, length of the data
+TYPE_CLASS = struct.Struct("!HH")
+RECORD = struct.Struct("!HHIH")  # type, class, TTL, length of the data
 _OPTION = struct.Struct("!HH")  # of EDNS: code, length
 
 LABEL_MAX = 63
@@ -131,8 +131,8 @@ def parse_query(data: bytes) -> Query:
         raise BadQuery("unexpected number of records", Rcode.FORMERR)
     try:
         name, end = _plain_name(data, HEADER.size)
-        qtype, qclass = _unpack(_TYPE_CLASS, data, end)
-        end += _TYPE_CLASS.size
+        qtype, qclass = unpack(TYPE_CLASS, data, end)
+        end += TYPE_CLASS.size
         opt = _only_opt(data, end, answers + authorities, additionals)
         if qtype == QType.OPT:
             raise WireError("a question for OPT, which is no record of any name")
@@ -186,9 +186,9 @@ def _only_opt(data: bytes, at: int, others: int, additionals: int) -> _Opt | Non
     found: _Opt | None = None
     for index in range(others + additionals):
         owner_is_root = _byte(data, at) == 0
-        at = _skip_name(data, at)
-        rtype, size, ttl, length = _unpack(_RECORD, data, at)
-        start, at = at + _RECORD.size, at + _RECORD.size + length
+        at = skip_name(data, at)
+        rtype, size, ttl, length = unpack(RECORD, data, at)
+        start, at = at + RECORD.size, at + RECORD.size + length
         if at > len(data):
             raise WireError("a record ends outside the message")
         if rtype == QType.OPT:
@@ -210,7 +210,8 @@ def _check_options(data: bytes, at: int, end: int) -> None:
         raise WireError("an EDNS option ends outside its record")
 
 
-def _skip_name(data: bytes, at: int) -> int:
+def skip_name(data: bytes, at: int) -> int:
+    """Where what follows a name begins; it may be compressed. Raises WireError."""
     while True:
         length = _byte(data, at)
         if length == 0:
@@ -229,7 +230,8 @@ def _byte(data: bytes, at: int) -> int:
     return data[at]
 
 
-def _unpack(form: struct.Struct, data: bytes, at: int) -> tuple[int, ...]:
+def unpack(form: struct.Struct, data: bytes, at: int) -> tuple[int, ...]:
+    """Raises WireError where the message ends before the form does."""
     if at + form.size > len(data):
         raise WireError("the message ends early")
     return form.unpack_from(data, at)
@@ -286,7 +288,7 @@ def _reply_flags(flags: int, rcode: Rcode) -> int:
 
 def _opt(edns: Edns, rcode: Rcode) -> bytes:
     ttl = rcode >> 4 << 24 | (DO if edns.dnssec_ok else 0)
-    return _ROOT + _RECORD.pack(QType.OPT, UDP_REPLY_MAX, ttl, 0)
+    return _ROOT + RECORD.pack(QType.OPT, UDP_REPLY_MAX, ttl, 0)
 
 
 def refusal(data: bytes, rcode: Rcode, query: Query | None = None) -> bytes:
@@ -329,7 +331,7 @@ def service_record(text: str, ttl: int) -> bytes:
     return _record(QType.SRV, ttl, numbers + encode_name(target))
 
 
-SRV_TARGET = len(_OWNER) + _RECORD.size + 6  # where it begins in a `service_record`
+SRV_TARGET = len(_OWNER) + RECORD.size + 6  # where it begins in a `service_record`
 
 
 def glue_record(offset: int, name: bytes, address: str, ttl: int) -> bytes:
@@ -362,133 +364,9 @@ def encode_name(text: str) -> bytes:
 
 
 def _record(qtype: QType, ttl: int, data: bytes) -> bytes:
-    return _OWNER + _RECORD.pack(qtype, QClass.IN, ttl, len(data)) + data
+    return _OWNER + RECORD.pack(qtype, QClass.IN, ttl, len(data)) + data
 
 
 def query_message(id_: int, name: str, qtype: int) -> bytes:
     """A recursive query of our own. Raises WireError for what is no name."""
-    return HEADER.pack(id_, RD, 1, 0, 0, 0) + encode_name(name) + _TYPE_CLASS.pack(qtype, QClass.IN)
-
-
-# --- reading upstreams' replies -----------------------------------------------------------------------------
-
-
-class Match(Enum):
-    """Is a message the reply to our query? Values other than YES are reasons in metrics."""
-
-    YES = "yes"
-    ID = "id"  # of another query, or no reply at all
-    QUESTION = "question"
-    CASE = "case"  # the question, but not as we spelled it
-
-
-def match(query: bytes, reply: bytes) -> Match:
-    """Same id, same question, spelled the same? (Its source is checked by the socket.)
-
-    Servers that cannot read a query reply with an error and no question; that is taken too.
-    """
-    if len(reply) < HEADER.size or reply[:2] != query[:2]:
-        return Match.ID
-    _, flags, questions, *_ = HEADER.unpack_from(reply)
-    if not flags & QR or flags & OPCODE:
-        return Match.ID
-    if questions == 0:
-        failed = flags & 0xF not in (Rcode.NOERROR, Rcode.NXDOMAIN)
-        return Match.YES if failed else Match.QUESTION
-    end = _skip_name(query, HEADER.size) + _TYPE_CLASS.size
-    asked, got = query[HEADER.size : end], reply[HEADER.size : end]
-    if questions == 1 and got == asked:
-        return Match.YES
-    same = got[:-4].lower() == asked[:-4].lower() and got[-4:] == asked[-4:]
-    return Match.CASE if questions == 1 and same else Match.QUESTION
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What is to be known of an upstream's reply. Offsets count from the message's beginning."""
-
-    rcode: int  # with the upper bits that EDNS adds
-    truncated: bool
-    negative: bool  # there is no such name, or no such record (RFC 2308 2)
-    ttl: int  # seconds it may be kept, 0 for not at all
-    ttl_offsets: tuple[int, ...]
-    answer_ends: tuple[int, ...]  # of each record of the answer section
-    owners: tuple[int, ...]  # owner names that are written out in full
-    opt: tuple[int, int] | None  # begin and end of the OPT record
-    end: int  # of the last record
-
-
-class _Found(NamedTuple):
-    """One record of a reply: where its name, its TTL, its data begin and where it ends."""
-
-    owner: int
-    rtype: int
-    ttl: int
-    ttl_at: int
-    data: int
-    end: int
-
-
-def parse_reply(data: bytes) -> Reply:
-    """Walk through a whole reply. Raises WireError for any record that is not inside the message."""
-    if len(data) < HEADER.size:
-        raise WireError("shorter than a header")
-    _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(data)
-    at, qtype = HEADER.size, 0
-    for _ in range(questions):
-        at = _skip_name(data, at)
-        qtype, _ = _unpack(_TYPE_CLASS, data, at)
-        at += _TYPE_CLASS.size
-    found = list(_records(data, at, answers + authorities + additionals))
-    opts = [record for record in found if record.rtype == QType.OPT]
-    if len(opts) > 1 or (opts and opts[0] in found[: answers + authorities]):
-        raise WireError("more than one OPT record, or one that is not where it belongs")
-    opt = opts[0] if opts else None
-    plain = [record for record in found if record.rtype != QType.OPT]
-    rcode = flags & 0xF | (0 if opt is None else opt.ttl >> 24 << 4)
-    said = any(qtype in (record.rtype, QType.ANY) for record in found[:answers])
-    negative = rcode == Rcode.NXDOMAIN or not said
-    ttls = [record.ttl for record in plain]
-    if negative:
-        ttls.append(_absence_ttl(data, found[answers : answers + authorities]))
-    return Reply(
-        rcode=rcode,
-        truncated=bool(flags & TC),
-        negative=negative,
-        ttl=0 if flags & TC or rcode not in (Rcode.NOERROR, Rcode.NXDOMAIN) else min(ttls),
-        ttl_offsets=tuple(record.ttl_at for record in plain),
-        answer_ends=tuple(record.end for record in found[:answers]),
-        owners=tuple(record.owner for record in plain if 0 < data[record.owner] <= LABEL_MAX),
-        opt=None if opt is None else (opt.owner, opt.end),
-        end=found[-1].end if found else at,
-    )
-
-
-def _records(data: bytes, at: int, count: int) -> Iterator[_Found]:
-    for _ in range(count):
-        owner, at = at, _skip_name(data, at)
-        rtype, _, ttl, length = _unpack(_RECORD, data, at)
-        start = at + _RECORD.size
-        if start + length > len(data):
-            raise WireError("a record ends outside the message")
-        if ttl >> 31 and rtype != QType.OPT:
-            ttl = 0  # RFC 2181 8
-        yield _Found(owner, rtype, ttl, at + 4, start, start + length)
-        at = start + length
-
-
-def _absence_ttl(data: bytes, authority: Sequence[_Found]) -> int:
-    """RFC 2308 5: the SOA's last number, or its own TTL; without a SOA absence is not kept."""
-    soa = next((r for r in authority if r.rtype == QType.SOA and r.end - r.data >= 22), None)
-    return 0 if soa is None else min(soa.ttl, int.from_bytes(data[soa.end - 4 : soa.end]))
-
-
-def aged(message: bytes, ttl_offsets: Sequence[int], seconds: int) -> bytes:
-    """The message as it must read that many seconds after it came: every TTL less by them."""
-    if seconds <= 0:
-        return message
-    copy = bytearray(message)
-    for at in ttl_offsets:
-        left = max(0, int.from_bytes(copy[at : at + 4]) - seconds)
-        copy[at : at + 4] = left.to_bytes(4)
-    return bytes(copy)
+    return HEADER.pack(id_, RD, 1, 0, 0, 0) + encode_name(name) + TYPE_CLASS.pack(qtype, QClass.IN)

@@ -8,7 +8,7 @@ from dnslib import QTYPE, RR, A, DNSHeader, DNSQuestion, DNSRecord
 from mesh.dns.cache import RUN_OF_MANY, Entry, ReplyCache, View
 from mesh.dns.config import UDP_SLOT
 from mesh.dns.forwarded import Aging
-from mesh.dns.wire import parse_reply
+from mesh.dns.upstream.received import parse_reply
 
 WEB = frozenset({"web"})
 

@@ -16,7 +16,7 @@ from mesh.dns.config import (
 )
 from mesh.dns.forwarded import KEY_COST, Aging, Forwarded, lifetime
 from mesh.dns.upstream.messages import Received
-from mesh.dns.wire import parse_reply
+from mesh.dns.upstream.received import parse_reply
 
 
 def reply(ttl: int = 60, rcode: int = 0, count: int = 1, tc: int = 0) -> Received:

@@ -29,7 +29,7 @@ def message(body: bytes = WEB, flags: int = wire.RD, counts: tuple[int, ...] = (
 
 
 def record(rtype: int, size: int = 1, ttl: int = 0, data: bytes = b"", owner: bytes = b"\0") -> bytes:
-    return owner + wire._RECORD.pack(rtype, size, ttl, len(data)) + data
+    return owner + wire.RECORD.pack(rtype, size, ttl, len(data)) + data
 
 
 def opt(size: int = 4096, version: int = 0, data: bytes = b"", owner: bytes = b"\0") -> bytes:
@@ -45,7 +45,7 @@ def name(*labels: bytes) -> bytes:
 
 
 def asking(owner: bytes, qtype: int = 1, qclass: int = 1) -> bytes:
-    return message(owner + wire._TYPE_CLASS.pack(qtype, qclass))
+    return message(owner + wire.TYPE_CLASS.pack(qtype, qclass))
 
 
 @dataclass(frozen=True)

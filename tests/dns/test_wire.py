@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.dns import wire
-from mesh.dns.wire import BadQuery, Match, QType, Query, Question, Rcode, parse_query, parse_reply, reply_tail
+from mesh.dns.upstream.received import Match, aged, match, parse_reply
+from mesh.dns.wire import BadQuery, QType, Query, Question, Rcode, parse_query, reply_tail
 from mesh.errors import WireError
 
 WEB = b"\x03web\x00\x00\x01\x00\x01"
@@ -18,7 +19,7 @@ def message(body: bytes = WEB, flags: int = 0x0100, counts: tuple[int, ...] = (1
 
 
 def opt(size: int = 4096, ttl: int = 0, data: bytes = b"", owner: bytes = b"\0") -> bytes:
-    return owner + wire._RECORD.pack(QType.OPT, size, ttl, len(data)) + data
+    return owner + wire.RECORD.pack(QType.OPT, size, ttl, len(data)) + data
 
 
 def refused(data: bytes) -> Rcode | None:
@@ -223,23 +224,23 @@ def test_how_long_a_reply_may_be_kept(reply: bytes, ttl: int) -> None:
 
 def test_ttls_are_counted_down_and_nothing_else_changes() -> None:
     reply = upstream_reply(answers=(300, 60))
-    older = DNSRecord.parse(wire.aged(reply, parse_reply(reply).ttl_offsets, 100))
+    older = DNSRecord.parse(aged(reply, parse_reply(reply).ttl_offsets, 100))
     assert [rr.ttl for rr in older.rr] == [200, 0]
     assert older.ar[0].edns_len == 1232
-    assert wire.aged(reply, parse_reply(reply).ttl_offsets, 0) == reply
+    assert aged(reply, parse_reply(reply).ttl_offsets, 0) == reply
 
 
 def test_only_the_reply_to_the_question_is_taken() -> None:
     query = message()
     good = upstream_reply(answers=(1,))
-    assert wire.match(query, good) is Match.YES
-    assert wire.match(query, good.replace(b"\x03web", b"\x03WEB")) is Match.CASE
+    assert match(query, good) is Match.YES
+    assert match(query, good.replace(b"\x03web", b"\x03WEB")) is Match.CASE
     for other in (b"", good[:11], b"\0\0" + good[2:], query):
-        assert wire.match(query, other) is Match.ID
+        assert match(query, other) is Match.ID
     nothing = message(b"", flags=0x8180, counts=(0, 0, 0, 0))
     for other in (good.replace(b"\x03web", b"\x03wob"), good[:20], nothing):
-        assert wire.match(query, other) is Match.QUESTION
-    assert wire.match(query, message(b"", flags=0x8181, counts=(0, 0, 0, 0))) is Match.YES
+        assert match(query, other) is Match.QUESTION
+    assert match(query, message(b"", flags=0x8181, counts=(0, 0, 0, 0))) is Match.YES
 
 
 def test_options_of_edns_are_noticed() -> None:

@@ -13,7 +13,8 @@ from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.stats import RCODES, TYPES, DnsStats
 from mesh.dns.upstream.messages import Received, UpstreamQuery, received
-from mesh.dns.wire import HEADER, OPCODE, QR, BadQuery, Query, Rcode, parse_query, parse_reply
+from mesh.dns.upstream.received import parse_reply
+from mesh.dns.wire import HEADER, OPCODE, QR, BadQuery, Query, Rcode, parse_query
 from mesh.errors import WireError
 from mesh.net.tasks import Tasks
 from tests.dns.serving import BIG

@@ -22,7 +22,8 @@ from mesh.dns.scope import Scope
 from mesh.dns.server import Endpoint
 from mesh.dns.tcp import READ_SIZE, UNSENT_MAX, Listener
 from mesh.dns.upstream.messages import Received, UpstreamQuery, received
-from mesh.dns.wire import DO, HEADER, Match, match, parse_query, parse_reply
+from mesh.dns.upstream.received import Match, match, parse_reply
+from mesh.dns.wire import DO, HEADER, parse_query
 from mesh.errors import WireError
 from tests.fuzz.engine import Target
 from tests.fuzz.parsers import compare

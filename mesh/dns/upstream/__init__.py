@@ -4,6 +4,7 @@
     resolvconf   what a file says   text of resolv.conf(5) → servers and options
     host         the host's own     the configured servers, else those of the file, followed as it changes
     messages     what is said       our query for somebody's, and a reply as it is kept
+    received     what is meant      a reply's bytes: does it match, what does it say, how does it read later
     exchange     on the wire        one query over UDP or TCP, and the reply that matches it
     secure       over TLS           one kept connection per server
     attempt      one try            in the way that suits a server: case, EDNS, transport
@@ -14,7 +15,8 @@
     ourselves    the shortest one   is a server an address on which we listen?
     forwarder    the asking         each question once at a time, a fair share for each asker
 
-servers, resolvconf, messages, health and loops decide; exchange, secure, race, known and forwarder act.
+servers, resolvconf, messages, received, health and loops decide; exchange, secure, race, known and forwarder
+act.
 """
 
 from mesh.dns.upstream.servers import Route, Server, host_socket

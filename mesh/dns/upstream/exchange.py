@@ -11,8 +11,8 @@ import socket
 from collections.abc import Callable
 
 from mesh.dns.config import FORGERIES_MAX, TCP_REPLY_MAX
+from mesh.dns.upstream.received import Match, match
 from mesh.dns.upstream.servers import Server, SocketFactory
-from mesh.dns.wire import Match, match
 from mesh.errors import WireError
 
 Rejected = Callable[[str], None]  # told the reason

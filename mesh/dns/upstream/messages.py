@@ -16,7 +16,8 @@ import struct
 from dataclasses import dataclass
 
 from mesh.dns.config import UDP_REPLY_MAX
-from mesh.dns.wire import CD, DO, HEADER, RD, QType, Query, Rcode, Reply, parse_reply
+from mesh.dns.upstream.received import Reply, parse_reply
+from mesh.dns.wire import CD, DO, HEADER, RD, QType, Query, Rcode
 
 AD = 0x0020  # "I understand AD" in a query (RFC 6840 5.7)
 _PASSED_FLAGS = RD | AD | CD

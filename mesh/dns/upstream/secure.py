@@ -15,8 +15,8 @@ from time import monotonic
 
 from mesh.dns.config import SECURE_IDLE, SECURE_SILENCE, UPSTREAM_OUTSTANDING_MAX
 from mesh.dns.upstream.exchange import framed
+from mesh.dns.upstream.received import Match, match
 from mesh.dns.upstream.servers import Server, host_socket
-from mesh.dns.wire import Match, match
 from mesh.errors import WireError
 from mesh.net.tasks import Tasks
 

@@ -16,7 +16,8 @@ from mesh.dns.upstream.messages import (
     received,
     spelled,
 )
-from mesh.dns.wire import Match, match, parse_query, parse_reply
+from mesh.dns.upstream.received import Match, match, parse_reply
+from mesh.dns.wire import parse_query
 from mesh.errors import WireError
 
 SUBNET, ERROR_TEXT = 8, 15

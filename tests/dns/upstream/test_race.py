@@ -8,8 +8,8 @@ import pytest
 from mesh.dns.upstream.health import Turn
 from mesh.dns.upstream.messages import Received
 from mesh.dns.upstream.race import Outcome, Race, Try
+from mesh.dns.upstream.received import parse_reply
 from mesh.dns.upstream.servers import Server
-from mesh.dns.wire import parse_reply
 
 A, B, C = (Server(f"10.0.0.{n}") for n in (1, 2, 3))
 REPLY = Received(bytes(12), parse_reply(bytes(12)))
