@@ -116,6 +116,35 @@ async def test_a_large_set_is_ready_in_the_cache_and_each_comes_first_equally_of
     assert asking.sources() == {"local": 1, "cache": 299}
 
 
+@pytest.mark.parametrize(
+    ("size", "tcp", "count", "truncated"),
+    [
+        (None, False, 30, 1),
+        (512, False, 29, 1),
+        (900, False, 53, 1),
+        (4096, False, 74, 1),
+        (1232, True, 200, 0),
+    ],
+)
+async def test_a_large_set_is_as_large_as_its_client_can_take(
+    size: int | None, tcp: bool, count: int, truncated: int, start: Start
+) -> None:
+    tasks = tuple(task(f"big.{n}.x", FRONTEND, f"10.1.1.{n}") for n in range(200))
+    asking = start(world=snapshot([Service("big", "big", networks=(ServiceNetwork("n1"),), tasks=tasks)]))
+    query = DNSRecord.question("tasks.big")
+    query.header.cd = 1
+    if size is not None:
+        query.add_ar(EDNS0(flags="do", udp_len=size))
+    seen: set[str] = set()
+    for _ in range(200):
+        reply = await asking.ask(bytes(query.pack()), tcp=tcp)
+        parsed = DNSRecord.parse(reply or b"")
+        assert (len(parsed.rr), parsed.header.tc, parsed.header.cd) == (count, truncated, 1)
+        assert [(rr.edns_len, rr.edns_do) for rr in parsed.ar] == ([] if size is None else [(1232, 1)])
+        seen.update(shown(reply or b""))
+    assert len(seen) == 200
+
+
 async def test_the_ttl_is_the_shortest_that_a_contributor_wants(start: Start) -> None:
     slow, quick = (
         replace(of_stack(stack, FRONTEND, n), labels={"mesh.dns.ttl": ttl})

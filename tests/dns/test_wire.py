@@ -1,5 +1,7 @@
 """Messages as bytes. dnslib, which the code under test does not use for them, is the second opinion."""
 
+from ipaddress import ip_address
+
 import pytest
 from dnslib import EDNS0, QTYPE, RR, SOA, DNSHeader, DNSQuestion, DNSRecord, EDNSOption
 from dnslib import A as AData
@@ -168,6 +170,32 @@ def test_records_of_every_kind_of_ours() -> None:
     assert [str(rr.rdata) for rr in replied(query, *records).rr] == ["fd00::1", "web.1.x.my_net."]
     soa = replied(query, authority=wire.soa_record(7)).auth[0]
     assert (str(soa.rname), soa.ttl, soa.rdata.times[4]) == ("web.", 7, 7)
+
+
+def test_services_and_their_glue() -> None:
+    query = parse_query(message())
+    record = wire.service_record("0 1 8080 web.1.x.my_net.", 5)
+    at = len(query.question.wire) + 12 + wire.SRV_TARGET
+    glue = [wire.glue_record(at, b"", address, 5) for address in ("10.0.0.1", "fd00::1")]
+    reply = replied(query, record, additional=glue)
+    assert [str(rr.rdata) for rr in reply.rr] == ["0 1 8080 web.1.x.my_net."]
+    assert [(str(rr.rname), str(rr.rdata)) for rr in reply.ar] == [
+        ("web.1.x.my_net.", "10.0.0.1"),
+        ("web.1.x.my_net.", "fd00::1"),
+    ]
+    with pytest.raises(WireError):
+        wire.service_record(f"0 1 80 {'x' * 64}.", 5)
+
+
+@given(st.text("0123456789.:af", max_size=20) | st.ip_addresses().map(str))
+def test_an_address_is_packed_as_the_library_does(text: str) -> None:
+    try:
+        expected = ip_address(text).packed
+    except ValueError:
+        with pytest.raises(ValueError):
+            wire.address_record(text, 5)
+    else:
+        assert wire.address_record(text, 5).endswith(expected)
 
 
 def test_edns_is_answered_with_edns() -> None:

@@ -110,6 +110,25 @@ async def test_names_are_answered_and_follow_the_file(tmp_path: Path) -> None:
         await until(follows, "the answer follows the file")
 
 
+async def test_a_port_by_its_name_and_a_bad_label_that_is_told(tmp_path: Path) -> None:
+    labels = {"mesh.dns.ttl": "soon", "mesh.dns.srv.grpc": "9000"}
+    text = catalogue(
+        "127.9.0.3", "127.9.0.4", ports=[{"published": 80, "target": 8080, "mode": "host"}], labels=labels
+    )
+    (tmp_path / "catalog.yml").write_text(text)
+    async with running(config(tmp_path)) as bound:
+        (dns,) = bound.dns
+        assert await lookup(dns, "_http._tcp.web", "SRV") == (0, ["0 0 8080 web.inside."])
+        targets = [f"0 1 9000 web.{slot}.x.inside." for slot in (1, 2)]
+        assert await lookup(dns, "_grpc._tcp.tasks.web", "SRV") == (0, targets)
+        problems = (await get(bound.admin, "/v1/status"))[1]["problems"]
+        assert problems == ["web: mesh.dns.ttl: 'soon' is not a time like 30s, 5m or 250ms; dns.ttl is used"]
+    async with running(config(tmp_path, MESH_DNS_SRV="false")) as bound:
+        assert (await lookup(bound.dns[0], "_http._tcp.web", "SRV"))[0] == 2, (
+            "asked elsewhere, where nobody is"
+        )
+
+
 async def test_a_broken_catalogue_keeps_the_last_good_one_and_says_so(tmp_path: Path) -> None:
     file = tmp_path / "catalog.yml"
     file.write_text(catalogue("127.9.0.3"))
