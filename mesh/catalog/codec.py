@@ -183,6 +183,7 @@ class ContainerDocument(_Document):
     labels: Labels = {}
     running: bool = True
     dns: list[str] = []
+    ndots: bool = False
 
 
 class AskerDocument(_Document):
@@ -447,6 +448,7 @@ def _container_of(name: str, container: ContainerDocument) -> Container:
         labels=container.labels,
         running=container.running,
         dns=tuple(container.dns),
+        ndots=container.ndots,
     )
 
 
@@ -565,6 +567,7 @@ def _container(container: Container, names: _Names) -> dict[str, Any]:
         "labels": dict(container.labels),
         "running": container.running,
         "dns": list(container.dns),
+        "ndots": container.ndots,
     }
     return _without_defaults(ContainerDocument, values)
 

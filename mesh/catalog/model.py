@@ -158,6 +158,7 @@ class Container:
     labels: Mapping[str, str] = field(default_factory=dict)
     running: bool = True
     dns: tuple[str, ...] = ()  # its own --dns servers
+    ndots: bool = False  # says by `--dns-option ndots:N` when names are searched for
 
     @property
     def short_id(self) -> str:

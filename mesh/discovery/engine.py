@@ -5,6 +5,7 @@ takes part in (`network inspect --verbose`). The latter names neither service id
 until their endpoint is gone: good for what a cut-off worker needs, to notice that something is gone or new.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ class Place:
     addresses: Mapping[str, str]  # container id → address
 
 
+NDOTS = re.compile(r"ndots:\d+")  # resolv.conf(5)
 NOWHERE = Place("", {})
 
 
@@ -51,6 +53,7 @@ def container(json: Json, gateway: Place = NOWHERE) -> Container:
         labels=dict(labels),
         running=bool((json.get("State") or {}).get("Running")),
         dns=tuple(host.get("Dns") or ()),
+        ndots=any(NDOTS.fullmatch(option) for option in host.get("DnsOptions") or ()),
     )
 
 

@@ -32,9 +32,10 @@ class Outcome(Enum):
     UNKNOWN = "unknown"  # not a name of ours: forward
     ELSEWHERE = "elsewhere"  # a name of ours, a type that is forwarded
     LEFT = "left"  # the name of a service that is left to Docker's own resolver
+    SHORT = "short"  # no name of ours, and too short to be asked outside for somebody who searches
 
 
-HERE = frozenset({Outcome.RECORDS, Outcome.NODATA})  # answered from the catalogue
+HERE = frozenset({Outcome.RECORDS, Outcome.NODATA, Outcome.SHORT})  # answered by ourselves
 
 
 class Record(NamedTuple):
@@ -88,11 +89,18 @@ def answer(question: Question, scope: Scope, table: NameTable, policy: NamePolic
         services = bool(records)
         records = records if question.qtype in (QType.SRV, QType.ANY) else ()
     if match is None:
-        return Answer(Outcome.UNKNOWN, frozenset(look.names))
+        return Answer(_unknown(question, scope), frozenset(look.names))
     outcome = _outcome(match.owners, question.qtype, services, bool(records), policy)
     kept = records if outcome is Outcome.RECORDS else ()
     ttl = _ttl(match.owners, policy)
     return Answer(outcome, frozenset(look.names), match.network, match.name, match.rule, kept, ttl)
+
+
+def _unknown(question: Question, scope: Scope) -> Outcome:
+    """A container that was given `ndots` searches for short names, so they mean nothing outside as they are
+    (libnetwork `resolver.go` handleIPQuery)."""
+    short = scope.ndots and "." not in question.name and question.qtype in (QType.A, QType.AAAA)
+    return Outcome.SHORT if short else Outcome.UNKNOWN
 
 
 def candidates(name: str, scope: Scope) -> Iterator[Candidate]:

@@ -83,6 +83,8 @@ def _rule(found: Answer, route: Route | None) -> str:
         return known
     if found.outcome is Outcome.NODATA:
         return f"{known}, without such a record"
+    if found.outcome is Outcome.SHORT:
+        return "unknown, and the asker searches for short names (ndots): not forwarded as it is"
     if found.outcome is Outcome.ELSEWHERE:
         return f"{known}, and what it has no record of is forwarded"
     if route is None:

@@ -35,6 +35,7 @@ from mesh.dns.wire import (
     parse_query,
     query_message,
     refusal,
+    reply_tail,
 )
 from mesh.net.tasks import Tasks
 
@@ -150,20 +151,25 @@ class Resolver:
 
     def _answer_here(self, data: bytes, query: Query, found: Answer, scope: Scope, tcp: bool) -> bytes:
         qtype, view, kept = query.question.qtype, self.cache.view(scope.key, tcp), cacheable(query)
-        tails = replies(
-            query,
-            found.records,
-            found.ttl,
-            limit=query.limit(tcp),
-            keep=view.room - 2 if kept else 0,
-            order=self._policy.order,
-            shuffle=self._rng.shuffle,
-        )
+        tails = self._tails(query, found, query.limit(tcp), view.room - 2 if kept else 0)
         self.stats.cell(found.network, qtype, Rcode.NOERROR, LOCAL)[0] += 1
         if kept:
             cell = self.stats.cell(found.network, qtype, Rcode.NOERROR, CACHE)
             self.cache.put(view, data[2:], tails, found.names, cell)
         return tails[-1]  # the cache hands out the others first
+
+    def _tails(self, query: Query, found: Answer, limit: int, keep: int) -> list[bytes]:
+        if found.outcome is Outcome.SHORT:
+            return [reply_tail(query, Rcode.NOERROR)]  # without SOA: what is found by searching says more
+        return replies(
+            query,
+            found.records,
+            found.ttl,
+            limit=limit,
+            keep=keep,
+            order=self._policy.order,
+            shuffle=self._rng.shuffle,
+        )
 
     def _unknown(self, asking: Asking) -> bool:
         """The catalogue may have learned the name while the question was out; then its reply is the last."""

@@ -21,7 +21,7 @@ ScopeKey: TypeAlias = tuple[object, ...]
 @dataclass(frozen=True, slots=True)
 class Scope:
     """`networks` are (id, name); `links`: (network id, alias, name that it stands for). `external`: may ask
-    the world outside. `servers`: its own `--dns`."""
+    the world outside. `servers`: its own `--dns`. `ndots`: its stub resolver searches for short names."""
 
     networks: tuple[tuple[str, str], ...] = ()
     links: tuple[tuple[str, str, str], ...] = ()
@@ -29,6 +29,7 @@ class Scope:
     container: str = ""
     external: bool = True
     servers: tuple[str, ...] = ()
+    ndots: bool = False
 
     @property
     def key(self) -> ScopeKey:
@@ -39,7 +40,8 @@ class Scope:
         just their networks. A container's own servers are reached from inside it, so theirs are shared with
         nobody.
         """
-        return (self.networks, self.links, self.stack, self.external, self.container if self.servers else "")
+        own = self.container if self.servers else ""
+        return (self.networks, self.links, self.stack, self.external, self.ndots, own)
 
     def linked(self, network: str, name: str) -> str | None:
         """The name that the link alias stands for on the network (by id), None where it is no alias.
@@ -68,6 +70,7 @@ def scope_of(container: Container, snapshot: Snapshot) -> Scope:
         # Docker (since 26.0, CVE-2024-29018) forwards nothing for a container on internal networks only.
         external=not attached or any(not network.internal for _, network in attached),
         servers=container.dns,
+        ndots=container.ndots,
     )
 
 

@@ -1,5 +1,7 @@
 """The local engine's JSON, of 20.10 and of newer ones."""
 
+import pytest
+
 from mesh.catalog.model import Attachment
 from mesh.discovery.engine import SeenService, SeenTask, container, gateway_place, network_view
 from tests.support import docker_fixtures as docker
@@ -91,3 +93,12 @@ def test_gossip() -> None:
         "shop_web": SeenService("10.0.8.2", (SeenTask("shop_web.2.webtask2", "10.0.8.12", "192.168.2.61"),)),
         "db": SeenService("", ()),
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "ndots"), [([], False), (["ndots:2", "rotate"], True), (["ndots:x"], False), (None, False)]
+)
+def test_a_container_may_be_told_when_to_search(options: list[str] | None, ndots: bool) -> None:
+    json = docker.container("c1", "/box", networks={})
+    json["HostConfig"] = {**json.get("HostConfig", {}), "DnsOptions": options}
+    assert container(json).ndots is ndots

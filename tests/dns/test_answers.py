@@ -258,3 +258,13 @@ def test_virtual_ips_may_be_without_pointer() -> None:
     policy = replace(OURS, vip_ptr=False)
     assert ask("2.0.1.10.in-addr.arpa", QType.PTR, policy=policy).outcome is Outcome.UNKNOWN
     assert data("3.0.1.10.in-addr.arpa", QType.PTR, policy=policy) == {"shop_web.1.aa.frontend."}
+
+
+def test_who_searches_for_short_names_has_unknown_ones_kept_inside() -> None:
+    searching = replace(BOTH, ndots=True)
+    assert ask("nosuch", scope=searching).outcome is Outcome.SHORT
+    assert ask("nosuch", QType.AAAA, scope=searching).outcome is Outcome.SHORT
+    assert ask("nosuch", QType.TXT, scope=searching).outcome is Outcome.UNKNOWN
+    assert ask("nosuch.example", scope=searching).outcome is Outcome.UNKNOWN
+    assert ask("web", scope=searching).outcome is Outcome.RECORDS
+    assert ask("nosuch").outcome is Outcome.UNKNOWN

@@ -408,3 +408,13 @@ async def test_resolving_shows_what_docker_would_have_said(start: Start) -> None
     assert told.docker == ShownReply("NOERROR", (ShownRecord("web.", 600, "A", "10.1.0.77"),))
     assert told.reply is not None
     assert [record.data for record in told.reply.records] == ["10.1.0.2"]
+
+
+async def test_a_short_name_of_somebody_who_searches_is_nothing_and_not_forwarded(start: Start) -> None:
+    async with upstream(say("192.0.2.9")) as server:
+        asking = start(server)
+        reply = await asking.ask(question("nosuch"), replace(BOTH, ndots=True))
+        assert not server.queries
+    assert reply is not None
+    read = DNSRecord.parse(reply)
+    assert (read.header.rcode, read.rr, read.auth) == (0, [], [])
