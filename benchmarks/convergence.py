@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from benchmarks.measure import percentile
+from benchmarks.figures import percentile
 from benchmarks.processes import first_process, started
 from benchmarks.report import Table
 from tests.support.swarm import LAB, Box, Swarm, eventually

@@ -1,7 +1,7 @@
 """The DNS servers that ours is measured beside, each told to do the same work on one core.
 
 Debian's packages, run from a folder of their own in the foreground: no service is started, no file of the
-system is read or written. A peer that is not installed is left out by name.
+system is read or written. One that is not installed is left out.
 
 A *local* server answers the names from memory; a *forwarding* one has them from another one and keeps them.
 """
@@ -9,18 +9,19 @@ A *local* server answers the names from memory; a *forwarding* one has them from
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import BenchmarkFailed
+from benchmarks.failure import BenchmarkFailed
 
 PACKAGES = ("dnsperf", "dnsmasq", "unbound", "knot", "bind9")
 POLICY = Path("/usr/sbin/policy-rc.d")  # Debian asks it before a package starts its service
 ZONE = "bench"
 LONG_TTL = 86_400  # seconds: nothing that is forwarded runs out while it is measured
 
-Names = Mapping[str, str]  # absolute name without the trailing dot → IPv4 address
+# Absolute name without the trailing dot → IPv4 addresses.
+Names = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Peer:
         return shutil.which(self.program) is not None
 
 
+def _records(names: Names) -> Iterator[tuple[str, str]]:
+    return ((name, address) for name, addresses in names.items() for address in addresses)
+
+
 # --- dnsmasq ------------------------------------------------------------------------------------------------
 
 
@@ -62,7 +67,7 @@ def _dnsmasq(place: Place) -> list[str]:
 
 def _dnsmasq_local(place: Place, names: Names) -> list[str]:
     hosts = place.folder / "hosts"
-    hosts.write_text("".join(f"{address} {name}\n" for name, address in names.items()))
+    hosts.write_text("".join(f"{address} {name}\n" for name, address in _records(names)))
     return [*_dnsmasq(place), f"--addn-hosts={hosts}"]
 
 
@@ -84,7 +89,7 @@ def _unbound(place: Place, server: str, rest: str = "") -> list[str]:
 
 
 def _unbound_local(place: Place, names: Names) -> list[str]:
-    data = "".join(f'  local-data: "{name}. 5 IN A {address}"\n' for name, address in names.items())
+    data = "".join(f'  local-data: "{name}. 5 IN A {address}"\n' for name, address in _records(names))
     return _unbound(place, f'  local-zone: "{ZONE}." static\n{data}')
 
 
@@ -102,7 +107,7 @@ def _zone(place: Place, names: Names, ttl: int) -> Path:
         f"$TTL {ttl}\n{ZONE}. IN SOA ns.{ZONE}. h.{ZONE}. 1 60 60 60 5\n"
         f"{ZONE}. IN NS ns.{ZONE}.\nns.{ZONE}. IN A 127.0.0.1\n"
     )
-    zone.write_text(head + "".join(f"{name}. IN A {address}\n" for name, address in names.items()))
+    zone.write_text(head + "".join(f"{name}. IN A {address}\n" for name, address in _records(names)))
     return zone
 
 
@@ -110,7 +115,7 @@ def _knot_local(place: Place, names: Names, ttl: int = 5) -> list[str]:
     config = place.folder / "knot.conf"
     config.write_text(
         f"server:\n  rundir: {place.folder}\n  listen: {place.address}@{place.port}\n"
-        "  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n"
+        "  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n  answer-rotation: on\n"
         f"database:\n  storage: {place.folder}\n"
         f"zone:\n  - domain: {ZONE}.\n    file: {_zone(place, names, ttl)}\n"
         "    zonefile-sync: -1\n    journal-content: none\n"
@@ -154,11 +159,13 @@ PEERS = (
 
 
 def installed() -> list[Peer]:
-    """Those that can run here; the others are named."""
-    for peer in PEERS:
-        if not peer.installed:
-            print(f"left out: {peer.name} is not installed (try --install)")
+    """Those that can run here."""
     return [peer for peer in PEERS if peer.installed]
+
+
+def missing() -> list[str]:
+    """Those that cannot, by name."""
+    return [peer.name for peer in PEERS if not peer.installed]
 
 
 def install() -> None:

@@ -1,0 +1,77 @@
+"""How long the event loop is busy with the catalogue: nobody is answered in the meantime."""
+
+import gc
+import statistics
+from collections.abc import Iterator
+from time import perf_counter
+
+from benchmarks.figures import percentile
+from benchmarks.peers import ZONE
+from benchmarks.report import Table
+from benchmarks.scenario import MANY, Run
+from benchmarks.served import resolver, snapshot
+from mesh.catalog.model import Service
+from mesh.catalog.snapshot import Change
+from mesh.dns.resolver import Resolver
+from mesh.dns.scope import Scope
+from mesh.dns.wire import QType, query_message
+
+SERVICES = 10_000
+CHANGES = 1000
+SCOPE = Scope(networks=((ZONE, ZONE),))
+
+
+def change(run: Run) -> Iterator[Table]:
+    yield _one_of_many()
+    yield _from_nothing(run.rounds)
+
+
+def _one_of_many() -> Table:
+    """One service after the other loses its task, and every name has been asked for."""
+    now = snapshot(SERVICES)
+    answering = resolver(now)
+    answering.view(SCOPE, tcp=False)
+    for name in now.services:
+        _ask(answering, name)
+    if answering.cache.replies < SERVICES:
+        raise AssertionError("the cache is not warm: what is measured would be less than it costs")
+    taken = []
+    for id_ in list(now.services)[:CHANGES]:
+        had = now.services[id_]
+        lost = Change(services={id_: Service(had.id, had.name, had.mode, had.networks)})
+        new = now.apply(lost)
+        started = perf_counter()
+        answering.update(now, new, lost)
+        taken.append(perf_counter() - started)
+        now = new
+    shown = [statistics.median(taken), percentile(taken, 0.99), max(taken)]
+    title = f"change: a task of one service of {SERVICES:,} ends, every name cached; {CHANGES:,} times"
+    return Table(title, ("median µs", "p99 µs", "max µs"), [[f"{one * 1e6:,.0f}" for one in shown]], taken)
+
+
+def _from_nothing(rounds: int) -> Table:
+    """The steps of a start, each of them one pause of the loop."""
+    steps: dict[str, list[float]] = {"resolver": [], "first asker": [], "first answer": []}
+    known = snapshot(MANY)
+    for _ in range(rounds):
+        gc.collect()
+        started = perf_counter()
+        answering = resolver(known)
+        made = perf_counter()
+        answering.view(SCOPE, tcp=False)
+        seen = perf_counter()
+        _ask(answering, "name1")
+        answered = perf_counter()
+        for step, seconds in zip(steps, (made - started, seen - made, answered - seen), strict=True):
+            steps[step].append(seconds)
+    medians = {step: statistics.median(taken) for step, taken in steps.items()}
+    longest = max(max(taken) for taken in steps.values())
+    row = [f"{one * 1e3:,.2f}" for one in (*medians.values(), sum(medians.values()), longest)]
+    head = (*(f"{step} ms" for step in steps), "in all ms", "longest pause ms")
+    return Table(f"change: {MANY:,} services from nothing, medians of {rounds}", head, [row], steps)
+
+
+def _ask(answering: Resolver, name: str) -> None:
+    query = query_message(1, name, QType.A)
+    reply = answering.handle(query, SCOPE, tcp=False, respond=lambda _: None)
+    assert isinstance(reply, bytes), "not a name of ours"
