@@ -9,12 +9,13 @@ plainly, and what hypothesis makes up. What differs must be in `tests/support/dn
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.support.dns_asking import Asking
-from tests.support.dns_corpus import malformed, plain_questions, questions, witnesses
+from tests.support.dns_corpus import malformed, plain_questions, questions, some_questions, witnesses
 from tests.support.dns_differences import DIFFERENCES, Difference
 from tests.support.dns_message import Labels
 from tests.support.dns_parity import Pair, Parity, told
@@ -22,10 +23,21 @@ from tests.support.dns_world import Builder
 from tests.support.swarm import NODES, Swarm, eventually
 
 SEED = int(os.environ.get("MESH_PARITY_SEED", "20250823"))
-EXAMPLES = int(os.environ.get("MESH_PARITY_EXAMPLES", "2500"))
+EXAMPLES = int(os.environ.get("MESH_PARITY_EXAMPLES", "4000"))
 SETTINGS = settings(
     max_examples=EXAMPLES, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+AS_DOCKER = {
+    "MESH_DNS_TTL": "600",
+    "MESH_DNS_CACHE": "0",
+    "MESH_DNS_SRV": "false",
+    "MESH_DNS_ORDER": "shuffle",
+    "MESH_DNS_SHARED_ALIAS": "union",
+    "MESH_DNS_EMPTY_SERVICES": "forward",
+    "MESH_DNS_OTHER_TYPES": "forward",
+    "MESH_DNS_VIP_PTR": "false",
+}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +97,7 @@ def test_what_is_no_proper_query(parity: Parity) -> None:
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda difference: difference.name)
 def test_each_documented_difference_is_there(parity: Parity, difference: Difference) -> None:
     """Else it is in the table, and in the manual, for nothing."""
-    if not difference.of(parity.world.engine):
+    if not difference.of(parity.world):
         pytest.skip(f"not on {parity.world.engine}")
     pairs = witnesses(parity.world)[difference.name]
     parity.used.clear()
@@ -94,3 +106,14 @@ def test_each_documented_difference_is_there(parity: Parity, difference: Differe
     assert parity.used[difference.name], (
         f"no difference any more: {[str(parity.case(pair)) for pair in pairs]}"
     )
+
+
+def test_where_we_can_be_told_to_do_as_docker_does_we_do(lab: Swarm, parity: Parity) -> None:
+    world = replace(parity.world, as_docker=True)
+    try:
+        lab.configure(**AS_DOCKER)
+        with Asking(world.askers) as asking:
+            faults = Parity(world, asking).faults((*plain_questions(world), *some_questions(world)))
+        assert not faults, told(faults)
+    finally:
+        lab.configure(**dict.fromkeys(AS_DOCKER, ""))

@@ -42,7 +42,12 @@ class Case:
 
     @property
     def known(self) -> bool:
-        """Does Docker know the name itself? Only its own records have this TTL in the lab."""
+        """Does Docker know the name itself?"""
+        return self.reference_known and not service_labels(self.question.name)
+
+    @property
+    def reference_known(self) -> bool:
+        """Only Docker's own records have this TTL in the lab."""
         return self.reference is not None and any(r.ttl == DOCKER_TTL for r in self.reference.answers)
 
     @property
@@ -60,9 +65,19 @@ REVERSE = (labels("in-addr.arpa"), labels("ip6.arpa"))
 
 
 def reference_to(question: Question, asker: Asker) -> Question:
-    """The plainest question about the name, spelled as Docker wants it: does it know the name at all?"""
+    """The plainest question about the name, spelled as Docker wants it: does it know the name at all?
+
+    Of `_http._tcp.NAME`, which Docker does not know, it is `NAME` that is asked for.
+    """
     name = properly_spelled(question.name, asker)
+    name = name[len(service_labels(name)) :]
     return Question(name, PTR if name[-2:] in REVERSE else A, tcp=True)
+
+
+def service_labels(name: Labels) -> Labels:
+    """The `_port._proto` that a name begins with (RFC 2782), or nothing."""
+    front = name[:2]
+    return front if len(name) > 2 and all(label.startswith(b"_") for label in front) else ()
 
 
 def properly_spelled(name: Labels, asker: Asker) -> Labels:

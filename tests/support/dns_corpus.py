@@ -197,11 +197,12 @@ _TYPES = st.one_of(st.just(A), st.sampled_from(_COMMON), st.integers(0, 0xFFFF))
 _REVERSE_TYPES = st.one_of(st.just(PTR), st.just(PTR), st.just(PTR), _TYPES)
 _FLAGS = st.one_of(st.just(RD), st.sets(st.sampled_from((RD, AD, CD))).map(sum))
 _CLASSES = st.sampled_from((IN,) * 14 + (255, 3))
+CLIENT_SUBNET = b"\x00\x08\x00\x07\x00\x01\x18\x00\xc0\x00\x02"  # RFC 7871
 _OPTIONS = st.sampled_from((
     b"",
     b"",
     b"\x00\x0a\x00\x08\x01\x02\x03\x04\x05\x06\x07\x08",  # a cookie (RFC 7873)
-    b"\x00\x08\x00\x07\x00\x01\x18\x00\xc0\x00\x02",  # a client's subnet (RFC 7871)
+    CLIENT_SUBNET,
     b"\x00\x0c\x00\x04\x00\x00\x00\x00",  # padding (RFC 7830)
 ))  # fmt: skip
 _SIZES = st.sampled_from((1232, 512, 4096, 0, 600, 800, 65535))
@@ -220,11 +221,12 @@ def witnesses(world: World) -> dict[str, list[Pair]]:
     return {
         "TTL of our own names": _from(("p-alpha", "p-link"), "web", "dotted.name.box"),
         "EDNS": _from(("p-alpha",), "web", "rr", edns=Edns(4096)),
+        "SOA with NODATA": _from(("p-alpha",), "all", qtype=MX)
+        + _from(("p-alpha",), "tasks.all", qtype=AAAA),
         "known name, another type": [
-            pair
-            for qtype in (AAAA, MX, TXT, HTTPS, SOA)
-            for pair in _from(("p-alpha", "p-vault"), "all", qtype=qtype)
+            pair for qtype in (TXT, HTTPS, SOA) for pair in _from(("p-alpha", "p-vault"), "all", qtype=qtype)
         ],
+        "SRV of a known name": _from(("p-alpha",), "_http._tcp.web", "_http._tcp.tasks.web", qtype=SRV),
         "known name, type ANY": _from(("p-alpha",), "web", "tasks.web", qtype=ANY),
         "service without a running task": _from(("p-alpha", "web"), "none", "tasks.norr", "nobody.alpha"),
         "PTR of a VIP": _from(("p-alpha",), ip_address(service).reverse_pointer, qtype=PTR),
@@ -240,19 +242,32 @@ def witnesses(world: World) -> dict[str, list[Pair]]:
         "unknown name on internal networks": _from(("p-vault", "p-cell"), "external.test", "nothing.test"),
         "RA in errors": _raw(_broken(query)),
         "own stack first": _from(("red_web", "blue_web"), "web", "tasks.shared", "both", "web.alpha"),
+        "class other than IN": _from(("p-alpha",), "web", qclass=3),
+        "zone transfer": _from(("p-alpha",), "external.test", qtype=252),
+        "question for OPT": _from(("p-alpha",), "web", qtype=OPT),
         "query that is not whole": _raw((query.wire[:-1], query.wire[:12])),
+        "EDNS in a truncated reply": _from(("p-alpha",), "big.test", edns=Edns(512, False, CLIENT_SUBNET)),
         "EDNS of an unknown version": _raw((_message(RD, query.section + _opt_record(1), (1, 0, 0, 1)),)),
         "opcode NOTIFY": _raw((_message(0x2100, query.section),)),
     }
 
 
-def _from(askers: Sequence[str], *names: str, qtype: int = A, edns: Edns | None = None) -> list[Pair]:
-    return [(asker, Question(labels(name), qtype, edns=edns)) for asker in askers for name in names]
+def _from(
+    askers: Sequence[str], *names: str, qtype: int = A, edns: Edns | None = None, qclass: int = IN
+) -> list[Pair]:
+    return [
+        (asker, Question(labels(name), qtype, edns=edns, qclass=qclass)) for asker in askers for name in names
+    ]
 
 
 def malformed() -> list[Pair]:
     """Messages that a resolver must survive."""
     return _raw(_broken(Question(labels("web"), A)))
+
+
+def some_questions(world: World) -> list[Pair]:
+    """A few for each kind of difference."""
+    return [pair for pairs in witnesses(world).values() for pair in pairs]
 
 
 def _raw(wires: Iterable[bytes]) -> list[Pair]:

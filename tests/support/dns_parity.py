@@ -14,7 +14,7 @@ from tests.support.dns_world import World
 
 PERSISTENCE = 10.0  # seconds; a fault that is there that long is none of a Swarm that has yet to settle
 AGAIN = 0.5  # seconds between two looks at a fault
-SHOWN_MAX = 40  # faults in a message; nobody reads more
+SHOWN_MAX = 10  # faults told in full; of the others a line each
 
 Pair: TypeAlias = tuple[str, Question]  # name of the asker, question
 
@@ -25,6 +25,10 @@ class Fault:
 
     case: Case
     why: dict[str, str]  # by aspect
+
+    @property
+    def brief(self) -> str:
+        return f"{self.case.asker.name}: {self.case.question}: {', '.join(self.why)}"
 
     def __str__(self) -> str:
         return "\n".join((str(self.case), *(f"  {aspect}: {text}" for aspect, text in self.why.items())))
@@ -106,5 +110,7 @@ def _read(data: bytes | None) -> Reply | None:
 
 def told(faults: list[Fault]) -> str:
     """For people."""
-    listed = "\n\n".join(str(fault) for fault in faults[:SHOWN_MAX])
-    return f"{len(faults)} answers differ from Docker's without a documented reason:\n\n{listed}"
+    shown = [str(fault) for fault in faults[:SHOWN_MAX]]
+    more = [fault.brief for fault in faults[SHOWN_MAX:]]
+    title = f"{len(faults)} answers differ from Docker's without a documented reason:"
+    return "\n\n".join((title, *shown, "\n".join(more)))

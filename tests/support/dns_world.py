@@ -77,7 +77,7 @@ BRIDGE_NODES = ("swarm01", "swarm02")  # the same names on both, and not the sam
 
 SERVICES = (
     Service("web", ("name=alpha,alias=www,alias=shared,alias=web.beta", "name=beta,alias=www,alias=both"),
-            ("--replicas", "2"), 2),
+            ("--replicas", "2", "--label", "mesh.dns.srv.http=8080"), 2),
     Service("rr", ("name=alpha,alias=round,alias=shared", "name=yard,alias=v1.api"),
             ("--replicas", "2", "--endpoint-mode", "dnsrr"), 2),
     Service("all", ("name=alpha,alias=everywhere,alias=both", "name=vault,alias=both"),
@@ -167,6 +167,7 @@ class World:
     stacks: dict[str, frozenset[str]]  # stack → the addresses of its services and their tasks
     unspeakable: tuple[str, ...]  # addresses of a container whose name does not fit into DNS
     engine: str  # "20.10.24+dfsg1"
+    as_docker: bool = False  # the mesh is set to do as Docker does, wherever it can be
 
 
 @dataclass

@@ -153,6 +153,13 @@ class Swarm:
         assert len(ids) == 1, f"{len(ids)} sidecars run on {node}"
         return ids[0]
 
+    def configure(self, **variables: str) -> None:
+        """Restart the sidecars with these variables (docs/configuration.md), and wait until all are ready."""
+        changes = [word for name, value in variables.items() for word in ("--env-add", f"{name}={value}")]
+        self.docker("service", "update", "--detach=false", "--quiet", *changes, "mesh_sidecar")
+        for node in NODES:
+            eventually(lambda node=node: self.ready(node), f"{node}'s sidecar is ready", 90)  # type: ignore[misc]
+
     def ready(self, node: str) -> bool:
         out = self.client("curl", "-s", "-o", "/dev/null", "-m", "2", "-w", "%{http_code}",
                           f"http://{FRONT[node]}:9180/readyz", check=False)  # fmt: skip

@@ -138,6 +138,9 @@ def test_nodata_for_another_type_is_excused_with_a_soa_and_for_known_names_only(
     assert judged(case(asked, outside, ours, reference=DOCKERS)) == (set(), {"known name, another type"})
     assert judged(case(asked, outside, ours, reference=outside))[0] == {"rcode", "authority"}
     assert judged(case(asked, outside, reply(asked), reference=DOCKERS))[0] == {"rcode"}
+    told = case(asked, outside, ours, reference=DOCKERS)
+    as_docker = replace(told, world=replace(told.world, as_docker=True))
+    assert judged(as_docker)[0] == {"rcode", "authority"}, "a setting that forbids it is kept"
 
 
 def test_any_is_excused_with_exactly_dockers_addresses() -> None:
