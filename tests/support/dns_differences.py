@@ -289,7 +289,7 @@ def _unknown_pointer(case: Case) -> bool:
     if case.question.qtype != PTR or case.question.name[-2:] in REVERSE or _refused(case):
         return False
     nobody = not case.known and _vip(case) is None and not _unspeakable(case)
-    return (nobody or _four_octets(case)) and not case.asker.shut_in
+    return (nobody or _four_octets(case)) and not case.asker.shut_in and not _nodata(case.ours)
 
 
 def _shut_in(case: Case) -> bool:
