@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.failure import BenchmarkFailed
 
 SHOWN = 2000  # characters of a report in an error message
+BUFFER = 1024  # KiB: all outstanding replies at once, also large ones; else they are lost on arrival
 
 
 @dataclass(frozen=True)
@@ -16,17 +17,20 @@ class Load:
     """The queries of a file, from its beginning, for `seconds` or `once` through.
 
     `rate` in queries per second, 0 for as fast as it goes: only with a rate are latencies reported.
+    `clients`: sockets, over TCP connections.
     """
 
     queries: Path
     seconds: int = 0
     tcp: bool = False
     edns: bool = False
+    clients: int = 1
     rate: int = 0
     once: bool = False
 
     def command(self, address: str, port: int) -> list[str]:
         command = ["dnsperf", "-s", address, "-p", str(port), "-d", str(self.queries)]
+        command += ["-b", str(BUFFER), "-c", str(self.clients)]
         command += ["-n", "1"] if self.once else ["-l", str(self.seconds)]
         command += ["-m", "tcp"] if self.tcp else []
         command += ["-e"] if self.edns else []

@@ -37,13 +37,14 @@ class Place:
 class Peer:
     """Each function writes what the server needs into its folder and returns how to start it.
 
-    `forwarding` gets the port of the server on 127.0.0.1 that has the names.
+    `forwarding` gets the port of the server on 127.0.0.1 that has the names. `tcp`: it keeps connections.
     """
 
     name: str
     program: str
     local: Callable[[Place, Names], list[str]] | None = None
     forwarding: Callable[[Place, int], list[str]] | None = None
+    tcp: bool = True
 
     @property
     def installed(self) -> bool:
@@ -151,7 +152,8 @@ def _bind_forwarding(place: Place, upstream: int) -> list[str]:
 
 
 PEERS = (
-    Peer("dnsmasq", "dnsmasq", _dnsmasq_local, _dnsmasq_forwarding),
+    # dnsmasq ends a connection after 100 queries; dnsperf waits for those under way until they time out.
+    Peer("dnsmasq", "dnsmasq", _dnsmasq_local, _dnsmasq_forwarding, tcp=False),
     Peer("unbound", "unbound", _unbound_local, _unbound_forwarding),
     Peer("knot", "knotd", _knot_local),
     Peer("bind9", "named", _bind_local, _bind_forwarding),

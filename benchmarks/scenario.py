@@ -53,11 +53,11 @@ class Run:
     def place(self, port: int, address: str = "127.0.0.1") -> Place:
         return Place(Path(tempfile.mkdtemp(dir=self.folder)), address, port)
 
-    def in_memory(self, names: Names, *options: str, probe: str = PROBE) -> list[Launch]:
-        """Ours with these `options`, and every peer with these names in its memory."""
+    def in_memory(self, names: Names, *options: str, probe: str = PROBE, tcp: bool = False) -> list[Launch]:
+        """Ours with these `options`, and every peer with these names in its memory (and fit for `tcp`)."""
         servers: list[Launch] = [ours(FIRST_PORT, *options, probe=probe)]
         for port, peer in numbered_peers():
-            if peer.local is not None:
+            if peer.local is not None and (peer.tcp or not tcp):
                 servers.append(Command(peer.name, peer.local(self.place(port), names), port, probe))
         return servers
 

@@ -8,6 +8,7 @@ from benchmarks.report import flatness, latencies
 from benchmarks.scenario import FEW, FIRST_PORT, MANY, Comparison, Run, echo, ours
 from benchmarks.served import names
 
+CONNECTIONS = 10
 FIXED_RATE = 10_000  # queries per second
 SIZES = (10, 1000, 10_000, 100_000)  # names
 
@@ -22,9 +23,9 @@ def local(run: Run) -> Iterator[Comparison]:
 
 def tcp(run: Run) -> Iterator[Comparison]:
     """Over TCP, on connections that stay."""
-    load = Load(run.queries(names(FEW)), run.seconds, tcp=True)
-    servers = run.in_memory(names(FEW), "--names", str(FEW))
-    yield Comparison(f"tcp: A from memory, {FEW:,} names", servers, load)
+    load = Load(run.queries(names(FEW)), run.seconds, tcp=True, clients=CONNECTIONS)
+    servers = run.in_memory(names(FEW), "--names", str(FEW), tcp=True)
+    yield Comparison(f"tcp: A from memory, {FEW:,} names, {CONNECTIONS} connections", servers, load)
 
 
 def latency(run: Run) -> Iterator[Comparison]:

@@ -42,6 +42,6 @@ def test_a_load_says_what_is_to_be_done() -> None:
         return " ".join(load.command("127.0.0.11", 53))
 
     queries = Path("q")
-    assert words(Load(queries, 3)) == "dnsperf -s 127.0.0.11 -p 53 -d q -l 3"
+    assert words(Load(queries, 3)) == "dnsperf -s 127.0.0.11 -p 53 -d q -b 1024 -c 1 -l 3"
     assert words(Load(queries, 3, rate=10)).endswith("-l 3 -Q 10 -v")
-    assert words(Load(queries, 3, tcp=True, edns=True, once=True)).endswith("-d q -n 1 -m tcp -e")
+    assert words(Load(queries, tcp=True, edns=True, clients=9, once=True)).endswith("-c 9 -n 1 -m tcp -e")
