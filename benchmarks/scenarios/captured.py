@@ -1,6 +1,7 @@
 """Inside a container's network namespace, through our redirect of 127.0.0.11:53."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ def captured(run: Run) -> Iterator[Comparison]:
     """A namespace for each server, with the same rules. Ours stays outside and opens its sockets inside."""
     if os.geteuid() != 0:
         raise CannotRun("needs root, for network namespaces")
+    for tool in ("ip", "nft"):
+        if shutil.which(tool) is None:
+            raise CannotRun(f"needs `{tool}`")
     load = Load(run.queries(names(FEW)), run.seconds)
     with ExitStack() as stack:
         servers: list[Launch] = []

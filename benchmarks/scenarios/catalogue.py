@@ -9,7 +9,7 @@ from benchmarks.figures import percentile
 from benchmarks.peers import ZONE
 from benchmarks.report import Table
 from benchmarks.scenario import MANY, Run
-from benchmarks.served import resolver, snapshot
+from benchmarks.served import names, resolver, snapshot
 from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Change
 from mesh.dns.resolver import Resolver
@@ -24,6 +24,7 @@ SCOPE = Scope(networks=((ZONE, ZONE),))
 def change(run: Run) -> Iterator[Table]:
     yield _one_of_many()
     yield _from_nothing(run.rounds)
+    yield _collected()
 
 
 def _one_of_many() -> Table:
@@ -76,6 +77,34 @@ def _from_nothing(rounds: int) -> Table:
     row = [f"{one * 1e3:,.2f}" for one in (*medians.values(), sum(medians.values()), longest)]
     head = (*(f"{step} ms" for step in steps), "in all ms", "longest pause ms")
     return Table(f"change: {MANY:,} services from nothing, medians of {rounds}", head, [row], steps)
+
+
+def _collected() -> Table:
+    """The pauses that the garbage collector makes of its own while every name is asked for the first time."""
+    answering = resolver(snapshot(MANY))
+    answering.view(SCOPE, tcp=False)
+    pauses: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    began = 0.0
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        nonlocal began
+        if phase == "start":
+            began = perf_counter()
+        else:
+            pauses[info["generation"]].append(perf_counter() - began)
+
+    gc.callbacks.append(note)
+    try:
+        for name in names(MANY):
+            _ask(answering, name.removesuffix(f".{ZONE}"))
+    finally:
+        gc.callbacks.remove(note)
+    rows = [
+        (generation, len(taken), f"{sum(taken) * 1e3:,.1f}", f"{max(taken, default=0.0) * 1e3:,.1f}")
+        for generation, taken in pauses.items()
+    ]
+    title = f"change: garbage collection while {MANY:,} names are asked for the first time"
+    return Table(title, ("generation", "times", "in all ms", "longest pause ms"), rows, pauses)
 
 
 def _ask(answering: Resolver, name: str) -> None:
