@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mesh.catalog.documents import Location, check_on, dotted, kind_of, read_yaml, suggestion
 from mesh.catalog.model import (
+    NO_RETURN_PATH,
     Asker,
     Attachment,
     Container,
@@ -25,6 +26,7 @@ from mesh.catalog.model import (
     Port,
     Protocol,
     PublishMode,
+    ReturnPath,
     Role,
     Service,
     ServiceNetwork,
@@ -118,11 +120,19 @@ class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ReturnPathDocument(_Document):
+    entry: str = ""
+    mac: str = ""
+    entries: list[str] = []
+    tasks: list[str] = []
+
+
 class NodeDocument(_Document):
     address: str = ""
     role: Role = Role.WORKER
     availability: str = "active"
     state: str = "ready"
+    return_path: ReturnPathDocument | None = None
 
 
 class NetworkDocument(_Document):
@@ -399,9 +409,13 @@ def _nodes_of(document: CatalogDocument) -> dict[str, Node]:
     if document.nodes is None:
         return {task.node: Node(task.node, task.node, "") for _, task in _tasks(document) if task.node}
     return {
-        name: Node(name, name, n.address, n.role, n.availability, n.state)
+        name: Node(name, name, n.address, n.role, n.availability, n.state, _return_path_of(n.return_path))
         for name, n in document.nodes.items()
     }
+
+
+def _return_path_of(r: ReturnPathDocument | None) -> ReturnPath:
+    return NO_RETURN_PATH if r is None else ReturnPath(r.entry, r.mac, tuple(r.entries), tuple(r.tasks))
 
 
 def _network_of(name: str, n: NetworkDocument) -> Network:
@@ -504,7 +518,14 @@ def _without_defaults(schema: type[_Document], values: Mapping[str, Any]) -> dic
 
 def _node(n: Node) -> dict[str, Any]:
     values = {"address": n.address, "role": n.role.value, "availability": n.availability, "state": n.state}
-    return _without_defaults(NodeDocument, values)
+    return _without_defaults(NodeDocument, values | _return_path(n.return_path))
+
+
+def _return_path(r: ReturnPath) -> dict[str, Any]:
+    if r == NO_RETURN_PATH:
+        return {}
+    values = {"entry": r.entry, "mac": r.mac, "entries": list(r.entries), "tasks": list(r.tasks)}
+    return {"return_path": _without_defaults(ReturnPathDocument, values)}
 
 
 def _network(n: Network) -> dict[str, Any]:

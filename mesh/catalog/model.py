@@ -42,6 +42,27 @@ class TaskState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ReturnPath:
+    """How a node takes part in keeping the client's address; what its own sidecar says.
+
+    A published port's traffic enters the ingress network at the `entry` of the node that the client chose. A
+    task that is sent the client's own address must answer through that same entry: `tasks` do, for `entries`.
+    """
+
+    entry: str = ""  # address of its ingress namespace on the ingress network, "" when there is none
+    mac: str = ""  # of that interface, by which tasks recognise the entry
+    entries: tuple[str, ...] = ()  # of all nodes: those that its tasks answer through
+    tasks: tuple[str, ...] = ()  # ingress addresses of its tasks that answer so
+
+    def leads(self, task: str, entry: str) -> bool:
+        """Does the task at this address answer through that entry?"""
+        return bool(entry) and entry in self.entries and task in self.tasks
+
+
+NO_RETURN_PATH = ReturnPath()
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     id: str
     name: str
@@ -49,6 +70,7 @@ class Node:
     role: Role = Role.WORKER
     availability: str = "active"  # active | pause | drain
     state: str = "ready"  # ready | down | unknown | disconnected
+    return_path: ReturnPath = NO_RETURN_PATH
 
 
 @dataclass(frozen=True, slots=True)

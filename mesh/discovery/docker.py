@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mesh.catalog.model import NO_RETURN_PATH, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.discovery.client import Engine
 from mesh.discovery.engine import NetworkView, network_view
@@ -30,6 +31,7 @@ from mesh.discovery.merge import Merger
 from mesh.discovery.neighbours import Neighbours, plain_containers
 from mesh.discovery.node import NodeWatch
 from mesh.discovery.report import Report, check_containers
+from mesh.discovery.return_paths import ReturnPaths
 from mesh.discovery.saved import SavedView
 from mesh.discovery.sign_client import SignClient
 from mesh.discovery.signs import Signs
@@ -64,11 +66,13 @@ class DockerSource:
         state_dir: str,
         identify: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
+        return_path: Callable[[], ReturnPath] = lambda: NO_RETURN_PATH,
     ) -> None:
         self._engine = engine
         self._publish = publish
         self._identify = identify
         self._clock = clock
+        self._return_path = return_path
         self._merger = Merger()
         self._watch = NodeWatch(
             engine, self._merger, self._tell_of_node, self._heard_of_cluster, self._report_changed
@@ -76,6 +80,7 @@ class DockerSource:
         self._cluster = ManagerWatch(engine, self._read_cluster, self._cannot_read_cluster)
         self._signs = Signs()
         self._neighbours = Neighbours()
+        self._return_paths = ReturnPaths()
         self._plain = Report()  # this node's plain containers, as they are to be reported
         self._plain_fault = ""
         self._saved = SavedView(state_dir, lambda: self._merger.cluster)
@@ -205,6 +210,7 @@ class DockerSource:
         self._set_fresh(False)
         self._signs.clear()
         self._neighbours.begin(self._merger.cluster.neighbours)
+        self._return_paths.begin(self._merger.cluster.nodes)
         self._report_changed()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._cluster.run(), name="cluster poll")
@@ -227,7 +233,7 @@ class DockerSource:
         self._cluster_fault, self._last_success = "", self._clock()
         self._last_news = time.monotonic()
         if view is not None:
-            laid = self._neighbours.lay_over(self._signs.lay_over(view))
+            laid = self._return_paths.lay_over(self._neighbours.lay_over(self._signs.lay_over(view)))
             ours, raw = self._merger.set_cluster(laid)
             self._server.publish(raw)
             self._learned(ours, raw)
@@ -243,7 +249,11 @@ class DockerSource:
 
     def _report(self) -> Report:
         """Of this node."""
-        return replace(self._plain, ending=self._watch.ending)
+        return replace(self._plain, ending=self._watch.ending, return_path=self._return_path())
+
+    def return_path_changed(self) -> None:
+        """What `return_path` gives is not what it was."""
+        self._report_changed()
 
     def _report_changed(self) -> None:
         self._teller.news()
@@ -269,6 +279,7 @@ class DockerSource:
         """Of a node whose certificate says that it is this one, or of our own."""
         self._take_laid(self._signs.report(node, report.ending, time.monotonic()))
         self._take_laid(self._neighbours.report(node, report.containers))
+        self._take_laid(self._return_paths.report(node, report.return_path))
 
     async def _expire_signs(self) -> None:
         while True:

@@ -1,11 +1,12 @@
 """What a node's sidecar says of its node to the managers' sidecars, as bytes and back. Pure.
 
-A report names all that is ending on the node and all its plain containers on networks of the Swarm, so the
-last one is the whole truth. It does not say which node that is: the sender's certificate does.
+A report names all that is ending on the node, all its plain containers on networks of the Swarm, and how it
+takes part in keeping the client's address, so the last one is the whole truth. It does not say which node
+that is: the sender's certificate does.
 
 A part that is empty is left out, and one that is not there is empty: sidecars of before plain containers were
-reported understand the former and are understood by the latter. One with containers they refuse; the sender
-then leaves them out for that manager (`sign_client`).
+reported understand the former and are understood by the latter. One with more than endings they refuse; the
+sender then leaves the rest out for that manager (`sign_client`).
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
 
-from mesh.catalog.model import Attachment, Neighbour
+from mesh.catalog.model import NO_RETURN_PATH, Attachment, Neighbour, ReturnPath
 from mesh.discovery.endings import ENDINGS_MAX
 from mesh.discovery.feed_codec import valid
 from mesh.errors import DiscoveryError
@@ -25,8 +26,13 @@ CONTAINERS_MAX = 256  # plain containers of a node
 NETWORKS_MAX = 32  # of one container
 ALIASES_MAX = 64  # of one container on one network
 CONTAINERS_BYTES_MAX = 128 * 1024  # of all plain containers of a node, as they are sent
+ENTRIES_MAX = 1024  # nodes whose entries a node's tasks answer through
+TASKS_MAX = 2048  # of a node that answer so
+ADDRESS_MAX = len("255.255.255.255")
+RETURN_PATH_BYTES_MAX = (ENTRIES_MAX + TASKS_MAX) * (ADDRESS_MAX + 3) + 256
 ENDING_BYTES_MAX = ENDINGS_MAX * 2 * (ID_MAX + 3)
-REPORT_MAX = ENDING_BYTES_MAX + CONTAINERS_BYTES_MAX + 64  # bytes of the longest report that is understood
+# bytes of the longest report that is understood
+REPORT_MAX = ENDING_BYTES_MAX + CONTAINERS_BYTES_MAX + RETURN_PATH_BYTES_MAX + 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +41,13 @@ class Report:
 
     ending: Mapping[str, str] = field(default_factory=dict)
     containers: Mapping[str, Neighbour] = field(default_factory=dict)
+    return_path: ReturnPath = NO_RETURN_PATH
 
 
 _Id = Annotated[str, StringConstraints(min_length=1, max_length=ID_MAX)]
 _Name = Annotated[str, StringConstraints(max_length=NAME_MAX)]
-_Address = Annotated[str, StringConstraints(max_length=len("255.255.255.255"))]
+_Address = Annotated[str, StringConstraints(max_length=ADDRESS_MAX)]
+_Mac = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}(:[0-9a-f]{2}){5})?$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +65,21 @@ class _Container:
 
 
 @dataclass(frozen=True, slots=True)
+class _ReturnPath:
+    entry: _Address = ""
+    mac: _Mac = ""
+    entries: Annotated[tuple[_Address, ...], Field(max_length=ENTRIES_MAX)] = ()
+    tasks: Annotated[tuple[_Address, ...], Field(max_length=TASKS_MAX)] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Report:
     __pydantic_config__ = ConfigDict(extra="forbid")
     ending: Annotated[dict[_Id, _Id], Field(max_length=ENDINGS_MAX)]
     containers: Annotated[dict[_Id, _Container], Field(max_length=CONTAINERS_MAX)] = field(
         default_factory=dict
     )
+    return_path: _ReturnPath | None = None
 
 
 _REPORT: TypeAdapter[_Report] = TypeAdapter(_Report)
@@ -70,13 +87,17 @@ _REPORT: TypeAdapter[_Report] = TypeAdapter(_Report)
 
 def encode_report(report: Report) -> bytes:
     containers = {id_: _as_sent(one) for id_, one in report.containers.items()}
-    return _REPORT.dump_json(_Report(dict(report.ending), containers), exclude=_left_out(report))
+    said = report.return_path
+    return_path = _ReturnPath(said.entry, said.mac, said.entries, said.tasks)
+    return _REPORT.dump_json(_Report(dict(report.ending), containers, return_path), exclude=_left_out(report))
 
 
 def decode_report(data: bytes) -> Report:
     """Raises DiscoveryError for anything else."""
     found = valid(_REPORT, data)
-    return Report(found.ending, {id_: _as_known(id_, one) for id_, one in found.containers.items()})
+    containers = {id_: _as_known(id_, one) for id_, one in found.containers.items()}
+    said = found.return_path or _ReturnPath()
+    return Report(found.ending, containers, ReturnPath(said.entry, said.mac, said.entries, said.tasks))
 
 
 def check_containers(containers: Mapping[str, Neighbour]) -> None:
@@ -94,7 +115,8 @@ def check_containers(containers: Mapping[str, Neighbour]) -> None:
 
 
 def _left_out(report: Report) -> Any:
-    return None if report.containers else {"containers"}
+    empty = {"containers": not report.containers, "return_path": report.return_path == NO_RETURN_PATH}
+    return {part for part, is_empty in empty.items() if is_empty} or None
 
 
 def _as_sent(one: Neighbour) -> _Container:

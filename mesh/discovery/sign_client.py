@@ -10,7 +10,6 @@ when it is dead, and tells the manager that the node still means what it said.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from random import Random
 
 import aiohttp
@@ -27,7 +26,7 @@ SEND_SECONDS = 2.0  # for a report and its answer, connecting included
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0  # seconds before a manager that failed is tried again
 MANAGERS_SECONDS = 1.0  # between two looks at who the managers are
 TAKEN = 204
-NOT_UNDERSTOOD = frozenset({400, 413})  # by a manager that knows of no plain containers, or takes fewer
+NOT_UNDERSTOOD = frozenset({400, 413})  # by a manager that knows endings only, or takes less
 
 logger = logging.getLogger(__name__)
 
@@ -122,9 +121,9 @@ class _Manager:
         self.news.clear()
         report = self._report()
         status = await self._put(session, report)
-        if status in NOT_UNDERSTOOD and report.containers:
-            self._failed(f"plain containers of this node are not taken there, the answer was {status}")
-            status = await self._put(session, replace(report, containers={}))
+        if status in NOT_UNDERSTOOD and (least := Report(report.ending)) != report:
+            self._failed(f"only what ends on this node is taken there, the answer was {status}")
+            status = await self._put(session, least)
         elif status == TAKEN:
             self._fault = ""
         if status != TAKEN:

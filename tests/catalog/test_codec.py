@@ -44,6 +44,7 @@ EVERYTHING = """
 nodes:
   swarm00: {address: 10.10.10.60, role: manager, availability: drain, state: down}
   swarm01:
+    return_path: {entry: 10.0.0.3, mac: "02:42:0a:00:00:03", entries: [10.0.0.3, 10.0.0.4], tasks: [10.0.0.9]}
 networks:
   internal: {subnet: [172.32.0.0/24, 172.33.0.0/24], internal: true, attachable: true}
   ingress: {subnet: 10.0.0.0/24, ingress: true}

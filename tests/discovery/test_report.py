@@ -6,15 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.catalog.model import Attachment, Neighbour
+from mesh.catalog.model import Attachment, Neighbour, ReturnPath
 from mesh.discovery.endings import ENDINGS_MAX
 from mesh.discovery.report import (
     ALIASES_MAX,
     CONTAINERS_BYTES_MAX,
     CONTAINERS_MAX,
+    ENTRIES_MAX,
     ID_MAX,
     NAME_MAX,
     REPORT_MAX,
+    TASKS_MAX,
     Report,
     check_containers,
     decode_report,
@@ -23,6 +25,13 @@ from mesh.discovery.report import (
 from mesh.errors import DiscoveryError
 
 TOOL = Neighbour("", "c1", "tool", (Attachment("n1", "10.1.0.7", ("web", "helper")),), "toolbox", "shop")
+RETURN_PATH = ReturnPath("10.0.0.2", "02:42:0a:00:00:02", ("10.0.0.2", "10.0.0.3"), ("10.0.0.7",))
+LONGEST_RETURN_PATH = ReturnPath(
+    "255.255.255.255",
+    "02:42:0a:00:00:02",
+    ("255.255.255.255",) * ENTRIES_MAX,
+    ("255.255.255.255",) * TASKS_MAX,
+)
 LONGEST_ENDING = {f"{number:064}": "s" * ID_MAX for number in range(ENDINGS_MAX)}
 
 
@@ -32,7 +41,13 @@ def many(count: int, alias: str = "alias") -> dict[str, Neighbour]:
 
 
 @pytest.mark.parametrize(
-    "report", [Report(), Report({"t1": "web", "t2": "db"}), Report({"t1": "web"}, {"c1": TOOL})]
+    "report",
+    [
+        Report(),
+        Report({"t1": "web", "t2": "db"}),
+        Report({"t1": "web"}, {"c1": TOOL}),
+        Report(return_path=RETURN_PATH),
+    ],
 )
 def test_a_report_comes_back(report: Report) -> None:
     assert decode_report(encode_report(report)) == report
@@ -41,9 +56,10 @@ def test_a_report_comes_back(report: Report) -> None:
 def test_the_longest_fits() -> None:
     containers = many(CONTAINERS_MAX, "a" * 250)
     check_containers(containers)
-    data = encode_report(Report(LONGEST_ENDING, containers))
+    longest = Report(LONGEST_ENDING, containers, LONGEST_RETURN_PATH)
+    data = encode_report(longest)
     assert len(data) <= REPORT_MAX
-    assert decode_report(data) == Report(LONGEST_ENDING, containers)
+    assert decode_report(data) == longest
 
 
 def test_what_older_managers_understand() -> None:

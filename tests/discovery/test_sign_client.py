@@ -225,7 +225,7 @@ class TestPlainContainers:
             await until(lambda: len(manager.told) >= 3, "the ends are told")
             assert manager.told[0] == ("w1", {"t1": "web"})
             assert not any(manager.containers)
-            assert caplog.text.count("plain containers of this node are not taken there") == 1
+            assert caplog.text.count("only what ends on this node is taken there") == 1
             monkeypatch.setattr(sign_server, "decode_report", decode_report)
             await until(lambda: manager.containers[-1], "all is told")
 
