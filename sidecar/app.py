@@ -16,7 +16,7 @@ from functools import partial
 from aiohttp import web
 
 from mesh.balance.ports import Carrier
-from mesh.catalog.model import Container
+from mesh.catalog.model import NO_RETURN_PATH, Container
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.discovery.client import EngineClient
@@ -31,6 +31,7 @@ from mesh.dns.explicit import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
 from mesh.kernel.capture import Capture, Closable, OpenEndpoint, Policy, dns_sockets
 from mesh.kernel.ingress import Ingress, ipvs_here
+from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.rules import DnsPorts
 from mesh.kernel.table import Tables
 from mesh.net.netns import Namespace, NamespaceWorker
@@ -76,6 +77,7 @@ class Sidecar:
         self._queries = Tasks(self._query_ended)
         self._applied = Histogram()
         self.store = Store(on_error=self._subscriber_failed)
+        self._return_paths: ReturnPaths | None = None
 
     # --- life ---
 
@@ -93,7 +95,7 @@ class Sidecar:
         await explicit.start()
         if workers:
             workers.start(explicit)
-        carrying = self._carry(resolver, workers)
+        carrying = self._carry(source, resolver, workers)
         self._vital.start(source.run(), "source")
         telling = Telling(config, self.store, source, resolver, explicit, carrying, self._applied)
         metrics = await self._surface(telling, "metrics", metrics_app, config.metrics.listen)
@@ -136,6 +138,7 @@ class Sidecar:
             lambda managers, report: SignClient(certificates, managers, report, feed.port),
             self._config.state_dir,
             self.store.identify,
+            return_path=lambda: self._return_paths.current if self._return_paths else NO_RETURN_PATH,
         )
 
     def _timed(self, subscriber: Callable[[Snapshot, Snapshot, Change], None]) -> Callable[..., None]:
@@ -177,18 +180,29 @@ class Sidecar:
 
     # --- carry ---
 
-    def _carry(self, resolver: Resolver, workers: DnsWorkers | None) -> Carrying:
+    def _carry(
+        self, source: FileSource | DockerSource, resolver: Resolver, workers: DnsWorkers | None
+    ) -> Carrying:
         """What carries traffic: with Docker the kernel and the relay, otherwise the relay alone."""
         config = self._config
         default = Carrier(config.ingress.mode)
-        if config.discovery.kind is not DiscoveryKind.DOCKER:
+        if not isinstance(source, DockerSource):
             relay = RelayPorts(self._vital, listen_address=config.ingress.listen, default=default)
             self._begin(relay, lambda: relay.close(DRAIN_SECONDS))
             return Carrying(relay)
         worker = NamespaceWorker()
         self._on_stop(worker.close)
         tables, ipvs = Tables(worker), ipvs_here()
-        ingress = Ingress(self._vital, tables, worker, netns_dir=config.docker.netns, default=default)
+        returning = ReturnPaths(self._vital, worker, source.return_path_changed, Policy(config.capture))
+        self._return_paths = returning
+        ingress = Ingress(
+            self._vital,
+            tables,
+            worker,
+            netns_dir=config.docker.netns,
+            default=default,
+            on_entry=returning.own_entry,
+        )
         relay = RelayPorts(
             self._vital,
             listen_address=config.ingress.listen,
@@ -206,12 +220,13 @@ class Sidecar:
             ipvs,
             partial(dns_sockets, shared=workers is not None),
         )
+        self._begin(returning, returning.close)
         self._begin(capture, capture.close)
         self._begin(ingress, ingress.close)
         self._begin(relay, lambda: relay.close(DRAIN_SECONDS))
         return Carrying(relay, capture, ingress, endpoints.paths)
 
-    def _begin(self, part: Capture | Ingress | RelayPorts, end: Callable[[], object]) -> None:
+    def _begin(self, part: Capture | Ingress | RelayPorts | ReturnPaths, end: Callable[[], object]) -> None:
         self.store.subscribe(self._timed(part.update))
         part.start(self.store.current)
         self._on_stop(end)

@@ -37,7 +37,7 @@ class PortPlan:
     port: Port
     carrier: Carrier
     policy: Policy = Policy.ROUND_ROBIN
-    source_ip: str = "masquerade"  # preserve | masquerade, kernel only
+    source_ip: str = "preserve"  # preserve | masquerade, kernel only
     proxy_protocol: str = ""  # "" | v1 | v2, proxy only
     health: str = "off"  # tcp | http:/path | off
     connect_timeout: float = 2.0

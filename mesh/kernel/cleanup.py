@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel.firewall import Firewall
 from mesh.kernel.ingress import NETNS_DIR
+from mesh.kernel.return_paths import return_path_present, take_out
 from mesh.kernel.table import clear, present
 from mesh.net.netns import Namespace
 
@@ -26,17 +27,17 @@ class Removed:
 
 
 async def cleanup(netns_dir: str = NETNS_DIR, firewall: Firewall | None = None) -> Removed:
-    """Remove our tables from the host and every Docker namespace, and our firewall rule.
+    """Remove our tables and routes from the host and every Docker namespace, and our firewall rule.
 
     It is a command of its own: it blocks the event loop while it works.
     """
     removed, left = [], []
     for name, namespace in _namespaces(netns_dir):
         try:
-            if namespace.call(clear):
+            if namespace.call(lambda: clear() | take_out()):
                 removed.append(name)
-            if namespace.call(present):
-                left.append((name, "the table is still there"))
+            if namespace.call(present) or namespace.call(return_path_present):
+                left.append((name, "something of ours is still there"))
         except NamespaceGone:
             continue
         except KernelError as error:

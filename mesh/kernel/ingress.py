@@ -8,32 +8,32 @@ the same, a change of ports is two small transactions; when it differs, everythi
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Interface
 
-from mesh.balance.ports import Carrier, plan
-from mesh.catalog.model import Service
+from mesh.balance.ports import Carrier
+from mesh.catalog.model import NO_RETURN_PATH, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel.capture import Table, Tables
 from mesh.kernel.devconf import Setting, write
 from mesh.kernel.firewall import Firewall
 from mesh.kernel.heartbeat import BEAT_SECONDS
+from mesh.kernel.published import Ports, Published, as_published
+from mesh.kernel.return_rules import NO_ENTRY, Entry
 from mesh.kernel.rules import (
     DELETE,
-    PICKS,
     HostPath,
-    PortTarget,
     host_rules,
     host_update,
     ingress_rules,
     ingress_update,
-    task_addresses,
 )
 from mesh.net import netlink
 from mesh.net.netns import NamespaceWorker
+from mesh.net.routes import hardware_address
 from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -56,17 +56,7 @@ class Place:
     gateway_interface: str  # of the ingress namespace, on the bridge
     ingress_interface: str
     ipvs: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """What is to be loaded, or has been."""
-
-    targets: Mapping[str, PortTarget]
-    redirected: Mapping[int, int]
-
-
-NO_PORTS = Ports({}, {})
+    entry: Entry = NO_ENTRY  # where published ports enter the ingress network
 
 
 def ipvs_here() -> bool:
@@ -89,6 +79,7 @@ class Ingress:
         default: Carrier = Carrier.KERNEL,
         firewall: Firewall | None = None,
         ipvs: Callable[[], bool] = ipvs_here,
+        on_entry: Callable[[Entry | None], None] = lambda _: None,
     ) -> None:
         self._tasks = tasks
         self._tables = tables
@@ -96,15 +87,16 @@ class Ingress:
         self._sandbox = os.path.join(netns_dir, SANDBOX)
         self._host = host
         self._bridge = bridge
-        self._default = default
+        self._wanted = Published(default)
         self._firewall = firewall or Firewall()
         self._ipvs = ipvs
+        self._on_entry = on_entry
         self._snapshot = Snapshot()
-        self._by_service: dict[str, dict[str, PortTarget]] = {}
         self._redirected: dict[int, int] = {}
-        self._place: Place | None = None
+        self._place: Place | None = None  # None: what is loaded is unknown
+        self._identity: tuple[int, int] | None = None  # of the ingress namespace that holds a table
         self._opened: list[Table] = []  # [host's, ingress namespace's] while loaded
-        self._loaded = NO_PORTS
+        self._led: dict[int, int] = {}  # of `redirected`, what is loaded
         self._fault = "no published port yet"
         self._wake = asyncio.Event()
         self._firewall_due = 0.0  # loop time of the next look at the firewall
@@ -125,8 +117,8 @@ class Ingress:
     def start(self, snapshot: Snapshot) -> None:
         """Begin with what is known; later changes come through `update`."""
         self._snapshot = snapshot
-        for service in snapshot.services.values():
-            self._plan(service.id, service)
+        for id_, service in snapshot.services.items():
+            self._wanted.set_service(id_, service, snapshot.ingress_network())
         self._wake.set()
         self._running = [
             self._tasks.start(self._work(), "ingress"),
@@ -136,11 +128,15 @@ class Ingress:
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber: plans the changed services anew, no I/O."""
         self._snapshot = new
-        ingress_changed = old.ingress_network() != new.ingress_network() if change.networks else False
+        ingress = new.ingress_network()
+        ingress_changed = old.ingress_network() != ingress if change.networks else False
         changed = new.services if ingress_changed else change.services
         for id_, service in changed.items():
-            self._plan(id_, service)
-        if changed:
+            self._wanted.set_service(id_, service, ingress)
+        moved = [id_ for id_ in change.nodes if _return_path(old, id_) != _return_path(new, id_)]
+        for id_ in moved:
+            self._wanted.heed_node(id_)
+        if changed or moved:
             self._wake.set()
 
     def redirect(self, published: int, local: int | None) -> None:
@@ -151,42 +147,18 @@ class Ingress:
             self._redirected[published] = local
         self._wake.set()
 
-    async def close(self) -> None:
-        """Stop and take out everything that was put in."""
+    def carry_all(self) -> None:
+        """Carry relayed ports as well, from now on: nobody will be here to relay."""
+        self._wanted.carry_all(self._snapshot.services, self._snapshot.ingress_network())
+        self._redirected = {}
+        self._wake.set()
+
+    async def close(self, *, leave: bool = False) -> None:
+        """Stop and take out everything that was put in; or leave it for the next sidecar to go on from."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        await self._leave(remove=True)
-
-    # --- what is wanted ---
-
-    def _plan(self, id_: str, service: Service | None) -> None:
-        ports = self._targets(service) if service else {}
-        if ports:
-            self._by_service[id_] = ports
-        else:
-            self._by_service.pop(id_, None)
-
-    def _targets(self, service: Service) -> dict[str, PortTarget]:
-        ingress = self._snapshot.ingress_network()
-        addresses = task_addresses(service, ingress.id) if ingress else ()
-        return {
-            one.key: PortTarget(
-                one.port.published,
-                one.port.protocol,
-                one.port.target,
-                addresses,
-                PICKS.get(one.policy, "numgen inc"),
-            )
-            for one in plan(service, self._default).ports
-            if one.carrier is Carrier.KERNEL
-        }
-
-    def _wanted(self, place: Place) -> Ports:
-        targets = {key: target for ports in self._by_service.values() for key, target in ports.items()}
-        if place.ipvs:
-            targets = {key: _as_published(target) for key, target in targets.items()}
-        return Ports(targets, dict(self._redirected))
+        await self._leave(host=not leave, sandbox=not leave)
 
     # --- work ---
 
@@ -217,14 +189,14 @@ class Ingress:
         if self._recheck or self._place is None:
             place = await self._find()
             if place != self._place:
-                await self._leave(remove=True)
+                # Where it is the same namespace, what is there is replaced in one transaction.
+                moved = place.identity != self._identity
+                await self._leave(host=moved, sandbox=moved)
                 await self._enter(place)
             self._recheck = False
         else:
             place = self._place
-        wanted = self._wanted(place)
-        await self._load(wanted)
-        self._loaded = wanted
+        await self._load(place)
         await self._let_pass(place)  # last: a host without iptables still gets its rules
 
     async def _let_pass(self, place: Place) -> None:
@@ -240,31 +212,43 @@ class Ingress:
         await self._worker.run(self._host, lambda: write(place.host.bridge, {Setting.route_localnet: 1}))
         for path in (self._host, place.path):
             self._opened.append(await self._tables.open(path))
-        wanted = self._wanted(place)
+        self._identity = place.identity
+        wanted = self._adapted(place, self._wanted.everything(place.entry.address, self._snapshot.nodes))
+        redirected = dict(self._redirected)
         host, sandbox = self._opened
         await sandbox.load(
-            ingress_rules(wanted.targets, place.host.sandbox, place.ingress_interface, place.ipvs)
+            ingress_rules(
+                wanted.targets, place.host.sandbox, place.ingress_interface, place.ipvs, wanted.kept
+            )
         )
-        await host.load(host_rules(place.host, wanted.targets, wanted.redirected, place.ipvs))
-        self._place, self._loaded = place, wanted
+        await host.load(host_rules(place.host, wanted.targets, redirected, place.ipvs))
+        self._place, self._led = place, redirected
         self._firewall_due = 0.0
+        self._on_entry(place.entry)
 
-    async def _load(self, wanted: Ports) -> None:
+    async def _load(self, place: Place) -> None:
+        """What has changed since the last time."""
         host, sandbox = self._opened
-        before = self._loaded
+        differs = self._wanted.settle(place.entry.address, self._snapshot.nodes)
+        before, after = (self._adapted(place, ports) for ports in differs)
+        redirected = dict(self._redirected)
         try:
-            if text := ingress_update(before.targets, wanted.targets):
+            if text := ingress_update(before.targets, after.targets, before.kept, after.kept):
                 await sandbox.load(text)
-            if text := host_update(before.targets, wanted.targets, before.redirected, wanted.redirected):
+            if text := host_update(before.targets, after.targets, self._led, redirected):
                 await host.load(text)
         except KernelError:
             self._place = None  # what the kernel holds is unknown: load all of it at the recheck
             raise
+        self._led = redirected
+
+    def _adapted(self, place: Place, ports: Ports) -> Ports:
+        return as_published(ports) if place.ipvs else ports
 
     async def _gone(self) -> None:
         """Nothing may lead to a namespace that is not there, neither our table nor an earlier sidecar's."""
         had = bool(self._opened)
-        await self._leave(remove=False)
+        await self._leave(host=True, sandbox=False)
         if not had and not self._cleared:
             try:
                 await self._tables.clear(self._host)
@@ -272,20 +256,23 @@ class Ingress:
                 logger.warning("published ports: %s", error)
         self._cleared = True
 
-    async def _leave(self, remove: bool) -> None:
-        """Close our handles; with `remove` take out tables and the firewall's rule too."""
+    async def _leave(self, *, host: bool, sandbox: bool) -> None:
+        """Close our handles. `host`, `sandbox`: whose table is to be taken out; with the host's goes the
+        firewall's rule, unless the ingress namespace is merely gone."""
         opened, self._opened = self._opened, []
-        self._place, self._loaded = None, NO_PORTS
-        for table in opened:
+        self._place, self._led = None, {}
+        if host:
+            self._identity = None
+            self._on_entry(None)
+        for table, remove in zip(opened, (host, sandbox), strict=False):
             try:
-                # The host's table must go in any case: what it leads to is no longer there.
-                if remove or table is opened[0]:
+                if remove:
                     await table.load(DELETE)
             except KernelError as error:
                 logger.warning("published ports: a table stays behind: %s", error)
             finally:
                 await table.close()
-        if remove and opened:
+        if host and sandbox and opened:
             try:
                 await self._firewall.remove()
             except KernelError as error:
@@ -300,9 +287,11 @@ class Ingress:
             raise NamespaceGone(f"{self._sandbox}: {error.strerror}") from error
         host = await self._worker.run(self._host, netlink.addresses)
         inside = await self._worker.run(self._sandbox, netlink.addresses)
-        return locate(
+        place = locate(
             self._sandbox, (status.st_dev, status.st_ino), host, inside, self._bridge, ipvs=self._ipvs()
         )
+        mac = await self._worker.run(self._sandbox, lambda: hardware_address(place.ingress_interface))
+        return replace(place, entry=Entry(place.entry.address, mac))
 
     # --- heartbeat ---
 
@@ -343,9 +332,10 @@ def locate(
         on_bridge.interface,
         other.interface,
         ipvs,
+        Entry(other.address, ""),
     )
 
 
-def _as_published(target: PortTarget) -> PortTarget:
-    """With Docker's ingress rules a task's ingress address takes only the published port (and maps it on)."""
-    return PortTarget(target.published, target.protocol, target.published, target.addresses, target.pick)
+def _return_path(snapshot: Snapshot, node: str) -> ReturnPath:
+    found = snapshot.nodes.get(node)
+    return found.return_path if found else NO_RETURN_PATH

@@ -15,12 +15,13 @@ when ours does not match, Docker's rules are what they were.
 by the `alive` set (see `mesh.kernel.heartbeat`); if not, only DNS is, and the last known tasks stay served.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from mesh.catalog.model import Container, EndpointMode, Protocol, Service
 from mesh.catalog.snapshot import Snapshot
+from mesh.kernel.return_rules import MASQUERADED
 
 TABLE = "mesh"
 ALIVE_SET = "alive"
@@ -54,6 +55,7 @@ class PortTarget:
     target: int  # the port at those addresses
     addresses: tuple[str, ...] = ()
     pick: str = "numgen inc"  # how one of them is chosen, see PICKS
+    masqueraded: bool = False  # never with the client's own address, whatever the tasks can do
 
     @property
     def chain(self) -> str:
@@ -234,8 +236,11 @@ def _element(key: str) -> str:
 # --- ingress namespace --------------------------------------------------------------------------------------
 
 
-def ingress_rules(ports: Ports, sandbox: str, interface: str, ipvs: bool = False) -> str:
+def ingress_rules(
+    ports: Ports, sandbox: str, interface: str, ipvs: bool = False, kept: Collection[str] = ()
+) -> str:
     """The ingress namespace's table. `sandbox`: its address on docker_gwbridge, `interface`: its ingress one.
+    `kept`: addresses of tasks that are sent the client's own address, because they answer through us.
 
     A port without a serving task has no map element: the packet stays local, where nobody listens (or
     Docker's IPVS does), so the client is refused at once. Docker's mangle mark (priority -150) is already set
@@ -243,23 +248,33 @@ def ingress_rules(ports: Ports, sandbox: str, interface: str, ipvs: bool = False
     """
     return _table(
         f"  map ports {{ type inet_proto . inet_service : verdict; }}\n"
+        f"  set kept {{ type ipv4_addr; }}\n"
         f"  chain prerouting {{\n"
         f"    type nat hook prerouting priority {NAT_BEFORE_DOCKER}; policy accept;\n"
         f"    {_gate(ipvs)}ip daddr {sandbox} ip protocol . th dport vmap @ports\n"
         f"  }}\n"
         f"  chain postrouting {{\n"
         f"    type nat hook postrouting priority {SOURCE_NAT_BEFORE_DOCKER}; policy accept;\n"
-        f'    oifname "{interface}" ct status dnat masquerade\n'
+        f'    oifname "{interface}" ct status dnat ct mark {MASQUERADED:#x} masquerade\n'
+        f'    oifname "{interface}" ct status dnat ip daddr != @kept masquerade\n'
         f"  }}\n"
-    ) + ingress_update({}, ports)
+    ) + ingress_update({}, ports, (), kept)
 
 
-def ingress_update(before: Ports, after: Ports) -> str:
+def ingress_update(
+    before: Ports, after: Ports, kept_before: Collection[str] = (), kept: Collection[str] = ()
+) -> str:
     """The transaction between two states of the ports; "" when they are the same."""
     keys = sorted(before.keys() | after.keys())
-    return "".join(
+    changes = [
         _port_change(before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)
-    )
+    ]
+    gone, new = (_sorted(set(a) - set(b)) for a, b in ((kept_before, kept), (kept, kept_before)))
+    if gone:
+        changes.append(f"delete element ip {TABLE} kept {{ {', '.join(gone)} }}\n")
+    if new:
+        changes.append(f"add element ip {TABLE} kept {{ {', '.join(new)} }}\n")
+    return "".join(changes)
 
 
 def _port_change(before: PortTarget | None, after: PortTarget | None) -> str:
@@ -268,7 +283,8 @@ def _port_change(before: PortTarget | None, after: PortTarget | None) -> str:
         return _without_chain(before.chain, "ports", before.element) if before is not None and had else ""
     targets = _one_of(after.addresses, after.pick)
     # nft accepts a port in `dnat to` only after a match on the transport.
-    verdict = f"ip protocol {after.protocol} dnat to {targets}:{after.target}"
+    marked = f"ct mark set {MASQUERADED:#x} " if after.masqueraded else ""
+    verdict = f"ip protocol {after.protocol} {marked}dnat to {targets}:{after.target}"
     rule = f"add rule ip {TABLE} {after.chain} {verdict}\n"
     if had:
         return f"flush chain ip {TABLE} {after.chain}\n{rule}"

@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from mesh.errors import KernelError
@@ -81,17 +81,18 @@ def open_socket(family: int) -> socket.socket:
         raise KernelError(f"cannot open a netlink socket: {error.strerror}") from error
 
 
-def request(kind: int, body: bytes, what: str) -> None:
-    """Send one route message and wait for its acknowledgement; `what` names it in the error."""
+def request(kind: int, body: bytes, what: str, *, flags: int = 0, accepted: Collection[int] = ()) -> None:
+    """Send one route message and wait for its acknowledgement; `what` names it in the error. An errno that is
+    `accepted` is none."""
     with open_socket(NETLINK_ROUTE) as sock:
         sock.settimeout(REPLY_SECONDS)
         try:
-            sock.send(message(kind, F_REQUEST | F_ACK, 1, body))
+            sock.send(message(kind, F_REQUEST | F_ACK | flags, 1, body))
             reply = sock.recv(RECEIVE_BYTES)
         except OSError as error:
             raise KernelError(f"{what}: {error}") from error
     for answer, data in messages(reply):
-        if answer == ERROR and (number := error_of(data)):
+        if answer == ERROR and (number := error_of(data)) and number not in accepted:
             raise KernelError(f"{what}: {os.strerror(number)}")
 
 
@@ -99,7 +100,7 @@ def addresses() -> list[InterfaceAddress]:
     """IPv4 addresses of the calling thread's namespace."""
     names = dict(socket.if_nameindex())
     found = []
-    for data in _dump(RTM_GETADDR, struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0)):
+    for data in dump(RTM_GETADDR, struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0)):
         _, prefix, _, _, index = struct.unpack_from("=BBBBI", data)
         values = attributes(data[8:])
         # IFA_LOCAL (2) is the interface's own; IFA_ADDRESS (1) is the peer's on point-to-point links.
@@ -109,7 +110,8 @@ def addresses() -> list[InterfaceAddress]:
     return found
 
 
-def _dump(kind: int, body: bytes) -> Iterator[bytes]:
+def dump(kind: int, body: bytes) -> Iterator[bytes]:
+    """The body of each message in the kernel's answer to a route request for all there is."""
     with open_socket(NETLINK_ROUTE) as sock:
         sock.settimeout(REPLY_SECONDS)
         try:

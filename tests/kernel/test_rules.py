@@ -95,13 +95,15 @@ delete table ip mesh
 table ip mesh {
   set alive { type inet_proto; flags timeout; timeout 3s; }
   map ports { type inet_proto . inet_service : verdict; }
+  set kept { type ipv4_addr; }
   chain prerouting {
     type nat hook prerouting priority -101; policy accept;
     ip daddr 172.18.0.2 ip protocol . th dport vmap @ports
   }
   chain postrouting {
     type nat hook postrouting priority 99; policy accept;
-    oifname "eth0" ct status dnat masquerade
+    oifname "eth0" ct status dnat ct mark 0x6d65ffff masquerade
+    oifname "eth0" ct status dnat ip daddr != @kept masquerade
   }
 }
 add element ip mesh alive { icmp, tcp, udp, sctp }

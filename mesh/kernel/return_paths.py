@@ -1,0 +1,311 @@
+"""The way back to outside clients, kept in the namespaces of this node's tasks (see `return_rules`).
+
+For each local task on the ingress network: routes to every node's entry, first; then the table that marks
+what came through which. Only then does this node say that the task may be sent clients' own addresses
+(`current`), and only for the entries that all such tasks answer through. What was said is taken back before
+anything is taken out.
+
+An entry is kept as long as its node is up, even if its sidecar says nothing of it any more: connections that
+came through it go on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from mesh.catalog.model import NO_RETURN_PATH, Container, Network, ReturnPath
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.errors import KernelError, NamespaceGone
+from mesh.kernel import nft
+from mesh.kernel.capture import Policy, why_not
+from mesh.kernel.devconf import Setting, write
+from mesh.kernel.return_rules import (
+    DELETE_RETURN,
+    MARK_MASK,
+    MARK_PREFIX,
+    NO_ENTRY,
+    RETURN_TABLE,
+    RULE_PRIORITY,
+    Entry,
+    Marks,
+    mark_of,
+    return_rules,
+    return_update,
+)
+from mesh.net import netlink, routes
+from mesh.net.netns import NamespaceWorker
+from mesh.net.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 2.0  # before a namespace that failed is looked at again
+LOOSE = 2  # rp_filter: clients are reached by another interface than they came by
+DOWN = "down"  # a node's state
+ENTRIES_MAX = 1024  # nodes whose entries are led to; those beyond are sent masqueraded connections
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What one task's namespace has."""
+
+    namespace: str
+    address: str
+    marks: Marks
+
+
+class ReturnPaths:
+    """Reconciler: `start`, subscribe `update` to the store, `close` at the end. `on_change`: `current` is not
+    what it was."""
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        worker: NamespaceWorker,
+        on_change: Callable[[], None],
+        policy: Policy = Policy.ALL,
+    ) -> None:
+        self._tasks = tasks
+        self._worker = worker
+        self._on_change = on_change
+        self._policy = policy
+        self._snapshot = Snapshot()
+        self._own = NO_ENTRY
+        self._entries: dict[str, Entry] = {}  # by node
+        self._marks: Marks = {}
+        self._prepared: dict[str, _Prepared] = {}  # by container
+        self._cleared: set[str] = set()  # containers that hold nothing of an earlier sidecar
+        self._faults: dict[str, str] = {}
+        self._wake = asyncio.Event()
+        self._running: list[asyncio.Task[None]] = []
+        self._said = NO_RETURN_PATH
+        self._withdrawn = False
+
+    @property
+    def current(self) -> ReturnPath:
+        """What this node says of itself."""
+        return self._said
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """Container → why its connections are masqueraded."""
+        return dict(self._faults)
+
+    def start(self, snapshot: Snapshot) -> None:
+        """Begin with what is known; later changes come through `update`."""
+        self._snapshot = snapshot
+        self._heed_nodes(snapshot.nodes)
+        self._wake.set()
+        self._running = [self._tasks.start(self._work(), "return paths")]
+
+    def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
+        """Store subscriber, no I/O."""
+        self._snapshot = new
+        before = self._marks
+        if change.nodes or change.networks:
+            self._heed_nodes(change.nodes)
+        if change.containers or change.networks or self._marks != before or _relabelled(old, new, change):
+            self._wake.set()
+            self._withdraw_ended(change)
+
+    def own_entry(self, entry: Entry | None) -> None:
+        """Where this node's published ports enter the ingress network; None: they do not."""
+        self._own = entry or NO_ENTRY
+        self._heed_nodes(())
+        self._say()
+        self._wake.set()
+
+    def withdraw(self) -> None:
+        """Say that no task may be sent clients' own addresses any more; what is set up goes on working."""
+        self._withdrawn = True
+        self._say()
+
+    async def close(self, *, leave: bool = False) -> None:
+        """Stop; unless another sidecar is to go on from here, take everything out."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        if leave:
+            return
+        self.withdraw()
+        prepared, self._prepared = self._prepared, {}
+        for one in prepared.values():
+            try:
+                await self._worker.run(one.namespace, take_out)
+            except NamespaceGone:
+                continue
+            except KernelError as error:
+                logger.warning("return path in %s stays behind: %s", one.namespace, error)
+
+    # --- what is wanted ---
+
+    def _heed_nodes(self, changed: Iterable[str]) -> None:
+        for id_ in changed:
+            node = self._snapshot.nodes.get(id_)
+            if node is None or node.state == DOWN:
+                self._entries.pop(id_, None)
+            elif node.return_path.entry:
+                self._entries[id_] = Entry(node.return_path.entry, node.return_path.mac)
+        network = self._snapshot.ingress_network()
+        found = (*self._entries.values(), self._own)
+        marks = {one.mac: mark for one in found if one.mac and (mark := _mark(one, network)) is not None}
+        self._marks = dict(sorted(marks.items())[:ENTRIES_MAX])
+
+    def _address(self, container: Container) -> str:
+        """On the ingress network, if it is to be looked after; else ""."""
+        network = self._snapshot.ingress_network()
+        service = self._snapshot.services.get(container.service)
+        if network is None or why_not(container, service, self._policy, {}):
+            return ""
+        return next((a.address for a in container.attachments if a.network == network.id), "")
+
+    def _withdraw_ended(self, change: Change) -> None:
+        """At once: an address may soon be another task's."""
+        ended = [id_ for id_, one in change.containers.items() if one is None and id_ in self._prepared]
+        for id_ in ended:
+            del self._prepared[id_]
+        if ended:
+            self._say()
+
+    # --- work ---
+
+    async def _work(self) -> None:
+        while True:
+            if self._faults:
+                try:
+                    async with asyncio.timeout(RETRY_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+            else:
+                await self._wake.wait()
+            self._wake.clear()
+            for container in tuple(self._snapshot.containers.values()):
+                await self._look_at(container)
+            self._faults = {id_: why for id_, why in self._faults.items() if id_ in self._snapshot.containers}
+            self._cleared.intersection_update(self._snapshot.containers)
+
+    async def _look_at(self, container: Container) -> None:
+        address, marks = self._address(container), self._marks
+        wanted = _Prepared(container.namespace, address, marks)
+        if self._prepared.get(container.id) == wanted:
+            return
+        try:
+            if address:
+                await self._prepare(container, wanted)
+            else:
+                await self._let_be(container)
+        except NamespaceGone:
+            self._prepared.pop(container.id, None)
+        except KernelError as error:
+            self._prepared.pop(container.id, None)
+            if self._faults.get(container.id) != str(error):
+                logger.warning("return path of %s: %s", container.name, error)
+            self._faults[container.id] = str(error)
+        else:
+            self._faults.pop(container.id, None)
+        self._say()
+
+    async def _prepare(self, container: Container, wanted: _Prepared) -> None:
+        had = self._prepared.get(container.id)
+        same_place = had is not None and (had.namespace, had.address) == (wanted.namespace, wanted.address)
+        before = had.marks if had is not None and same_place else None
+        gateways = self._gateways(wanted.marks)
+        await self._worker.run(
+            wanted.namespace, lambda: put_in(wanted.address, wanted.marks, before, gateways)
+        )
+        if container.id in self._snapshot.containers:  # it may have ended meanwhile
+            self._prepared[container.id] = wanted
+
+    def _gateways(self, marks: Marks) -> dict[int, str]:
+        """Mark → address of the entry."""
+        found = (*self._entries.values(), self._own)
+        return {marks[one.mac]: one.address for one in found if one.mac in marks}
+
+    async def _let_be(self, container: Container) -> None:
+        """Not ours (any more): nothing may stay, not of an earlier sidecar either."""
+        had = self._prepared.pop(container.id, None)
+        if had is None and (container.id in self._cleared or not self._may_hold(container)):
+            return
+        self._say()
+        if container.running and container.namespace:
+            await self._worker.run(container.namespace, take_out)
+            self._cleared.add(container.id)
+
+    def _may_hold(self, container: Container) -> bool:
+        network = self._snapshot.ingress_network()
+        return network is not None and any(a.network == network.id for a in container.attachments)
+
+    # --- what is said ---
+
+    def _say(self) -> None:
+        said = NO_RETURN_PATH
+        if not self._withdrawn and (self._own.address or self._prepared):
+            tasks = tuple(sorted(one.address for one in self._prepared.values()))
+            said = ReturnPath(self._own.address, self._own.mac, self._common(), tasks)
+        if said != self._said:
+            self._said = said
+            self._on_change()
+
+    def _common(self) -> tuple[str, ...]:
+        """The entries that all prepared tasks answer through."""
+        prepared = [one.marks for one in self._prepared.values()]
+        if not prepared:
+            return ()
+        macs = set(prepared[0]).intersection(*prepared[1:])
+        found = {one.mac: one.address for one in (*self._entries.values(), self._own)}
+        return tuple(sorted(found[mac] for mac in macs if mac in found))
+
+
+def _relabelled(old: Snapshot, new: Snapshot, change: Change) -> bool:
+    """Has a service's label changed, which may be whether its containers are ours to look after?"""
+    pairs = ((old.services.get(id_), new.services.get(id_)) for id_ in change.services)
+    return any((a.labels if a else None) != (b.labels if b else None) for a, b in pairs)
+
+
+def _mark(entry: Entry, network: Network | None) -> int | None:
+    return None if network is None else mark_of(entry.address, network.subnets)
+
+
+# --- in the task's namespace; blocking ----------------------------------------------------------------------
+
+
+def put_in(address: str, marks: Marks, before: Marks | None, gateways: dict[int, str]) -> None:
+    """Routes first, so that no answer is marked for one that is not there. `before`: what the table has;
+    None: unknown, load all of it."""
+    interface = _interface_with(address)
+    write(interface, {Setting.rp_filter: LOOSE})
+    for mark in marks.values():
+        if before is None or mark not in before.values():
+            routes.lead(mark, gateways[mark], interface, RULE_PRIORITY)
+    text = return_rules(interface, address, marks) if before is None else return_update(before, marks)
+    if text:
+        nft.run(text)
+    known = set(before.values()) if before else {mark for mark, _ in routes.led(MARK_PREFIX, MARK_MASK)}
+    for mark in known - set(marks.values()):
+        routes.forget(mark, RULE_PRIORITY)
+
+
+def take_out() -> bool:
+    """Everything of ours for the way back, from the calling thread's namespace; True if there was any."""
+    had = return_path_present()
+    if had:
+        nft.run(DELETE_RETURN)
+        routes.forget_all(MARK_PREFIX, MARK_MASK)
+    return had
+
+
+def return_path_present() -> bool:
+    """Is anything of it in the calling thread's namespace?"""
+    table = f"table ip {RETURN_TABLE}\n" in nft.run("list tables ip\n")
+    return table or bool(routes.led(MARK_PREFIX, MARK_MASK))
+
+
+def _interface_with(address: str) -> str:
+    wanted = IPv4Address(address)
+    found = (one.interface for one in netlink.addresses() if IPv4Address(one.address) == wanted)
+    interface = next(found, None)
+    if interface is None:
+        raise KernelError(f"no interface has the address {address} (yet)")
+    return interface
