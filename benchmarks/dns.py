@@ -15,8 +15,9 @@ from typing import Any
 
 from benchmarks import dnsperf, measure
 from benchmarks.failure import BenchmarkFailed, CannotRun
+from benchmarks.install import install
 from benchmarks.machine import machine
-from benchmarks.peers import install, missing
+from benchmarks.peers import PACKAGES, missing
 from benchmarks.report import Table
 from benchmarks.scenario import Comparison, Run
 from benchmarks.scenarios.captured import captured
@@ -37,7 +38,7 @@ def main() -> None:
     options = _options()
     try:
         if options.install:
-            install()
+            install(PACKAGES)
         dnsperf.check_installed()
         measure.check_cores()
         for name in missing():
@@ -58,7 +59,8 @@ def _options() -> argparse.Namespace:
 
 
 def _measure(chosen: list[str], run: Run) -> None:
-    document: dict[str, Any] = {**machine(), "rounds": run.rounds, "seconds": run.seconds, "scenarios": {}}
+    said = {"rounds": run.rounds, "seconds": run.seconds}
+    document: dict[str, Any] = {**machine(PACKAGES), **said, "scenarios": {}}
     OUT.parent.mkdir(parents=True, exist_ok=True)
     for name in chosen:
         done = document["scenarios"][name] = []

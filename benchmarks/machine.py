@@ -4,13 +4,12 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.peers import PACKAGES
 
-
-def machine() -> dict[str, object]:
+def machine(packages: Sequence[str] = ()) -> dict[str, object]:
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _said("git", "describe", "--always", "--dirty"),
@@ -19,13 +18,19 @@ def machine() -> dict[str, object]:
         "load_before": os.getloadavg(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "packages": _said("dpkg-query", "-W", "-f", "${Package} ${Version}\n", *PACKAGES).splitlines(),
+        "packages": _versions(packages),
     }
 
 
 def _processor() -> str:
     found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return found[1] if found else platform.machine()
+
+
+def _versions(packages: Sequence[str]) -> list[str]:
+    if not packages:  # dpkg-query would list all there are
+        return []
+    return _said("dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages).splitlines()
 
 
 def _said(*command: str) -> str:

@@ -9,25 +9,22 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from pathlib import Path
 from typing import Protocol
 
+from benchmarks import program
 from benchmarks.dnsperf import Load, Outcome, parse
 from benchmarks.failure import BenchmarkFailed
 from benchmarks.processes import cpu_seconds
+from benchmarks.program import SHOWN
 from benchmarks.ready import await_answer
 
-ROOT = Path(__file__).parents[1]
 SERVER_CORE, LOAD_CORE = "0", "1"
 GRACE = 30.0  # seconds: what dnsperf may take beyond the load's own
 ONCE_LIMIT = 120.0  # seconds for once through the file
-STOP_LIMIT = 10.0  # seconds to end in when told to
-SHOWN = 2000  # characters of what a server said, in an error message
 
 
 class Role(Enum):
@@ -80,21 +77,13 @@ class Command:
     @contextmanager
     def running(self) -> Iterator[Server]:
         inside = ["nsenter", f"--net={self.namespace}"] if self.namespace else []
-        argv = [*([] if self.enters else inside), "taskset", "-c", SERVER_CORE, *self.argv]
-        with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen(argv, stdout=said, stderr=said, cwd=ROOT)
-            try:
-                if fault := await_answer(process, inside, self.address, self.port, self.probe):
-                    said.seek(0)
-                    raise BenchmarkFailed(f"{self.name} {fault}\n{said.read().decode()[-SHOWN:]}")
-                yield Server(self.name, process.pid, self.port, self.address, self.namespace, self.role)
-            finally:
-                process.terminate()
-                try:
-                    process.wait(STOP_LIMIT)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+
+        def fault(process: "subprocess.Popen[bytes]") -> str:
+            return await_answer(process, inside, self.address, self.port, self.probe)
+
+        entered = () if self.enters else inside
+        with program.running(self.name, self.argv, SERVER_CORE, fault, entered) as process:
+            yield Server(self.name, process.pid, self.port, self.address, self.namespace, self.role)
 
 
 @dataclass

@@ -6,17 +6,12 @@ system is read or written. One that is not installed is left out.
 A *local* server answers the names from memory; a *forwarding* one has them from another one and keeps them.
 """
 
-import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.failure import BenchmarkFailed
-
 PACKAGES = ("dnsperf", "dnsmasq", "unbound", "knot", "bind9")
-POLICY = Path("/usr/sbin/policy-rc.d")  # Debian asks it before a package starts its service
 ZONE = "bench"
 LONG_TTL = 86_400  # seconds: nothing that is forwarded runs out while it is measured
 
@@ -168,22 +163,3 @@ def installed() -> list[Peer]:
 def missing() -> list[str]:
     """Those that cannot, by name."""
     return [peer.name for peer in PEERS if not peer.installed]
-
-
-def install() -> None:
-    """Debian's packages, without starting their services. Raises BenchmarkFailed."""
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise BenchmarkFailed("--install needs root on Debian or Ubuntu")
-    ours = not POLICY.exists()
-    if ours:
-        POLICY.write_text("#!/bin/sh\nexit 101\n")
-        POLICY.chmod(0o755)
-    try:
-        command = ["apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run([*command, *PACKAGES], check=True, stdout=subprocess.DEVNULL, env=environment)
-    except subprocess.CalledProcessError as error:
-        raise BenchmarkFailed("apt-get failed (is the package list up to date?)") from error
-    finally:
-        if ours:
-            POLICY.unlink()
