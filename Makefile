@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LAB := tests/lab/lab
 
-.PHONY: demo test lint fuzz image lab-up lab-down bench bench-dns bench-convergence clean
+.PHONY: demo test lint fuzz image lab-up lab-down bench bench-dns bench-l4 bench-convergence clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
@@ -45,10 +45,13 @@ lab-up: $(STAMP)
 lab-down:
 	$(LAB) down
 
-bench: bench-dns bench-convergence
+bench: bench-dns bench-l4 bench-convergence
 
 bench-dns: $(STAMP)
 	$(BIN)/python -m benchmarks.dns $(BENCH_ARGS)
+
+bench-l4: $(STAMP)
+	$(BIN)/python -m benchmarks.l4 $(BENCH_ARGS)
 
 bench-convergence: $(STAMP)
 	$(BIN)/python -m benchmarks.convergence $(BENCH_ARGS)

@@ -1,0 +1,181 @@
+"""Who takes part: the plain wires, ours in the kernel, ours as a relay, and the peers' relays."""
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import program
+from benchmarks.l4 import programs
+from benchmarks.l4.carrying import (
+    BULK,
+    BULK_KERNEL,
+    BULK_RELAY,
+    BULK_VIP,
+    WEB,
+    WEB_KERNEL,
+    WEB_RELAY,
+    WEB_VIP,
+)
+from benchmarks.l4.world import ENTRY, TASKS, Wires, World
+from benchmarks.measure import LOAD_CORE, SERVER_CORE, Role
+from mesh.net.netns import Namespace
+
+READY_WITHIN = 20.0  # seconds
+ONE_TRY = 1.0  # seconds
+BETWEEN_TRIES = 0.05  # seconds
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Seats:
+    """Which core is whose. The relay has a core of its own where it is what is measured."""
+
+    tasks: str
+    relay: str = SERVER_CORE
+    load: str = LOAD_CORE
+
+
+# One core for the client, one for all the rest: what a packet costs on its way shows in the rate.
+SHARED = Seats(tasks=SERVER_CORE)
+# One core for the relay alone: it is the bottleneck, or its share of the core says how far it is from that.
+ALONE = Seats(tasks=LOAD_CORE)
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where the load goes, from where, and the processes that serve it: its own (a relay) and the tasks'."""
+
+    name: str
+    role: Role
+    client: Namespace
+    web: Address
+    bulk: Address
+    pid: int | None
+    tasks: Sequence[int] = field(default=())
+    world: World | None = None
+
+
+# Starts a contender on wires of its own, with these seats.
+Contender = Callable[[Wires, Seats], AbstractContextManager[Running]]
+
+
+@contextmanager
+def direct(wires: Wires, seats: Seats) -> Iterator[Running]:
+    """The same hops as a published port, without a rule on the way."""
+    world = wires.world(routed=True)
+    with _tasks(world, seats) as tasks:
+        bulk, web = (TASKS[0], BULK), (TASKS[0], WEB)
+        yield Running("direct", Role.FLOOR, world.client, web, bulk, None, tasks, world)
+
+
+@contextmanager
+def kernel(wires: Wires, seats: Seats) -> Iterator[Running]:
+    """A published port, carried by rules that our process has loaded."""
+    web, bulk = (ENTRY, WEB_KERNEL), (ENTRY, BULK_KERNEL)
+    with _ours(wires, seats, web, bulk, lambda world: world.client) as (world, _, tasks):
+        yield Running("ours kernel", Role.OURS, world.client, web, bulk, None, tasks, world)
+
+
+@contextmanager
+def direct_from_box(wires: Wires, seats: Seats) -> Iterator[Running]:
+    """A container to a task's own address."""
+    world = wires.world()
+    with _tasks(world, seats) as tasks:
+        bulk, web = (TASKS[0], BULK), (TASKS[0], WEB)
+        yield Running("direct", Role.FLOOR, world.box, web, bulk, None, tasks, world)
+
+
+@contextmanager
+def vip(wires: Wires, seats: Seats) -> Iterator[Running]:
+    """A container to a virtual IP."""
+    web, bulk = (WEB_VIP, WEB), (BULK_VIP, BULK)
+    with _ours(wires, seats, web, bulk, lambda world: world.box) as (world, _, tasks):
+        yield Running("ours VIP", Role.OURS, world.box, web, bulk, None, tasks, world)
+
+
+@contextmanager
+def relay(wires: Wires, seats: Seats) -> Iterator[Running]:
+    """A published port with `mode: proxy`."""
+    web, bulk = (ENTRY, WEB_RELAY), (ENTRY, BULK_RELAY)
+    with _ours(wires, seats, web, bulk, lambda world: world.client) as (world, pid, tasks):
+        yield Running("ours", Role.OURS, world.client, web, bulk, pid, tasks, world)
+
+
+def peer(one: programs.Relay) -> Contender:
+    @contextmanager
+    def running(wires: Wires, seats: Seats) -> Iterator[Running]:
+        world = wires.world()
+        web, bulk = (ENTRY, WEB_KERNEL), (ENTRY, BULK_KERNEL)
+        with ExitStack() as stack:
+            tasks = stack.enter_context(_tasks(world, seats))
+            argv = one.argv(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            started = _program(one.name, argv, world.entry, seats.relay, world.client, web, bulk)
+            pid = stack.enter_context(started)
+            yield Running(one.name, Role.PEER, world.client, web, bulk, pid, tasks, world)
+
+    return running
+
+
+def peers() -> list[Contender]:
+    """Those that can run here."""
+    return [peer(one) for one in programs.RELAYS if one.installed]
+
+
+@contextmanager
+def _ours(
+    wires: Wires, seats: Seats, web: Address, bulk: Address, client: Callable[[World], Namespace]
+) -> Iterator[tuple[World, int, Sequence[int]]]:
+    world = wires.world()
+    assert world.box.path is not None
+    argv = programs.ours(world.netns, world.box.path)
+    with (
+        _tasks(world, seats) as tasks,
+        _program("ours", argv, world.entry, seats.relay, client(world), web, bulk) as pid,
+    ):
+        yield world, pid, tasks
+
+
+@contextmanager
+def _tasks(world: World, seats: Seats) -> Iterator[Sequence[int]]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        argvs = {WEB: programs.web(folder), BULK: programs.bulk()}
+        yield [
+            stack.enter_context(
+                _program("the tasks", argv, world.tasks, seats.tasks, world.tasks, (TASKS[0], port))
+            )
+            for port, argv in argvs.items()
+        ]
+
+
+@contextmanager
+def _program(
+    name: str, argv: Sequence[str], where: Namespace, core: str, client: Namespace, *ready: Address
+) -> Iterator[int]:
+    """Its process number, once the client can connect to all of these."""
+
+    def fault(process: "subprocess.Popen[bytes]") -> str:
+        end = time.monotonic() + READY_WITHIN
+        waiting = list(ready)
+        while waiting and time.monotonic() < end:
+            if process.poll() is not None:
+                return f"ended with status {process.returncode}"
+            if _connects(client, waiting[0]):
+                del waiting[0]
+            else:
+                time.sleep(BETWEEN_TRIES)
+        return f"cannot be reached within {READY_WITHIN:.0f} s at {waiting}" if waiting else ""
+
+    with program.running(name, argv, core, fault, ("nsenter", f"--net={where.path}")) as process:
+        yield process.pid
+
+
+def _connects(client: Namespace, address: Address) -> bool:
+    with client.tcp_socket() as asking:
+        asking.settimeout(ONE_TRY)
+        return asking.connect_ex(address) == 0

@@ -1,0 +1,56 @@
+"""The questions, each answered by tables."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks.l4 import contenders
+from benchmarks.l4.contenders import ALONE, SHARED
+from benchmarks.l4.loads import BULK, CONNECTIONS, MESSAGES, Load
+from benchmarks.l4.report import paths, relays
+from benchmarks.l4.turns import in_turns
+from benchmarks.l4.world import worlds
+from benchmarks.report import Table
+
+LOADS = (BULK, CONNECTIONS, MESSAGES)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the command line said. `seconds` of load per contender and round."""
+
+    rounds: int
+    seconds: float
+
+
+def published(run: Run) -> Iterator[Table]:
+    """A published port in the kernel, beside the same hops without a rule, and beside relays."""
+    for load in LOADS:
+        yield _paths("published port, kernel", run, load, contenders.direct, contenders.kernel)
+
+
+def vip(run: Run) -> Iterator[Table]:
+    """A virtual IP, from a container."""
+    for load in LOADS:
+        yield _paths("virtual IP", run, load, contenders.direct_from_box, contenders.vip, with_peers=False)
+
+
+def relay(run: Run) -> Iterator[Table]:
+    """A published port in user space, beside relays."""
+    for load in LOADS:
+        who = [contenders.relay, *contenders.peers(), contenders.direct]
+        with worlds() as wires:
+            results = in_turns(wires, who, ALONE, load, run.rounds, run.seconds)
+        yield relays(f"relay: {load.title}", load, results)
+
+
+def _paths(
+    what: str,
+    run: Run,
+    load: Load,
+    *who: contenders.Contender,
+    with_peers: bool = True,
+) -> Table:
+    everybody = [*who, *(contenders.peers() if with_peers else ())]
+    with worlds() as wires:
+        results = in_turns(wires, everybody, SHARED, load, run.rounds, run.seconds)
+    return paths(f"{what}: {load.title}", load, results)
