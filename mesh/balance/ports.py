@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from mesh.balance.policies import Endpoint, Policy
+from mesh.balance.vips import Locality, vip_plan
 from mesh.catalog.model import Network, Port, Protocol, PublishMode, Service
 from mesh.errors import Problem
 
@@ -43,6 +44,7 @@ class PortPlan:
     connect_timeout: float = 2.0
     idle_timeout: float = 3600.0
     drain: float = 30.0
+    locality: Locality = Locality.ANY
 
     @property
     def key(self) -> str:
@@ -86,9 +88,8 @@ def plan(service: Service, default: Carrier = Carrier.KERNEL) -> Plans:
         return Plans(tuple(PortPlan(service.id, port, Carrier.DOCKER) for port in service.ports))
     _check_names(labels, {port.published for port in service.ports})
     unique = _without_duplicates(service.ports, labels)
-    return Plans(
-        tuple(_port_plan(service.id, port, default, labels) for port in unique), tuple(labels.problems)
-    )
+    ports = tuple(_port_plan(service.id, port, default, labels) for port in unique)
+    return Plans(ports, (*labels.problems, *vip_plan(service).problems))
 
 
 def endpoints(
@@ -137,6 +138,7 @@ def _port_plan(service: str, port: Port, default: Carrier, labels: _Labels) -> P
         connect_timeout=labels.read(prefix + "connect_timeout", duration, base.connect_timeout),
         idle_timeout=labels.read(prefix + "idle_timeout", duration, base.idle_timeout),
         drain=labels.read(prefix + "drain", duration, base.drain),
+        locality=labels.read(prefix + "locality", _locality, base.locality),
     )
 
 
@@ -187,6 +189,10 @@ def _flag(text: str) -> bool:
 
 def _policy(text: str) -> Policy:
     return Policy(_one_of(*Policy)(text))
+
+
+def _locality(text: str) -> Locality:
+    return Locality(_one_of(*Locality)(text))
 
 
 def _health(text: str) -> str:

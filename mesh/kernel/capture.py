@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from mesh.balance.slots import Choice
 from mesh.catalog.model import Container, Network, Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
@@ -38,7 +39,7 @@ RETRIES = 10  # then the container waits for its next change: some kernels will 
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 30.0
 BEATS_AT_ONCE = 32  # ≈ 0.5 ms of the event loop between two looks at other work
 
-VipsByService = dict[str, dict[str, tuple[str, ...]]]
+VipsByService = dict[str, dict[str, Choice]]
 
 
 class Policy(StrEnum):
@@ -385,7 +386,8 @@ class Capture:
         """Only what the changed services contribute. (If another one's VIP is in the way, the kernel refuses
         the transaction and the retry loads the whole table.)"""
         before = {id_: held.vips.get(id_, {}) for id_ in services}
-        after = {id_: service_vips(container, self._snapshot.services.get(id_)) for id_ in services}
+        known, here = self._snapshot.services, self._snapshot.this_node
+        after = {id_: service_vips(container, known.get(id_), here) for id_ in services}
         if text := vips_update(_merged(before), _merged(after)):
             await held.table.load(text)
         for id_, vips in after.items():
@@ -430,5 +432,5 @@ class Capture:
             self._mark(id_)
 
 
-def _merged(by_service: VipsByService) -> dict[str, tuple[str, ...]]:
+def _merged(by_service: VipsByService) -> dict[str, Choice]:
     return {vip: tasks for vips in by_service.values() for vip, tasks in vips.items()}

@@ -117,6 +117,7 @@ class Ingress:
     def start(self, snapshot: Snapshot) -> None:
         """Begin with what is known; later changes come through `update`."""
         self._snapshot = snapshot
+        self._wanted.identify(snapshot.this_node, {}, None)
         for id_, service in snapshot.services.items():
             self._wanted.set_service(id_, service, snapshot.ingress_network())
         self._wake.set()
@@ -133,6 +134,7 @@ class Ingress:
         changed = new.services if ingress_changed else change.services
         for id_, service in changed.items():
             self._wanted.set_service(id_, service, ingress)
+        self._wanted.identify(new.this_node, new.services, ingress)
         moved = [id_ for id_ in change.nodes if _return_path(old, id_) != _return_path(new, id_)]
         for id_ in moved:
             self._wanted.heed_node(id_)

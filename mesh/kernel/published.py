@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.balance.ports import Carrier, plan
+from mesh.balance.slots import NOBODY
 from mesh.catalog.model import Network, Node, Service
-from mesh.kernel.rules import PICKS, PortTarget, task_addresses
+from mesh.kernel.rules import PortTarget, service_choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,9 @@ class Ports:
 class Published:
     """The ports that the kernel carries. `default`: the carrier where no label names one."""
 
-    def __init__(self, default: Carrier = Carrier.KERNEL) -> None:
+    def __init__(self, default: Carrier = Carrier.KERNEL, this_node: str = "") -> None:
         self._default = default
+        self._this_node = this_node
         self._all = False  # carry in the kernel what is relayed, too
         self._of_service: dict[str, dict[str, PortTarget]] = {}
         self._targets: dict[str, PortTarget] = {}
@@ -35,6 +37,13 @@ class Published:
         self._node_of: dict[str, dict[str, str]] = {}  # service → ingress address → node
         self._kept: dict[str, frozenset[str]] = {}  # node → of its addresses those that are kept
         self._moved: set[str] = set()  # nodes to be judged again
+
+    def identify(self, this_node: str, services: Mapping[str, Service], ingress: Network | None) -> None:
+        """This node's id is known, or another one: which tasks are near has changed."""
+        if this_node != self._this_node:
+            self._this_node = this_node
+            for id_, service in services.items():
+                self.set_service(id_, service, ingress)
 
     def carry_all(self, services: Mapping[str, Service], ingress: Network | None) -> None:
         """From now on the kernel carries relayed ports as well: nobody will be here to relay."""
@@ -77,14 +86,13 @@ class Published:
     # --- one service ---
 
     def _ports(self, service: Service, ingress: Network | None) -> dict[str, PortTarget]:
-        addresses = task_addresses(service, ingress.id) if ingress else ()
+        here = self._this_node
         return {
             one.key: PortTarget(
                 one.port.published,
                 one.port.protocol,
                 one.port.target,
-                addresses,
-                PICKS.get(one.policy, PICKS["round_robin"]),
+                service_choice(service, ingress.id, one.policy, one.locality, here) if ingress else NOBODY,
                 one.source_ip == "masquerade",
             )
             for one in plan(service, self._default).ports

@@ -62,8 +62,8 @@ def return_rules(interface: str, address: str, marks: Marks) -> str:
     is_marked = f"ct mark & {MARK_MASK:#x} == {MARK_PREFIX:#x}"
     return (
         f"{DELETE_RETURN}table ip {RETURN_TABLE} {{\n"
-        f"  map entries {{ type ether_addr : mark; }}\n"
-        f"  set clients {{ type ipv4_addr . inet_service; size {CLIENTS_MAX};\n"
+        f"  map entries {{ typeof ether saddr : meta mark; }}\n"
+        f"  set clients {{ typeof ip saddr . udp sport; size {CLIENTS_MAX};\n"
         f"    flags dynamic,timeout; timeout {CLIENT_SECONDS}s; }}\n"
         f"  chain arrive {{\n"
         f"    type filter hook prerouting priority -150; policy accept;\n"

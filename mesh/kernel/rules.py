@@ -15,10 +15,13 @@ when ours does not match, Docker's rules are what they were.
 by the `alive` set (see `mesh.kernel.heartbeat`); if not, only DNS is, and the last known tasks stay served.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from mesh.balance.policies import Policy
+from mesh.balance.slots import NOBODY, Choice, Draw, choice, nearest
+from mesh.balance.vips import Locality, vip_plan
 from mesh.catalog.model import Container, EndpointMode, Protocol, Service
 from mesh.catalog.snapshot import Snapshot
 from mesh.kernel.return_rules import MASQUERADED
@@ -35,7 +38,7 @@ SOURCE_NAT_BEFORE_DOCKER = 99
 
 DELETE = f"add table ip {TABLE}\ndelete table ip {TABLE}\n"  # succeeds whether the table is there or not
 
-Vips = Mapping[str, tuple[str, ...]]  # virtual IP → addresses of the tasks behind it, () for none
+Vips = Mapping[str, Choice]  # virtual IP → which of the tasks behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,12 @@ class DnsPorts:
 
 @dataclass(frozen=True, slots=True)
 class PortTarget:
-    """A published port carried by the kernel. `addresses` are the tasks' own on the ingress network."""
+    """A published port carried by the kernel."""
 
     published: int
     protocol: Protocol
-    target: int  # the port at those addresses
-    addresses: tuple[str, ...] = ()
-    pick: str = "numgen inc"  # how one of them is chosen, see PICKS
+    target: int  # the port at the tasks' addresses
+    choice: Choice = NOBODY  # which task, by its address on the ingress network
     masqueraded: bool = False  # never with the client's own address, whatever the tasks can do
 
     @property
@@ -66,43 +68,44 @@ class PortTarget:
         return f"{self.protocol} . {self.published}"
 
 
-# Policies the kernel can follow; the others fall back to the first.
-PICKS = {"round_robin": "numgen inc", "random": "numgen random", "source_hash": "jhash ip saddr"}
-
 Ports = Mapping[str, PortTarget]  # "80/tcp" → what it leads to
 
 
 # --- containers ---------------------------------------------------------------------------------------------
 
 
-def service_vips(container: Container, service: Service | None) -> dict[str, tuple[str, ...]]:
+def service_vips(container: Container, service: Service | None, this_node: str = "") -> dict[str, Choice]:
     """The service's virtual IPs on networks that the container is on too, and on no others."""
     if service is None or service.mode is not EndpointMode.VIP or not service.enabled:
         return {}
     attached = {attachment.network for attachment in container.attachments}
+    way = vip_plan(service)
     return {
-        member.vip: task_addresses(service, member.network)
+        member.vip: service_choice(service, member.network, way.policy, way.locality, this_node)
         for member in service.networks
         if member.vip is not None and _is_v4(member.vip) and member.network in attached
     }
 
 
-def container_vips(container: Container, snapshot: Snapshot) -> dict[str, dict[str, tuple[str, ...]]]:
+def container_vips(container: Container, snapshot: Snapshot) -> dict[str, dict[str, Choice]]:
     """Service id → its virtual IPs, for every service that the container can reach."""
     reachable = {
         service.id: service
         for attachment in container.attachments
         for service in snapshot.services_on(attachment.network)
     }
-    return {id_: vips for id_, service in reachable.items() if (vips := service_vips(container, service))}
+    found = (
+        (id_, service_vips(container, service, snapshot.this_node)) for id_, service in reachable.items()
+    )
+    return {id_: vips for id_, vips in found if vips}
 
 
 def container_rules(vips: Vips, dns: DnsPorts | None, ipvs: bool = False) -> str:
     """The container's whole table, replacing what was there in one transaction."""
     gate = _gate(ipvs)
     return _table(
-        f"  map vips {{ type ipv4_addr : verdict; }}\n"
-        f"  set empty {{ type ipv4_addr; }}\n"
+        f"  map vips {{ typeof ip daddr : verdict; }}\n"
+        f"  set empty {{ typeof ip daddr; }}\n"
         f"  chain output {{\n"
         f"    type nat hook output priority {NAT_BEFORE_DOCKER}; policy accept;\n"
         f"{_dns_redirects(dns)}"
@@ -133,6 +136,17 @@ def task_addresses(service: Service, network: str) -> tuple[str, ...]:
     return _sorted(filter(_is_v4, addresses))
 
 
+def service_choice(
+    service: Service, network: str, policy: Policy, locality: Locality = Locality.ANY, this_node: str = ""
+) -> Choice:
+    """Which of the service's serving tasks on the network."""
+    addresses: Sequence[str] = task_addresses(service, network)
+    if locality is Locality.NODE:
+        own = {task.addresses.get(network, "") for task in service.serving() if task.node == this_node}
+        addresses = nearest(addresses, own)
+    return choice(policy, addresses)
+
+
 def _dns_redirects(dns: DnsPorts | None) -> str:
     if dns is None:
         return ""
@@ -146,23 +160,21 @@ def _vip_chain(vip: str) -> str:
     return "vip_" + vip.replace(".", "_")
 
 
-def _vip_change(vip: str, before: tuple[str, ...] | None, after: tuple[str, ...]) -> str:
+def _vip_change(vip: str, before: Choice | None, after: Choice) -> str:
     chain = _vip_chain(vip)
-    if not after:
-        return (_without_vip(vip, before) if before else "") + f"add element ip {TABLE} empty {{ {vip} }}\n"
-    rule = f"add rule ip {TABLE} {chain} dnat to {_one_of(after)}\n"
-    if before:
-        return f"flush chain ip {TABLE} {chain}\n{rule}"
-    freed = f"delete element ip {TABLE} empty {{ {vip} }}\n" if before == () else ""
-    return (
-        f"{freed}add chain ip {TABLE} {chain}\n{rule}add element ip {TABLE} vips {{ {vip} : goto {chain} }}\n"
-    )
+    if not after.slots:
+        gone = _without_vip(vip, before) if before is not None and before.slots else ""
+        return f"{gone}add element ip {TABLE} empty {{ {vip} }}\n"
+    if before is not None and before.slots:
+        return _chain_change(chain, before, after)
+    freed = f"delete element ip {TABLE} empty {{ {vip} }}\n" if before is not None else ""
+    return f"{freed}{_new_chain(chain, after)}add element ip {TABLE} vips {{ {vip} : goto {chain} }}\n"
 
 
-def _without_vip(vip: str, before: tuple[str, ...]) -> str:
-    if not before:
+def _without_vip(vip: str, before: Choice) -> str:
+    if not before.slots:
         return f"delete element ip {TABLE} empty {{ {vip} }}\n"
-    return _without_chain(_vip_chain(vip), "vips", vip)
+    return f"delete element ip {TABLE} vips {{ {vip} }}\n{_without_chain(_vip_chain(vip), before)}"
 
 
 # --- host ---------------------------------------------------------------------------------------------------
@@ -185,8 +197,8 @@ def host_rules(
     gate = _gate(ipvs)
     to_sandbox = f'oifname "{path.bridge}" ip daddr {path.sandbox} ct status dnat'
     return _table(
-        f"  set published {{ type inet_proto . inet_service; }}\n"
-        f"  map redirected {{ type inet_service : inet_service; }}\n"
+        f"  set published {{ typeof ip protocol . th dport; }}\n"
+        f"  map redirected {{ typeof tcp dport : tcp dport; }}\n"
         f"  chain prerouting {{\n"
         f"    type nat hook prerouting priority {NAT_BEFORE_DOCKER}; policy accept;\n"
         f"    {gate}fib daddr type local jump lead\n"
@@ -247,8 +259,8 @@ def ingress_rules(
     when we decide; it only matters to IPVS at local input, which a packet for a task's address never reaches.
     """
     return _table(
-        f"  map ports {{ type inet_proto . inet_service : verdict; }}\n"
-        f"  set kept {{ type ipv4_addr; }}\n"
+        f"  map ports {{ typeof ip protocol . th dport : verdict; }}\n"
+        f"  set kept {{ typeof ip daddr; }}\n"
         f"  chain prerouting {{\n"
         f"    type nat hook prerouting priority {NAT_BEFORE_DOCKER}; policy accept;\n"
         f"    {_gate(ipvs)}ip daddr {sandbox} ip protocol . th dport vmap @ports\n"
@@ -278,20 +290,26 @@ def ingress_update(
 
 
 def _port_change(before: PortTarget | None, after: PortTarget | None) -> str:
-    had = before is not None and bool(before.addresses)
-    if after is None or not after.addresses:
-        return _without_chain(before.chain, "ports", before.element) if before is not None and had else ""
-    targets = _one_of(after.addresses, after.pick)
+    had = before if before is not None and before.choice.slots else None
+    has = after if after is not None and after.choice.slots else None
+    if has is None:
+        if had is None:
+            return ""
+        gone = f"delete element ip {TABLE} ports {{ {had.element} }}\n"
+        return gone + _without_chain(had.chain, had.choice)
+    if had is None:
+        element = f"add element ip {TABLE} ports {{ {has.element} : goto {has.chain} }}\n"
+        return _new_chain(has.chain, has.choice, *_verdict(has)) + element
+    if _verdict(had) != _verdict(has):
+        return _chain_change(has.chain, had.choice, has.choice, *_verdict(has), anew=True)
+    return _chain_change(has.chain, had.choice, has.choice, *_verdict(has))
+
+
+def _verdict(target: PortTarget) -> tuple[str, str]:
+    """What stands before and after the address in the port's rule."""
     # nft accepts a port in `dnat to` only after a match on the transport.
-    marked = f"ct mark set {MASQUERADED:#x} " if after.masqueraded else ""
-    verdict = f"ip protocol {after.protocol} {marked}dnat to {targets}:{after.target}"
-    rule = f"add rule ip {TABLE} {after.chain} {verdict}\n"
-    if had:
-        return f"flush chain ip {TABLE} {after.chain}\n{rule}"
-    return (
-        f"add chain ip {TABLE} {after.chain}\n{rule}"
-        f"add element ip {TABLE} ports {{ {after.element} : goto {after.chain} }}\n"
-    )
+    marked = f"ct mark set {MASQUERADED:#x} " if target.masqueraded else ""
+    return f"ip protocol {target.protocol} {marked}", f":{target.target}"
 
 
 # --- common -------------------------------------------------------------------------------------------------
@@ -309,7 +327,7 @@ def _table(body: str) -> str:
     elements = ", ".join(ALIVE_PROTOCOLS)
     return (
         f"{DELETE}table ip {TABLE} {{\n"
-        f"  set {ALIVE_SET} {{ type inet_proto; flags timeout; timeout {ALIVE_SECONDS}s; }}\n"
+        f"  set {ALIVE_SET} {{ typeof ip protocol; flags timeout; timeout {ALIVE_SECONDS}s; }}\n"
         f"{body}}}\n"
         f"add element ip {TABLE} {ALIVE_SET} {{ {elements} }}\n"
     )
@@ -319,19 +337,63 @@ def _gate(gated: bool) -> str:
     return f"ip protocol @{ALIVE_SET} " if gated else ""
 
 
-def _one_of(addresses: tuple[str, ...], pick: str = "numgen inc") -> str:
-    if len(addresses) == 1:
-        return addresses[0]
-    choices = ", ".join(f"{index} : {address}" for index, address in enumerate(addresses))
-    return f"{pick} mod {len(addresses)} map {{ {choices} }}"
+# A chain with one rule, and where there is more than one slot a map of the chain's name: slot → address. (Not
+# an anonymous map: nft up to 1.1.1 crashes when it lists one that a newer libnftables has loaded; for the
+# same reason sets and maps are declared by `typeof` throughout.)
+
+_DRAWS = {
+    Draw.TURN: "numgen inc mod {}",
+    Draw.RANDOM: "numgen random mod {}",
+    Draw.HASH: "jhash ip saddr mod {} seed 0x6d657368",  # a fixed one: alike on all nodes
+}
 
 
-def _without_chain(chain: str, map_name: str, element: str) -> str:
+def _new_chain(chain: str, choice: Choice, match: str = "", port: str = "") -> str:
+    return f"add chain ip {TABLE} {chain}\n{_filled(chain, choice, match, port)}"
+
+
+def _filled(chain: str, choice: Choice, match: str, port: str) -> str:
+    """The rule of an empty chain, and its map."""
+    if len(choice.slots) == 1:
+        return f"add rule ip {TABLE} {chain} {match}dnat to {choice.slots[0]}{port}\n"
+    drawn = _DRAWS[choice.draw].format(len(choice.slots))
     return (
-        f"delete element ip {TABLE} {map_name} {{ {element} }}\n"
-        f"flush chain ip {TABLE} {chain}\n"
-        f"delete chain ip {TABLE} {chain}\n"
+        f"add map ip {TABLE} {chain} {{ typeof numgen inc mod 2 : ip daddr; }}\n"
+        f"add element ip {TABLE} {chain} {{ {_slots(enumerate(choice.slots))} }}\n"
+        f"add rule ip {TABLE} {chain} {match}dnat to {drawn} map @{chain}{port}\n"
     )
+
+
+def _chain_change(
+    chain: str, before: Choice, after: Choice, match: str = "", port: str = "", *, anew: bool = False
+) -> str:
+    """Only the slots that changed where rule and number of slots are the same. Replacing the map drops its
+    counter, so that is also kinder to the turn."""
+    if anew or (len(before.slots), before.draw) != (len(after.slots), after.draw) or len(after.slots) == 1:
+        return _emptied(chain, before) + _filled(chain, after, match, port)
+    pairs = zip(before.slots, after.slots, strict=True)
+    changed = [(index, new) for index, (old, new) in enumerate(pairs) if old != new]
+    if not changed:
+        return ""
+    gone = ", ".join(str(index) for index, _ in changed)
+    return (
+        f"delete element ip {TABLE} {chain} {{ {gone} }}\n"
+        f"add element ip {TABLE} {chain} {{ {_slots(changed)} }}\n"
+    )
+
+
+def _emptied(chain: str, choice: Choice) -> str:
+    gone = f"delete map ip {TABLE} {chain}\n" if len(choice.slots) > 1 else ""
+    return f"flush chain ip {TABLE} {chain}\n{gone}"
+
+
+def _without_chain(chain: str, choice: Choice) -> str:
+    """For a chain that nothing leads to any more."""
+    return f"{_emptied(chain, choice)}delete chain ip {TABLE} {chain}\n"
+
+
+def _slots(numbered: Iterable[tuple[int, str]]) -> str:
+    return ", ".join(f"{index} : {address}" for index, address in numbered)
 
 
 def _is_v4(address: str) -> bool:

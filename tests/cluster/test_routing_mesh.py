@@ -47,3 +47,12 @@ def test_a_published_port_without_a_task_is_refused_at_once(swarm: Swarm) -> Non
         return swarm.client("sh", "-c", code).strip()
 
     eventually(lambda: curl_status() == "7", "connection refused (curl's 7), not a time-out (28)")
+
+
+def test_the_nodes_own_nft_can_list_what_we_loaded(swarm: Swarm) -> None:
+    """The image's libnftables may be newer; nft up to 1.1.1 crashes on some of what newer ones write."""
+    swarm.service("nodejs", "--publish", "80:8080", "--replicas", "2")
+    eventually(lambda: swarm.get("swarm01"), "port 80 answers")
+    enter = ("nsenter", "--net=/var/run/docker/netns/ingress_sbox")
+    assert "map ports" in swarm.on("swarm01", *enter, "nft", "list", "ruleset")
+    assert "set published" in swarm.on("swarm01", "nft", "list", "ruleset")

@@ -135,7 +135,7 @@ async def test_ports_follow_the_catalogue_and_the_ingress_namespace(lab: Lab, tm
         await asyncio.sleep(0.01)
     first = sandbox("sbox", "172.18.0.2")
     publish(service("10.0.0.11", "10.0.0.12"))
-    await until(first, "0 : 10.0.0.11, 1 : 10.0.0.12 }:8080")
+    await until(first, "0 : 10.0.0.11, 1 : 10.0.0.12 }", "map @tcp_80:8080")
     await until(host, "tcp . 80", "dnat to 172.18.0.2")
     assert ingress.status == "no iptables"  # which kept no rule from being loaded
     firewall.broken = False

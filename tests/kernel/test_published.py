@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.balance.ports import Carrier
+from mesh.balance.slots import Choice
 from mesh.catalog.model import Network, Node, Port, Protocol, ReturnPath, Service, Task, TaskState
 from mesh.kernel.published import Ports, Published, as_published
 from mesh.kernel.rules import PortTarget
@@ -25,7 +26,7 @@ def node(id_: str, *tasks: str, entries: tuple[str, ...] = (ENTRY,)) -> Node:
 
 
 def target(*addresses: str, masqueraded: bool = False) -> PortTarget:
-    return PortTarget(80, Protocol.TCP, 8080, addresses, masqueraded=masqueraded)
+    return PortTarget(80, Protocol.TCP, 8080, Choice(addresses), masqueraded=masqueraded)
 
 
 def test_a_service_comes_changes_and_goes() -> None:

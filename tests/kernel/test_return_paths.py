@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from mesh.balance.slots import Choice
 from mesh.catalog.model import Attachment, Container, Network, Node, Protocol, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.kernel import nft
@@ -56,9 +57,9 @@ class World:
             for name in interfaces:
                 box.call(lambda name=name: write(name, {Setting.forwarding: 1}))  # type: ignore[misc]
         ports = {
-            "80/tcp": PortTarget(80, Protocol.TCP, 8080, (TASK,)),
-            "81/tcp": PortTarget(81, Protocol.TCP, 8080, (TASK,), masqueraded=True),
-            "80/udp": PortTarget(80, Protocol.UDP, 8080, (TASK,)),
+            "80/tcp": PortTarget(80, Protocol.TCP, 8080, Choice((TASK,))),
+            "81/tcp": PortTarget(81, Protocol.TCP, 8080, Choice((TASK,)), masqueraded=True),
+            "80/udp": PortTarget(80, Protocol.UDP, 8080, Choice((TASK,))),
         }
         host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {})))
         sandbox.call(lambda: nft.run(ingress_rules(ports, "172.18.0.2", "eth0", kept=(TASK,))))

@@ -1,5 +1,8 @@
 """The nftables text, whole: for a container, the host, the ingress namespace, and for a change."""
 
+from dataclasses import replace
+
+from mesh.balance.slots import NOBODY, Choice, Draw
 from mesh.catalog.model import (
     Attachment,
     Container,
@@ -30,9 +33,9 @@ CONTAINER = """\
 add table ip mesh
 delete table ip mesh
 table ip mesh {
-  set alive { type inet_proto; flags timeout; timeout 3s; }
-  map vips { type ipv4_addr : verdict; }
-  set empty { type ipv4_addr; }
+  set alive { typeof ip protocol; flags timeout; timeout 3s; }
+  map vips { typeof ip daddr : verdict; }
+  set empty { typeof ip daddr; }
   chain output {
     type nat hook output priority -101; policy accept;
     ip protocol @alive ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:40001
@@ -51,7 +54,9 @@ table ip mesh {
 add element ip mesh alive { icmp, tcp, udp, sctp }
 add element ip mesh empty { 10.0.1.2 }
 add chain ip mesh vip_10_0_1_4
-add rule ip mesh vip_10_0_1_4 dnat to numgen inc mod 2 map { 0 : 10.0.1.9, 1 : 10.0.1.10 }
+add map ip mesh vip_10_0_1_4 { typeof numgen inc mod 2 : ip daddr; }
+add element ip mesh vip_10_0_1_4 { 0 : 10.0.1.9, 1 : 10.0.1.10 }
+add rule ip mesh vip_10_0_1_4 dnat to numgen inc mod 2 map @vip_10_0_1_4
 add element ip mesh vips { 10.0.1.4 : goto vip_10_0_1_4 }
 add chain ip mesh vip_10_0_1_20
 add rule ip mesh vip_10_0_1_20 dnat to 10.0.1.21
@@ -62,9 +67,9 @@ HOST = """\
 add table ip mesh
 delete table ip mesh
 table ip mesh {
-  set alive { type inet_proto; flags timeout; timeout 3s; }
-  set published { type inet_proto . inet_service; }
-  map redirected { type inet_service : inet_service; }
+  set alive { typeof ip protocol; flags timeout; timeout 3s; }
+  set published { typeof ip protocol . th dport; }
+  map redirected { typeof tcp dport : tcp dport; }
   chain prerouting {
     type nat hook prerouting priority -101; policy accept;
     ip protocol @alive fib daddr type local jump lead
@@ -93,9 +98,9 @@ INGRESS = """\
 add table ip mesh
 delete table ip mesh
 table ip mesh {
-  set alive { type inet_proto; flags timeout; timeout 3s; }
-  map ports { type inet_proto . inet_service : verdict; }
-  set kept { type ipv4_addr; }
+  set alive { typeof ip protocol; flags timeout; timeout 3s; }
+  map ports { typeof ip protocol . th dport : verdict; }
+  set kept { typeof ip daddr; }
   chain prerouting {
     type nat hook prerouting priority -101; policy accept;
     ip daddr 172.18.0.2 ip protocol . th dport vmap @ports
@@ -111,9 +116,15 @@ add chain ip mesh udp_53
 add rule ip mesh udp_53 ip protocol udp dnat to 10.0.0.9:5353
 add element ip mesh ports { udp . 53 : goto udp_53 }
 add chain ip mesh tcp_80
-add rule ip mesh tcp_80 ip protocol tcp dnat to jhash ip saddr mod 2 map { 0 : 10.0.0.7, 1 : 10.0.0.8 }:8080
+add map ip mesh tcp_80 { typeof numgen inc mod 2 : ip daddr; }
+add element ip mesh tcp_80 { 0 : 10.0.0.7, 1 : 10.0.0.8 }
+add rule ip mesh tcp_80 ip protocol tcp dnat to numgen random mod 2 map @tcp_80:8080
 add element ip mesh ports { tcp . 80 : goto tcp_80 }
 """
+
+
+def to(*addresses: str) -> Choice:
+    return Choice(addresses)
 
 
 def task(id_: str, state: TaskState = TaskState.RUNNING, **addresses: str) -> Task:
@@ -129,7 +140,7 @@ BOX = Container("c", "c", "/netns/c", attachments=(Attachment("n1", "10.0.1.9"),
 
 
 def test_a_container() -> None:
-    vips = {"10.0.1.20": ("10.0.1.21",), "10.0.1.4": ("10.0.1.9", "10.0.1.10"), "10.0.1.2": ()}
+    vips = {"10.0.1.20": to("10.0.1.21"), "10.0.1.4": to("10.0.1.9", "10.0.1.10"), "10.0.1.2": NOBODY}
     assert container_rules(vips, DnsPorts(40001, 40002)) == CONTAINER
 
 
@@ -149,34 +160,47 @@ def test_the_host() -> None:
 
 def test_the_ingress_namespace() -> None:
     ports = {
-        "80/tcp": PortTarget(80, Protocol.TCP, 8080, ("10.0.0.7", "10.0.0.8"), "jhash ip saddr"),
-        "53/udp": PortTarget(53, Protocol.UDP, 5353, ("10.0.0.9",)),
+        "80/tcp": PortTarget(80, Protocol.TCP, 8080, Choice(("10.0.0.7", "10.0.0.8"), Draw.RANDOM)),
+        "53/udp": PortTarget(53, Protocol.UDP, 5353, to("10.0.0.9")),
         "81/tcp": PortTarget(81, Protocol.TCP, 8080),  # no task: no element, so the packet is refused
     }
     assert ingress_rules(ports, "172.18.0.2", "eth0") == INGRESS
 
 
 def test_a_changed_task_touches_one_chain() -> None:
-    before = {"10.0.1.4": ("10.0.1.9",), "10.0.1.5": ("10.0.1.11",)}
-    after = before | {"10.0.1.4": ("10.0.1.9", "10.0.1.10")}
+    before = {"10.0.1.4": to("10.0.1.9"), "10.0.1.5": to("10.0.1.11")}
+    after = before | {"10.0.1.4": to("10.0.1.9", "10.0.1.10")}
     assert vips_update(before, before) == ""
     assert vips_update(before, after) == (
         "flush chain ip mesh vip_10_0_1_4\n"
-        "add rule ip mesh vip_10_0_1_4 dnat to numgen inc mod 2 map { 0 : 10.0.1.9, 1 : 10.0.1.10 }\n"
+        "add map ip mesh vip_10_0_1_4 { typeof numgen inc mod 2 : ip daddr; }\n"
+        "add element ip mesh vip_10_0_1_4 { 0 : 10.0.1.9, 1 : 10.0.1.10 }\n"
+        "add rule ip mesh vip_10_0_1_4 dnat to numgen inc mod 2 map @vip_10_0_1_4\n"
     )
-    assert vips_update(after, {"10.0.1.5": ("10.0.1.11",)}) == (
+    assert vips_update(after, after | {"10.0.1.4": to("10.0.1.9", "10.0.1.12")}) == (
+        "delete element ip mesh vip_10_0_1_4 { 1 }\nadd element ip mesh vip_10_0_1_4 { 1 : 10.0.1.12 }\n"
+    )
+    assert vips_update(after, {"10.0.1.5": to("10.0.1.11")}) == (
         "delete element ip mesh vips { 10.0.1.4 }\n"
         "flush chain ip mesh vip_10_0_1_4\n"
+        "delete map ip mesh vip_10_0_1_4\n"
         "delete chain ip mesh vip_10_0_1_4\n"
     )
 
 
 def test_a_changed_port_touches_one_element() -> None:
-    one = PortTarget(80, Protocol.TCP, 8080, ("10.0.0.7",))
+    one = PortTarget(80, Protocol.TCP, 8080, to("10.0.0.7"))
     none = PortTarget(80, Protocol.TCP, 8080)
     assert ingress_update({"80/tcp": none}, {}) == ""
     assert ingress_update({"80/tcp": one}, {"80/tcp": none}) == (
         "delete element ip mesh ports { tcp . 80 }\nflush chain ip mesh tcp_80\ndelete chain ip mesh tcp_80\n"
+    )
+    masqueraded = PortTarget(80, Protocol.TCP, 8080, to("10.0.0.7"), masqueraded=True)
+    assert ingress_update({"80/tcp": one}, {"80/tcp": masqueraded}, ["10.0.0.7"], ["10.0.0.8"]) == (
+        "flush chain ip mesh tcp_80\n"
+        "add rule ip mesh tcp_80 ip protocol tcp ct mark set 0x6d65ffff dnat to 10.0.0.7:8080\n"
+        "delete element ip mesh kept { 10.0.0.7 }\n"
+        "add element ip mesh kept { 10.0.0.8 }\n"
     )
     assert host_update(["80/tcp"], ["81/tcp"], {5: 6}, {5: 7}) == (
         "delete element ip mesh published { tcp . 80 }\n"
@@ -196,7 +220,16 @@ def test_virtual_ips_are_of_shared_networks_and_serving_tasks_only() -> None:
         n1="10.0.1.4",
         n2="10.0.2.4",
     )
-    assert service_vips(BOX, web) == {"10.0.1.4": ("10.0.1.9", "10.0.1.10")}
+    assert service_vips(BOX, web) == {"10.0.1.4": to("10.0.1.9", "10.0.1.10")}
+
+
+def test_a_virtual_ips_labels() -> None:
+    labels = {"mesh.vip.policy": "random", "mesh.vip.locality": "node"}
+    near, far = task("1", n1="10.0.1.10"), replace(task("2", n1="10.0.1.11"), node="other")
+    web = service("web", near, far, labels=labels, n1="10.0.1.4")
+    assert service_vips(BOX, web, "other") == {"10.0.1.4": Choice(("10.0.1.11",), Draw.RANDOM)}
+    both = Choice(("10.0.1.10", "10.0.1.11"), Draw.RANDOM)
+    assert service_vips(BOX, web, "third") == {"10.0.1.4": both}
 
 
 def test_what_has_no_virtual_ip_of_ours() -> None:
@@ -207,7 +240,7 @@ def test_what_has_no_virtual_ip_of_ours() -> None:
 
 def test_nothing_but_an_address_gets_into_the_text() -> None:
     odd = service("odd", task("1", n1="10.0.0.1; flush ruleset"), task("2", n1="fd00::1"), n1="10.0.1.4")
-    assert service_vips(BOX, odd) == {"10.0.1.4": ()}
+    assert service_vips(BOX, odd) == {"10.0.1.4": NOBODY}
     assert service_vips(BOX, service("odd", n1="}")) == {}
 
 
@@ -217,4 +250,4 @@ def test_a_container_reaches_the_services_of_its_networks() -> None:
         for one in (service("a", n1="10.0.1.4"), service("b", n2="10.0.2.4"), service("c", n1="10.0.1.5"))
     }
     snapshot = Snapshot().apply(Change(services=services, networks={"n1": Network("n1", "n1")}))
-    assert container_vips(BOX, snapshot) == {"a": {"10.0.1.4": ()}, "c": {"10.0.1.5": ()}}
+    assert container_vips(BOX, snapshot) == {"a": {"10.0.1.4": NOBODY}, "c": {"10.0.1.5": NOBODY}}

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from mesh.balance.slots import NOBODY, Choice, Draw
 from mesh.catalog.model import Protocol
 from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel import nft
@@ -85,7 +86,7 @@ def test_virtual_ip_balances_over_tasks_and_keeps_the_source(
     client, one, two = overlay
     Greeter(one, "10.9.0.11", 80, "one")
     Greeter(two, "10.9.0.12", 80, "two")
-    client.call(lambda: nft.run(container_rules({VIP: ("10.9.0.11", "10.9.0.12")}, None)))
+    client.call(lambda: nft.run(container_rules({VIP: Choice(("10.9.0.11", "10.9.0.12"))}, None)))
     assert [greeting(client, VIP, 80) for _ in range(4)] in (
         ["one 10.9.0.10", "two 10.9.0.10"] * 2,
         ["two 10.9.0.10", "one 10.9.0.10"] * 2,
@@ -97,7 +98,7 @@ def test_a_task_reaches_itself_through_its_own_virtual_ip(
 ) -> None:
     _, one, _ = overlay
     Greeter(one, "0.0.0.0", 80, "one")
-    one.call(lambda: nft.run(container_rules({VIP: ("10.9.0.11",)}, None)))
+    one.call(lambda: nft.run(container_rules({VIP: Choice(("10.9.0.11",))}, None)))
     assert greeting(one, VIP, 80) == "one 10.9.0.11"
 
 
@@ -106,11 +107,11 @@ def test_a_virtual_ip_without_tasks_refuses_at_once_until_a_task_comes(
 ) -> None:
     client, one, _ = overlay
     Greeter(one, "0.0.0.0", 80, "one")
-    client.call(lambda: nft.run(container_rules({VIP: ()}, None)))
+    client.call(lambda: nft.run(container_rules({VIP: NOBODY}, None)))
     assert refused(client, VIP, 80)
-    client.call(lambda: nft.run(vips_update({VIP: ()}, {VIP: ("10.9.0.11",)})))
+    client.call(lambda: nft.run(vips_update({VIP: NOBODY}, {VIP: Choice(("10.9.0.11",))})))
     assert greeting(client, VIP, 80) == "one 10.9.0.10"
-    client.call(lambda: nft.run(vips_update({VIP: ("10.9.0.11",)}, {VIP: ()})))
+    client.call(lambda: nft.run(vips_update({VIP: Choice(("10.9.0.11",))}, {VIP: NOBODY})))
     assert refused(client, VIP, 80)
 
 
@@ -118,12 +119,15 @@ def test_every_small_change_is_accepted_by_the_kernel(
     overlay: tuple[Namespace, Namespace, Namespace],
 ) -> None:
     client = overlay[0]
-    states: list[dict[str, tuple[str, ...]]] = [
+    states: list[dict[str, Choice]] = [
         {},
-        {VIP: ("10.9.0.11",)},
-        {VIP: ("10.9.0.11", "10.9.0.12"), "10.9.0.3": ()},
-        {VIP: (), "10.9.0.3": ("10.9.0.12",)},
-        {"10.9.0.3": ("10.9.0.11",)},
+        {VIP: Choice(("10.9.0.11",))},
+        {VIP: Choice(("10.9.0.11", "10.9.0.12")), "10.9.0.3": NOBODY},
+        {VIP: NOBODY, "10.9.0.3": Choice(("10.9.0.12",))},
+        {"10.9.0.3": Choice(("10.9.0.11",))},
+        {"10.9.0.3": Choice(("10.9.0.11", "10.9.0.12"), Draw.HASH)},
+        {"10.9.0.3": Choice(("10.9.0.12", "10.9.0.11"), Draw.HASH)},
+        {"10.9.0.3": Choice(("10.9.0.12", "10.9.0.11"), Draw.RANDOM)},
         {},
     ]
     client.call(lambda: nft.run(container_rules({}, None)))
@@ -248,7 +252,17 @@ def ingress(lab: Lab) -> tuple[Namespace, Namespace, Namespace, Namespace]:
 def test_a_published_port_leads_through_host_and_ingress_to_the_tasks(lab: Lab) -> None:
     client, host, sandbox, _ = ingress(lab)
     ports = {
-        "80/tcp": PortTarget(80, Protocol.TCP, 8080, ("10.0.0.11", "10.0.0.12")),
+        "80/tcp": PortTarget(
+            80,
+            Protocol.TCP,
+            8080,
+            Choice(
+                (
+                    "10.0.0.11",
+                    "10.0.0.12",
+                )
+            ),
+        ),
         "81/tcp": PortTarget(81, Protocol.TCP, 8080),
     }
     host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {82: 9000})))
@@ -269,7 +283,7 @@ def test_a_neighbour_on_the_bridge_reaches_a_published_port_by_the_hosts_address
     neighbour = lab.namespace("other")
     lab.plug(neighbour, "eth1", "172.18.0.9/16", switch)
     inside(neighbour, "ip", "route", "add", "default", "via", "172.18.0.1")
-    ports = {"80/tcp": PortTarget(80, Protocol.TCP, 8080, ("10.0.0.11",))}
+    ports = {"80/tcp": PortTarget(80, Protocol.TCP, 8080, Choice(("10.0.0.11",)))}
     host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {})))
     sandbox.call(lambda: nft.run(ingress_rules(ports, "172.18.0.2", "eth0")))
     assert greeting(neighbour, "10.8.0.60", 80) == "one 10.0.0.2"
@@ -277,7 +291,7 @@ def test_a_neighbour_on_the_bridge_reaches_a_published_port_by_the_hosts_address
 
 def test_with_ipvs_below_every_redirect_fails_open(lab: Lab) -> None:
     client, host, sandbox, _ = ingress(lab)
-    ports = {"80/tcp": PortTarget(80, Protocol.TCP, 8080, ("10.0.0.11",))}
+    ports = {"80/tcp": PortTarget(80, Protocol.TCP, 8080, Choice(("10.0.0.11",)))}
     Greeter(host, "0.0.0.0", 80, "docker")
     host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {}, ipvs=True)))
     sandbox.call(lambda: nft.run(ingress_rules(ports, "172.18.0.2", "eth0", ipvs=True)))

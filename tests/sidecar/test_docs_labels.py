@@ -14,6 +14,7 @@ VALUES = {
     "source_ip": "masquerade",
     "proxy_protocol": "v2",
     "health": "tcp",
+    "locality": "node",
 }
 
 
