@@ -3,6 +3,9 @@
 Order of a start: learn first (a broken first catalogue ends it), then answer, then carry, then tell. A stop
 goes the other way round, so that nothing leads to us when we are no longer there. A port that cannot be bound
 is reported and the others go on; only what nobody could do without raises.
+
+What an earlier sidecar has left in the kernel stays in force until the cluster is known as it is now. And if
+a next one is to come, what the kernel carries is left to it, relayed ports too: they become the kernel's.
 """
 
 import asyncio
@@ -16,7 +19,7 @@ from functools import partial
 from aiohttp import web
 
 from mesh.balance.ports import Carrier
-from mesh.catalog.model import NO_RETURN_PATH, Container
+from mesh.catalog.model import NO_RETURN_PATH, Container, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.discovery.client import EngineClient
@@ -43,8 +46,10 @@ from sidecar.config import Address, Config, DiscoveryKind, UpstreamOrder
 from sidecar.dns_workers import DnsWorkers
 from sidecar.endpoints import CapturedEndpoints
 from sidecar.state import Carrying, Telling
+from sidecar.succession import has_successor
 from sidecar.surfaces import Surface
 
+INFORMED_SECONDS = 6.0  # for news of the cluster at the start; gossip takes over after 5 s without a manager
 DRAIN_SECONDS = 10.0  # that relayed connections get at the end; with the rest below lifecycle.STOP_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -95,8 +100,8 @@ class Sidecar:
         await explicit.start()
         if workers:
             workers.start(explicit)
-        carrying = self._carry(source, resolver, workers)
         self._vital.start(source.run(), "source")
+        carrying = await self._carry(source, resolver, workers)
         telling = Telling(config, self.store, source, resolver, explicit, carrying, self._applied)
         metrics = await self._surface(telling, "metrics", metrics_app, config.metrics.listen)
         admin = await self._surface(telling, "admin", admin_app, config.admin.listen)
@@ -138,8 +143,16 @@ class Sidecar:
             lambda managers, report: SignClient(certificates, managers, report, feed.port),
             self._config.state_dir,
             self.store.identify,
-            return_path=lambda: self._return_paths.current if self._return_paths else NO_RETURN_PATH,
+            return_path=self._return_path,
         )
+
+    def _return_path(self) -> ReturnPath:
+        """Until we have looked ourselves, what the sidecar before us said: what it set up still works."""
+        said = self._return_paths.current if self._return_paths else None
+        if said is not None:
+            return said
+        here = self.store.current.nodes.get(self.store.current.this_node)
+        return here.return_path if here else NO_RETURN_PATH
 
     def _timed(self, subscriber: Callable[[Snapshot, Snapshot, Change], None]) -> Callable[..., None]:
         """Measured as mesh_catalog_apply_seconds."""
@@ -180,7 +193,7 @@ class Sidecar:
 
     # --- carry ---
 
-    def _carry(
+    async def _carry(
         self, source: FileSource | DockerSource, resolver: Resolver, workers: DnsWorkers | None
     ) -> Carrying:
         """What carries traffic: with Docker the kernel and the relay, otherwise the relay alone."""
@@ -188,8 +201,10 @@ class Sidecar:
         default = Carrier(config.ingress.mode)
         if not isinstance(source, DockerSource):
             relay = RelayPorts(self._vital, listen_address=config.ingress.listen, default=default)
-            self._begin(relay, lambda: relay.close(DRAIN_SECONDS))
+            self._begin(relay)
+            self._on_stop(lambda: relay.close(DRAIN_SECONDS))
             return Carrying(relay)
+        await self._until_informed(source)
         worker = NamespaceWorker()
         self._on_stop(worker.close)
         tables, ipvs = Tables(worker), ipvs_here()
@@ -220,16 +235,42 @@ class Sidecar:
             ipvs,
             partial(dns_sockets, shared=workers is not None),
         )
-        self._begin(returning, returning.close)
-        self._begin(capture, capture.close)
-        self._begin(ingress, ingress.close)
-        self._begin(relay, lambda: relay.close(DRAIN_SECONDS))
+        self._on_stop(lambda: self._end_carrying(relay, ingress, capture, returning))
+        self._begin(relay)
+        await relay.settled()  # it listens before the kernel's rules for its ports go
+        self._begin(returning)
+        self._begin(ingress)
+        self._begin(capture)
         return Carrying(relay, capture, ingress, endpoints.paths)
 
-    def _begin(self, part: Capture | Ingress | RelayPorts | ReturnPaths, end: Callable[[], object]) -> None:
+    async def _until_informed(self, source: DockerSource) -> None:
+        try:
+            async with asyncio.timeout(INFORMED_SECONDS):
+                await source.informed()
+        except TimeoutError:
+            logger.warning(
+                "no news of the cluster for %.0f s: going on from what was saved", INFORMED_SECONDS
+            )
+
+    def _begin(self, part: Capture | Ingress | RelayPorts | ReturnPaths) -> None:
         self.store.subscribe(self._timed(part.update))
         part.start(self.store.current)
-        self._on_stop(end)
+
+    async def _end_carrying(
+        self, relay: RelayPorts, ingress: Ingress, capture: Capture, returning: ReturnPaths
+    ) -> None:
+        """Connections first; while they drain, everything else still follows the catalogue."""
+        if has_successor(self.store.current, self._config.docker.service):
+            ingress.carry_all()
+            await ingress.settled()
+        else:
+            returning.withdraw()
+        await relay.close(DRAIN_SECONDS)
+        leave = has_successor(self.store.current, self._config.docker.service)
+        logger.info("rules in the kernel %s", "stay for the next sidecar" if leave else "are taken out")
+        await capture.close(leave=leave)
+        await ingress.close(leave=leave)
+        await returning.close(leave=leave)
 
     # --- tell ---
 

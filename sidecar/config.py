@@ -237,6 +237,9 @@ class Docker:
     socket: str = "/var/run/docker.sock"
     netns: str = "/var/run/docker/netns"
     certificates: str = "/var/lib/docker/swarm/certificates"
+    service: str = (
+        ""  # id of the Swarm service that runs this sidecar, by which an update is told from a removal
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +362,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_DOCKER_SOCKET": (("docker", "socket"), _same),
     "MESH_DOCKER_NETNS": (("docker", "netns"), _same),
     "MESH_DOCKER_CERTIFICATES": (("docker", "certificates"), _same),
+    "MESH_DOCKER_SERVICE": (("docker", "service"), _same),
     "MESH_LOG_LEVEL": (("log", "level"), _same),
     "MESH_LOG_FORMAT": (("log", "format"), _same),
 }

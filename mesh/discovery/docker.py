@@ -97,6 +97,7 @@ class DockerSource:
         self._stale = asyncio.Event()  # the opposite
         self._last_success: float | None = None
         self._last_news = time.monotonic()  # of the cluster, from whomever
+        self._informed = asyncio.Event()  # of this node and of the cluster, by whomever
         self._engine_fault = "not connected yet"
         self._cluster_fault = ""
 
@@ -136,6 +137,8 @@ class DockerSource:
             await self._look_at_role()
             await self._watch.list()
             self._engine_fault, self._last_news = "", time.monotonic()
+            if not self._in_swarm:
+                self._informed.set()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch.follow(events), name="engine events")
                 group.create_task(self._watch.sift_endings(), name="endings")
@@ -145,6 +148,10 @@ class DockerSource:
                 group.create_task(self._follow_gossip(), name="gossip")
         finally:
             events.close()
+
+    async def informed(self) -> None:
+        """Wait until this node and the cluster are known as they are now, not only as they were saved."""
+        await self._informed.wait()
 
     def status(self) -> SourceStatus:
         role = "" if self._is_manager is None else "manager" if self._is_manager else "worker"
@@ -232,6 +239,7 @@ class DockerSource:
     def _read_cluster(self, view: ClusterView | None) -> None:
         self._cluster_fault, self._last_success = "", self._clock()
         self._last_news = time.monotonic()
+        self._informed.set()
         if view is not None:
             laid = self._return_paths.lay_over(self._neighbours.lay_over(self._signs.lay_over(view)))
             ours, raw = self._merger.set_cluster(laid)
@@ -297,6 +305,7 @@ class DockerSource:
 
     def _take_view(self, view: ClusterView) -> None:
         self._learned(*self._merger.set_cluster(view))
+        self._informed.set()
 
     def _take_change(self, raw: Change) -> None:
         self._learned(self._merger.apply(raw), raw)
@@ -320,6 +329,7 @@ class DockerSource:
         if self._last_news == last and not self._client.following:  # still alone
             self._tell(self._merger.set_views(views))
             self._last_success = self._clock()
+            self._informed.set()
 
     async def _view(self, id_: str) -> NetworkView | None:
         """None when this engine takes no part in it: a manager lists them all, and asks the others then."""

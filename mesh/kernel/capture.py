@@ -21,8 +21,10 @@ from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel.heartbeat import BEAT_SECONDS
 from mesh.kernel.rules import (
+    ALIVE_SECONDS,
     DELETE,
     DOCKER_RESOLVER,
+    NOT_ALIVE,
     DnsPorts,
     container_rules,
     container_vips,
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 RETRIES = 10  # then the container waits for its next change: some kernels will never take the rules
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 30.0
+# A resolver asks for A and AAAA from one socket, so the second question comes the way of the first.
+LAST_ANSWERS_SECONDS = 0.3
 BEATS_AT_ONCE = 32  # ≈ 0.5 ms of the event loop between two looks at other work
 
 VipsByService = dict[str, dict[str, Choice]]
@@ -242,13 +246,26 @@ class Capture:
         held = self._held.get(container)
         return None if held is None else docker_resolver(held.container, held.dns)
 
-    async def close(self) -> None:
-        """Stop, take our tables out of every namespace and close what we opened there."""
+    async def close(self, *, leave: bool = False) -> None:
+        """Stop, take our tables out of every namespace and close what we opened there. With `leave`, virtual
+        IPs stay as they are for the next sidecar, and names go back to Docker's resolver."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        if leave:
+            await self._stop_redirects()
         for id_ in tuple(self._held):
-            await self._release(id_, remove_table=True)
+            await self._release(id_, remove_table=not leave)
+
+    async def _stop_redirects(self) -> None:
+        """No new lookup comes to us; those that are under way are still answered."""
+        for id_, held in self._held.items():
+            try:
+                await held.table.load(NOT_ALIVE)
+            except KernelError as error:
+                logger.warning("container %s: lookups fail for %d s: %s", id_[:12], ALIVE_SECONDS, error)
+        if self._held:
+            await asyncio.sleep(LAST_ANSWERS_SECONDS)
 
     # --- marks ---
 

@@ -102,6 +102,7 @@ class Ingress:
         self._firewall_due = 0.0  # loop time of the next look at the firewall
         self._recheck = True
         self._cleared = False  # no table of an earlier sidecar is left in the host's namespace
+        self._idle = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
 
     @property
@@ -153,7 +154,12 @@ class Ingress:
         """Carry relayed ports as well, from now on: nobody will be here to relay."""
         self._wanted.carry_all(self._snapshot.services, self._snapshot.ingress_network())
         self._redirected = {}
+        self._idle.clear()
         self._wake.set()
+
+    async def settled(self) -> None:
+        """Wait until all that was wanted has been loaded, or has failed once."""
+        await self._idle.wait()
 
     async def close(self, *, leave: bool = False) -> None:
         """Stop and take out everything that was put in; or leave it for the next sidecar to go on from."""
@@ -173,6 +179,8 @@ class Ingress:
                 self._recheck = True
             self._wake.clear()
             await self._try()
+            if not self._wake.is_set():
+                self._idle.set()
 
     async def _try(self) -> None:
         try:

@@ -81,11 +81,12 @@ class ReturnPaths:
         self._running: list[asyncio.Task[None]] = []
         self._said = NO_RETURN_PATH
         self._withdrawn = False
+        self._looked = False
 
     @property
-    def current(self) -> ReturnPath:
-        """What this node says of itself."""
-        return self._said
+    def current(self) -> ReturnPath | None:
+        """What this node says of itself; None before the first look: what an earlier sidecar said holds."""
+        return self._said if self._looked else None
 
     @property
     def faults(self) -> dict[str, str]:
@@ -118,7 +119,7 @@ class ReturnPaths:
 
     def withdraw(self) -> None:
         """Say that no task may be sent clients' own addresses any more; what is set up goes on working."""
-        self._withdrawn = True
+        self._withdrawn = self._looked = True
         self._say()
 
     async def close(self, *, leave: bool = False) -> None:
@@ -183,6 +184,8 @@ class ReturnPaths:
             self._wake.clear()
             for container in tuple(self._snapshot.containers.values()):
                 await self._look_at(container)
+            self._looked = True
+            self._say()
             self._faults = {id_: why for id_, why in self._faults.items() if id_ in self._snapshot.containers}
             self._cleared.intersection_update(self._snapshot.containers)
 
@@ -240,6 +243,8 @@ class ReturnPaths:
     # --- what is said ---
 
     def _say(self) -> None:
+        if not self._looked:
+            return
         said = NO_RETURN_PATH
         if not self._withdrawn and (self._own.address or self._prepared):
             tasks = tuple(sorted(one.address for one in self._prepared.values()))

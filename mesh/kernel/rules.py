@@ -37,6 +37,7 @@ NAT_BEFORE_DOCKER = -101
 SOURCE_NAT_BEFORE_DOCKER = 99
 
 DELETE = f"add table ip {TABLE}\ndelete table ip {TABLE}\n"  # succeeds whether the table is there or not
+NOT_ALIVE = f"flush set ip {TABLE} {ALIVE_SET}\n"  # gated rules match no more, from now on
 
 Vips = Mapping[str, Choice]  # virtual IP → which of the tasks behind it
 

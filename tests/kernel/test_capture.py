@@ -262,3 +262,13 @@ async def test_in_real_namespaces(lab: Lab) -> None:
     await tasks.close()
     worker.close()
     assert not failures
+
+
+async def test_for_a_next_sidecar_virtual_ips_stay_and_lookups_go_back_to_docker(rig: Rig) -> None:
+    await rig.change(containers={"c1": container()}, services={"s1": service()})
+    await rig.capture.close(leave=True)
+    (table,) = rig.tables.made
+    assert table.texts[-1] == "flush set ip mesh alive\n"
+    assert DELETE not in table.texts
+    assert table.closed
+    assert rig.endpoints[0].closed
