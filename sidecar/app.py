@@ -261,8 +261,7 @@ class Sidecar:
     ) -> None:
         """Connections first; while they drain, everything else still follows the catalogue."""
         if has_successor(self.store.current, self._config.docker.service):
-            ingress.carry_all()
-            await ingress.settled()
+            await ingress.carry_all()
         else:
             returning.withdraw()
         await relay.close(DRAIN_SECONDS)

@@ -24,7 +24,9 @@ from mesh.kernel.heartbeat import BEAT_SECONDS
 from mesh.kernel.published import Ports, Published, as_published
 from mesh.kernel.return_rules import NO_ENTRY, Entry
 from mesh.kernel.rules import (
+    ALIVE_SECONDS,
     DELETE,
+    NOT_ALIVE,
     HostPath,
     host_rules,
     host_update,
@@ -102,7 +104,7 @@ class Ingress:
         self._firewall_due = 0.0  # loop time of the next look at the firewall
         self._recheck = True
         self._cleared = False  # no table of an earlier sidecar is left in the host's namespace
-        self._idle = asyncio.Event()
+        self._beating = True
         self._running: list[asyncio.Task[None]] = []
 
     @property
@@ -150,16 +152,15 @@ class Ingress:
             self._redirected[published] = local
         self._wake.set()
 
-    def carry_all(self) -> None:
-        """Carry relayed ports as well, from now on: nobody will be here to relay."""
-        self._wanted.carry_all(self._snapshot.services, self._snapshot.ingress_network())
-        self._redirected = {}
-        self._idle.clear()
-        self._wake.set()
-
-    async def settled(self) -> None:
-        """Wait until all that was wanted has been loaded, or has failed once."""
-        await self._idle.wait()
+    async def carry_all(self) -> None:
+        """Carry relayed ports as well, from now on: nobody will be here to relay. Where Docker's IPVS is, it
+        takes over all ports instead."""
+        self._beating = False
+        if self._opened:
+            try:
+                await self._opened[0].load(NOT_ALIVE)
+            except KernelError as error:
+                logger.warning("published ports: relayed ones fail for %d s: %s", ALIVE_SECONDS, error)
 
     async def close(self, *, leave: bool = False) -> None:
         """Stop and take out everything that was put in; or leave it for the next sidecar to go on from."""
@@ -179,8 +180,6 @@ class Ingress:
                 self._recheck = True
             self._wake.clear()
             await self._try()
-            if not self._wake.is_set():
-                self._idle.set()
 
     async def _try(self) -> None:
         try:
@@ -309,7 +308,7 @@ class Ingress:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             try:
-                for table in tuple(self._opened):
+                for table in self._opened if self._beating else ():
                     table.beat()
             except KernelError:
                 # Somebody flushed the ruleset.

@@ -1,4 +1,5 @@
-"""What this node's published ports are to lead to in the kernel, as the catalogue says. Pure.
+"""What this node's published ports are to lead to in the kernel, as the catalogue says: relayed ones too, for
+when there is no relay. Pure.
 
 Kept up with the catalogue in O(changed): a service's change marks its ports and the nodes of its tasks, what
 a node says of its return path marks that node. `settle` gives the difference since the last time,
@@ -24,12 +25,11 @@ class Ports:
 
 
 class Published:
-    """The ports that the kernel carries. `default`: the carrier where no label names one."""
+    """This node's ports. `default`: the carrier where no label names one."""
 
     def __init__(self, default: Carrier = Carrier.KERNEL, this_node: str = "") -> None:
         self._default = default
         self._this_node = this_node
-        self._all = False  # carry in the kernel what is relayed, too
         self._of_service: dict[str, dict[str, PortTarget]] = {}
         self._targets: dict[str, PortTarget] = {}
         self._settled: dict[str, PortTarget | None] = {}  # key → as it was, of ports that may have changed
@@ -44,12 +44,6 @@ class Published:
             self._this_node = this_node
             for id_, service in services.items():
                 self.set_service(id_, service, ingress)
-
-    def carry_all(self, services: Mapping[str, Service], ingress: Network | None) -> None:
-        """From now on the kernel carries relayed ports as well: nobody will be here to relay."""
-        self._all = True
-        for id_, service in services.items():
-            self.set_service(id_, service, ingress)
 
     def set_service(self, id_: str, service: Service | None, ingress: Network | None) -> None:
         """A service as it is now; None: it is gone."""
@@ -94,9 +88,10 @@ class Published:
                 one.port.target,
                 service_choice(service, ingress.id, one.policy, one.locality, here) if ingress else NOBODY,
                 one.source_ip == "masquerade",
+                one.carrier is Carrier.PROXY,
             )
             for one in plan(service, self._default).ports
-            if one.carrier is Carrier.KERNEL or (self._all and one.carrier is Carrier.PROXY)
+            if one.carrier is not Carrier.DOCKER
         }
 
     def _put(self, key: str, target: PortTarget | None) -> None:

@@ -59,6 +59,7 @@ class PortTarget:
     target: int  # the port at the tasks' addresses
     choice: Choice = NOBODY  # which task, by its address on the ingress network
     masqueraded: bool = False  # never with the client's own address, whatever the tasks can do
+    relayed: bool = False  # by the sidecar, while it lives; else by the kernel
 
     @property
     def chain(self) -> str:
@@ -190,15 +191,16 @@ class HostPath:
     subnet: str = "172.18.0.0/16"  # of the bridge
 
 
-def host_rules(
-    path: HostPath, published: Iterable[str], redirected: Mapping[int, int], ipvs: bool = False
-) -> str:
-    """The host's table. `published`: keys of ports led to the ingress namespace ("80/tcp"); `redirected`:
-    TCP ports led to a relay on another local port, because Docker's own socket holds the real one."""
+def host_rules(path: HostPath, ports: Ports, redirected: Mapping[int, int], ipvs: bool = False) -> str:
+    """The host's table. `ports` are led to the ingress namespace, relayed ones only when nobody is alive to
+    relay them (with IPVS Docker has them then); `redirected`: TCP ports led to a relay on another local port,
+    because Docker's own socket holds the real one."""
     gate = _gate(ipvs)
+    orphaned = "" if ipvs else f"    ip protocol != @{ALIVE_SET} {_LED} @relayed dnat to {path.sandbox}\n"
     to_sandbox = f'oifname "{path.bridge}" ip daddr {path.sandbox} ct status dnat'
     return _table(
         f"  set published {{ typeof ip protocol . th dport; }}\n"
+        f"  set relayed {{ typeof ip protocol . th dport; }}\n"
         f"  map redirected {{ typeof tcp dport : tcp dport; }}\n"
         f"  chain prerouting {{\n"
         f"    type nat hook prerouting priority {NAT_BEFORE_DOCKER}; policy accept;\n"
@@ -209,7 +211,8 @@ def host_rules(
         f"    {gate}fib daddr type local jump lead\n"
         f"  }}\n"
         f"  chain lead {{\n"
-        f"    ip protocol . th dport @published dnat to {path.sandbox}\n"
+        f"    {_LED} @published dnat to {path.sandbox}\n"
+        f"{orphaned}"
         f"    ip protocol tcp redirect to :tcp dport map @redirected\n"
         f"  }}\n"
         # Replies must come back through us: to the host's own connections (127.0.0.1 too), and to containers
@@ -219,19 +222,21 @@ def host_rules(
         f"    {to_sandbox} fib saddr type local masquerade\n"
         f"    {to_sandbox} ip saddr {path.subnet} masquerade\n"
         f"  }}\n"
-    ) + host_update((), published, {}, redirected)
+    ) + host_update({}, ports, {}, redirected)
 
 
 def host_update(
-    published_before: Iterable[str],
-    published: Iterable[str],
+    ports_before: Ports,
+    ports: Ports,
     redirected_before: Mapping[int, int],
     redirected: Mapping[int, int],
 ) -> str:
     """The transaction between two states of the host's ports; "" when they are the same."""
-    before, after = set(published_before), set(published)
-    lines = [f"delete element ip {TABLE} published {{ {_element(key)} }}" for key in sorted(before - after)]
-    lines += [f"add element ip {TABLE} published {{ {_element(key)} }}" for key in sorted(after - before)]
+    before, after = _led(ports_before), _led(ports)
+    lines = [
+        f"delete element ip {TABLE} {where} {{ {element} }}" for where, element in sorted(before - after)
+    ]
+    lines += [f"add element ip {TABLE} {where} {{ {element} }}" for where, element in sorted(after - before)]
     for port in sorted(redirected_before.keys() | redirected.keys()):
         old, new = redirected_before.get(port), redirected.get(port)
         if old is not None and old != new:
@@ -241,9 +246,11 @@ def host_update(
     return "".join(line + "\n" for line in lines)
 
 
-def _element(key: str) -> str:
-    published, _, protocol = key.partition("/")
-    return f"{protocol} . {published}"
+_LED = "ip protocol . th dport"
+
+
+def _led(ports: Ports) -> set[tuple[str, str]]:
+    return {("relayed" if one.relayed else "published", one.element) for one in ports.values()}
 
 
 # --- ingress namespace --------------------------------------------------------------------------------------

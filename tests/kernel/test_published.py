@@ -5,7 +5,6 @@ from collections.abc import Collection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.balance.ports import Carrier
 from mesh.balance.slots import Choice
 from mesh.catalog.model import Network, Node, Port, Protocol, ReturnPath, Service, Task, TaskState
 from mesh.kernel.published import Ports, Published, as_published
@@ -25,8 +24,8 @@ def node(id_: str, *tasks: str, entries: tuple[str, ...] = (ENTRY,)) -> Node:
     return Node(id_, id_, "", return_path=ReturnPath("", "", entries, tasks))
 
 
-def target(*addresses: str, masqueraded: bool = False) -> PortTarget:
-    return PortTarget(80, Protocol.TCP, 8080, Choice(addresses), masqueraded=masqueraded)
+def target(*addresses: str, masqueraded: bool = False, relayed: bool = False) -> PortTarget:
+    return PortTarget(80, Protocol.TCP, 8080, Choice(addresses), masqueraded, relayed)
 
 
 def test_a_service_comes_changes_and_goes() -> None:
@@ -65,12 +64,12 @@ def test_masquerading_by_label_and_dockers_own_port_mapping() -> None:
     assert as_published(found).targets["80/tcp"].target == 80
 
 
-def test_the_kernel_carries_relayed_ports_when_the_relay_is_about_to_end() -> None:
-    ports, relayed = Published(Carrier.KERNEL), web(("10.0.0.7", "n1"), mode="proxy")
-    ports.set_service("web", relayed, INGRESS)
-    assert ports.everything(ENTRY, {}).targets == {}
-    ports.carry_all({"web": relayed}, INGRESS)
-    assert ports.settle(ENTRY, {})[1].targets.keys() == {"80/tcp"}
+def test_relayed_ports_are_known_to_the_kernel_and_marked_as_such() -> None:
+    ports = Published()
+    ports.set_service("web", web(("10.0.0.7", "n1"), mode="proxy"), INGRESS)
+    assert ports.everything(ENTRY, {}).targets == {"80/tcp": target("10.0.0.7", relayed=True)}
+    ports.set_service("web", web(("10.0.0.7", "n1"), mode="kernel"), INGRESS)
+    assert ports.settle(ENTRY, {})[1].targets == {"80/tcp": target("10.0.0.7")}
 
 
 def test_a_port_that_two_services_claim_for_a_moment_goes_to_the_one_that_stays() -> None:

@@ -69,6 +69,7 @@ delete table ip mesh
 table ip mesh {
   set alive { typeof ip protocol; flags timeout; timeout 3s; }
   set published { typeof ip protocol . th dport; }
+  set relayed { typeof ip protocol . th dport; }
   map redirected { typeof tcp dport : tcp dport; }
   chain prerouting {
     type nat hook prerouting priority -101; policy accept;
@@ -123,6 +124,11 @@ add element ip mesh ports { tcp . 80 : goto tcp_80 }
 """
 
 
+def some_ports(*keys: str) -> dict[str, PortTarget]:
+    parts = ((key, *key.split("/")) for key in keys)
+    return {key: PortTarget(int(number), Protocol(protocol), 8080) for key, number, protocol in parts}
+
+
 def to(*addresses: str) -> Choice:
     return Choice(addresses)
 
@@ -152,10 +158,13 @@ def test_with_ipvs_every_match_waits_for_the_living() -> None:
 
 
 def test_the_host() -> None:
-    text = host_rules(HostPath("172.18.0.2"), ["80/tcp", "53/udp"], {81: 9000}, ipvs=True)
+    text = host_rules(HostPath("172.18.0.2"), some_ports("80/tcp", "53/udp"), {81: 9000}, ipvs=True)
     assert sorted(text.splitlines()) == sorted(HOST.splitlines())
-    ungated = host_rules(HostPath("172.18.0.2"), [], {})
+    ungated = host_rules(HostPath("172.18.0.2"), {}, {})
     assert "    fib daddr type local jump lead\n" in ungated
+    orphaned = "    ip protocol != @alive ip protocol . th dport @relayed dnat to 172.18.0.2\n"
+    assert orphaned in ungated
+    assert orphaned not in text  # there Docker's IPVS has them
 
 
 def test_the_ingress_namespace() -> None:
@@ -202,7 +211,11 @@ def test_a_changed_port_touches_one_element() -> None:
         "delete element ip mesh kept { 10.0.0.7 }\n"
         "add element ip mesh kept { 10.0.0.8 }\n"
     )
-    assert host_update(["80/tcp"], ["81/tcp"], {5: 6}, {5: 7}) == (
+    relayed = {"80/tcp": replace(one, relayed=True)}
+    assert host_update({"80/tcp": one}, relayed, {}, {}) == (
+        "delete element ip mesh published { tcp . 80 }\nadd element ip mesh relayed { tcp . 80 }\n"
+    )
+    assert host_update(some_ports("80/tcp"), some_ports("81/tcp"), {5: 6}, {5: 7}) == (
         "delete element ip mesh published { tcp . 80 }\n"
         "add element ip mesh published { tcp . 81 }\n"
         "delete element ip mesh redirected { 5 }\n"

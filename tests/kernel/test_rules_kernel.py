@@ -15,6 +15,7 @@ from mesh.kernel import nft
 from mesh.kernel.devconf import Setting, read, write
 from mesh.kernel.heartbeat import Heartbeat
 from mesh.kernel.rules import (
+    NOT_ALIVE,
     DnsPorts,
     HostPath,
     PortTarget,
@@ -275,6 +276,17 @@ def test_a_published_port_leads_through_host_and_ingress_to_the_tasks(lab: Lab) 
     Greeter(host, "0.0.0.0", 9000, "relay")
     assert greeting(client, "10.8.0.60", 82) == "relay 10.8.0.1"
     assert greeting(host, "127.0.0.1", 82) == "relay 127.0.0.1"
+
+
+def test_a_relayed_port_is_the_kernels_when_nobody_is_alive_to_relay(lab: Lab) -> None:
+    client, host, sandbox, _ = ingress(lab)
+    ports = {"80/tcp": PortTarget(80, Protocol.TCP, 8080, Choice(("10.0.0.11",)), relayed=True)}
+    Greeter(host, "0.0.0.0", 80, "relay")
+    sandbox.call(lambda: nft.run(ingress_rules(ports, "172.18.0.2", "eth0")))
+    host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {})))
+    assert greeting(client, "10.8.0.60", 80) == "relay 10.8.0.1"
+    host.call(lambda: nft.run(NOT_ALIVE))
+    assert greeting(client, "10.8.0.60", 80) == "one 10.0.0.2"
 
 
 def test_a_neighbour_on_the_bridge_reaches_a_published_port_by_the_hosts_address(lab: Lab) -> None:
