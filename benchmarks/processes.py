@@ -22,6 +22,12 @@ def cpu_seconds(pid: int, family: bool = True) -> float:
     return ticks / TICKS
 
 
+def memory(pid: int) -> int:
+    """Bytes that are in RAM for this process alone."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(size) for size in re.findall(r"^Private_\w+:\s+(\d+) kB$", text, re.MULTILINE)) * 1024
+
+
 def started(pid: int) -> float:
     """When a process began, on the monotonic clock. To 10 ms."""
     return int(_stat(Path(f"/proc/{pid}"))[START_TIME]) / TICKS

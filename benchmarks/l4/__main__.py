@@ -23,7 +23,14 @@ from benchmarks.report import Table
 
 OUT = Path(__file__).parents[1] / "out" / "l4.json"
 SCENARIOS: dict[str, Callable[[Run], Iterator[Table]]] = {
-    scenario.__name__: scenario for scenario in (scenarios.published, scenarios.vip, scenarios.relay)
+    scenario.__name__: scenario
+    for scenario in (
+        scenarios.published,
+        scenarios.vip,
+        scenarios.relay,
+        scenarios.idle,
+        scenarios.updates,
+    )
 }
 
 

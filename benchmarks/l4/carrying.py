@@ -1,39 +1,57 @@
 """Ours as it is measured: the sidecar's own capture, ingress and relay in one process, a made-up catalogue.
 
-    python -m benchmarks.l4.carrying NETNS_DIR BOX_NAMESPACE
+    python -m benchmarks.l4.carrying NETNS_DIR BOX_NAMESPACE TASKS_NAMESPACE
 
-Runs in the entry node's namespace. Service `web` is published by the kernel and by the relay alike, and has a
-virtual IP; `bulk` is the same with one task, for a load that needs all its connections to go to one.
+Runs in the entry node's namespace, and is the tasks' own node as well. Service `web` is published by the
+kernel, with the client's address kept and masqueraded, and by the relay, and has a virtual IP; `bulk` is the
+same with one task, for a load that needs all its connections to go to one.
 """
 
 import asyncio
 import socket
 import sys
+from dataclasses import replace
 
 import uvloop
 
-from benchmarks.l4.world import BOX, SUBNET, TASKS
-from mesh.catalog.model import Attachment, Container, Network, Port, Service, ServiceNetwork, Task, TaskState
+from benchmarks.l4.world import BOX, ENTRY, SUBNET, TASKS
+from mesh.catalog.model import (
+    Attachment,
+    Container,
+    Network,
+    Node,
+    Port,
+    Service,
+    ServiceNetwork,
+    Task,
+    TaskState,
+)
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.catalog.store import Store
 from mesh.kernel.capture import Capture, Closable
 from mesh.kernel.ingress import Ingress
+from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.table import Tables
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
 from mesh.relay.ports import RelayPorts
 
 INGRESS, OVERLAY = "ingress", "overlay"  # one wire for both
+NODE = "node"
 # What tasks listen on, the published ports that lead there, and the virtual IP.
-WEB, WEB_KERNEL, WEB_RELAY, WEB_VIP = 8080, 80, 81, "10.0.0.5"
-BULK, BULK_KERNEL, BULK_RELAY, BULK_VIP = 5201, 5201, 5202, "10.0.0.6"
+WEB, WEB_KERNEL, WEB_RELAY, WEB_KEPT, WEB_VIP = 8080, 80, 81, 82, "10.0.0.5"
+BULK, BULK_KERNEL, BULK_RELAY, BULK_KEPT, BULK_VIP = 5201, 5201, 5202, 5203, "10.0.0.6"
 
 
-def catalogue(box: str) -> Snapshot:
+def catalogue(box: str, tasks: str) -> Snapshot:
     services = (
-        _service("web", WEB_VIP, WEB, WEB_KERNEL, WEB_RELAY, TASKS),
-        _service("bulk", BULK_VIP, BULK, BULK_KERNEL, BULK_RELAY, TASKS[:1]),
+        _service("web", WEB_VIP, WEB, (WEB_KERNEL, WEB_RELAY, WEB_KEPT), TASKS),
+        _service("bulk", BULK_VIP, BULK, (BULK_KERNEL, BULK_RELAY, BULK_KEPT), TASKS[:1]),
     )
-    asking = Container("b" * 64, "box", box, (Attachment(OVERLAY, BOX),))
+    asking = Container("box", "box", box, (Attachment(OVERLAY, BOX),))
+    # All in one namespace, which one of them is captured for.
+    serving = [_container(address, tasks, INGRESS) for address in TASKS[1:]]
+    containers = (asking, _container(TASKS[0], tasks, INGRESS, OVERLAY), *serving)
     return Snapshot().apply(
         Change(
             networks={
@@ -41,27 +59,34 @@ def catalogue(box: str) -> Snapshot:
                 OVERLAY: Network(OVERLAY, OVERLAY, subnets=(SUBNET,)),
             },
             services={service.id: service for service in services},
-            containers={asking.id: asking},
+            containers={one.id: one for one in containers},
+            nodes={NODE: Node(NODE, NODE, ENTRY)},
         )
     )
 
 
 def _service(
-    name: str, vip: str, target: int, kernel: int, relay: int, addresses: tuple[str, ...]
+    name: str, vip: str, target: int, published: tuple[int, int, int], addresses: tuple[str, ...]
 ) -> Service:
+    masqueraded, relayed, _ = published
     return Service(
         name,
         name,
         networks=(ServiceNetwork(OVERLAY, vip),),
-        ports=(Port(kernel, target), Port(relay, target)),
-        labels={f"mesh.port.{relay}.mode": "proxy", f"mesh.port.{kernel}.source_ip": "masquerade"},
+        ports=tuple(Port(port, target) for port in published),
+        labels={f"mesh.port.{relayed}.mode": "proxy", f"mesh.port.{masqueraded}.source_ip": "masquerade"},
         tasks=tuple(_task(name, address) for address in addresses),
     )
 
 
+def _container(address: str, namespace: str, *networks: str) -> Container:
+    name = f"web.{address}"
+    return Container(name, name, namespace, tuple(Attachment(network, address) for network in networks))
+
+
 def _task(service: str, address: str) -> Task:
     name = f"{service}.{address}"
-    return Task(name, name, "node", TaskState.RUNNING, {INGRESS: address, OVERLAY: address})
+    return Task(name, name, NODE, TaskState.RUNNING, {INGRESS: address, OVERLAY: address})
 
 
 class Unanswered:
@@ -75,21 +100,29 @@ class Unanswered:
             one.close()
 
 
-def _endpoint(container: Container, udp: socket.socket, tcp: socket.socket) -> Closable:
+def endpoint(container: Container, udp: socket.socket, tcp: socket.socket) -> Closable:
     return Unanswered(container, udp, tcp)
 
 
-async def carry(netns: str, box: str) -> None:
+async def carry(netns: str, box: str, containers: str) -> None:
     """Wired as in sidecar/app.py."""
     tasks = Tasks(lambda name, error: sys.exit(f"{name}: {error!r}"))
+    store = Store(lambda error: sys.exit(repr(error)), catalogue(box, containers))
     worker = NamespaceWorker()
     tables = Tables(worker)
-    ingress = Ingress(tasks, tables, worker, netns_dir=netns)
+
+    def say() -> None:
+        """What the node's report does on its way by a manager."""
+        node = replace(store.current.nodes[NODE], return_path=returning.current)
+        store.publish(Change(nodes={NODE: node}))
+
+    returning = ReturnPaths(tasks, worker, say)
+    ingress = Ingress(tasks, tables, worker, netns_dir=netns, on_entry=returning.own_entry)
     relay = RelayPorts(tasks, connect=lambda: Namespace(ingress.sandbox_path).tcp_socket())
-    capture = Capture(tasks, tables, _endpoint)
-    known = catalogue(box)
-    for part in (capture, ingress, relay):
-        part.start(known)
+    capture = Capture(tasks, tables, endpoint)
+    for part in (returning, capture, ingress, relay):
+        store.subscribe(part.update)
+        part.start(store.current)
     await asyncio.Event().wait()
 
 

@@ -5,24 +5,27 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import program
 from benchmarks.l4 import programs
 from benchmarks.l4.carrying import (
     BULK,
+    BULK_KEPT,
     BULK_KERNEL,
     BULK_RELAY,
     BULK_VIP,
     WEB,
+    WEB_KEPT,
     WEB_KERNEL,
     WEB_RELAY,
     WEB_VIP,
 )
-from benchmarks.l4.world import ENTRY, TASKS, Wires, World
+from benchmarks.l4.world import CLIENT, ENTRY, TASKS, Wires, World
 from benchmarks.measure import LOAD_CORE, SERVER_CORE, Role
 from mesh.net.netns import Namespace
+from tests.net.lab import eventually, inside
 
 READY_WITHIN = 20.0  # seconds
 ONE_TRY = 1.0  # seconds
@@ -56,8 +59,8 @@ class Running:
     web: Address
     bulk: Address
     pid: int | None
-    tasks: Sequence[int] = field(default=())
-    world: World | None = None
+    tasks: Sequence[int]
+    world: World
 
 
 # Starts a contender on wires of its own, with these seats.
@@ -66,7 +69,7 @@ Contender = Callable[[Wires, Seats], AbstractContextManager[Running]]
 
 @contextmanager
 def direct(wires: Wires, seats: Seats) -> Iterator[Running]:
-    """The same hops as a published port, without a rule on the way."""
+    """The same hops as a published port, without a rule of ours on the way."""
     world = wires.world(routed=True)
     with _tasks(world, seats) as tasks:
         bulk, web = (TASKS[0], BULK), (TASKS[0], WEB)
@@ -74,16 +77,34 @@ def direct(wires: Wires, seats: Seats) -> Iterator[Running]:
 
 
 @contextmanager
+def bare(wires: Wires, seats: Seats) -> Iterator[Running]:
+    """The same hops without any rule, so that nothing is tracked: no node of a Swarm is like that."""
+    world = wires.world(routed=True, bare=True)
+    with _tasks(world, seats) as tasks:
+        bulk, web = (TASKS[0], BULK), (TASKS[0], WEB)
+        yield Running("direct, no rules", Role.FLOOR, world.client, web, bulk, None, tasks, world)
+
+
+@contextmanager
 def kernel(wires: Wires, seats: Seats) -> Iterator[Running]:
-    """A published port, carried by rules that our process has loaded."""
+    """A published port in the kernel, by rules that our process has loaded; tasks see the entry node."""
     web, bulk = (ENTRY, WEB_KERNEL), (ENTRY, BULK_KERNEL)
     with _ours(wires, seats, web, bulk, lambda world: world.client) as (world, _, tasks):
+        yield Running("ours masquerading", Role.OURS, world.client, web, bulk, None, tasks, world)
+
+
+@contextmanager
+def kept(wires: Wires, seats: Seats) -> Iterator[Running]:
+    """A published port in the kernel, and the task sees the client's own address."""
+    web, bulk = (ENTRY, WEB_KEPT), (ENTRY, BULK_KEPT)
+    with _ours(wires, seats, web, bulk, lambda world: world.client) as (world, _, tasks):
+        eventually(lambda: who_asks(world.client, web) == CLIENT, "tasks see the client's own address")
         yield Running("ours kernel", Role.OURS, world.client, web, bulk, None, tasks, world)
 
 
 @contextmanager
 def direct_from_box(wires: Wires, seats: Seats) -> Iterator[Running]:
-    """A container to a task's own address."""
+    """A container to a task's own address, with Docker's own rules."""
     world = wires.world()
     with _tasks(world, seats) as tasks:
         bulk, web = (TASKS[0], BULK), (TASKS[0], WEB)
@@ -121,9 +142,9 @@ def peer(one: programs.Relay) -> Contender:
     return running
 
 
-def peers() -> list[Contender]:
-    """Those that can run here."""
-    return [peer(one) for one in programs.RELAYS if one.installed]
+def peers(*, roomy: bool = False) -> list[Contender]:
+    """Those that can run here; `roomy`: and take as many connections as there may be."""
+    return [peer(one) for one in programs.RELAYS if one.installed and (one.roomy or not roomy)]
 
 
 @contextmanager
@@ -132,7 +153,8 @@ def _ours(
 ) -> Iterator[tuple[World, int, Sequence[int]]]:
     world = wires.world()
     assert world.box.path is not None
-    argv = programs.ours(world.netns, world.box.path)
+    assert world.tasks.path is not None
+    argv = programs.ours(world.netns, world.box.path, world.tasks.path)
     with (
         _tasks(world, seats) as tasks,
         _program("ours", argv, world.entry, seats.relay, client(world), web, bulk) as pid,
@@ -173,6 +195,11 @@ def _program(
 
     with program.running(name, argv, core, fault, ("nsenter", f"--net={where.path}")) as process:
         yield process.pid
+
+
+def who_asks(client: Namespace, web: Address) -> str:
+    """As which address a task sees the client."""
+    return inside(client, "curl", "-s", "-m", "5", "http://{}:{}/who".format(*web))
 
 
 def _connects(client: Namespace, address: Address) -> bool:

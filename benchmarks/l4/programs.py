@@ -45,6 +45,7 @@ class Relay:
     program: str
     argv: Callable[[Path], list[str]]
     needs: Path | None = None
+    roomy: bool = True  # takes as many connections as there may be
 
     @property
     def installed(self) -> bool:
@@ -84,10 +85,10 @@ def _carried() -> list[tuple[str, int, int, Sequence[str]]]:
 
 
 def web(folder: Path) -> list[str]:
-    """The application: a reply of two bytes, at once; it closes when it is told to."""
+    """The application: a reply of two bytes, at once, or who asks; it closes when it is told to."""
     server = (
         f"listen {WEB} backlog={BACKLOG}; keepalive_timeout {IDLE}; keepalive_requests 1000000000;"
-        ' location / { return 200 "ok"; }'
+        ' location / { return 200 "ok"; } location /who { return 200 $remote_addr; }'
     )
     return _nginx(folder, "", f"http {{ access_log off; server_tokens off; server {{ {server} }} }}\n")
 
@@ -97,8 +98,8 @@ def bulk() -> list[str]:
     return ["iperf3", "--server", "--port", str(BULK)]
 
 
-def ours(netns: Path, box: str) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.l4.carrying", str(netns), box]
+def ours(netns: Path, box: str, tasks: str) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.l4.carrying", str(netns), box, tasks]
 
 
 def _nginx(folder: Path, head: str, body: str) -> list[str]:
@@ -112,7 +113,7 @@ def _nginx(folder: Path, head: str, body: str) -> list[str]:
 
 RELAYS = (
     Relay("HAProxy", "haproxy", _haproxy()),
-    Relay("HAProxy splice", "haproxy", _haproxy("option splice-auto", most=SPLICED)),
+    Relay("HAProxy splice", "haproxy", _haproxy("option splice-auto", most=SPLICED), roomy=False),
     Relay("nginx", "nginx", _nginx_stream, STREAM_MODULE),
 )
 # Without these there is nothing to measure.

@@ -3,15 +3,20 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.l4 import contenders
+from benchmarks.l4 import contenders, programs
 from benchmarks.l4.contenders import ALONE, SHARED
 from benchmarks.l4.loads import BULK, CONNECTIONS, MESSAGES, Load
+from benchmarks.l4.memory import held
 from benchmarks.l4.report import paths, relays
 from benchmarks.l4.turns import in_turns
+from benchmarks.l4.updates import measured
 from benchmarks.l4.world import worlds
 from benchmarks.report import Table
 
 LOADS = (BULK, CONNECTIONS, MESSAGES)
+IDLE = 10_000  # connections
+IDLE_APART = 50  # of those that a relay may hold: what else it has open
+IDLE_ROUNDS = 3  # sizes hardly differ
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class Run:
 def published(run: Run) -> Iterator[Table]:
     """A published port in the kernel, beside the same hops without a rule, and beside relays."""
     for load in LOADS:
-        yield _paths("published port, kernel", run, load, contenders.direct, contenders.kernel)
+        who = (contenders.direct, contenders.bare, contenders.kept, contenders.kernel)
+        yield _paths("published port, kernel", run, load, *who)
 
 
 def vip(run: Run) -> Iterator[Table]:
@@ -41,6 +47,18 @@ def relay(run: Run) -> Iterator[Table]:
         with worlds() as wires:
             results = in_turns(wires, who, ALONE, load, run.rounds, run.seconds)
         yield relays(f"relay: {load.title}", load, results)
+
+
+def idle(run: Run) -> Iterator[Table]:
+    """What connections cost that do nothing."""
+    count = min(IDLE, programs.connections() - IDLE_APART)
+    who = [contenders.relay, *contenders.peers(roomy=True), contenders.kernel]
+    yield held(who, count, min(run.rounds, IDLE_ROUNDS))
+
+
+def updates(_: Run) -> Iterator[Table]:
+    """How soon rules follow a task."""
+    yield measured()
 
 
 def _paths(

@@ -16,15 +16,37 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mesh.kernel import nft
 from mesh.kernel.devconf import Setting, write
 from mesh.net.netns import Namespace
 from tests.net.lab import Lab, inside, laboratory
 
 CLIENT, ENTRY = "10.98.0.1", "10.98.0.60"
-GATEWAY, SANDBOX = "172.18.0.1", "172.18.0.2"
+GATEWAY, SANDBOX, TASKS_ON_GATEWAY = "172.18.0.1", "172.18.0.2", "172.18.0.9"
 SANDBOX_ON_OVERLAY, LEG, BOX = "10.0.0.2", "10.0.0.3", "10.0.0.9"
 TASKS = tuple(f"10.0.0.{last}" for last in range(11, 15))
-SUBNET = "10.0.0.0/24"
+FRONT, SUBNET = "10.98.0.0/24", "10.0.0.0/24"
+
+# What Docker has on a node and in its containers in any case: with it, connections are tracked there.
+DOCKER_ON_NODE = """
+table ip nat {
+  chain DOCKER { iifname "docker_gwbridge" return; }
+  chain PREROUTING { type nat hook prerouting priority -100; fib daddr type local jump DOCKER; }
+  chain OUTPUT {
+    type nat hook output priority -100; ip daddr != 127.0.0.0/8 fib daddr type local jump DOCKER;
+  }
+  chain POSTROUTING {
+    type nat hook postrouting priority 100;
+    oifname != "docker_gwbridge" ip saddr 172.18.0.0/16 masquerade;
+  }
+}
+"""
+DOCKER_IN_CONTAINER = """
+table ip nat {
+  chain OUTPUT { type nat hook output priority -100; ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:9; }
+  chain POSTROUTING { type nat hook postrouting priority 100; ip saddr 127.0.0.11 udp sport 9 snat to :53; }
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +75,9 @@ class Wires:
         self._folder = folder
         self._made = 0
 
-    def world(self, *, routed: bool = False) -> World:
-        """`routed`: the client reaches the tasks' own addresses through the same hops; there is no leg."""
+    def world(self, *, routed: bool = False, bare: bool = False) -> World:
+        """`routed`: the client reaches the tasks' own addresses through the same hops; there is no leg.
+        `bare`: there are not even Docker's own rules."""
         self._made += 1
         lab, number = self._lab, self._made
         front, gateway, overlay = (lab.switch(f"{name}{number}") for name in ("front", "gw", "over"))
@@ -70,12 +93,18 @@ class Wires:
         lab.plug(box, "eth0", f"{BOX}/24", overlay)
         for address in TASKS[1:]:
             inside(tasks, "ip", "address", "add", f"{address}/24", "dev", "eth0")
-        inside(sandbox, "ip", "route", "add", "default", "via", GATEWAY)
+        lab.plug(tasks, "eth1", f"{TASKS_ON_GATEWAY}/16", gateway)
+        for member in (sandbox, tasks):
+            inside(member, "ip", "route", "add", "default", "via", GATEWAY)
         if routed:
             self._route(client, entry, sandbox, tasks)
         else:
             lab.plug(entry, "leg", f"{LEG}/24", overlay)
         _forward(entry, "ens32", "docker_gwbridge")
+        if not bare:
+            entry.call(partial(nft.run, DOCKER_ON_NODE))
+            for container in (tasks, box):
+                container.call(partial(nft.run, DOCKER_IN_CONTAINER))
         netns = self._folder / str(number)
         netns.mkdir()
         assert sandbox.path is not None
@@ -85,7 +114,7 @@ class Wires:
     def _route(self, client: Namespace, entry: Namespace, sandbox: Namespace, tasks: Namespace) -> None:
         inside(client, "ip", "route", "add", SUBNET, "via", ENTRY)
         inside(entry, "ip", "route", "add", SUBNET, "via", SANDBOX)
-        inside(tasks, "ip", "route", "add", "default", "via", SANDBOX_ON_OVERLAY)
+        inside(tasks, "ip", "route", "add", FRONT, "via", SANDBOX_ON_OVERLAY)
         _forward(sandbox, "eth0", "eth1")
 
 

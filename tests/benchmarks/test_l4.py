@@ -8,11 +8,15 @@ import pytest
 
 from benchmarks.failure import BenchmarkFailed
 from benchmarks.l4 import contenders, programs
-from benchmarks.l4.carrying import BULK_RELAY, WEB_KERNEL, WEB_RELAY, WEB_VIP, catalogue
+from benchmarks.l4.carrying import BULK_RELAY, WEB_KEPT, WEB_KERNEL, WEB_RELAY, WEB_VIP, catalogue
 from benchmarks.l4.contenders import SHARED, Contender
 from benchmarks.l4.loads import BULK, CONNECTIONS, MESSAGES, gigabytes, requests
+from benchmarks.l4.memory import Held
+from benchmarks.l4.memory import table as memory_table
 from benchmarks.l4.report import paired, paths, relays
 from benchmarks.l4.turns import Series
+from benchmarks.l4.updates import Samples, one_less, service
+from benchmarks.l4.updates import table as updates_table
 from benchmarks.l4.world import TASKS, Wires, worlds
 from benchmarks.measure import Role
 from mesh.balance.ports import Carrier, plan
@@ -96,13 +100,12 @@ def test_paths_beside_the_plain_wires() -> None:
 
 
 def test_the_catalogue_has_every_path_that_is_measured() -> None:
-    known = catalogue("/ns/box")
+    known = catalogue("/ns/box", "/ns/tasks")
     carriers = {one.port.published: one.carrier for one in plan(known.services["web"]).ports}
-    assert carriers == {WEB_KERNEL: Carrier.KERNEL, WEB_RELAY: Carrier.PROXY}
+    assert carriers == {WEB_KERNEL: Carrier.KERNEL, WEB_KEPT: Carrier.KERNEL, WEB_RELAY: Carrier.PROXY}
     assert not any(plan(service).problems for service in known.services.values())
     assert BULK_RELAY in {port.published for port in known.services["bulk"].ports}
-    (box,) = known.containers.values()
-    assert container_vips(box, known)["web"] == {WEB_VIP: TASKS}
+    assert container_vips(known.containers["box"], known)["web"] == {WEB_VIP: TASKS}
 
 
 def test_peers_carry_the_same_ports(tmp_path: Path) -> None:
@@ -127,7 +130,9 @@ def wires() -> Iterator[Wires]:
     "contender",
     [
         contenders.direct,
+        contenders.bare,
         contenders.kernel,
+        contenders.kept,
         contenders.direct_from_box,
         contenders.vip,
         contenders.relay,
@@ -137,4 +142,36 @@ def wires() -> Iterator[Wires]:
 def test_every_path_leads_to_the_tasks(wires: Wires, contender: Contender) -> None:
     with contender(wires, SHARED) as running:
         for _ in range(len(TASKS)):
-            assert inside(running.client, "curl", "-s", "http://{}:{}/".format(*running.web)) == "ok"
+            assert (
+                inside(running.client, "curl", "-s", "-m", "5", "http://{}:{}/".format(*running.web)) == "ok"
+            )
+
+
+def test_memory_beside_ours() -> None:
+    found = [
+        Held("ours", Role.OURS, 100, 3000.0, 2.0),
+        Held("peer", Role.PEER, 100, 6000.0, 0.0),
+        Held("ours kernel", Role.OURS, 100, None, 2.0),
+    ]
+    table = memory_table(100, found)
+    assert list(table.rows) == [
+        ("ours", "3,000", "1.00", "2.0"),
+        ("peer", "6,000", "0.50", "0.0"),
+        ("ours kernel", "–", "–", "2.0"),
+    ]
+    assert json.loads(json.dumps(table.document()))["raw"][2]["bytes"] is None
+
+
+def test_updates_beside_the_fewest_services() -> None:
+    few = Samples("VIPs", 10, through=[0.001], alone=[0.0005], program=[0.02])
+    other = Samples("ports", 10, through=[0.003], alone=[0.0005], program=[0.02])
+    many = Samples("VIPs", 1000, through=[0.002, 0.002, 0.004], alone=[0.001], program=[0.03])
+    assert list(updates_table([few, other, many]).rows)[2] == (
+        *("VIPs", "1,000", "2.00", "4.00", "2.00", "1.00", "30.00"),
+    )
+
+
+def test_a_task_that_ends_is_one_small_transaction() -> None:
+    whole = service(7)
+    assert len({address for task in whole.tasks for address in task.addresses.values()}) == 3
+    assert [task.serving for task in one_less(whole).tasks] == [True, True, False]
