@@ -16,6 +16,7 @@ from aiohttp import web
 
 from mesh.catalog import codec
 from mesh.catalog.snapshot import Snapshot
+from mesh.telemetry.explain import PortPath, ServicePath
 from mesh.telemetry.metrics import Reading, exposition
 from sidecar import page, report, tables
 from sidecar.config import Address
@@ -23,6 +24,7 @@ from sidecar.config import Address
 KEEPALIVE = 30.0  # seconds an idle scraper's connection is kept: twice the usual scrape interval
 SHUTDOWN = 1.0  # seconds that requests under way get at the end
 BACKLOG = 128  # connections waiting to be accepted
+MAX_PORT = 65_535
 MAX_NAME = 255  # characters of a name to resolve, as in DNS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -47,6 +49,14 @@ class State(Protocol):
     async def resolve(self, name: str, type_: str, asker: str) -> report.Resolution:
         """`asker`: name or id of a container of this node, "" for the node itself. Raises LookupError with
         a sentence when there is no such asker, or no such type."""
+        ...
+
+    async def explain_port(self, published: int, protocol: str) -> Sequence[PortPath]:
+        """`protocol` "": all. Raises LookupError with a sentence when nobody publishes it."""
+        ...
+
+    async def explain_service(self, name: str) -> ServicePath:
+        """Raises LookupError with a sentence when there is none."""
         ...
 
 
@@ -108,6 +118,8 @@ def admin_app(state: State) -> web.Application:
             web.get("/v1/nodes", _catalog(state, "nodes")),
             web.get("/v1/endpoints/{service}", _endpoints(state)),
             web.get("/v1/resolve", _resolve(state)),
+            web.get("/v1/explain/port/{port}", _explain_port(state)),
+            web.get("/v1/explain/service/{service}", _explain_service(state)),
         ]
     )
     return app
@@ -164,6 +176,31 @@ def _resolve(state: State) -> Handler:
         except LookupError as error:
             return _error(404, str(error.args[0]))
         return web.json_response(asdict(found))
+
+    return handle
+
+
+def _explain_port(state: State) -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        number = request.match_info["port"]
+        if not number.isascii() or not number.isdecimal() or not 0 < int(number[:6]) <= MAX_PORT:
+            return _error(400, f"'{number}' is no port: 1 to {MAX_PORT}")
+        try:
+            paths = await state.explain_port(int(number), request.query.get("protocol", ""))
+        except LookupError as error:
+            return _error(404, str(error.args[0]))
+        return web.json_response({"ports": [asdict(path) for path in paths]})
+
+    return handle
+
+
+def _explain_service(state: State) -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            path = await state.explain_service(request.match_info["service"])
+        except LookupError as error:
+            return _error(404, str(error.args[0]))
+        return web.json_response(asdict(path))
 
     return handle
 

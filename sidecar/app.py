@@ -42,10 +42,12 @@ from mesh.net.tasks import Tasks
 from mesh.relay.ports import RelayPorts
 from mesh.telemetry.histogram import Histogram
 from sidecar.admin import admin_app, metrics_app
+from sidecar.carrying import Carrying
 from sidecar.config import Address, Config, DiscoveryKind, UpstreamOrder
 from sidecar.dns_workers import DnsWorkers
 from sidecar.endpoints import CapturedEndpoints
-from sidecar.state import Carrying, Telling
+from sidecar.explaining import Explaining
+from sidecar.state import Telling
 from sidecar.succession import has_successor
 from sidecar.surfaces import Surface
 
@@ -102,7 +104,8 @@ class Sidecar:
             workers.start(explicit)
         self._vital.start(source.run(), "source")
         carrying = await self._carry(source, resolver, workers)
-        telling = Telling(config, self.store, source, resolver, explicit, carrying, self._applied)
+        explaining = Explaining(self.store, Carrier(config.ingress.mode), carrying)
+        telling = Telling(config, self.store, source, resolver, explicit, carrying, explaining, self._applied)
         metrics = await self._surface(telling, "metrics", metrics_app, config.metrics.listen)
         admin = await self._surface(telling, "admin", admin_app, config.admin.listen)
         dns = tuple(Address(*place.bound) for place in explicit.places if place.bound)
@@ -241,7 +244,7 @@ class Sidecar:
         self._begin(returning)
         self._begin(ingress)
         self._begin(capture)
-        return Carrying(relay, capture, ingress, endpoints.paths)
+        return Carrying(relay, capture, ingress, worker, endpoints.paths)
 
     async def _until_informed(self, source: DockerSource) -> None:
         try:

@@ -3,6 +3,7 @@
     run, demo                                     the sidecar; a try-out without Docker and root
     status, services, endpoints, networks, nodes  tables from the sidecar on this machine, or --json
     resolve                                       what an asker gets for a name, and why
+    explain                                       the way to a port, service or name, hop by hop, as it is now
     check                                         every fault in a configuration or catalogue
     cleanup                                       remove what a sidecar that died left in the kernel
 
@@ -23,6 +24,9 @@ from sidecar.config import Address
 from sidecar.version import mesh_version
 
 OK, FAILED, WRONG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+
+MAX_PORT = 65_535
+PROTOCOLS = ("tcp", "udp", "sctp")
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -59,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     _add_process(commands)
     _add_views(commands)
     _add_resolve(commands)
+    _add_explain(commands)
     _add(commands, "check", _check, "name every fault of a configuration or catalogue").add_argument("file")
     _add(commands, "cleanup", _cleanup, "remove every rule, route and socket of ours from this node")
     return top
@@ -99,13 +104,43 @@ def _add_views(commands: Any) -> None:
 
 
 def _add_resolve(commands: Any) -> None:
-    resolve = _add(commands, "resolve", _resolve, "what an asker gets for a name, and why")
+    _add_question(_add(commands, "resolve", _resolve, "what an asker gets for a name, and why"))
+
+
+def _add_question(resolve: argparse.ArgumentParser) -> None:
     resolve.add_argument("name", metavar="NAME")
     resolve.add_argument(
         "--from", dest="asker", metavar="CONTAINER", default="", help="default: the node itself"
     )
     resolve.add_argument("--type", default="A", help="A, AAAA, PTR, … (default: A)")
     _add_admin(resolve)
+
+
+def _add_explain(commands: Any) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="the way to a port, service or name, hop by hop, as it is now",
+        description="The way to a port, service or name, hop by hop: as wanted, and as the kernel has it.",
+    )
+    subjects = explain.add_subparsers(title="what", metavar="WHAT", required=True)
+    port = _add(subjects, "port", _explain_port, "a published port of this node: 80 or 53/udp")
+    port.add_argument("port", metavar="PORT[/PROTOCOL]", type=_published)
+    _add_admin(port)
+    service = _add(subjects, "service", _explain_service, "a service's virtual IPs and published ports")
+    service.add_argument("service", metavar="SERVICE")
+    _add_admin(service)
+    name = _add(subjects, "name", _resolve, "what an asker gets for a name, and why (as: mesh resolve)")
+    _add_question(name)
+
+
+def _published(text: str) -> tuple[int, str]:
+    """`80`, `53/udp` → number and protocol."""
+    number, slash, protocol = text.partition("/")
+    if not number.isascii() or not number.isdecimal() or not 0 < int(number) <= MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to {MAX_PORT}, or like 53/udp")
+    if slash and protocol not in PROTOCOLS:
+        raise argparse.ArgumentTypeError(f"{protocol!r} is not one of {', '.join(PROTOCOLS)}")
+    return int(number), protocol
 
 
 def _add_admin(command: argparse.ArgumentParser) -> None:
@@ -150,6 +185,20 @@ def _resolve(options: argparse.Namespace) -> int:
     document = client.get(_admin(options), "/v1/resolve", **query)
     _show(document, options, tables.resolution)
     return OK if document["rcode"] == "NOERROR" else FAILED
+
+
+def _explain_port(options: argparse.Namespace) -> int:
+    number, protocol = options.port
+    query = {"protocol": protocol} if protocol else {}
+    document = client.get(_admin(options), f"/v1/explain/port/{number}", **query)
+    _show(document, options, tables.ports_explained)
+    return OK
+
+
+def _explain_service(options: argparse.Namespace) -> int:
+    document = client.get(_admin(options), f"/v1/explain/service/{options.service}")
+    _show(document, options, tables.service_explained)
+    return OK
 
 
 def _cleanup(_: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ Read-only and asked per request: nothing is remembered here, so nothing can be o
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,31 +22,16 @@ from mesh.dns.labels import problems as label_problems
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope, scope_of, scope_of_asker
 from mesh.dns.wire import QType
-from mesh.kernel.capture import Capture
-from mesh.kernel.ingress import Ingress
 from mesh.relay.listener import PortStats
-from mesh.relay.ports import RelayPorts
+from mesh.telemetry.explain import PortPath, ServicePath
 from mesh.telemetry.histogram import Histogram
 from mesh.telemetry.metrics import Reading
 from sidecar import report
+from sidecar.carrying import Carrying
 from sidecar.config import Config
+from sidecar.explaining import Explaining
 from sidecar.surfaces import Surface
 from sidecar.version import mesh_version
-
-
-def no_paths(_container: str) -> Paths:
-    """Where nothing is captured there are no ways of its own."""
-    return NO_PATHS
-
-
-@dataclass(frozen=True, slots=True)
-class Carrying:
-    """What carries traffic here. Without Docker there is only the relay."""
-
-    relay: RelayPorts
-    capture: Capture | None = None
-    ingress: Ingress | None = None
-    paths_of: Callable[[str], Paths] = no_paths  # container id → the ways its endpoint has of its own
 
 
 @dataclass(slots=True)
@@ -59,6 +44,7 @@ class Telling:
     resolver: Resolver
     explicit: ExplicitResolver
     carrying: Carrying
+    explaining: Explaining
     applied: Histogram
     surfaces: list[Surface] = field(default_factory=list)
     started: float = field(default_factory=time.time)
@@ -174,6 +160,14 @@ class Telling:
                 (name, port, reason): count for name, port, c in relayed for reason, count in c.errors.items()
             },
         )
+
+    # --- explain ---
+
+    async def explain_port(self, published: int, protocol: str) -> Sequence[PortPath]:
+        return await self.explaining.port(published, protocol)
+
+    async def explain_service(self, name: str) -> ServicePath:
+        return await self.explaining.service(name)
 
     # --- resolve ---
 

@@ -117,6 +117,86 @@ def resolution(document: Document) -> list[Section]:
     return sections
 
 
+def ports_explained(document: Document) -> list[Section]:
+    return [section for path in document["ports"] for section in _port_explained(path)]
+
+
+def service_explained(document: Document) -> list[Section]:
+    facts: list[tuple[str, ...]] = [("service", document["service"]), ("as seen from", document["node"])]
+    sections = [Section("", (), facts + [("note", note) for note in document["notes"]])]
+    for network in document["networks"]:
+        sections += _network_explained(network)
+    for path in document["ports"]:
+        sections += _port_explained({**path, "unused": []})
+    return sections + _unused(document)
+
+
+def _port_explained(path: Document) -> list[Section]:
+    policy = f", {path['policy']}" if path["policy"] else ""
+    title = f"Port {path['port']} of {path['service']}, on {path['node']}: {path['carrier']}{policy}"
+    return [
+        Section(title, ("WHERE", "WHAT", "STATE", "NOTE"), [_hop(hop) for hop in path["hops"]]),
+        Section(
+            "Tasks",
+            ("TASK", "NODE", "ADDRESS", "SHARE", "CLIENT'S ADDRESS", "WAY BACK", "STATE", "NOTE"),
+            [_task_explained(task) for task in path["tasks"]],
+            "none gets connections",
+        ),
+        *_unused(path),
+        *([Section("Notes", (), _notes(path))] if path["notes"] else []),
+    ]
+
+
+def _network_explained(network: Document) -> list[Section]:
+    vip = f": virtual IP {network['vip']}" if network["vip"] else ""
+    hops = [_hop(hop) for hop in network["containers"]]
+    if network["unseen"]:
+        hops.append((f"{network['unseen']} more", "not looked at", "", ""))
+    tasks = [(task["task"], task["node"], task["address"]) for task in network["tasks"]]
+    sections = [
+        Section(f"Network {network['network']}{vip}", (), [(network["how"],)]),
+        Section("Tasks", ("TASK", "NODE", "ADDRESS"), tasks, "none gets connections"),
+    ]
+    if network["vip"]:
+        headers = ("CONTAINER", "WHAT", "STATE", "NOTE")
+        sections.append(Section("From this node's containers", headers, hops, "none is on this network"))
+    return sections
+
+
+def _unused(document: Document) -> list[Section]:
+    rows = [(one["task"], one["node"], one["state"], one["why"]) for one in document["unused"]]
+    return [Section("Left out", ("TASK", "NODE", "STATE", "WHY"), rows)] if rows else []
+
+
+def _notes(document: Document) -> list[tuple[str, ...]]:
+    return [(note,) for note in document["notes"]]
+
+
+def _hop(hop: Document) -> tuple[str, ...]:
+    return hop["where"], hop["what"], _state(hop), hop["note"]
+
+
+def _task_explained(task: Document) -> tuple[str, ...]:
+    share = "" if task["share"] is None else f"{100 * task['share']:.0f}%"
+    client = task["client"] + (f": {task['why']}" if task["why"] else "")
+    return (
+        task["task"],
+        task["node"],
+        task["address"],
+        share,
+        client,
+        task["back"],
+        _state(task),
+        task["note"],
+    )
+
+
+def _state(part: Document) -> str:
+    """What is not as it should be catches the eye."""
+    state = str(part["state"])
+    return state if state == "ok" else state.upper()
+
+
 RECORD = ("NAME", "TTL", "TYPE", "DATA")
 
 

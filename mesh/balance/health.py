@@ -30,6 +30,10 @@ class Health:
     def ejected(self, endpoint: Endpoint, now: float) -> bool:
         return self._until.get(endpoint, now) > now
 
+    def ejected_for(self, endpoint: Endpoint, now: float) -> float:
+        """Seconds more."""
+        return max(0.0, self._until.get(endpoint, now) - now)
+
     def usable(self, endpoints: Sequence[Endpoint], now: float) -> Sequence[Endpoint]:
         """Those not ejected; all of them when all are, since a wrong verdict must not close the port."""
         if not self._until:

@@ -44,6 +44,15 @@ class Firewall:
         await _must([program, "-w", LOCK_SECONDS, "-I", *rule])
         return True
 
+    async def lets_pass(self, sandbox: str, bridge: str) -> bool:
+        """Is our rule there, or needed nowhere? KernelError as of `allow`. Changes nothing."""
+        program = await self._program()
+        if program is None:
+            await self._must_accept()
+            return True
+        rule = _normal(accepting(sandbox, bridge))
+        return any(_normal(one) == rule for one in await self._rules(program))
+
     async def remove(self) -> int:
         """Take out every rule of ours, in whichever back end; returns how many there were."""
         removed = 0

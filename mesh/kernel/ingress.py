@@ -113,6 +113,11 @@ class Ingress:
         return self._fault
 
     @property
+    def place(self) -> Place | None:
+        """Where published ports pass; None while that is not known."""
+        return self._place
+
+    @property
     def sandbox_path(self) -> str:
         """Path of the ingress namespace, for the relay's outgoing sockets."""
         return self._sandbox

@@ -49,6 +49,15 @@ class PortStats:
     retries: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An endpoint as the port has experienced it."""
+
+    endpoint: Endpoint
+    active: int  # connections
+    ejected_for: float  # seconds more
+
+
 REASONS = (
     "no_endpoint",
     "refused",
@@ -122,6 +131,12 @@ class Port:
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         return self._endpoints
+
+    def seen(self) -> tuple[Seen, ...]:
+        now = self._loop.time()
+        return tuple(
+            Seen(one, self._per_endpoint[one], self._health.ejected_for(one, now)) for one in self._endpoints
+        )
 
     def retarget(self, endpoints: Sequence[Endpoint], options: Options | None = None) -> None:
         """New connections go to these. Those to endpoints that left may go on for the drain time."""

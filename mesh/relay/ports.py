@@ -16,7 +16,7 @@ from mesh.balance.ports import Carrier, PortPlan, endpoints, plan
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, Problem
 from mesh.net.tasks import Tasks
-from mesh.relay.listener import ConnectSocket, Options, Port, PortStats, listen, plain_socket
+from mesh.relay.listener import ConnectSocket, Options, Port, PortStats, Seen, listen, plain_socket
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,11 @@ class RelayPorts:
                 tuple(map(str, opened.port.endpoints)) if opened else (),
                 self._faults.get(published, ""),
             )
+
+    def seen(self, published: int) -> tuple[Seen, ...]:
+        """The endpoints of a port, as it has experienced them."""
+        opened = self._open.get(published)
+        return opened.port.seen() if opened else ()
 
     def stats(self) -> Iterator[tuple[str, int, PortStats]]:
         """(service name, published port, counters) of every open port."""

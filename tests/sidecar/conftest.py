@@ -9,6 +9,16 @@ import pytest
 
 from mesh.catalog import codec
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.telemetry.explain import (
+    Hop,
+    PortPath,
+    ServicePath,
+    State,
+    TaskPath,
+    Unused,
+    VipPath,
+    VipTask,
+)
 from mesh.telemetry.metrics import Reading
 from sidecar import admin, report
 from sidecar.config import Address
@@ -55,6 +65,38 @@ STATUS = report.Status(
 )
 
 
+WEB_80 = PortPath(
+    "80/tcp",
+    "web",
+    "kernel",
+    "swarm00",
+    "round_robin",
+    hops=(
+        Hop("swarm00:80/tcp", "host's table mesh: dnat to ingress_sbox 172.18.0.2"),
+        Hop("ingress_sbox:80/tcp", "dnat to the one task", State.MISSING, "not loaded yet"),
+    ),
+    tasks=(TaskPath("web.1.a", "swarm00", "10.1.0.3:8080", 1.0, "masqueraded", "by label", "back"),),
+    unused=(Unused("web.2.b", "swarm01", "dead", "its node is down"),),
+    notes=("mind this",),
+)
+WEB = ServicePath(
+    "web",
+    "swarm00",
+    networks=(
+        VipPath(
+            "shop",
+            "10.0.0.2",
+            "led",
+            (VipTask("web.1.a", "swarm00", "10.0.0.3"),),
+            (Hop("cart", "dnat", State.DIFFERS, "it still leads to 10.0.0.9"),),
+            unseen=3,
+        ),
+    ),
+    ports=(WEB_80,),
+    unused=WEB_80.unused,
+)
+
+
 @dataclass
 class FakeState:
     snapshot: Snapshot = field(
@@ -73,6 +115,16 @@ class FakeState:
 
     def reading(self) -> Reading:
         return Reading(version="1.2.3", snapshot=self.snapshot)
+
+    async def explain_port(self, published: int, protocol: str) -> Sequence[PortPath]:
+        if published != 80 or protocol not in ("", "tcp"):
+            raise LookupError(f"no service publishes port {published}; published are: 80/tcp (web)")
+        return [WEB_80]
+
+    async def explain_service(self, name: str) -> ServicePath:
+        if name != "web":
+            raise LookupError(f"no service '{name}'; there are: web")
+        return WEB
 
     async def resolve(self, name: str, type_: str, asker: str) -> report.Resolution:
         if asker not in ("", "web.1.a"):

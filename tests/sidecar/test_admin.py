@@ -112,3 +112,20 @@ def test_loopback_hosts(host: str, good: bool) -> None:
 async def test_an_address_in_use_is_an_error_of_the_system(admin_address: Address, state) -> None:
     with pytest.raises(OSError):
         await admin.Server(admin.admin_app(state), admin_address).start()
+
+
+async def test_a_ports_way_is_explained(admin_address: Address) -> None:
+    told = await document(admin_address, "/v1/explain/port/80?protocol=tcp")
+    assert [hop["state"] for hop in told["ports"][0]["hops"]] == ["ok", "missing"]
+    refused = await document(admin_address, "/v1/explain/port/81", 404)
+    assert refused == {"error": "no service publishes port 81; published are: 80/tcp (web)"}
+    await document(admin_address, "/v1/explain/port/80?protocol=udp", 404)
+    for nonsense in ("0", "65536", "x", "9" * 5000, "%C2%B2"):
+        await document(admin_address, f"/v1/explain/port/{nonsense}", 400)
+
+
+async def test_a_services_way_is_explained(admin_address: Address) -> None:
+    told = await document(admin_address, "/v1/explain/service/web")
+    assert told["networks"][0]["containers"][0]["note"] == "it still leads to 10.0.0.9"
+    refused = await document(admin_address, "/v1/explain/service/nope", 404)
+    assert refused == {"error": "no service 'nope'; there are: web"}

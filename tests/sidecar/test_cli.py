@@ -188,3 +188,55 @@ def test_a_closed_pipe_is_nothing_to_talk_about(running: Address) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (cli.BROKEN_PIPE, b"")
+
+
+@pytest.mark.parametrize("port", ["80", "80/tcp"])
+def test_explain_a_port(running: Address, capsys: pytest.CaptureFixture[str], port: str) -> None:
+    assert cli.main(["explain", "port", port, "--admin", str(running)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.startswith("Port 80/tcp of web, on swarm00: kernel, round_robin WHERE ")
+    assert "ingress_sbox:80/tcp dnat to the one task MISSING not loaded yet" in out
+    assert "10.1.0.3:8080 100% masqueraded: by label back ok" in out
+    assert "web.2.b swarm01 dead its node is down" in out
+    assert out.endswith("Notes mind this")
+
+
+def test_explain_a_service(running: Address, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain", "service", "web", "--admin", str(running)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Network shop: virtual IP 10.0.0.2" in out
+    assert "cart dnat DIFFERS it still leads to 10.0.0.9" in out
+    assert "3 more not looked at" in out
+    assert out.count("its node is down") == 1
+
+
+def test_explain_a_name_is_resolve(running: Address, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain", "name", "web", "--from", "web.1.a", "--admin", str(running)]) == 0
+    assert "Why\nweb is a service on shop" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("subject", [["port", "80"], ["service", "web"]])
+def test_explain_for_machines(
+    running: Address, capsys: pytest.CaptureFixture[str], subject: list[str]
+) -> None:
+    assert cli.main(["explain", *subject, "--json", "--admin", str(running)]) == 0
+    assert "web" in json.dumps(json.loads(capsys.readouterr().out))
+
+
+def test_what_cannot_be_explained_is_told_with_what_there_is(
+    running: Address, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["explain", "port", "81", "--admin", str(running)]) == 1
+    assert cli.main(["explain", "service", "nope", "--admin", str(running)]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "mesh: no service publishes port 81; published are: 80/tcp (web)",
+        "mesh: no service 'nope'; there are: web",
+    ]
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http", "80/icmp", "80/"])
+def test_a_wrong_port_is_a_wrong_argument(capsys: pytest.CaptureFixture[str], port: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["explain", "port", port])
+    assert ended.value.code == 2
+    assert "argument PORT[/PROTOCOL]:" in capsys.readouterr().err

@@ -1,0 +1,26 @@
+"""The pieces that carry traffic, for those who tell of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mesh.dns.forwarding import NO_PATHS, Paths
+from mesh.kernel.capture import Capture
+from mesh.kernel.ingress import Ingress
+from mesh.net.netns import NamespaceWorker
+from mesh.relay.ports import RelayPorts
+
+
+def no_paths(_container: str) -> Paths:
+    """Where nothing is captured there are no ways of its own."""
+    return NO_PATHS
+
+
+@dataclass(frozen=True, slots=True)
+class Carrying:
+    """What carries traffic here. Without Docker there is only the relay."""
+
+    relay: RelayPorts
+    capture: Capture | None = None
+    ingress: Ingress | None = None
+    worker: NamespaceWorker | None = None
+    paths_of: Callable[[str], Paths] = no_paths  # container id → the ways its endpoint has of its own
