@@ -53,9 +53,8 @@ def table(count: int, results: Sequence[Held]) -> Table:
             own = (f"{one.bytes:,.0f}", f"{ours.bytes / one.bytes:.2f}")
         rows.append((one.name, *own, f"{one.tracked:.1f}"))
     head = ("", "bytes/connection", "ours/it", "tracked/connection")
-    return Table(
-        f"idle: memory of {count:,} connections that are held", head, rows, [asdict(one) for one in results]
-    )
+    title = f"idle: memory of {count:,} connections that are held"
+    return Table(title, head, rows, [_raw(one) for one in results])
 
 
 def _measure(contender: Contender, count: int) -> Held:
