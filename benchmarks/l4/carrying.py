@@ -113,8 +113,9 @@ async def carry(netns: str, box: str, containers: str) -> None:
 
     def say() -> None:
         """What the node's report does on its way by a manager."""
-        node = replace(store.current.nodes[NODE], return_path=returning.current)
-        store.publish(Change(nodes={NODE: node}))
+        if returning.current is not None:
+            node = replace(store.current.nodes[NODE], return_path=returning.current)
+            store.publish(Change(nodes={NODE: node}))
 
     returning = ReturnPaths(tasks, worker, say)
     ingress = Ingress(tasks, tables, worker, netns_dir=netns, on_entry=returning.own_entry)

@@ -105,7 +105,7 @@ def test_the_catalogue_has_every_path_that_is_measured() -> None:
     assert carriers == {WEB_KERNEL: Carrier.KERNEL, WEB_KEPT: Carrier.KERNEL, WEB_RELAY: Carrier.PROXY}
     assert not any(plan(service).problems for service in known.services.values())
     assert BULK_RELAY in {port.published for port in known.services["bulk"].ports}
-    assert container_vips(known.containers["box"], known)["web"] == {WEB_VIP: TASKS}
+    assert container_vips(known.containers["box"], known)["web"].keys() == {WEB_VIP}
 
 
 def test_peers_carry_the_same_ports(tmp_path: Path) -> None:
