@@ -22,6 +22,7 @@ from mesh.dns.labels import problems as label_problems
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope, scope_of, scope_of_asker
 from mesh.dns.wire import QType
+from mesh.kernel.ingress import Ingress
 from mesh.relay.listener import PortStats
 from mesh.telemetry.explain import PortPath, ServicePath
 from mesh.telemetry.histogram import Histogram
@@ -117,7 +118,7 @@ class Telling:
         elif one.carrier is Carrier.PROXY and one.port.published in faults:
             mode, note = report.Carrier.TAKEN, faults[one.port.published]
         elif one.carrier is Carrier.KERNEL and self.carrying.ingress is not None:
-            note = self.carrying.ingress.status
+            note = self.carrying.ingress.status or self._source_note(service, one, self.carrying.ingress)
         return report.Port(
             one.port.published,
             one.port.protocol,
@@ -127,6 +128,20 @@ class Telling:
             serving=len(service.serving()),
             total=len(service.tasks),
         )
+
+    def _source_note(self, service: Service, one: PortPlan, ingress: Ingress) -> str:
+        """Where tasks do not see the client's address, and why."""
+        if one.source_ip == "masquerade":
+            return "source address masqueraded, as labelled"
+        network, nodes = self.snapshot.ingress_network(), self.snapshot.nodes
+        away = {
+            nodes[task.node].name if task.node in nodes else task.node
+            for task in service.serving()
+            if network and task.addresses.get(network.id) not in ingress.kept
+        }
+        if not away:
+            return ""
+        return f"source address masqueraded to tasks on {', '.join(sorted(away))}: no return path there (yet)"
 
     # --- metrics ---
 

@@ -8,7 +8,7 @@ the same, a change of ports is two small transactions; when it differs, everythi
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Interface
@@ -116,6 +116,11 @@ class Ingress:
     def place(self) -> Place | None:
         """Where published ports pass; None while that is not known."""
         return self._place
+
+    @property
+    def kept(self) -> Collection[str]:
+        """Ingress addresses of the tasks that are sent clients' own addresses from this node."""
+        return self._wanted.kept
 
     @property
     def sandbox_path(self) -> str:

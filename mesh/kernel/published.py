@@ -45,6 +45,11 @@ class Published:
             for id_, service in services.items():
                 self.set_service(id_, service, ingress)
 
+    @property
+    def kept(self) -> frozenset[str]:
+        """As last settled."""
+        return frozenset().union(*self._kept.values())
+
     def set_service(self, id_: str, service: Service | None, ingress: Network | None) -> None:
         """A service as it is now; None: it is gone."""
         before = self._of_service.pop(id_, {})

@@ -1,0 +1,121 @@
+"""conntrack's messages, and real flows found and ended in namespaces."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.balance.slots import Choice
+from mesh.kernel import conntrack, nft
+from mesh.kernel.ctnetlink import TCP, UDP, Flow, Side, Wanted, delete_request, flow_of
+from mesh.kernel.rules import container_rules, vips_update
+from mesh.net import netlink
+from mesh.net.netns import Namespace
+from tests.net.lab import Lab, laboratory, needs_root
+
+VIP, ONE, TWO = "10.9.0.2", "10.9.0.11", "10.9.0.12"
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_a_flow_or_none(data: bytes) -> None:
+    assert flow_of(data) is None or isinstance(flow_of(data), Flow)
+
+
+def test_what_is_wanted() -> None:
+    flow = Flow(TCP, Side("1.1.1.1", VIP, 5, 80), Side(ONE, "1.1.1.1", 80, 5), mark=0x6D650002)
+    assert Wanted().matches(flow)
+    assert Wanted(ONE, VIP, (0x6D650000, 0xFFFF0000)).matches(flow)
+    assert not Wanted(TWO).matches(flow)
+    assert not Wanted(destination=ONE).matches(flow)
+    assert not Wanted(mark=(1, 1)).matches(flow)
+
+
+@pytest.fixture
+def boxes() -> Iterator[tuple[Namespace, Namespace, Namespace]]:
+    with laboratory() as lab:
+        yield plugged(lab)
+
+
+def plugged(lab: Lab) -> tuple[Namespace, Namespace, Namespace]:
+    switch, made = lab.switch("sw"), [lab.namespace(name) for name in ("client", "one", "two")]
+    for index, member in enumerate(made):
+        lab.plug(member, "eth0", f"10.9.0.{10 + index}/24", switch)
+    return made[0], made[1], made[2]
+
+
+def answering(where: Namespace) -> socket.socket:
+    sock = where.udp_socket("0.0.0.0", 53)
+    sock.settimeout(5)
+    return sock
+
+
+@pytest.mark.root
+@needs_root
+def test_a_udp_client_is_led_elsewhere_once_its_flow_is_deleted(
+    boxes: tuple[Namespace, Namespace, Namespace],
+) -> None:
+    """The black hole of moby#36878: without the deletion the second question goes to the first task again."""
+    client, one, two = boxes
+    client.call(lambda: nft.run(container_rules({VIP: Choice((ONE,))}, None)))
+    with client.udp_socket("0.0.0.0") as asking, answering(one) as first, answering(two) as second:
+        asking.connect((VIP, 53))
+        asking.send(b"1")
+        assert first.recv(10) == b"1"
+        client.call(lambda: nft.run(vips_update({VIP: Choice((ONE,))}, {VIP: Choice((TWO,))})))
+        asking.send(b"2")
+        assert first.recv(10) == b"2"
+        (flow,) = client.call(lambda: conntrack.find(Wanted(answers_from=ONE)))
+        assert (flow.protocol, flow.original.destination, flow.answered) == (UDP, VIP, False)
+        assert client.call(lambda: conntrack.delete([flow, flow])) == 1
+        asking.send(b"3")
+        assert second.recv(10) == b"3"
+        (moved,) = client.call(lambda: conntrack.find(Wanted(destination=VIP)))
+        assert moved.reply.source == TWO
+
+
+@pytest.mark.root
+@needs_root
+def test_an_unanswered_syn_and_an_established_connection(
+    boxes: tuple[Namespace, Namespace, Namespace],
+) -> None:
+    client, one, two = boxes
+    listener = two.tcp_listener("0.0.0.0", 80)
+    one.call(
+        lambda: nft.run("table ip x {\n chain i {\n type filter hook input priority 0; policy drop;\n }\n}\n")
+    )
+    client.call(lambda: nft.run(container_rules({VIP: Choice((ONE,))}, None)))
+    waiting = client.tcp_socket()
+    assert waiting.connect_ex((VIP, 80)) != 0
+    (begun,) = client.call(lambda: conntrack.find(Wanted(answers_from=ONE)))
+    assert begun.beginning
+    client.call(lambda: nft.run(vips_update({VIP: Choice((ONE,))}, {VIP: Choice((TWO,))})))
+    assert client.call(lambda: conntrack.delete([begun])) == 1
+    listener.settimeout(10)
+    accepted, _ = listener.accept()  # the client's kernel sent its SYN again, to the task that is there
+    (flow,) = client.call(lambda: conntrack.find(Wanted(answers_from=TWO)))
+    assert flow.answered
+    assert not flow.beginning
+    for sock in (accepted, waiting, listener):
+        sock.close()
+    assert one.call(lambda: conntrack.find(Wanted())) == []
+
+
+@pytest.mark.root
+@needs_root
+def test_thousands_of_flows_are_found_and_deleted(boxes: tuple[Namespace, Namespace, Namespace]) -> None:
+    client, one, _ = boxes
+    client.call(lambda: nft.run(container_rules({VIP: Choice((ONE,))}, None)))
+    with answering(one), client.udp_socket("0.0.0.0") as asking:
+        for port in range(2000, 5000):
+            asking.sendto(b"?", (VIP, port))
+    found = client.call(lambda: conntrack.find(Wanted(answers_from=ONE)))
+    assert len({flow.original.destination_port for flow in found}) == 3000
+    assert client.call(lambda: conntrack.delete(found)) == 3000
+    assert client.call(lambda: conntrack.find(Wanted(answers_from=ONE))) == []
+
+
+def test_a_deletion_names_tuple_and_id() -> None:
+    flow = Flow(UDP, Side("1.1.1.1", VIP), Side(ONE, "1.1.1.1"), key=netlink.attribute(12, b"\0\0\0\7"))
+    assert netlink.attributes(delete_request(flow)[4:]) == {12: b"\0\0\0\7"}
