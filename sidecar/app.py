@@ -33,6 +33,7 @@ from mesh.dns.config import DnsConfig
 from mesh.dns.explicit import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
 from mesh.kernel.capture import Capture, Closable, OpenEndpoint, Policy, dns_sockets
+from mesh.kernel.flows import Flows
 from mesh.kernel.ingress import Ingress, ipvs_here
 from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.rules import DnsPorts
@@ -213,6 +214,9 @@ class Sidecar:
         tables, ipvs = Tables(worker), ipvs_here()
         returning = ReturnPaths(self._vital, worker, source.return_path_changed, Policy(config.capture))
         self._return_paths = returning
+        flows = Flows(self._vital, worker)
+        self.store.subscribe(self._timed(flows.update))  # ahead of those who tell it what they have loaded
+        self._on_stop(flows.close)
         ingress = Ingress(
             self._vital,
             tables,
@@ -220,6 +224,7 @@ class Sidecar:
             netns_dir=config.docker.netns,
             default=default,
             on_entry=returning.own_entry,
+            flows=flows,
         )
         relay = RelayPorts(
             self._vital,
@@ -237,6 +242,7 @@ class Sidecar:
             Policy(config.capture),
             ipvs,
             partial(dns_sockets, shared=workers is not None),
+            flows,
         )
         self._on_stop(lambda: self._end_carrying(relay, ingress, capture, returning))
         self._begin(relay)
@@ -265,9 +271,10 @@ class Sidecar:
         """Connections first; while they drain, everything else still follows the catalogue."""
         if has_successor(self.store.current, self._config.docker.service):
             await ingress.carry_all()
+            await relay.close(DRAIN_SECONDS)
         else:
             returning.withdraw()
-        await relay.close(DRAIN_SECONDS)
+            await asyncio.gather(relay.close(DRAIN_SECONDS), returning.drained(DRAIN_SECONDS))
         leave = has_successor(self.store.current, self._config.docker.service)
         logger.info("rules in the kernel %s", "stay for the next sidecar" if leave else "are taken out")
         await capture.close(leave=leave)

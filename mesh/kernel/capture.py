@@ -19,6 +19,7 @@ from mesh.balance.slots import Choice
 from mesh.catalog.model import Container, Network, Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
+from mesh.kernel.flows import Flows
 from mesh.kernel.heartbeat import BEAT_SECONDS
 from mesh.kernel.rules import (
     ALIVE_SECONDS,
@@ -26,6 +27,7 @@ from mesh.kernel.rules import (
     DOCKER_RESOLVER,
     NOT_ALIVE,
     DnsPorts,
+    Vips,
     container_rules,
     container_vips,
     service_vips,
@@ -174,11 +176,13 @@ class Capture:
         policy: Policy = Policy.ALL,
         ipvs: bool = False,
         open_sockets: OpenSockets = dns_sockets,
+        flows: Flows | None = None,
     ) -> None:
         self._tasks = tasks
         self._tables = tables
         self._open_endpoint = open_endpoint
         self._open_sockets = open_sockets
+        self._flows = flows
         self._policy = policy
         self._ipvs = ipvs
         self._snapshot = Snapshot()
@@ -266,6 +270,13 @@ class Capture:
                 logger.warning("container %s: lookups fail for %d s: %s", id_[:12], ALIVE_SECONDS, error)
         if self._held:
             await asyncio.sleep(LAST_ANSWERS_SECONDS)
+        for held in self._held.values():
+            await self._forget_lookups(held.container)
+
+    async def _forget_lookups(self, container: Container) -> None:
+        """An application that keeps its socket would ask whom it has asked before, for ever."""
+        if self._flows is not None:
+            await self._flows.forget(container.namespace, DOCKER_RESOLVER)
 
     # --- marks ---
 
@@ -392,12 +403,20 @@ class Capture:
     async def _load_all(self, held: _Held, container: Container) -> None:
         wanted = container_vips(container, self._snapshot)
         if held.loaded:
-            text = vips_update(_merged(held.vips), _merged(wanted))
+            await self._change(held, _merged(held.vips), _merged(wanted))
         else:
-            text = container_rules(_merged(wanted), held.dns, self._ipvs)
-        if text:
-            await held.table.load(text)
+            await held.table.load(container_rules(_merged(wanted), held.dns, self._ipvs))
+            await self._forget_lookups(container)
+            if self._flows is not None:
+                self._flows.left(container.namespace, None)
         held.vips = wanted
+
+    async def _change(self, held: _Held, before: Vips, after: Vips) -> None:
+        if text := vips_update(before, after):
+            await held.table.load(text)
+            if self._flows is not None:
+                was, now = ({a for choice in vips.values() for a in choice.slots} for vips in (before, after))
+                self._flows.left(held.container.namespace, was - now)
 
     async def _load_services(self, held: _Held, container: Container, services: set[str]) -> None:
         """Only what the changed services contribute. (If another one's VIP is in the way, the kernel refuses
@@ -405,8 +424,7 @@ class Capture:
         before = {id_: held.vips.get(id_, {}) for id_ in services}
         known, here = self._snapshot.services, self._snapshot.this_node
         after = {id_: service_vips(container, known.get(id_), here) for id_ in services}
-        if text := vips_update(_merged(before), _merged(after)):
-            await held.table.load(text)
+        await self._change(held, _merged(before), _merged(after))
         for id_, vips in after.items():
             if vips:
                 held.vips[id_] = vips

@@ -23,6 +23,7 @@ TCP_INFO, TCP_STATE = 1, 1
 
 SEEN_REPLY = 1 << 1  # IPS_SEEN_REPLY
 SYN_SENT = 1  # TCP_CONNTRACK_SYN_SENT
+OPEN = range(2, 6)  # SYN_RECV, ESTABLISHED, FIN_WAIT, CLOSE_WAIT
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 
 
@@ -52,6 +53,11 @@ class Flow:
     def beginning(self) -> bool:
         """A TCP connection whose SYN has not been answered."""
         return self.protocol == TCP and self.tcp_state == SYN_SENT and not self.answered
+
+    @property
+    def open(self) -> bool:
+        """A TCP connection that has begun and has not been closed by both sides."""
+        return self.protocol == TCP and self.tcp_state in OPEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel.capture import Table, Tables
 from mesh.kernel.devconf import Setting, write
 from mesh.kernel.firewall import Firewall
+from mesh.kernel.flows import Flows
 from mesh.kernel.heartbeat import BEAT_SECONDS
 from mesh.kernel.published import Ports, Published, as_published
 from mesh.kernel.return_rules import NO_ENTRY, Entry
@@ -82,6 +83,7 @@ class Ingress:
         firewall: Firewall | None = None,
         ipvs: Callable[[], bool] = ipvs_here,
         on_entry: Callable[[Entry | None], None] = lambda _: None,
+        flows: Flows | None = None,
     ) -> None:
         self._tasks = tasks
         self._tables = tables
@@ -93,6 +95,7 @@ class Ingress:
         self._firewall = firewall or Firewall()
         self._ipvs = ipvs
         self._on_entry = on_entry
+        self._flows = flows
         self._snapshot = Snapshot()
         self._redirected: dict[int, int] = {}
         self._place: Place | None = None  # None: what is loaded is unknown
@@ -244,6 +247,8 @@ class Ingress:
         self._place, self._led = place, redirected
         self._firewall_due = 0.0
         self._on_entry(place.entry)
+        if self._flows is not None:
+            self._flows.left(place.path, None)
 
     async def _load(self, place: Place) -> None:
         """What has changed since the last time."""
@@ -254,12 +259,21 @@ class Ingress:
         try:
             if text := ingress_update(before.targets, after.targets, before.kept, after.kept):
                 await sandbox.load(text)
+                self._tell_flows(place, before, after)
             if text := host_update(before.targets, after.targets, self._led, redirected):
                 await host.load(text)
         except KernelError:
             self._place = None  # what the kernel holds is unknown: load all of it at the recheck
             raise
         self._led = redirected
+
+    def _tell_flows(self, place: Place, before: Ports, after: Ports) -> None:
+        if self._flows is not None:
+            was, now = (
+                {address for target in ports.targets.values() for address in target.choice.slots}
+                for ports in (before, after)
+            )
+            self._flows.left(place.path, was - now)
 
     def _adapted(self, place: Place, ports: Ports) -> Ports:
         return as_published(ports) if place.ipvs else ports

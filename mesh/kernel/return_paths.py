@@ -18,8 +18,9 @@ from ipaddress import IPv4Address
 from mesh.catalog.model import NO_RETURN_PATH, Container, Network, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
-from mesh.kernel import nft
+from mesh.kernel import conntrack, nft
 from mesh.kernel.capture import Policy, why_not
+from mesh.kernel.ctnetlink import Wanted
 from mesh.kernel.devconf import Setting, write
 from mesh.kernel.return_rules import (
     DELETE_RETURN,
@@ -41,6 +42,7 @@ from mesh.net.tasks import Tasks
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0  # before a namespace that failed is looked at again
+DRAIN_POLL_SECONDS = 0.25
 LOOSE = 2  # rp_filter: clients are reached by another interface than they came by
 DOWN = "down"  # a node's state
 ENTRIES_MAX = 1024  # nodes whose entries are led to; those beyond are sent masqueraded connections
@@ -121,6 +123,26 @@ class ReturnPaths:
         """Say that no task may be sent clients' own addresses any more; what is set up goes on working."""
         self._withdrawn = self._looked = True
         self._say()
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until no connection needs the way back any more, so long at most. (Tasks that end take theirs
+        with them.)"""
+        end = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < end:
+            if not await self._connections():
+                return
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+
+    async def _connections(self) -> int:
+        found = 0
+        for one in tuple(self._prepared.values()):
+            try:
+                found += await self._worker.run(one.namespace, kept_connections)
+            except NamespaceGone:
+                continue
+            except KernelError as error:
+                logger.warning("connections in %s cannot be counted: %s", one.namespace, error)
+        return found
 
     async def close(self, *, leave: bool = False) -> None:
         """Stop; unless another sidecar is to go on from here, take everything out."""
@@ -290,6 +312,11 @@ def put_in(address: str, marks: Marks, before: Marks | None, gateways: dict[int,
     known = set(before.values()) if before else {mark for mark, _ in routes.led(MARK_PREFIX, MARK_MASK)}
     for mark in known - set(marks.values()):
         routes.forget(mark, RULE_PRIORITY)
+
+
+def kept_connections() -> int:
+    """Open TCP connections that answer through an entry, in the calling thread's namespace. Blocking."""
+    return sum(flow.open for flow in conntrack.find(Wanted(mark=(MARK_PREFIX, MARK_MASK))))
 
 
 def take_out() -> bool:

@@ -1,0 +1,202 @@
+"""Flows to tasks that take no new work: which are ended, and when.
+
+New flows are led elsewhere as soon as a task leaves; conntrack keeps the old ones where they are, for
+minutes, dead or alive. So:
+
+    the task leaves   UDP flows and TCP connections whose SYN has not been answered are ended at once: the
+                      next datagram, the next SYN, goes to another task (the UDP black hole of moby#36878).
+                      Established connections go on, until they end or the port's drain time is over.
+    it has ended      all of its flows are ended: a client's next packet is refused by another task.
+
+A namespace is looked at after a transaction there no longer leads to the task (`left`), or it would only lead
+there again.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from mesh.balance.ports import plan
+from mesh.catalog.model import Service, Task, TaskState
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.errors import KernelError, NamespaceGone
+from mesh.kernel import conntrack
+from mesh.kernel.ctnetlink import TCP, Flow, Wanted
+from mesh.net.netns import NamespaceWorker
+from mesh.net.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 30.0  # of a service without published ports
+ADDRESSES_MAX = 16_384  # of leaving and ended tasks that are remembered; of more, flows run out by themselves
+ENDED_KEPT_SECONDS = 30.0  # an ended task is remembered: some namespace may be slow to lead elsewhere
+
+
+@dataclass(slots=True)
+class _Gone:
+    """An address whose task takes no new work."""
+
+    service: str
+    over: bool  # all its flows are to be ended: the task has ended, or its drain time
+    places: set[str | None] = field(default_factory=set)  # namespaces that lead elsewhere now
+    timer: asyncio.TimerHandle | None = None
+
+
+class Flows:
+    """Subscribe `update` to the store ahead of those who call `left`; `close` at the end."""
+
+    def __init__(self, tasks: Tasks, worker: NamespaceWorker) -> None:
+        self._worker = worker
+        self._gone: dict[str, _Gone] = {}  # by address
+        self._due: defaultdict[str | None, set[str]] = defaultdict(set)  # namespace → addresses
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self.ended = 0  # flows, for the metrics
+        self._running = tasks.start(self._work(), "flows")
+
+    def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
+        """Store subscriber: O(tasks of the changed services)."""
+        for id_, service in change.services.items():
+            before, after = _addresses(old.services.get(id_)), _addresses(service)
+            for address, state in after.items():
+                if state in (TaskState.RUNNING, TaskState.STARTING):
+                    self._forget(address)  # a new task's, or the old one's after all
+            for address, was in before.items():
+                now = after.get(address, TaskState.DEAD)
+                if now is TaskState.LEAVING and was is TaskState.RUNNING:
+                    self._leaves(address, service or old.services[id_])
+                elif now is TaskState.DEAD and was is not TaskState.DEAD:
+                    self._ends(address, id_)
+
+    def left(self, place: str | None, addresses: Collection[str] | None) -> None:
+        """New flows in that namespace are not led to these any more. None: to no task that has left, for all
+        its rules have been loaded anew."""
+        for address in self._gone if addresses is None else addresses:
+            if (gone := self._gone.get(address)) is not None:
+                gone.places.add(place)
+                self._look(place, address)
+
+    async def forget(self, place: str | None, destination: str) -> None:
+        """End all flows to the address, as it was before any DNAT: the next packet meets the rules again."""
+        try:
+            self.ended += await self._worker.run(place, lambda: end_flows_to(destination))
+        except NamespaceGone:
+            return
+        except KernelError as error:
+            logger.warning("flows in %s to %s stay: %s", place or "the host", destination, error)
+
+    async def settled(self) -> None:
+        """Wait until all that was due has been looked at."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        for gone in self._gone.values():
+            if gone.timer is not None:
+                gone.timer.cancel()
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
+
+    # --- tasks ---
+
+    def _leaves(self, address: str, service: Service) -> None:
+        if (gone := self._remember(address, service.id)) is not None:
+            self._after(drain_of(service), gone, self._over, address)
+
+    def _ends(self, address: str, service: str) -> None:
+        known = self._gone.get(address)
+        if known is not None and known.service != service:
+            return  # it has been another service's task's since
+        if (gone := known or self._remember(address, service)) is not None:
+            self._over(address)
+            self._after(ENDED_KEPT_SECONDS, gone, self._forget, address)
+
+    def _over(self, address: str) -> None:
+        gone = self._gone[address]
+        gone.over = True
+        for place in gone.places:
+            self._look(place, address)
+
+    def _remember(self, address: str, service: str) -> _Gone | None:
+        self._forget(address)
+        if len(self._gone) >= ADDRESSES_MAX:
+            return None
+        self._gone[address] = _Gone(service, over=False)
+        return self._gone[address]
+
+    def _forget(self, address: str) -> None:
+        gone = self._gone.pop(address, None)
+        if gone is not None and gone.timer is not None:
+            gone.timer.cancel()
+
+    def _after(self, seconds: float, gone: _Gone, step: Callable[[str], None], address: str) -> None:
+        if gone.timer is not None:
+            gone.timer.cancel()
+        gone.timer = asyncio.get_running_loop().call_later(seconds, step, address)
+
+    # --- flows ---
+
+    def _look(self, place: str | None, address: str) -> None:
+        self._due[place].add(address)
+        self._idle.clear()
+        self._wake.set()
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._due:
+                place, addresses = self._due.popitem()
+                await self._end_flows(place, addresses)
+            self._idle.set()
+
+    async def _end_flows(self, place: str | None, addresses: Iterable[str]) -> None:
+        wanted = {address: self._gone[address].over for address in addresses if address in self._gone}
+        try:
+            self.ended += await self._worker.run(place, lambda: end_flows(wanted))
+        except NamespaceGone:
+            for address in wanted:
+                if address in self._gone:
+                    self._gone[address].places.discard(place)
+        except KernelError as error:
+            logger.warning("flows in %s to tasks that have left stay: %s", place or "the host", error)
+
+
+def end_flows(addresses: dict[str, bool]) -> int:
+    """End flows in the calling thread's namespace: all, or (False) those that lose nothing."""
+    ended = 0
+    for address, over in addresses.items():
+        found = conntrack.find(Wanted(answers_from=address))
+        ended += conntrack.delete(flow for flow in found if over or loses_nothing(flow))
+    return ended
+
+
+def end_flows_to(destination: str) -> int:
+    """In the calling thread's namespace. Blocking."""
+    return conntrack.delete(conntrack.find(Wanted(destination=destination)))
+
+
+def loses_nothing(flow: Flow) -> bool:
+    """Another task can take it over: a datagram's flow, or a connection that has not begun."""
+    return flow.protocol != TCP or flow.beginning
+
+
+def drain_of(service: Service) -> float:
+    """How long the service's established connections may go on: the longest of its ports. Seconds."""
+    return max((one.drain for one in plan(service).ports), default=DRAIN_SECONDS)
+
+
+def _addresses(service: Service | None) -> dict[str, TaskState]:
+    """Every address of the service's tasks. Where two have one, that which lives counts."""
+    found: dict[str, TaskState] = {}
+    for task in sorted(service.tasks if service else (), key=_liveliest_last):
+        found |= dict.fromkeys(task.addresses.values(), task.state)
+    return found
+
+
+_ORDER = (TaskState.DEAD, TaskState.LEAVING, TaskState.STARTING, TaskState.RUNNING)
+
+
+def _liveliest_last(task: Task) -> int:
+    return _ORDER.index(task.state)

@@ -1,0 +1,169 @@
+"""Flows of tasks that leave and end: decided from the catalogue, then done in real namespaces."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import pytest
+
+from mesh.balance.slots import Choice
+from mesh.catalog.model import Port, Service, Task, TaskState
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.kernel import nft
+from mesh.kernel.flows import Flows, drain_of
+from mesh.kernel.rules import container_rules, vips_update
+from mesh.net.netns import Namespace, NamespaceWorker
+from mesh.net.tasks import Tasks
+from tests.net.lab import Lab, laboratory, needs_root
+
+pytestmark = [pytest.mark.root, needs_root]
+
+VIP, ONE, TWO = "10.9.0.2", "10.9.0.11", "10.9.0.12"
+DRAIN = "300ms"
+
+
+class World:
+    """A client whose virtual IP leads to one task, then to the other."""
+
+    def __init__(self, lab: Lab) -> None:
+        switch = lab.switch("sw")
+        self.client, self.one, self.two = (lab.namespace(name) for name in ("client", "one", "two"))
+        for index, member in enumerate((self.client, self.one, self.two)):
+            lab.plug(member, "eth0", f"10.9.0.{10 + index}/24", switch)
+        self.client.call(lambda: nft.run(container_rules({VIP: Choice((ONE,))}, None)))
+        self.failures: list[BaseException] = []
+        self.tasks, self.worker = Tasks(lambda _, error: self.failures.append(error)), NamespaceWorker()
+        self.flows = Flows(self.tasks, self.worker)
+        self.snapshot = Snapshot()
+        self.become(TaskState.RUNNING)
+
+    def become(self, state: TaskState | None, other: str = ONE) -> None:
+        """The task is in that state now; None: the cluster does not list it any more."""
+        tasks = () if state is None else (Task("t1", "web.1.t1", "n1", state, {"n": other}),)
+        service = Service(
+            "web", "web", ports=(Port(80, 80),), labels={"mesh.port.80.drain": DRAIN}, tasks=tasks
+        )
+        old, change = self.snapshot, Change(services={"web": service})
+        self.snapshot = old.apply(change)
+        self.flows.update(old, self.snapshot, change)
+
+    def lead_elsewhere(self) -> None:
+        change = vips_update({VIP: Choice((ONE,))}, {VIP: Choice((TWO,))})
+        self.client.call(lambda: nft.run(change))
+        self.flows.left(self.client.path, [ONE])
+
+    async def close(self) -> None:
+        await self.flows.close()
+        await self.tasks.close()
+        self.worker.close()
+        assert not self.failures
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with laboratory() as made:
+        yield made
+
+
+@pytest.fixture
+async def world(lab: Lab) -> AsyncIterator[World]:
+    made = World(lab)
+    yield made
+    await made.close()
+
+
+def heard(where: Namespace) -> socket.socket:
+    sock = where.udp_socket("0.0.0.0", 53)
+    sock.settimeout(5)
+    return sock
+
+
+def connected(world: World) -> tuple[socket.socket, socket.socket]:
+    """The client's end and the task's."""
+    with world.one.tcp_listener("0.0.0.0", 80) as listener:
+        listener.settimeout(5)
+        client = world.client.tcp_socket()
+        client.settimeout(5)
+        client.connect((VIP, 80))
+        accepted, _ = listener.accept()
+    accepted.settimeout(5)
+    return client, accepted
+
+
+async def test_datagrams_go_elsewhere_at_once_and_connections_go_on(world: World) -> None:
+    with world.client.udp_socket("0.0.0.0") as asking, heard(world.one) as first, heard(world.two) as second:
+        asking.connect((VIP, 53))
+        asking.send(b"1")
+        assert first.recv(10) == b"1"
+        client, task = connected(world)
+        with client, task:
+            world.become(TaskState.LEAVING)
+            world.lead_elsewhere()
+            await world.flows.settled()
+            asking.send(b"2")
+            assert second.recv(10) == b"2"
+            client.send(b"still")
+            assert task.recv(10) == b"still"
+    assert world.flows.ended == 1
+
+
+async def test_after_the_drain_time_a_connection_is_reset(world: World) -> None:
+    client, task = connected(world)
+    with client, task:
+        world.become(TaskState.LEAVING)
+        world.lead_elsewhere()
+        async with asyncio.timeout(10):
+            while not world.flows.ended:
+                await asyncio.sleep(0.02)
+        client.send(b"?")
+        with pytest.raises(ConnectionResetError):
+            client.recv(10)
+
+
+async def test_when_the_task_has_ended_connections_are_reset_at_once(world: World) -> None:
+    client, task = connected(world)
+    with client, task:
+        world.become(None)
+        world.lead_elsewhere()
+        await world.flows.settled()
+        client.send(b"?")
+        with pytest.raises(ConnectionResetError):
+            client.recv(10)
+
+
+async def test_the_end_may_come_after_the_rules_have_changed(world: World) -> None:
+    client, task = connected(world)
+    with client, task:
+        world.become(TaskState.LEAVING)
+        world.lead_elsewhere()
+        await world.flows.settled()
+        world.become(TaskState.DEAD)
+        await world.flows.settled()
+        assert world.flows.ended == 1
+
+
+async def test_a_task_that_serves_after_all_keeps_its_flows(world: World) -> None:
+    client, task = connected(world)
+    with client, task:
+        world.become(TaskState.LEAVING)
+        world.become(TaskState.RUNNING)
+        world.flows.left(world.client.path, [ONE])
+        client.send(b"still")
+        assert task.recv(10) == b"still"
+    assert world.flows.ended == 0
+
+
+async def test_a_namespace_that_is_gone_is_forgotten(world: World) -> None:
+    world.become(None)
+    world.flows.left("/nosuch/namespace", [ONE])
+    await world.flows.settled()
+    assert world.flows.ended == 0
+
+
+def test_the_longest_drain_of_a_services_ports_counts() -> None:
+    service = Service("web", "web", ports=(Port(80, 80), Port(81, 81)))
+    assert drain_of(service) == 30
+    longer = replace(service, labels={"mesh.port.81.drain": "2m", "mesh.port.80.drain": "1s"})
+    assert drain_of(longer) == 120
+    assert drain_of(Service("web", "web")) == 30
