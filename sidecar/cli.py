@@ -4,6 +4,7 @@
     status, services, endpoints, networks, nodes  tables from the sidecar on this machine, or --json
     resolve                                       what an asker gets for a name, and why
     explain                                       the way to a port, service or name, hop by hop, as it is now
+    doctor                                        checks of node and cluster, each with a remedy
     check                                         every fault in a configuration or catalogue
     cleanup                                       remove what a sidecar that died left in the kernel
 
@@ -64,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     _add_views(commands)
     _add_resolve(commands)
     _add_explain(commands)
+    _add_admin(_add(commands, "doctor", _doctor, "check this node and its cluster, with remedies"))
     _add(commands, "check", _check, "name every fault of a configuration or catalogue").add_argument("file")
     _add(commands, "cleanup", _cleanup, "remove every rule, route and socket of ours from this node")
     return top
@@ -199,6 +201,15 @@ def _explain_service(options: argparse.Namespace) -> int:
     document = client.get(_admin(options), f"/v1/explain/service/{options.service}")
     _show(document, options, tables.service_explained)
     return OK
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from mesh.telemetry.doctor import failed
+    from sidecar.doctor import Doctor, report
+
+    checks = list(Doctor(config.load(), _admin(options)).checks())
+    _show(report(checks), options, tables.diagnosis)
+    return FAILED if failed(checks) else OK
 
 
 def _cleanup(_: argparse.Namespace) -> int:

@@ -32,6 +32,7 @@ class Container:
     name: str
     captured: bool
     reason: str = ""  # why not, or what went wrong
+    failed: bool = False  # it should be captured
 
 
 class Carrier(StrEnum):

@@ -83,7 +83,7 @@ class Telling:
     def _containers(self) -> Iterator[report.Container]:
         if self.carrying.capture is not None:
             for one in self.carrying.capture.status():
-                yield report.Container(one.container, one.name, one.captured, one.reason)
+                yield report.Container(one.container, one.name, one.captured, one.reason, one.failed)
 
     def _listeners(self) -> Iterator[report.Listener]:
         for place in self.explicit.places:

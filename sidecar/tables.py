@@ -131,17 +131,33 @@ def service_explained(document: Document) -> list[Section]:
     return sections + _unused(document)
 
 
+def diagnosis(document: Document) -> list[Section]:
+    checks = document["checks"]
+    rows = [(_verdict(one), one["name"], one["seen"]) for one in checks]
+    remedies = [(one["name"], one["remedy"]) for one in checks if one["remedy"]]
+    return [
+        Section("", ("", "CHECK", "SEEN"), rows),
+        Section("What to do", (), remedies, "nothing"),
+    ]
+
+
+def _verdict(check: Document) -> str:
+    verdict = str(check["verdict"])
+    return verdict if verdict == "ok" else verdict.upper()
+
+
 def _port_explained(path: Document) -> list[Section]:
     policy = f", {path['policy']}" if path["policy"] else ""
     title = f"Port {path['port']} of {path['service']}, on {path['node']}: {path['carrier']}{policy}"
     return [
-        Section(title, ("WHERE", "WHAT", "STATE", "NOTE"), [_hop(hop) for hop in path["hops"]]),
-        Section(
+        _without_empty(title, ("WHERE", "WHAT", "STATE", "NOTE"), [_hop(hop) for hop in path["hops"]]),
+        _without_empty(
             "Tasks",
             ("TASK", "NODE", "ADDRESS", "SHARE", "CLIENT'S ADDRESS", "WAY BACK", "STATE", "NOTE"),
             [_task_explained(task) for task in path["tasks"]],
             "none gets connections",
         ),
+        *_whys(path),
         *_unused(path),
         *([Section("Notes", (), _notes(path))] if path["notes"] else []),
     ]
@@ -159,8 +175,32 @@ def _network_explained(network: Document) -> list[Section]:
     ]
     if network["vip"]:
         headers = ("CONTAINER", "WHAT", "STATE", "NOTE")
-        sections.append(Section("From this node's containers", headers, hops, "none is on this network"))
+        title = "From this node's containers"
+        sections.append(_without_empty(title, headers, hops, "none is on this network"))
     return sections
+
+
+def _whys(path: Document) -> list[Section]:
+    """Each reason once, with the tasks that it holds for."""
+    reasons = dict[str, list[str]]()
+    for task in path["tasks"]:
+        if task["why"]:
+            reasons.setdefault(f"{task['client']}: {task['why']}", []).append(task["task"])
+    everywhere = len(reasons) == 1 and len(path["tasks"]) == len(next(iter(reasons.values())))
+    rows = [(why, "" if everywhere else _join(tasks)) for why, tasks in reasons.items()]
+    return [_without_empty("Why the client's address is so", ("", ""), rows)] if rows else []
+
+
+def _without_empty(
+    title: str, headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str = "none"
+) -> Section:
+    """Only the columns in which a row says something."""
+    if not rows:
+        return Section(title, headers, rows, empty)
+    used = [index for index, column in enumerate(zip(*rows, strict=True)) if any(column)]
+    shown = tuple(headers[index] for index in used)
+    kept = [tuple(row[index] for index in used) for row in rows]
+    return Section(title, shown if any(shown) else (), kept, empty)
 
 
 def _unused(document: Document) -> list[Section]:
@@ -178,13 +218,12 @@ def _hop(hop: Document) -> tuple[str, ...]:
 
 def _task_explained(task: Document) -> tuple[str, ...]:
     share = "" if task["share"] is None else f"{100 * task['share']:.0f}%"
-    client = task["client"] + (f": {task['why']}" if task["why"] else "")
     return (
         task["task"],
         task["node"],
         task["address"],
         share,
-        client,
+        task["client"],
         task["back"],
         _state(task),
         task["note"],

@@ -52,12 +52,19 @@ class Certificates:
         """Changes when any of the files does."""
         return hashlib.sha256(b"\0".join(self._read(name) for name in (CA, CERTIFICATE, KEY))).hexdigest()
 
+    def expires(self) -> float:
+        """When our own does; seconds since the epoch."""
+        return ssl.cert_time_to_seconds(str((self._own() or {}).get("notAfter", "")))
+
     def identity(self) -> Identity:
         """Our own, as a peer would see it: expired or foreign to the CA, it is refused here already."""
+        return identity_of(self._own())
+
+    def _own(self) -> Mapping[str, Any] | None:
         server, client = self._context(ssl.PROTOCOL_TLS_SERVER), self._context(ssl.PROTOCOL_TLS_CLIENT)
         client.check_hostname = False
         try:
-            return identity_of(_shown(server, client))
+            return _shown(server, client)
         except ssl.SSLError as error:
             raise self._unusable(error) from error
 

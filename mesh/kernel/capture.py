@@ -87,6 +87,7 @@ class Status:
     name: str
     captured: bool
     reason: str = ""  # why not
+    failed: bool = False  # it should be
 
 
 @dataclass(slots=True)
@@ -238,8 +239,9 @@ class Capture:
             if held is not None and held.loaded:
                 yield Status(container.short_id, container.name, True)
             else:
-                reason = self._reason(container) or self._faults.get(container.id, "in progress")
-                yield Status(container.short_id, container.name, False, reason)
+                left, fault = self._reason(container), self._faults.get(container.id, "")
+                reason = left or fault or "in progress"
+                yield Status(container.short_id, container.name, False, reason, bool(fault and not left))
 
     async def settled(self) -> None:
         """Wait until everything marked so far has been looked at (for readiness and tests)."""

@@ -20,7 +20,7 @@ NETLINK_NETFILTER = 12
 F_REQUEST, F_ACK, F_DUMP = 0x1, 0x4, 0x300
 NESTED = 0x8000
 ERROR, DONE = 2, 3
-RTM_GETADDR = 22
+RTM_GETLINK, RTM_GETADDR = 18, 22
 
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 ATTRIBUTE = struct.Struct("=HH")  # length, type
@@ -107,6 +107,17 @@ def addresses() -> list[InterfaceAddress]:
         raw = values.get(2) or values.get(1)
         if raw is not None and index in names:
             found.append(InterfaceAddress(names[index], socket.inet_ntoa(raw), prefix))
+    return found
+
+
+def mtus() -> dict[str, int]:
+    """Interface → MTU, of the calling thread's namespace."""
+    found = {}
+    for data in dump(RTM_GETLINK, struct.pack("=BBHiII", socket.AF_UNSPEC, 0, 0, 0, 0, 0)):
+        values = attributes(data[16:])
+        name, mtu = values.get(3), values.get(4)  # IFLA_IFNAME, IFLA_MTU
+        if name is not None and mtu is not None:
+            found[name.rstrip(b"\0").decode(errors="replace")] = int(struct.unpack_from("=I", mtu)[0])
     return found
 
 

@@ -88,6 +88,23 @@ class Namespace:
         return made
 
 
+def in_new_namespace(work: Callable[[], T]) -> T:
+    """Run `work` in a new, empty network namespace, on a thread that ends with it. Blocks.
+
+    KernelError when none can be made.
+    """
+
+    def inside() -> T:
+        if _LIBC.unshare(CLONE_NEWNET) != 0:
+            raise KernelError(
+                f"cannot make a network namespace: {os.strerror(ctypes.get_errno())}; it takes CAP_SYS_ADMIN"
+            )
+        return work()
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="mesh-throw-away") as thread:
+        return thread.submit(inside).result()
+
+
 class NamespaceWorker:
     """One thread for work inside namespaces that would hold up the event loop (nft, netlink dumps)."""
 

@@ -60,11 +60,11 @@ def owner(inode: int) -> str | None:
 
 def listener_owner(port: int) -> str | None:
     """The process that listens on a TCP port of this namespace, if it can be seen."""
-    sockets = [sock for sock in bound("tcp") + _bound6() if sock.port == port]
+    sockets = [sock for sock in bound("tcp") + bound6() if sock.port == port]
     return next((name for sock in sockets if (name := owner(sock.inode))), None)
 
 
-def _bound6() -> list[Bound]:
+def bound6() -> list[Bound]:
     """Dual-stack listeners hold IPv4 ports too; their address does not matter here."""
     try:
         with open("/proc/thread-self/net/tcp6", encoding="ascii") as file:

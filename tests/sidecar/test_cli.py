@@ -196,7 +196,8 @@ def test_explain_a_port(running: Address, capsys: pytest.CaptureFixture[str], po
     out = " ".join(capsys.readouterr().out.split())
     assert out.startswith("Port 80/tcp of web, on swarm00: kernel, round_robin WHERE ")
     assert "ingress_sbox:80/tcp dnat to the one task MISSING not loaded yet" in out
-    assert "10.1.0.3:8080 100% masqueraded: by label back ok" in out
+    assert "10.1.0.3:8080 100% masqueraded back ok" in out
+    assert "Why the client's address is so masqueraded: by label" in out
     assert "web.2.b swarm01 dead its node is down" in out
     assert out.endswith("Notes mind this")
 

@@ -1,0 +1,256 @@
+"""`mesh doctor`: looks at this node and its cluster, and has what it sees judged.
+
+A command of its own that blocks; it asks the sidecar of this node where there is one, and sees the rest by
+itself, so it is of use before the first sidecar runs. Whatever cannot be looked at is a check that says so:
+one missing permission must not hide the other findings. Every look at the network is bounded in number and
+time.
+"""
+
+import asyncio
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mesh.discovery.client import EngineClient
+from mesh.discovery.feed_tls import Certificates
+from mesh.dns.upstream.resolvconf import parse_resolv_conf
+from mesh.errors import DiscoveryError, KernelError, MeshError
+from mesh.kernel.features import tried
+from mesh.kernel.firewall import Firewall
+from mesh.kernel.ingress import BRIDGE, SANDBOX, Place, ipvs_here, locate
+from mesh.net import netlink, proc
+from mesh.net.netns import Namespace
+from mesh.telemetry import doctor, doctor_cluster
+from mesh.telemetry.doctor import Check
+from sidecar import client, node_facts
+from sidecar.config import Address, Config, DiscoveryKind
+from sidecar.peers import PEERS_MAX, Other, look_at
+from sidecar.tables import Document
+from sidecar.version import mesh_version
+
+VXLAN_PORT = 4789
+CALL_SECONDS = 5.0  # for the engine's answer
+AT_ONCE = 8  # nodes looked at at the same time
+
+
+def engine_info(socket_path: str) -> Document:
+    """`docker info`. EngineUnavailable, DiscoveryError."""
+
+    async def ask() -> Document:
+        engine = EngineClient(socket_path, CALL_SECONDS)
+        try:
+            return await engine.info()
+        finally:
+            engine.close()
+
+    return asyncio.run(ask())
+
+
+@dataclass
+class Doctor:
+    """One visit. `host`: path of the host's namespace; None: the one we live in."""
+
+    config: Config
+    admin: Address
+    host: str | None = None
+    firewall: Firewall = field(default_factory=Firewall)
+    ask_engine: Callable[[str], Document] = engine_info
+
+    def checks(self) -> Iterator[Check]:
+        """In the order in which one thing depends on another."""
+        yield self._guarded("kernel features", lambda: doctor.features(tried()))
+        yield doctor.ipvs(ipvs_here())
+        yield self._guarded("conntrack table", lambda: doctor.conntrack(*node_facts.conntrack()))
+        yield doctor.descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        yield self._guarded("upstream resolvers", self._resolv_conf)
+        if self.config.discovery.kind is DiscoveryKind.DOCKER:
+            yield from self._of_docker()
+        yield from self._of_sidecar()
+
+    def _guarded(self, name: str, work: Callable[[], Check]) -> Check:
+        try:
+            return work()
+        except (MeshError, OSError, ValueError) as error:
+            return doctor.unseen(name, str(error))
+
+    def _of_docker(self) -> Iterator[Check]:
+        try:
+            engine = self._engine()
+        except DiscoveryError as error:
+            yield doctor_cluster.no_engine(str(error))
+            return
+        yield engine
+        if engine.verdict is doctor.Verdict.FAIL:
+            return
+        yield self._certificate()
+        yield self._guarded("forwarding", lambda: doctor.forwarding(self._settings))
+        yield self._guarded("published ports on 127.0.0.1", lambda: doctor.localhost(self._settings))
+        yield self._guarded("reverse path filter", lambda: doctor.reverse_paths(self._settings))
+        yield self._guarded("MTU", self._mtu)
+        yield self._guarded("VXLAN", self._vxlan)
+        peers = self._peers
+        yield doctor_cluster.gossip(peers)
+        yield doctor_cluster.control(peers)
+        if self._status is not None:
+            yield self._guarded("firewall", self._passage)
+            yield self._guarded("clashing listeners", self._listeners)
+            yield doctor_cluster.feed_ports(peers, self.config.feed.listen.port)
+            yield doctor_cluster.versions(mesh_version(), peers)
+            yield doctor_cluster.clocks(peers)
+
+    def _of_sidecar(self) -> Iterator[Check]:
+        if self._status is None:
+            yield doctor_cluster.NO_SIDECAR
+            return
+        seen = _sidecar(self._status)
+        yield doctor_cluster.catalogue(seen)
+        yield doctor_cluster.capture(seen)
+        yield doctor_cluster.problems(seen)
+
+    # --- who is asked, once ---
+
+    @cached_property
+    def _status(self) -> Document | None:
+        try:
+            return client.get(self.admin, "/v1/status")
+        except client.AdminError:
+            return None
+
+    @cached_property
+    def _info(self) -> Document:
+        return self.ask_engine(self.config.docker.socket)
+
+    @property
+    def _swarm(self) -> Document:
+        found = self._info.get("Swarm")
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def _place(self) -> Place | None:
+        """Where published ports pass; None where there is no ingress namespace."""
+        path = os.path.join(self.config.docker.netns, SANDBOX)
+        if not os.path.exists(path):
+            return None
+        host = Namespace(self.host).call(netlink.addresses)
+        inside = Namespace(path).call(netlink.addresses)
+        try:
+            return locate(path, (0, 0), host, inside, BRIDGE, ipvs_here())
+        except KernelError:
+            return None  # half made, for a moment
+
+    @cached_property
+    def _settings(self) -> doctor.Settings:
+        return node_facts.settings(self.config.docker.netns, self._place, self.host)
+
+    @cached_property
+    def _peers(self) -> tuple[doctor_cluster.Peer, ...]:
+        try:
+            others = self._others()
+        except MeshError:
+            others = []
+        ports = self.config.feed.listen.port, self.config.metrics.listen.port
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mesh-doctor") as pool:
+            return tuple(pool.map(lambda one: look_at(one, *ports), others[:PEERS_MAX]))
+
+    def _others(self) -> list[Other]:
+        own = str(self._swarm.get("NodeAddr", ""))
+        if self._status is None:
+            managers = self._swarm.get("RemoteManagers") or []
+            addresses = [str(one.get("Addr", "")).rpartition(":")[0] for one in managers]
+            return [Other(address, address, manager=True) for address in addresses if address != own]
+        nodes = client.get(self.admin, "/v1/nodes")["nodes"]
+        return [
+            Other(name, node["address"], node.get("role") == "manager", node.get("state") == "down")
+            for name, node in nodes.items()
+            if node.get("address") not in ("", None, "0.0.0.0", own) and name != self._info.get("Name")
+        ]
+
+    # --- checks ---
+
+    def _engine(self) -> Check:
+        return doctor_cluster.engine(
+            doctor_cluster.Engine(
+                str(self._info.get("ServerVersion", "")),
+                str(self._swarm.get("LocalNodeState", "")),
+                bool(self._swarm.get("ControlAvailable")),
+                str(self._info.get("Name", "")),
+            )
+        )
+
+    def _certificate(self) -> Check:
+        certificates = Certificates(self.config.docker.certificates)
+        try:
+            role, expires = certificates.identity().role, certificates.expires()
+        except DiscoveryError as error:
+            return doctor_cluster.no_certificate(str(error))
+        return doctor_cluster.certificates(role, expires - time.time())
+
+    def _resolv_conf(self) -> Check:
+        file = self.config.dns.resolv_conf
+        found = parse_resolv_conf(Path(file).read_text(encoding="utf-8", errors="replace"))
+        return doctor.resolv_conf(file, found.nameservers, self.config.dns.upstreams)
+
+    def _passage(self) -> Check:
+        place = self._place
+        if place is None or not any(port["mode"] == "kernel" for port in self._ports):
+            return doctor.passage(doctor.Passage(published=False))
+        try:
+            allowed = asyncio.run(self.firewall.lets_pass(place.host.sandbox, place.host.bridge))
+        except KernelError as error:
+            return doctor.passage(doctor.Passage(published=True, fault=str(error)))
+        return doctor.passage(doctor.Passage(published=True, allowed=allowed))
+
+    def _mtu(self) -> Check:
+        own = str(self._swarm.get("NodeAddr", ""))
+        host = Namespace(self.host)
+        interface = next((a.interface for a in host.call(netlink.addresses) if a.address == own), "")
+        if not interface:
+            return doctor.unseen("MTU", f"no interface has this node's address {own or '(unknown)'}")
+        overlays = node_facts.overlay_mtus(self.config.docker.netns)
+        return doctor.mtu(interface, host.call(netlink.mtus)[interface], overlays)
+
+    def _vxlan(self) -> Check:
+        def look() -> tuple[bool, str]:
+            found = [one for one in proc.bound("udp") if one.port == VXLAN_PORT]
+            owners = [proc.owner(one.inode) for one in found if one.inode]
+            return bool(found), next((name or "a program" for name in owners), "")
+
+        bound, holder = Namespace(self.host).call(look)
+        overlays = bool(node_facts.overlay_mtus(self.config.docker.netns))
+        return doctor.vxlan(VXLAN_PORT, bound, holder, overlays)
+
+    @property
+    def _ports(self) -> list[Any]:
+        return list(self._status["ports"]) if self._status is not None else []
+
+    def _listeners(self) -> Check:
+        seen = Namespace(self.host).call(lambda: tuple(map(node_facts.published_port, self._ports)))
+        return doctor.listeners(seen, ipvs_here())
+
+
+def _sidecar(status: Document) -> doctor_cluster.Sidecar:
+    source, feed = status["source"], status["feed"] or {}
+    containers = status["containers"]
+    faults = tuple(f"{one['name']}: {one['reason']}" for one in containers if one["failed"])
+    return doctor_cluster.Sidecar(
+        bool(source["connected"]),
+        source["age"],
+        feed.get("last_error") or source["last_error"],
+        str(status["role"]),
+        str(feed.get("following", "")),
+        bool(feed.get("serving")),
+        sum(bool(one["captured"]) for one in containers),
+        faults,
+        tuple(status["problems"]),
+    )
+
+
+def report(checks: list[Check]) -> Document:
+    """As JSON."""
+    return {"checks": [asdict(one) for one in checks]}
