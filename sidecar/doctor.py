@@ -10,7 +10,7 @@ import asyncio
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -39,15 +39,24 @@ CALL_SECONDS = 5.0  # for the engine's answer
 AT_ONCE = 8  # nodes looked at at the same time
 
 
-def engine_info(socket_path: str) -> Document:
-    """`docker info`. EngineUnavailable, DiscoveryError."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """By the engine."""
 
-    async def ask() -> Document:
+    info: Document  # `docker info`
+    networks: Mapping[str, str] = field(default_factory=dict)  # the id's first ten characters → name
+
+
+def ask_engine(socket_path: str) -> Told:
+    """EngineUnavailable, DiscoveryError."""
+
+    async def ask() -> Told:
         engine = EngineClient(socket_path, CALL_SECONDS)
         try:
-            return await engine.info()
+            info, networks = await engine.info(), await engine.networks()
         finally:
             engine.close()
+        return Told(info, {str(one["Id"])[:10]: str(one["Name"]) for one in networks})
 
     return asyncio.run(ask())
 
@@ -60,7 +69,7 @@ class Doctor:
     admin: Address
     host: str | None = None
     firewall: Firewall = field(default_factory=Firewall)
-    ask_engine: Callable[[str], Document] = engine_info
+    ask: Callable[[str], Told] = ask_engine
 
     def checks(self) -> Iterator[Check]:
         """In the order in which one thing depends on another."""
@@ -123,8 +132,12 @@ class Doctor:
             return None
 
     @cached_property
+    def _told(self) -> Told:
+        return self.ask(self.config.docker.socket)
+
+    @property
     def _info(self) -> Document:
-        return self.ask_engine(self.config.docker.socket)
+        return self._told.info
 
     @property
     def _swarm(self) -> Document:
@@ -212,14 +225,18 @@ class Doctor:
         interface = next((a.interface for a in host.call(netlink.addresses) if a.address == own), "")
         if not interface:
             return doctor.unseen("MTU", f"no interface has this node's address {own or '(unknown)'}")
-        overlays = node_facts.overlay_mtus(self.config.docker.netns)
+        names = self._told.networks
+        overlays = {
+            f"network {names.get(id_, id_)}": mtu
+            for id_, mtu in node_facts.overlay_mtus(self.config.docker.netns).items()
+        }
         return doctor.mtu(interface, host.call(netlink.mtus)[interface], overlays)
 
     def _vxlan(self) -> Check:
         def look() -> tuple[bool, str]:
             found = [one for one in proc.bound("udp") if one.port == VXLAN_PORT]
-            owners = [proc.owner(one.inode) for one in found if one.inode]
-            return bool(found), next((name or "a program" for name in owners), "")
+            owners = (proc.owner(one.inode) for one in found)
+            return bool(found), next(filter(None, owners), "")
 
         bound, holder = Namespace(self.host).call(look)
         overlays = bool(node_facts.overlay_mtus(self.config.docker.netns))

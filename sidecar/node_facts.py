@@ -85,7 +85,7 @@ def _task_rp_filters(netns_dir: str, subnet: IPv4Network) -> dict[str, int]:
 
 
 def overlay_mtus(netns_dir: str) -> Mapping[str, int]:
-    """Of the overlay networks' own namespaces, `1-NETWORK`: the smallest id part names the network."""
+    """Of the overlay networks' own namespaces, `1-NETWORK`, by the first characters of the network's id."""
     found = dict[str, int]()
     for name in _namespaces(netns_dir):
         number, dash, network = name.partition("-")
@@ -96,7 +96,7 @@ def overlay_mtus(netns_dir: str) -> Mapping[str, int]:
         except KernelError:
             continue  # the last container has left the network meanwhile
         if "br0" in mtus:
-            found[f"network {network}"] = mtus["br0"]
+            found[network] = mtus["br0"]
     return found
 
 

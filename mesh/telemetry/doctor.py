@@ -211,7 +211,7 @@ def mtu(underlay: str, underlay_mtu: int, overlays: Mapping[str, int]) -> Check:
     if large:
         return fail(
             "MTU",
-            f"{_some(large)} sends packets of {max(overlays[one] for one in large)} bytes, {underlay} takes "
+            f"packets of {max(overlays[one] for one in large)} bytes in {_some(large)}, but {underlay} takes "
             f"{most} of them at most (VXLAN needs {VXLAN_OVERHEAD}): large replies hang",
             f"make the overlay network anew with --opt com.docker.network.driver.mtu={most}",
         )
@@ -231,7 +231,7 @@ def vxlan(port: int, bound: bool, holder: str, overlays: bool) -> Check:
             "stop it, or give the Swarm another port: docker swarm init --data-path-port",
         )
     if bound:
-        return ok(name, "the kernel listens")
+        return ok(name, "the kernel listens")  # its sockets are held by no process
     if overlays:
         return warn(name, "nobody listens, though there are overlay networks", "restart dockerd on this node")
     return ok(name, "not in use: no overlay network is here yet")
@@ -263,7 +263,7 @@ def listeners(ports: Sequence[PublishedPort], ipvs_present: bool) -> Check:
         return warn(
             name,
             f"another program listens on {_some(shadowed)}: it is not reached, the service is",
-            "stop that program, or publish the service on another port",
+            "find it on the node (ss -lntup) and stop it, or publish the service on another port",
         )
     return ok(name, f"none on {len(ports)} published ports" if ports else "no published ports")
 

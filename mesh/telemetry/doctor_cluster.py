@@ -102,6 +102,7 @@ def control(peers: Sequence[Peer]) -> Check:
         "managers 2377",
         {one.name: one.control for one in peers if one.manager and not one.down},
         "open 2377/tcp from this node to every manager; without it this node gets no orders",
+        "no other manager",
     )
 
 
@@ -110,16 +111,17 @@ def feed_ports(peers: Sequence[Peer], port: int) -> Check:
         f"managers' sidecars {port}",
         {one.name: one.feed for one in peers if one.manager and not one.down},
         f"open {port}/tcp from every node to every manager, and see that the sidecar runs there",
+        "no other manager",
     )
 
 
-def _reached(name: str, tried: Mapping[str, str | None], remedy: str) -> Check:
+def _reached(name: str, tried: Mapping[str, str | None], remedy: str, nobody: str = "no other node") -> Check:
     faults = {peer: why for peer, why in tried.items() if why}
     reached = [peer for peer, why in tried.items() if why == ""]
     if faults:
         shown = "; ".join(f"{peer}: {why}" for peer, why in list(faults.items())[:NAMED_MAX])
         return fail(name, f"{len(faults)} of {len(faults) + len(reached)} not reached: {shown}", remedy)
-    return ok(name, f"reached: {', '.join(reached[:NAMED_MAX])}" if reached else "there is nobody else")
+    return ok(name, f"reached: {', '.join(reached[:NAMED_MAX])}" if reached else nobody)
 
 
 def clocks(peers: Sequence[Peer]) -> Check:

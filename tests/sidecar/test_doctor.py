@@ -20,7 +20,7 @@ from mesh.telemetry.doctor import Check, Verdict
 from mesh.telemetry.doctor_cluster import Peer
 from sidecar import cli, node_facts, peers
 from sidecar.config import Address, Config, Discovery, DiscoveryKind, Docker, Feed, Metrics
-from sidecar.doctor import Doctor, engine_info
+from sidecar.doctor import Doctor, Told, ask_engine
 from sidecar.peers import Other, look_at, reach, skew_of
 from sidecar.tables import Document
 from tests.net.lab import Lab, inside, laboratory, needs_root
@@ -35,6 +35,7 @@ INFO: Document = {
         "RemoteManagers": [{"Addr": "127.0.0.2:2377"}, {"Addr": "192.168.2.60:2377"}],
     },
 }
+TOLD = Told(INFO, {"abcdefghij": "shop"})
 NOWHERE = Address("127.0.0.1", 1)
 
 
@@ -162,7 +163,7 @@ def test_a_file_catalogue_needs_no_docker(tmp_path: Path) -> None:
 
 def test_the_engine_that_is_not_there() -> None:
     with pytest.raises(EngineUnavailable):
-        engine_info("/nowhere/docker.sock")
+        ask_engine("/nowhere/docker.sock")
 
 
 @pytest.mark.root
@@ -180,15 +181,13 @@ def test_a_node_without_sidecar_is_judged_by_its_kernel(lab: Lab, tmp_path: Path
         (tmp_path / name).symlink_to(str(where.path))
     (tmp_path / "default").touch()  # a file that is no namespace
     inside(host, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-    visit = partial(
-        Doctor, config(tmp_path), NOWHERE, host=host.path, firewall=Passing(), ask_engine=lambda _: INFO
-    )
+    visit = partial(Doctor, config(tmp_path), NOWHERE, host=host.path, firewall=Passing(), ask=lambda _: TOLD)
 
     found = by_name(visit())
     assert found["forwarding"].seen.startswith("off on eth0, eth1")
     assert found["published ports on 127.0.0.1"].verdict is Verdict.WARN
     assert (found["MTU"].verdict, "takes 1450" in found["MTU"].seen) == (Verdict.FAIL, True)
-    assert "network abcdefghij" in found["MTU"].seen
+    assert "network shop" in found["MTU"].seen
     assert found["certificate"].verdict is Verdict.FAIL
     assert found["gossip 7946"].seen.startswith("1 of 1 not reached: 127.0.0.2")
     assert "firewall" not in found  # only a sidecar needs its rule
@@ -253,7 +252,7 @@ def test_with_a_sidecar_its_own_view_is_judged_too(
     lab.plug(sandbox, "eth0", "10.0.0.2/24", gateway)
     (tmp_path / "ingress_sbox").symlink_to(str(sandbox.path))
     settings = config(tmp_path, feed=Feed(Address("0.0.0.0", 2)), metrics=Metrics(Address("0.0.0.0", 3)))
-    found = by_name(Doctor(settings, running, host.path, firewall, lambda _: INFO))
+    found = by_name(Doctor(settings, running, host.path, firewall, lambda _: TOLD))
     assert found["firewall"].verdict == verdict
     assert found["clashing listeners"].verdict is Verdict.FAIL
     assert "nginx (pid 12)" in found["clashing listeners"].seen
@@ -261,7 +260,7 @@ def test_with_a_sidecar_its_own_view_is_judged_too(
     assert found["captured containers"].seen == "1, and no fault"
     assert "'fast' is not kernel or proxy" in found["configuration and labels"].seen
     # swarm01 is down, and swarm00 is this node: nobody is left to be asked
-    assert found["gossip 7946"].seen == "there is nobody else"
+    assert found["gossip 7946"].seen == "no other node"
     assert "sidecar" not in found
 
 

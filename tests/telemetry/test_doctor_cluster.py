@@ -35,10 +35,10 @@ def sidecar(**changed: object) -> Sidecar:
         (lambda: cluster.no_certificate("locked"), FAIL, "locked"),
         # other nodes
         (lambda: cluster.gossip([MANAGER, WORKER, DOWN]), OK, "reached: m, w"),
-        (lambda: cluster.gossip([]), OK, "nobody else"),
+        (lambda: cluster.gossip([]), OK, "no other node"),
         (lambda: cluster.gossip([MANAGER, DEAF]), FAIL, "1 of 2 not reached: x: no answer"),
         (lambda: cluster.control([MANAGER, WORKER, DOWN]), OK, "reached: m"),
-        (lambda: cluster.control([WORKER]), OK, "nobody else"),
+        (lambda: cluster.control([WORKER]), OK, "no other manager"),
         (lambda: cluster.control([MANAGER, DEAF]), FAIL, "x: refused"),
         (lambda: cluster.feed_ports([MANAGER], 9182), OK, "reached: m"),
         (lambda: cluster.feed_ports([DEAF], 9182), FAIL, "1 of 1"),
