@@ -1,10 +1,11 @@
-"""How soon the truth is told: a task ends or begins, and a container on another node asks all the time.
+"""How soon the truth is told, and followed: a task ends or begins, and others ask for it all the time.
 
     python -m benchmarks.convergence [--only WAY …] [--repeat 10] [--repeat-nodes 3]    (root; tests/lab)
 
 Both resolvers of one container, ours and Docker's own, are asked for `tasks.web` every few milliseconds while
-tasks of `web` end in every way that they do. Tables are printed, and written as JSON to
-benchmarks/out/convergence.json.
+tasks of `web` end in every way that they do. All the time new connections are made to its virtual IP, its
+published port, and, as Docker would have it, to what its resolver says. Tables are printed, and written as
+JSON to benchmarks/out/convergence.json.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.convergence.lab import EVERY_MS, Lab, converging
-from benchmarks.convergence.report import tables
+from benchmarks.convergence.report import connection_tables, tables
 from benchmarks.convergence.ways import WAYS
 from benchmarks.failure import CannotRun
 from benchmarks.machine import machine
@@ -43,7 +44,7 @@ def _measure(options: argparse.Namespace) -> None:
 
 
 def _write(lab: Lab) -> list[Table]:
-    found = tables(lab.endings, lab.beginnings)
+    found = [*tables(lab.endings, lab.beginnings), *connection_tables(lab.sent)]
     document = {**machine(), "every_ms": EVERY_MS, "tables": [table.document() for table in found]}
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

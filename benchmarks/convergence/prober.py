@@ -1,6 +1,6 @@
 """Asks resolvers for one name all the time, and prints every change of the answer. Standard library only.
 
-    python3 prober.py NAME EVERY_MS LABEL=PORT …
+    python -m benchmarks.convergence.prober NAME EVERY_MS LABEL=PORT …
 
 Runs inside a container's network namespace and asks 127.0.0.11, each port in a thread of its own, so that one
 that is slow does not slow the other. A line is JSON: `{"at": seconds, "who": label, "addresses": […]}`; the

@@ -35,6 +35,41 @@ class Beginning:
     known: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Sent:
+    """When the last new connection was sent to a task (seconds, monotonic; infinite: they never ceased), by
+    who leads it there, and how many failed meanwhile. `where`: the client, seen from the task."""
+
+    way: str
+    where: str
+    end: float
+    last: Mapping[str, float]
+    failed: Mapping[str, int]
+
+
+def connection_tables(sent: Sequence[Sent]) -> list[Table]:
+    """Milliseconds after the end of the task's process. Docker has no way of its own to a published port on a
+    kernel without IPVS: "–"."""
+    groups = dict.fromkeys((one.way, one.where) for one in sent)
+    rows = []
+    for way, where in groups:
+        own = [one for one in sent if (one.way, one.where) == (way, where)]
+        shown: list[str] = []
+        for who in (OURS, DOCKER):
+            after = [one.last[who] - one.end for one in own if who in one.last]
+            failed = sum(one.failed.get(who, 0) for one in own)
+            shown += [_ms(figure(after)) if after else "–" for _, figure in FIGURES]
+            shown.append(f"{failed / len(own):.1f}" if after else "–")
+        rows.append((way, where, len(own), *shown))
+    names = [*(name for name, _ in FIGURES), "failed"]
+    head = ("event", "client", "n", *(f"{who} {name}" for who in (OURS, DOCKER) for name in names))
+    raw = [{**asdict(one), "last": _known_to_json(one.last)} for one in sent]
+    title = (
+        "last new connection sent to a task: ms after its process' end; connections that failed, each time"
+    )
+    return [Table(title, head, rows, raw)]
+
+
 def tables(endings: Sequence[Ending], beginnings: Sequence[Beginning]) -> list[Table]:
     """Milliseconds. Below zero: before."""
     ways = {way: [one for one in endings if one.way == way] for way in dict.fromkeys(e.way for e in endings)}

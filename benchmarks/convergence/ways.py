@@ -37,14 +37,14 @@ def _update(way: str, lab: Lab) -> None:
 
 def _drain(way: str, lab: Lab) -> None:
     boxes = lab.settle()
-    lab.measure(way, boxes, lambda: _availability(lab, "drain"), REPLICAS)
+    lab.measure(way, boxes, lambda: _availability(lab, "drain"), REPLICAS, home_stays=False)
     _availability(lab, "active")
     _back(lab)
 
 
 def _kill(way: str, lab: Lab) -> None:
     boxes = lab.settle()
-    lab.measure(way, boxes, lambda: lab.swarm.lab("kill", HOME), REPLICAS)
+    lab.measure(way, boxes, lambda: lab.swarm.lab("kill", HOME), REPLICAS, home_stays=False)
     lab.swarm.lab("start", HOME)
     _back(lab)
 

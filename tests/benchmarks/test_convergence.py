@@ -1,11 +1,18 @@
 """What resolvers said → when they told the truth → tables."""
 
+import json
+import socket
+import subprocess
+import sys
 from math import inf
+from pathlib import Path
 
 import pytest
 
+from benchmarks.convergence import served
+from benchmarks.convergence.connections import QUIET, Connections
 from benchmarks.convergence.prober import addresses, query
-from benchmarks.convergence.report import DOCKER, OURS, Beginning, Ending, tables
+from benchmarks.convergence.report import DOCKER, OURS, Beginning, Ending, Sent, connection_tables, tables
 from benchmarks.convergence.watch import HOLD, Watch
 from mesh.dns.wire import parse_query
 
@@ -91,3 +98,77 @@ def test_what_was_never_told_is_json_all_the_same() -> None:
 
 def test_nothing_measured_is_an_empty_table() -> None:
     assert [list(table.rows) for table in tables([], [])] == [[], [], []]
+
+
+def connected(*attempts: tuple[float, str]) -> Connections:
+    connections = Connections()
+    for at, task in attempts:
+        connections.add("x", at, task)
+    return connections
+
+
+def test_the_last_connection_to_a_task_is_the_last_that_it_answered_or_that_failed() -> None:
+    connections = connected((1, "a"), (2, "b"), (3, "a"), (4, "b"))
+    assert connections.last("x", "a", 0, inf, LATER) == 3
+    assert connected((1, "a"), (2, "b"), (3, ""), (4, "b")).last("x", "a", 0, inf, LATER) == 3
+    assert connections.paths() == ("x",)
+
+
+def test_a_connection_that_failed_when_the_next_task_had_ended_is_not_this_ones() -> None:
+    connections = connected((1, "a"), (2, ""), (5, ""))
+    assert connections.last("x", "a", 0, 4, LATER) == 2
+    assert (connections.failed("x", 0, 4), connections.failed("x", 0, inf)) == (1, 2)
+
+
+def test_more_may_come_for_a_while() -> None:
+    connections = connected((1, "a"), (2, "b"))
+    assert connections.last("x", "a", 0, inf, 1 + QUIET / 2) is None
+    assert connections.last("x", "a", 0, inf, 1 + QUIET) == 1
+
+
+def test_a_task_that_gets_none_any_more_had_its_last_before() -> None:
+    assert connected((1, "a"), (5, "b")).last("x", "a", 3, inf, LATER) == 3
+
+
+def test_connections_are_told_when_they_end_not_as_they_began() -> None:
+    connections = connected((2, "b"), (3, "b"), (1, ""))
+    assert connections.last("x", "a", 0, inf, LATER) == 1
+    assert connections.last("x", "b", 0, inf, LATER) == 3
+
+
+def test_last_connections_ours_and_dockers() -> None:
+    sent = [
+        Sent("rm", "same node", 1.0, {OURS: 1.1, DOCKER: 1.4}, {OURS: 1, DOCKER: 20}),
+        Sent("rm", "same node", 2.0, {OURS: 2.3, DOCKER: inf}, {OURS: 2, DOCKER: 30}),
+        Sent("rm", "published", 2.0, {OURS: 1.9}, {OURS: 0}),
+    ]
+    (table,) = connection_tables(sent)
+    ours = ("200", "300", "300", "1.5")
+    assert list(table.rows) == [
+        ("rm", "same node", 2, *ours, "never", "never", "never", "25.0"),
+        ("rm", "published", 1, "-100", "-100", "-100", "0.0", "–", "–", "–", "–"),
+    ]
+    assert json.loads(json.dumps(table.document()))["raw"][1]["last"] == {OURS: 2.3, DOCKER: None}
+
+
+def test_new_connections_say_which_task_they_came_to() -> None:
+    """The programs themselves, on loopback: a task that answers, and one that is not there."""
+    task = subprocess.Popen([sys.executable, "-c", Path(served.__file__).read_text()])
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        paths = (f"up=127.0.0.1:{served.PORT}", f"down=127.0.0.1:{nobody.getsockname()[1]}")
+        command = [sys.executable, "-m", "benchmarks.convergence.connector", "5", *paths]
+        connector = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert connector.stdout is not None
+        try:
+            said: dict[str, str] = {}
+            for line in connector.stdout:
+                one = json.loads(line)
+                said[one["who"]] = one["task"]
+                if said == {"up": socket.gethostname(), "down": ""}:
+                    break
+        finally:
+            for process in (connector, task):
+                process.terminate()
+            connector.communicate()
+            assert task.wait(10) == 0
