@@ -5,7 +5,8 @@
 Runs inside a network namespace. To an address it connects as it is; a NAME is asked for each time, at
 127.0.0.11:DNS_PORT, and one address of the reply is taken. Each label has a thread of its own. A line is
 JSON: `{"at": when it was begun, "who": label, "task": what the task said}`; the task is "" where there was no
-connection, or nothing was said in time. The clock is the machine's monotonic one.
+connection, or nothing was said in time. The clock is the machine's monotonic one. It goes on until standard
+input ends.
 """
 
 import errno
@@ -115,14 +116,11 @@ class Connector:
 def main() -> None:
     interval = float(sys.argv[1]) / 1000
     printing = threading.Lock()
-    threads = []
     for argument in sys.argv[2:]:
         label, _, where = argument.partition("=")
         connector = Connector(label, where, interval, printing)
-        threads.append(threading.Thread(target=connector.run))
-        threads[-1].start()
-    for thread in threads:
-        thread.join()
+        threading.Thread(target=connector.run, daemon=True).start()
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

@@ -208,15 +208,17 @@ def _program(name: str, *argv: str) -> list[str]:
 @contextmanager
 def _reading(command: list[str], take: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """Each line that the prober prints, on a thread of its own."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT)
+    assert process.stdin is not None
     assert process.stdout is not None
     reading = threading.Thread(target=_read, args=(process.stdout, take))
     reading.start()
     try:
         yield
     finally:
-        process.terminate()
-        process.wait()
+        process.stdin.close()  # it ends then, on whichever node it is
+        process.wait(PATIENCE)
         reading.join()
 
 

@@ -4,7 +4,8 @@
 
 Runs inside a container's network namespace and asks 127.0.0.11, each port in a thread of its own, so that one
 that is slow does not slow the other. A line is JSON: `{"at": seconds, "who": label, "addresses": […]}`; the
-clock is the machine's monotonic one, so that times can be compared with those of other processes.
+clock is the machine's monotonic one, so that times can be compared with those of other processes. It goes on
+until standard input ends: a signal to who started it would not come through to another node's processes.
 """
 
 import json
@@ -79,13 +80,10 @@ def watch(label: str, port: int, name: str, interval: float, printing: threading
 def main() -> None:
     name, interval = sys.argv[1], float(sys.argv[2]) / 1000
     printing = threading.Lock()
-    threads = []
     for argument in sys.argv[3:]:
         label, _, port = argument.partition("=")
-        threads.append(threading.Thread(target=watch, args=(label, int(port), name, interval, printing)))
-        threads[-1].start()
-    for thread in threads:
-        thread.join()
+        threading.Thread(target=watch, args=(label, int(port), name, interval, printing), daemon=True).start()
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ SANDBOX_ON_OVERLAY, LEG, BOX = "10.0.0.2", "10.0.0.3", "10.0.0.9"
 TASKS = tuple(f"10.0.0.{last}" for last in range(11, 15))
 FRONT, SUBNET = "10.98.0.0/24", "10.0.0.0/24"
 
+# Thousands of connections a second from one address use up the ports that one waits a minute for.
+MANY_CONNECTIONS = ("net.ipv4.ip_local_port_range=10000 65535", "net.ipv4.tcp_tw_reuse=1")
+
 # What Docker has on a node and in its containers in any case: with it, connections are tracked there.
 DOCKER_ON_NODE = """
 table ip nat {
@@ -105,6 +108,9 @@ class Wires:
             entry.call(partial(nft.run, DOCKER_ON_NODE))
             for container in (tasks, box):
                 container.call(partial(nft.run, DOCKER_IN_CONTAINER))
+        for connecting in (client, entry, sandbox, box):
+            for setting in MANY_CONNECTIONS:
+                inside(connecting, "sysctl", "-q", "-w", setting)
         netns = self._folder / str(number)
         netns.mkdir()
         assert sandbox.path is not None

@@ -158,7 +158,8 @@ def test_new_connections_say_which_task_they_came_to() -> None:
         nobody.bind(("127.0.0.1", 0))
         paths = (f"up=127.0.0.1:{served.PORT}", f"down=127.0.0.1:{nobody.getsockname()[1]}")
         command = [sys.executable, "-m", "benchmarks.convergence.connector", "5", *paths]
-        connector = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        connector = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
         assert connector.stdout is not None
         try:
             said: dict[str, str] = {}
@@ -168,7 +169,6 @@ def test_new_connections_say_which_task_they_came_to() -> None:
                 if said == {"up": socket.gethostname(), "down": ""}:
                     break
         finally:
-            for process in (connector, task):
-                process.terminate()
-            connector.communicate()
+            task.terminate()
+            connector.communicate(timeout=10)  # its input ends, and so does it
             assert task.wait(10) == 0
