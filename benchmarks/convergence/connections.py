@@ -7,35 +7,66 @@ from dataclasses import dataclass, field
 QUIET = (
     2.0  # seconds without a connection to it after which there will be none; longer than a client's patience
 )
+NAMELESS, REFUSED, SILENT = (
+    "nameless",
+    "refused",
+    "silent",
+)  # why a connection failed; nameless: none was made
+
+
+@dataclass(frozen=True, order=True)
+class Attempt:
+    """Begun when (seconds, monotonic); the task that answered, or why none did. `to`: the address, where the
+    client has chosen it."""
+
+    at: float
+    task: str
+    failure: str = ""
+    to: str = ""
+
+
+@dataclass(frozen=True)
+class Victim:
+    """`until`: when another one ended. `others`: there are tasks left; else rules refuse by themselves."""
+
+    task: str
+    address: str
+    until: float
+    others: bool
+
+    def got(self, one: Attempt) -> bool:
+        """Was it sent to this task, as far as can be told?"""
+        if one.task:
+            return one.task == self.task
+        if one.failure == NAMELESS or one.at >= self.until:
+            return False
+        if one.to:
+            return one.to == self.address
+        return self.others or one.failure == SILENT
 
 
 @dataclass
 class Connections:
-    """Each path's connections: when begun (seconds, monotonic), and what the task said ("": none did)."""
+    """Each path's attempts, in order."""
 
-    begun: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+    begun: dict[str, list[Attempt]] = field(default_factory=dict)
 
-    def add(self, path: str, at: float, said: str) -> None:
-        """They are told when they end, which need not be in order; some are late by a client's patience."""
+    def add(self, path: str, attempt: Attempt) -> None:
+        """They are told when they end, which need not be as they began: some are late by a patience."""
         of_path = self.begun.setdefault(path, [])
-        of_path.insert(bisect_left(of_path, (at, said)), (at, said))
+        of_path.insert(bisect_left(of_path, attempt), attempt)
 
     def paths(self) -> tuple[str, ...]:
         return tuple(self.begun)
 
-    def last(self, path: str, task: str, since: float, until: float, now: float) -> float | None:
-        """When the last connection to the task was begun, at `since` or later; None: more may come.
-
-        One that failed counts as sent to it, unless it was begun after `until`, when another one ended.
-        Without any, `since` itself.
-        """
-        mine = [at for at, said in self._since(path, since) if said == task or (not said and at < until)]
-        latest = mine[-1] if mine else since
+    def last(self, path: str, victim: Victim, since: float, now: float) -> float | None:
+        """When the last connection to it was begun; `since` if none was since then. None: more may come."""
+        latest = max((one.at for one in self._since(path, since) if victim.got(one)), default=since)
         return latest if now - latest >= QUIET else None
 
-    def failed(self, path: str, since: float, until: float) -> int:
-        return sum(not said and at < until for at, said in self._since(path, since))
+    def failed(self, path: str, victim: Victim, since: float) -> int:
+        return sum(not one.task and victim.got(one) for one in self._since(path, since))
 
-    def _since(self, path: str, since: float) -> Sequence[tuple[float, str]]:
+    def _since(self, path: str, since: float) -> Sequence[Attempt]:
         of_path = self.begun.get(path, [])
-        return of_path[bisect_left(of_path, (since, "")) :]
+        return of_path[bisect_left(of_path, Attempt(since, "")) :]

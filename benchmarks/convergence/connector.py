@@ -4,8 +4,8 @@
 
 Runs inside a network namespace. To an address it connects as it is; a NAME is asked for each time, at
 127.0.0.11:DNS_PORT, and one address of the reply is taken. Each label has a thread of its own. A line is
-JSON: `{"at": when it was begun, "who": label, "task": what the task said}`; the task is "" where there was no
-connection, or nothing was said in time. The clock is the machine's monotonic one. It goes on until standard
+JSON: `{"at": when it was begun, "who": label, "task": what the task said, "failure": why nothing was, "to":
+the address that was chosen}`. The clock is the machine's monotonic one. It goes on until standard
 input ends.
 """
 
@@ -20,6 +20,7 @@ import threading
 import time
 from collections import deque
 
+from benchmarks.convergence.connections import NAMELESS, REFUSED, SILENT
 from benchmarks.convergence.prober import ADDRESS, LARGEST, addresses, query
 
 PATIENCE = 0.8  # seconds; a lost SYN is sent again after 1 s, and may then be led elsewhere
@@ -32,9 +33,10 @@ RESET = struct.pack("ii", 1, 0)
 class Attempt:
     """One connection, from its beginning to what came of it."""
 
-    def __init__(self, begun: float, sock: socket.socket) -> None:
+    def __init__(self, begun: float, sock: socket.socket, to: str) -> None:
         self.begun = begun
         self.sock = sock
+        self.to = to
 
 
 class Connector:
@@ -67,15 +69,16 @@ class Connector:
         try:
             address = self._resolve() if self._resolver else self._name
         except (OSError, LookupError):
-            self._tell(begun, "")  # who asks for a name and gets none has no connection either
+            self._tell(begun, "", NAMELESS)
             return
         sock = socket.socket()
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)  # no TIME_WAIT: ports run out
-        attempt = Attempt(begun, sock)
+        to = address if self._resolver else ""
+        attempt = Attempt(begun, sock, to)
         code = sock.connect_ex((address, self._port))
         if code not in (0, errno.EINPROGRESS):
-            self._tell(begun, "")
+            self._tell(begun, "", REFUSED, to)
             sock.close()
             return
         self._under_way.append(attempt)
@@ -95,20 +98,21 @@ class Connector:
             said = attempt.sock.recv(SAID_BYTES).decode()
         except OSError:
             said = ""
-        self._end(attempt, said)
+        self._end(attempt, said, "" if said else REFUSED)
         self._under_way.remove(attempt)
 
     def _give_up(self, begun_before: float) -> None:
         while self._under_way and self._under_way[0].begun < begun_before:
-            self._end(self._under_way.popleft(), "")
+            self._end(self._under_way.popleft(), "", SILENT)
 
-    def _end(self, attempt: Attempt, said: str) -> None:
+    def _end(self, attempt: Attempt, said: str, failure: str) -> None:
         self._selector.unregister(attempt.sock)
         attempt.sock.close()
-        self._tell(attempt.begun, said)
+        self._tell(attempt.begun, said, failure, attempt.to)
 
-    def _tell(self, begun: float, said: str) -> None:
-        line = json.dumps({"at": begun, "who": self._label, "task": said})
+    def _tell(self, begun: float, said: str, failure: str, to: str = "") -> None:
+        told = {"at": begun, "who": self._label, "task": said, "failure": failure, "to": to}
+        line = json.dumps(told)
         with self._printing:
             print(line, flush=True)
 

@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.convergence.connections import Connections
+from benchmarks.convergence.connections import Attempt, Connections, Victim
 from benchmarks.convergence.report import DOCKER, OURS, Beginning, Ending, Sent
 from benchmarks.convergence.watch import Watch
 from benchmarks.processes import first_process, started
@@ -87,25 +87,24 @@ class Lab:
             gone = {who: self._gone(who, box.addresses[NETWORK]) for who in (OURS, DOCKER)}
             self.endings.append(Ending(way, at, death, gone))
             until = min((other for _, other in died if other > death + NEXT_END), default=inf)
-            self._note_connections(way, box, at, death, until, home_stays)
+            victim = Victim(box.id[:SHORT_ID], box.addresses[NETWORK], until, home_stays)
+            self._note_connections(way, victim, at, death)
 
-    def _note_connections(
-        self, way: str, box: Box, at: float, death: float, until: float, home_stays: bool
-    ) -> None:
+    def _note_connections(self, way: str, victim: Victim, at: float, death: float) -> None:
         by_client: dict[str, dict[str, str]] = {}  # where → who leads → path
         for path in self.connections.paths():
             where, _, who = path.partition("|")
-            if home_stays or AT_HOME not in where:
+            if victim.others or AT_HOME not in where:
                 by_client.setdefault(where, {})[who] = path
+        end = time.monotonic() + PATIENCE
         for where, paths in sorted(by_client.items()):
-            last = {who: self._last(path, box, at, until) for who, path in paths.items()}
-            failed = {who: self.connections.failed(path, at, until) for who, path in paths.items()}
+            last = {who: self._last(path, victim, at, end) for who, path in paths.items()}
+            failed = {who: self.connections.failed(path, victim, at) for who, path in paths.items()}
             self.sent.append(Sent(way, where, death, last, failed))
 
-    def _last(self, path: str, box: Box, since: float, until: float) -> float:
-        task, end = box.id[:SHORT_ID], time.monotonic() + PATIENCE
+    def _last(self, path: str, victim: Victim, since: float, end: float) -> float:
         while time.monotonic() < end:
-            found = self.connections.last(path, task, since, until, time.monotonic())
+            found = self.connections.last(path, victim, since, time.monotonic())
             if found is not None:
                 return found
             time.sleep(0.1)
@@ -157,7 +156,7 @@ def converging() -> Iterator[Lab]:
             watch.add(one["who"], one["at"], frozenset(one["addresses"]))
 
         def reached(one: dict[str, Any]) -> None:
-            connections.add(one["who"], one["at"], one["task"])
+            connections.add(one["who"], Attempt(one["at"], one["task"], one["failure"], one["to"]))
 
         probing.enter_context(_reading(asking, said))
         for command in _connectors(swarm, asker, neighbour):

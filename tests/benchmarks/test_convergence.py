@@ -4,13 +4,14 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
 import pytest
 
 from benchmarks.convergence import served
-from benchmarks.convergence.connections import QUIET, Connections
+from benchmarks.convergence.connections import NAMELESS, QUIET, REFUSED, SILENT, Attempt, Connections, Victim
 from benchmarks.convergence.prober import addresses, query
 from benchmarks.convergence.report import DOCKER, OURS, Beginning, Ending, Sent, connection_tables, tables
 from benchmarks.convergence.watch import HOLD, Watch
@@ -100,40 +101,61 @@ def test_nothing_measured_is_an_empty_table() -> None:
     assert [list(table.rows) for table in tables([], [])] == [[], [], []]
 
 
-def connected(*attempts: tuple[float, str]) -> Connections:
+def connected(*attempts: Attempt) -> Connections:
     connections = Connections()
-    for at, task in attempts:
-        connections.add("x", at, task)
+    for one in attempts:
+        connections.add("x", one)
     return connections
 
 
-def test_the_last_connection_to_a_task_is_the_last_that_it_answered_or_that_failed() -> None:
-    connections = connected((1, "a"), (2, "b"), (3, "a"), (4, "b"))
-    assert connections.last("x", "a", 0, inf, LATER) == 3
-    assert connected((1, "a"), (2, "b"), (3, ""), (4, "b")).last("x", "a", 0, inf, LATER) == 3
+def answered(at: float, task: str) -> Attempt:
+    return Attempt(at, task)
+
+
+A = Victim("a", "10.0.0.1", until=inf, others=True)
+
+
+def test_the_last_connection_to_a_task_is_the_last_that_it_answered() -> None:
+    connections = connected(answered(1, "a"), answered(2, "b"), answered(3, "a"), answered(4, "b"))
+    assert connections.last("x", A, 0, LATER) == 3
     assert connections.paths() == ("x",)
 
 
-def test_a_connection_that_failed_when_the_next_task_had_ended_is_not_this_ones() -> None:
-    connections = connected((1, "a"), (2, ""), (5, ""))
-    assert connections.last("x", "a", 0, 4, LATER) == 2
-    assert (connections.failed("x", 0, 4), connections.failed("x", 0, inf)) == (1, 2)
+@pytest.mark.parametrize(
+    ("attempt", "victim", "counts"),
+    [
+        (Attempt(3, "", REFUSED), A, True),
+        (Attempt(3, "", SILENT), A, True),
+        (Attempt(3, "", SILENT, to="10.0.0.1"), A, True),
+        (Attempt(3, "", REFUSED, to="10.0.0.9"), A, False),  # one that has just begun and does not listen yet
+        (Attempt(3, "", NAMELESS), A, False),
+        (Attempt(3, "", REFUSED), replace(A, until=3), False),  # another one has ended meanwhile
+        (Attempt(3, "", REFUSED), replace(A, others=False), False),  # the rules know that there is none
+        (Attempt(3, "", SILENT), replace(A, others=False), True),
+    ],
+)
+def test_a_connection_that_failed_was_sent_to_who_ended(
+    attempt: Attempt, victim: Victim, counts: bool
+) -> None:
+    connections = connected(answered(1, "a"), answered(2, "b"), attempt, answered(4, "b"))
+    assert connections.last("x", victim, 0, LATER) == (3 if counts else 1)
+    assert connections.failed("x", victim, 0) == counts
 
 
 def test_more_may_come_for_a_while() -> None:
-    connections = connected((1, "a"), (2, "b"))
-    assert connections.last("x", "a", 0, inf, 1 + QUIET / 2) is None
-    assert connections.last("x", "a", 0, inf, 1 + QUIET) == 1
+    connections = connected(answered(1, "a"), answered(2, "b"))
+    assert connections.last("x", A, 0, 1 + QUIET / 2) is None
+    assert connections.last("x", A, 0, 1 + QUIET) == 1
 
 
 def test_a_task_that_gets_none_any_more_had_its_last_before() -> None:
-    assert connected((1, "a"), (5, "b")).last("x", "a", 3, inf, LATER) == 3
+    assert connected(answered(1, "a"), answered(5, "b")).last("x", A, 3, LATER) == 3
 
 
 def test_connections_are_told_when_they_end_not_as_they_began() -> None:
-    connections = connected((2, "b"), (3, "b"), (1, ""))
-    assert connections.last("x", "a", 0, inf, LATER) == 1
-    assert connections.last("x", "b", 0, inf, LATER) == 3
+    connections = connected(answered(2, "b"), answered(3, "b"), Attempt(1, "", SILENT))
+    assert connections.last("x", A, 0, LATER) == 1
+    assert connections.last("x", A, 1.5, LATER) == 1.5
 
 
 def test_last_connections_ours_and_dockers() -> None:
@@ -162,11 +184,11 @@ def test_new_connections_say_which_task_they_came_to() -> None:
         connector = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
         assert connector.stdout is not None
         try:
-            said: dict[str, str] = {}
+            said: dict[str, tuple[str, str]] = {}
             for line in connector.stdout:
                 one = json.loads(line)
-                said[one["who"]] = one["task"]
-                if said == {"up": socket.gethostname(), "down": ""}:
+                said[one["who"]] = (one["task"], one["failure"])
+                if said == {"up": (socket.gethostname(), ""), "down": ("", REFUSED)}:
                     break
         finally:
             task.terminate()
