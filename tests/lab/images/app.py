@@ -7,13 +7,17 @@
     app.py lookup NAME        prints the addresses, one a line; exit 1 if there are none
 
 HTTP: GET /slow?seconds=N answers late; /upstream/… is fetched from $UPSTREAM (http://service:port), the name
-looked up anew for each request; anything else tells who answered: {"hostname", "task", "remote", "path"}.
+looked up anew for each request; anything else tells who answered: {"hostname", "task", "remote", "path"}. A
+datagram "who" is answered with the sender's address, others are echoed. On SIGTERM it stops accepting,
+finishes what it has accepted, and ends, as a production service should.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import socketserver
@@ -27,7 +31,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 UPSTREAM_SECONDS = 5.0
 SLOW_LIMIT_SECONDS = 600.0
+DRAIN_SECONDS = 8.0  # below the grace that Docker gives by default
 CHUNK = 65536
+STOPPED = threading.Event()
 
 
 class Application(BaseHTTPRequestHandler):
@@ -82,6 +88,34 @@ class Web(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
 
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self.connections: set[socket.socket] = set()
+        self.changed = threading.Condition()
+
+    def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:
+        with self.changed:
+            self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: socket.socket) -> None:
+        with self.changed:
+            self.connections.discard(request)
+            self.changed.notify_all()
+        super().shutdown_request(request)
+
+    def drain(self, seconds: float) -> None:
+        """Accept no more, answer what has been asked, and close; so long at most."""
+        self.shutdown()
+        while select.select([self.socket], [], [], 0)[0]:  # accepted by the kernel already
+            self._handle_request_noblock()
+        self.socket.close()
+        with self.changed:
+            for one in self.connections:
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RD)  # what has come is still read; then the connection ends
+            self.changed.wait_for(lambda: not self.connections, seconds)
+
 
 class Echo(socketserver.ThreadingTCPServer):
     daemon_threads = True
@@ -103,7 +137,7 @@ def echo_datagrams(port: int) -> None:
         udp.bind(("", port))
         while True:
             data, peer = udp.recvfrom(CHUNK)
-            udp.sendto(data, peer)
+            udp.sendto(peer[0].encode() if data == b"who" else data, peer)
 
 
 def serve() -> None:
@@ -112,7 +146,10 @@ def serve() -> None:
         stream = Echo(("", int(echo)), EchoStream)
         threading.Thread(target=stream.serve_forever, daemon=True).start()
         threading.Thread(target=echo_datagrams, args=(int(echo),), daemon=True).start()
-    Web(("", int(os.environ.get("PORT", "8080"))), Application).serve_forever()
+    web = Web(("", int(os.environ.get("PORT", "8080"))), Application)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    STOPPED.wait()
+    web.drain(DRAIN_SECONDS)
 
 
 def get(url: str) -> int:
@@ -136,12 +173,12 @@ def lookup(name: str) -> int:
 
 
 def main(words: list[str]) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: STOPPED.set())
     match words:
         case [] | ["serve"]:
             serve()
         case ["idle"]:
-            signal.pause()
+            STOPPED.wait()
         case ["get", url]:
             return get(url)
         case ["lookup", name]:
