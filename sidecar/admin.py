@@ -42,7 +42,7 @@ class State(Protocol):
         """Why the node should not be relied on yet; nothing when it may be."""
         ...
 
-    def reading(self) -> Reading:
+    async def reading(self) -> Reading:
         """Copies: it is rendered in another thread while counting goes on."""
         ...
 
@@ -89,7 +89,7 @@ def metrics_app(state: State) -> web.Application:
     """/metrics, /healthz (the loop answers), /readyz (names are answered, listeners are bound)."""
 
     async def metrics(request: web.Request) -> web.Response:
-        reading = state.reading()
+        reading = await state.reading()
         body, content_type = await asyncio.to_thread(exposition, reading, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 

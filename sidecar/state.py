@@ -4,7 +4,6 @@ Read-only and asked per request: nothing is remembered here, so nothing can be o
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from mesh.dns.labels import problems as label_problems
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope, scope_of, scope_of_asker
 from mesh.dns.wire import QType
+from mesh.kernel.counting import Counted
 from mesh.kernel.ingress import Ingress
 from mesh.relay.listener import PortStats
 from mesh.telemetry.explain import PortPath, ServicePath
@@ -145,9 +145,10 @@ class Telling:
 
     # --- metrics ---
 
-    def reading(self) -> Reading:
+    async def reading(self) -> Reading:
         source, stats = self.source.status(), self.resolver.stats
         relayed = [(name, f"{port}/tcp", counts) for name, port, counts in self.carrying.relay.stats()]
+        carried = await self._carried_by_the_kernel()
         return Reading(
             version=mesh_version(),
             snapshot=self.snapshot,
@@ -168,13 +169,22 @@ class Telling:
             dns_upstream_faults=len(stats.faults),
             dns_forward_refused=_by_one(stats.refused),
             dns_refreshes=_by_one(stats.refreshes),
-            port_connections={(name, port, "proxy"): c.connections for name, port, c in relayed},
+            port_connections=_connections(relayed, carried),
             port_active={(name, port, "proxy"): c.active for name, port, c in relayed},
-            port_bytes=_bytes(relayed),
-            port_connect_errors={
-                (name, port, reason): count for name, port, c in relayed for reason, count in c.errors.items()
-            },
+            port_bytes=_bytes(relayed, carried),
+            port_connect_errors=_connect_errors(relayed, carried),
         )
+
+    async def _carried_by_the_kernel(self) -> list[tuple[str, str, Counted]]:
+        if self.carrying.ingress is None:
+            return []
+        counted = await self.carrying.ingress.count()
+        return [
+            (service.name, one.key, counted[one.key])
+            for service in self.snapshot.services.values()
+            for one in self._plans(service).ports
+            if one.carrier is Carrier.KERNEL and one.key in counted
+        ]
 
     # --- explain ---
 
@@ -261,9 +271,32 @@ def _feed(source: SourceStatus) -> report.Feed | None:
     )
 
 
-def _bytes(relayed: list[tuple[str, str, PortStats]]) -> dict[tuple[str, ...], int]:
-    counted: Counter[tuple[str, ...]] = Counter()
-    for name, port, counts in relayed:
-        counted[name, port, "in"] += counts.received
-        counted[name, port, "out"] += counts.sent
-    return dict(counted)
+Relayed = Sequence[tuple[str, str, PortStats]]  # service, port, what was counted
+Carried = Sequence[tuple[str, str, Counted]]
+
+
+def _connections(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...], int]:
+    counted: dict[tuple[str, ...], int] = {
+        (name, port, "proxy"): counts.connections for name, port, counts in relayed
+    }
+    counted |= {(name, port, "kernel"): counts.connections for name, port, counts in carried}
+    return counted
+
+
+def _bytes(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...], int]:
+    counted: dict[tuple[str, ...], int] = {}
+    for name, port, ours in relayed:
+        counted[name, port, "in"], counted[name, port, "out"] = ours.received, ours.sent
+    for name, port, kernels in carried:
+        counted[name, port, "in"], counted[name, port, "out"] = kernels.received, kernels.sent
+    return counted
+
+
+def _connect_errors(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...], int]:
+    counted: dict[tuple[str, ...], int] = {
+        (name, port, reason): count
+        for name, port, counts in relayed
+        for reason, count in counts.errors.items()
+    }
+    counted |= {(name, port, "no_endpoint"): counts.refused for name, port, counts in carried}
+    return counted

@@ -8,7 +8,7 @@ the same, a change of ports is two small transactions; when it differs, everythi
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Interface
@@ -18,6 +18,7 @@ from mesh.catalog.model import NO_RETURN_PATH, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel.capture import Table, Tables
+from mesh.kernel.counting import Counted, Totals, read_counters
 from mesh.kernel.devconf import Setting, write
 from mesh.kernel.firewall import Firewall
 from mesh.kernel.flows import Flows
@@ -27,6 +28,7 @@ from mesh.kernel.return_rules import NO_ENTRY, Entry
 from mesh.kernel.rules import (
     ALIVE_SECONDS,
     DELETE,
+    LIST_COUNTERS,
     NOT_ALIVE,
     HostPath,
     host_rules,
@@ -44,6 +46,7 @@ logger = logging.getLogger(__name__)
 NETNS_DIR = "/var/run/docker/netns"
 SANDBOX = "ingress_sbox"
 BRIDGE = "docker_gwbridge"
+COUNT_SECONDS = 1.0  # between two readings of the counters, however often they are asked for
 RECHECK_SECONDS = 5.0  # how late a recreated ingress namespace may be noticed
 FIREWALL_SECONDS = 30.0  # how late a flushed DOCKER-USER chain may be noticed
 IPVS_MARKS = ("/proc/net/ip_vs", "/proc/sys/net/ipv4/vs")
@@ -96,6 +99,8 @@ class Ingress:
         self._ipvs = ipvs
         self._on_entry = on_entry
         self._flows = flows
+        self._totals = Totals()
+        self._counted_at = -COUNT_SECONDS  # loop time
         self._snapshot = Snapshot()
         self._redirected: dict[int, int] = {}
         self._place: Place | None = None  # None: what is loaded is unknown
@@ -119,6 +124,17 @@ class Ingress:
     def place(self) -> Place | None:
         """Where published ports pass; None while that is not known."""
         return self._place
+
+    async def count(self) -> Mapping[str, Counted]:
+        """What the kernel has carried: port ("80/tcp") → totals, COUNT_SECONDS old at most."""
+        now = asyncio.get_running_loop().time()
+        if self._opened and now >= self._counted_at + COUNT_SECONDS:
+            self._counted_at = now
+            try:
+                self._totals.take(read_counters(await self._opened[1].ask(LIST_COUNTERS)))
+            except KernelError as error:
+                logger.debug("counters: %s", error)  # the reconciler finds out why, and says so
+        return self._totals.ports
 
     @property
     def kept(self) -> Collection[str]:

@@ -24,6 +24,7 @@ from mesh.balance.slots import NOBODY, Choice, Draw, choice, nearest
 from mesh.balance.vips import Locality, vip_plan
 from mesh.catalog.model import Container, EndpointMode, Protocol, Service
 from mesh.catalog.snapshot import Snapshot
+from mesh.kernel.counting import MAPS, counting_chains, counting_update
 from mesh.kernel.return_rules import MASQUERADED
 
 TABLE = "mesh"
@@ -37,6 +38,7 @@ NAT_BEFORE_DOCKER = -101
 SOURCE_NAT_BEFORE_DOCKER = 99
 
 DELETE = f"add table ip {TABLE}\ndelete table ip {TABLE}\n"  # succeeds whether the table is there or not
+LIST_COUNTERS = f"list counters table ip {TABLE}\n"
 NOT_ALIVE = f"flush set ip {TABLE} {ALIVE_SET}\n"  # gated rules match no more, from now on
 
 Vips = Mapping[str, Choice]  # virtual IP → which of the tasks behind it
@@ -269,15 +271,19 @@ def ingress_rules(
     return _table(
         f"  map ports {{ typeof ip protocol . th dport : verdict; }}\n"
         f"  set kept {{ typeof ip daddr; }}\n"
+        f"{MAPS}"
         f"  chain prerouting {{\n"
         f"    type nat hook prerouting priority {NAT_BEFORE_DOCKER}; policy accept;\n"
-        f"    {_gate(ipvs)}ip daddr {sandbox} ip protocol . th dport vmap @ports\n"
+        f"    ip daddr {sandbox} {_LED} vmap @begun\n"
+        f"    {_gate(ipvs)}ip daddr {sandbox} {_LED} vmap @ports\n"
+        f"    ip daddr {sandbox} {_LED} vmap @refused\n"
         f"  }}\n"
         f"  chain postrouting {{\n"
         f"    type nat hook postrouting priority {SOURCE_NAT_BEFORE_DOCKER}; policy accept;\n"
         f'    oifname "{interface}" ct status dnat ct mark {MASQUERADED:#x} masquerade\n'
         f'    oifname "{interface}" ct status dnat ip daddr != @kept masquerade\n'
         f"  }}\n"
+        f"{counting_chains(sandbox)}"
     ) + ingress_update({}, ports, (), kept)
 
 
@@ -294,7 +300,7 @@ def ingress_update(
         changes.append(f"delete element ip {TABLE} kept {{ {', '.join(gone)} }}\n")
     if new:
         changes.append(f"add element ip {TABLE} kept {{ {', '.join(new)} }}\n")
-    return "".join(changes)
+    return counting_update(TABLE, before, after) + "".join(changes)
 
 
 def _port_change(before: PortTarget | None, after: PortTarget | None) -> str:

@@ -23,6 +23,10 @@ class Table:
         """One transaction. KernelError: nothing of it took effect."""
         await self._worker.run(None, lambda: self._context.run(text))
 
+    async def ask(self, text: str) -> str:
+        """The output of a `list …`. KernelError: it is not there."""
+        return await self._worker.run(None, lambda: self._context.run(text))
+
     def beat(self) -> None:
         """Re-arm the redirects for another rules.ALIVE_SECONDS. KernelError: our table is no longer there."""
         self._heartbeat.beat()

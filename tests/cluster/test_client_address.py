@@ -1,4 +1,4 @@
-"""The application sees the outside client's own address, by whichever node it came, wherever the task runs."""
+"""The application sees the outside client's own address: by whichever node it came, wherever the task is."""
 
 import json
 from typing import Any

@@ -15,6 +15,7 @@ from mesh.catalog.model import (
     TaskState,
 )
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.kernel.counting import counting_update
 from mesh.kernel.rules import (
     DnsPorts,
     HostPath,
@@ -102,17 +103,32 @@ table ip mesh {
   set alive { typeof ip protocol; flags timeout; timeout 3s; }
   map ports { typeof ip protocol . th dport : verdict; }
   set kept { typeof ip daddr; }
+  map begun { typeof ip protocol . th dport : verdict; }
+  map refused { typeof ip protocol . th dport : verdict; }
+  map arrived { typeof ip protocol . th dport : verdict; }
+  map answered { typeof ip protocol . th sport : verdict; }
   chain prerouting {
     type nat hook prerouting priority -101; policy accept;
+    ip daddr 172.18.0.2 ip protocol . th dport vmap @begun
     ip daddr 172.18.0.2 ip protocol . th dport vmap @ports
+    ip daddr 172.18.0.2 ip protocol . th dport vmap @refused
   }
   chain postrouting {
     type nat hook postrouting priority 99; policy accept;
     oifname "eth0" ct status dnat ct mark 0x6d65ffff masquerade
     oifname "eth0" ct status dnat ip daddr != @kept masquerade
   }
+  chain arriving {
+    type filter hook prerouting priority -300; policy accept;
+    ip daddr 172.18.0.2 ip protocol . th dport vmap @arrived
+  }
+  chain answering {
+    type filter hook postrouting priority 300; policy accept;
+    ip saddr 172.18.0.2 ip protocol . th sport vmap @answered
+  }
 }
 add element ip mesh alive { icmp, tcp, udp, sctp }
+COUNTERS
 add chain ip mesh udp_53
 add rule ip mesh udp_53 ip protocol udp dnat to 10.0.0.9:5353
 add element ip mesh ports { udp . 53 : goto udp_53 }
@@ -173,7 +189,8 @@ def test_the_ingress_namespace() -> None:
         "53/udp": PortTarget(53, Protocol.UDP, 5353, to("10.0.0.9")),
         "81/tcp": PortTarget(81, Protocol.TCP, 8080),  # no task: no element, so the packet is refused
     }
-    assert ingress_rules(ports, "172.18.0.2", "eth0") == INGRESS
+    counters = counting_update("mesh", (), ports)
+    assert ingress_rules(ports, "172.18.0.2", "eth0") == INGRESS.replace("COUNTERS\n", counters)
 
 
 def test_a_changed_task_touches_one_chain() -> None:
@@ -200,7 +217,7 @@ def test_a_changed_task_touches_one_chain() -> None:
 def test_a_changed_port_touches_one_element() -> None:
     one = PortTarget(80, Protocol.TCP, 8080, to("10.0.0.7"))
     none = PortTarget(80, Protocol.TCP, 8080)
-    assert ingress_update({"80/tcp": none}, {}) == ""
+    assert ingress_update({"80/tcp": none}, {}) == counting_update("mesh", ["80/tcp"], ())
     assert ingress_update({"80/tcp": one}, {"80/tcp": none}) == (
         "delete element ip mesh ports { tcp . 80 }\nflush chain ip mesh tcp_80\ndelete chain ip mesh tcp_80\n"
     )

@@ -113,7 +113,7 @@ class FakeState:
     def unready(self) -> Sequence[str]:
         return self.reasons
 
-    def reading(self) -> Reading:
+    async def reading(self) -> Reading:
         return Reading(version="1.2.3", snapshot=self.snapshot)
 
     async def explain_port(self, published: int, protocol: str) -> Sequence[PortPath]:

@@ -1,0 +1,88 @@
+"""Counters: their text, their reading, totals that outlive a table, and what a real kernel counts."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.balance.slots import Choice
+from mesh.catalog.model import Protocol
+from mesh.kernel import nft
+from mesh.kernel.counting import Counted, Totals, counting_update, read_counters
+from mesh.kernel.rules import LIST_COUNTERS, HostPath, PortTarget, host_rules, ingress_rules, ingress_update
+from tests.kernel.test_rules_kernel import greeting, ingress, refused
+from tests.net.lab import Lab, laboratory, needs_root
+
+LISTING = """table ip mesh {
+	counter tcp_80_new {
+		packets 3 bytes 180
+	}
+	counter tcp_80_in {
+		packets 9 bytes 700
+	}
+	counter udp_53_none {
+		packets 2 bytes 9
+	}
+	counter somebody_elses {
+		packets 2 bytes 9
+	}
+}
+"""
+
+
+def test_a_listing_is_read() -> None:
+    assert read_counters(LISTING) == {"80/tcp": Counted(3, 0, 700, 0), "53/udp": Counted(0, 2)}
+    assert read_counters("") == {}
+
+
+def test_only_the_difference_is_told() -> None:
+    assert counting_update("mesh", ["80/tcp"], ["80/tcp"]) == ""
+    text = counting_update("mesh", ["80/tcp"], ["53/udp"])
+    assert "delete element ip mesh begun { tcp . 80 }\n" in text
+    assert "add element ip mesh answered { udp . 53 : goto udp_53_out }\n" in text
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1)))
+def test_totals_add_up_over_tables(tables: list[list[int]]) -> None:
+    """Every table counts from 0; a reading that is no lower than the last one is taken to go on from it."""
+    totals, expected, last = Totals(), 0, 0
+    for steps in tables:
+        counted = 0
+        for step in steps:
+            counted += step
+            totals.take({"80/tcp": Counted(connections=counted)})
+            expected += counted - last if counted >= last else counted
+            last = counted
+            assert totals.ports["80/tcp"].connections == expected
+    totals.take({})
+    assert totals.ports == {}
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with laboratory() as made:
+        yield made
+
+
+@pytest.mark.root
+@needs_root
+def test_connections_refusals_and_bytes_both_ways(lab: Lab) -> None:
+    client, host, sandbox, _ = ingress(lab)
+    ports = {
+        "80/tcp": PortTarget(80, Protocol.TCP, 8080, Choice(("10.0.0.11",))),
+        "81/tcp": PortTarget(81, Protocol.TCP, 8080),
+    }
+    host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {})))
+    sandbox.call(lambda: nft.run(ingress_rules(ports, "172.18.0.2", "eth0")))
+    for _ in range(3):
+        greeting(client, "10.8.0.60", 80)
+    assert refused(client, "10.8.0.60", 81)
+    found = sandbox.call(lambda: read_counters(nft.run(LIST_COUNTERS)))
+    assert (found["80/tcp"].connections, found["80/tcp"].refused) == (3, 0)
+    assert (found["81/tcp"].connections, found["81/tcp"].refused) == (1, 1)
+    assert found["80/tcp"].received > 3 * 4 * 40  # SYN, ACKs and FIN of each
+    assert found["80/tcp"].sent > 3 * 4 * 40
+    sandbox.call(lambda: nft.run(ingress_update(ports, {"80/tcp": ports["80/tcp"]})))
+    left = sandbox.call(lambda: read_counters(nft.run(LIST_COUNTERS)))
+    assert left == {"80/tcp": found["80/tcp"]}
