@@ -12,7 +12,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from mesh.telemetry import doctor, doctor_cluster
 from mesh.telemetry.doctor import Check
 from sidecar import client, node_facts
 from sidecar.config import Address, Config, DiscoveryKind
-from sidecar.peers import PEERS_MAX, Other, look_at
+from sidecar.peers import Other, first_of, look_at
 from sidecar.tables import Document
 from sidecar.version import mesh_version
 
@@ -61,6 +61,23 @@ def ask_engine(socket_path: str) -> Told:
     return asyncio.run(ask())
 
 
+def ask_names(socket_path: str) -> Mapping[str, str]:
+    """Name of a container's namespace → its own. EngineUnavailable, DiscoveryError."""
+
+    async def ask() -> Mapping[str, Any]:
+        engine = EngineClient(socket_path, CALL_SECONDS)
+        try:
+            return await engine.containers()
+        finally:
+            engine.close()
+
+    found = (one for one in asyncio.run(ask()).values() if one is not None)
+    return {
+        os.path.basename(str(one["NetworkSettings"]["SandboxKey"])): str(one["Name"]).lstrip("/")
+        for one in found
+    }
+
+
 @dataclass
 class Doctor:
     """One visit. `host`: path of the host's namespace; None: the one we live in."""
@@ -70,6 +87,7 @@ class Doctor:
     host: str | None = None
     firewall: Firewall = field(default_factory=Firewall)
     ask: Callable[[str], Told] = ask_engine
+    names: Callable[[str], Mapping[str, str]] = ask_names
 
     def checks(self) -> Iterator[Check]:
         """In the order in which one thing depends on another."""
@@ -101,6 +119,7 @@ class Doctor:
         yield self._guarded("forwarding", lambda: doctor.forwarding(self._settings))
         yield self._guarded("published ports on 127.0.0.1", lambda: doctor.localhost(self._settings))
         yield self._guarded("reverse path filter", lambda: doctor.reverse_paths(self._settings))
+        yield self._guarded("way back to clients", lambda: doctor.ways_back(self._settings))
         yield self._guarded("MTU", self._mtu)
         yield self._guarded("VXLAN", self._vxlan)
         peers = self._peers
@@ -159,7 +178,16 @@ class Doctor:
 
     @cached_property
     def _settings(self) -> doctor.Settings:
-        return node_facts.settings(self.config.docker.netns, self._place, self.host)
+        seen = node_facts.settings(self.config.docker.netns, self._place, self.host)
+        tasks = seen.task_rp_filter or {}
+        if doctor.STRICT not in tasks.values() and not seen.broken_ways:
+            return seen
+        names = self.names(self.config.docker.socket)  # only for what is to be named
+        return replace(
+            seen,
+            task_rp_filter={names.get(one, one): value for one, value in tasks.items()},
+            broken_ways=[names.get(one, one) for one in seen.broken_ways],
+        )
 
     @cached_property
     def _peers(self) -> tuple[doctor_cluster.Peer, ...]:
@@ -169,7 +197,7 @@ class Doctor:
             others = []
         ports = self.config.feed.listen.port, self.config.metrics.listen.port
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mesh-doctor") as pool:
-            return tuple(pool.map(lambda one: look_at(one, *ports), others[:PEERS_MAX]))
+            return tuple(pool.map(lambda one: look_at(one, *ports), first_of(others)))
 
     def _others(self) -> list[Other]:
         own = str(self._swarm.get("NodeAddr", ""))

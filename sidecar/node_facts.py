@@ -37,8 +37,8 @@ def settings(netns_dir: str, place: Place | None, host: str | None) -> doctor.Se
         lambda: {one: value for one in interfaces if (value := _read(one, Setting.forwarding)) is not None}
     )
     subnet = Namespace(place.path).call(lambda: _subnet(place.ingress_interface))
-    tasks = _task_rp_filters(netns_dir, subnet) if subnet else {}
-    return doctor.Settings(ip_forward, route_localnet, rp_filter, sandbox, tasks)
+    tasks, broken = _tasks(netns_dir, subnet) if subnet else ({}, [])
+    return doctor.Settings(ip_forward, route_localnet, rp_filter, sandbox, tasks, broken)
 
 
 def _read(interface: str, setting: Setting) -> int | None:
@@ -64,24 +64,30 @@ def _subnet(interface: str) -> IPv4Network | None:
     return next(found, None)
 
 
-def _task_rp_filters(netns_dir: str, subnet: IPv4Network) -> dict[str, int]:
-    """Of tasks that are sent clients' own addresses, by the name of their namespace."""
+def _tasks(netns_dir: str, subnet: IPv4Network) -> tuple[dict[str, int], list[str]]:
+    """(rp_filter of tasks that are sent clients' own addresses, those whose way back is broken), by the names
+    of their namespaces."""
 
-    def look() -> int | None:
+    def look() -> tuple[int | None, bool]:
         inside = [a.interface for a in netlink.addresses() if IPv4Address(a.address) in subnet]
-        return _rp_filters()[inside[0]] if inside and inspect.way_back().table else None
+        if not inside:
+            return None, False
+        way = inspect.way_back()
+        return _rp_filters()[inside[0]] if way.table else None, bool(way.routed) and not way.table
 
-    found = dict[str, int]()
+    strictness, broken = dict[str, int](), list[str]()
     for name in _namespaces(netns_dir):
         if name == SANDBOX or "-" in name or name.startswith("lb_"):
             continue
         try:
-            value = Namespace(os.path.join(netns_dir, name)).call(look)
+            value, lost = Namespace(os.path.join(netns_dir, name)).call(look)
         except KernelError:
             continue  # ended meanwhile
         if value is not None:
-            found[name] = value
-    return found
+            strictness[name] = value
+        if lost:
+            broken.append(name)
+    return strictness, broken
 
 
 def overlay_mtus(netns_dir: str) -> Mapping[str, int]:

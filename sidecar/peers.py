@@ -4,6 +4,7 @@ import http.client
 import re
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
@@ -22,6 +23,11 @@ class Other:
     address: str
     manager: bool = False
     down: bool = False
+
+
+def first_of(others: Iterable[Other]) -> list[Other]:
+    """As many as one visit looks at, managers first."""
+    return sorted(others, key=lambda one: (not one.manager, one.name))[:PEERS_MAX]
 
 
 def look_at(other: Other, feed: int, metrics: int) -> Peer:

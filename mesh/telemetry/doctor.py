@@ -114,6 +114,7 @@ class Settings:
     rp_filter: Mapping[str, int] | None = None  # of interfaces with an address, in force
     sandbox_forwarding: Mapping[str, int] | None = None  # of the ingress namespace's interfaces
     task_rp_filter: Mapping[str, int] | None = None  # of tasks' ingress interfaces, by container
+    broken_ways: Sequence[str] = ()  # containers whose answers to outside clients get lost
 
 
 def forwarding(seen: Settings) -> Check:
@@ -147,6 +148,19 @@ def localhost(seen: Settings) -> Check:
         "route_localnet is off for docker_gwbridge: 127.0.0.1:PORT does not answer on this node",
         "see that the sidecar runs (mesh status): it turns this on with the first published port",
     )
+
+
+def ways_back(seen: Settings) -> Check:
+    """Tasks answer outside clients through the node that these have chosen."""
+    name = "way back to clients"
+    if seen.broken_ways:
+        return fail(
+            name,
+            f"the rules are gone in {_some(seen.broken_ways)}: answers to clients outside get lost",
+            "find out who flushes rules there; a new task mends it: docker service update --force SERVICE",
+        )
+    prepared = len(seen.task_rp_filter or {})
+    return ok(name, f"prepared in {prepared} containers" if prepared else "no task here needs one")
 
 
 STRICT = 1

@@ -156,7 +156,7 @@ def versions(own: str, peers: Sequence[Peer]) -> Check:
         return warn(
             name, f"here {own}, but {shown}", "wait for the update to end, or: docker stack deploy again"
         )
-    return ok(name, f"version {own} on all {len(up) + 1} nodes")
+    return ok(name, f"version {own}" + (f", as on {len(up)} other nodes" if up else ""))
 
 
 @dataclass(frozen=True, slots=True)

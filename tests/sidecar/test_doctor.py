@@ -125,6 +125,12 @@ def test_skew_of_a_date(date: str, skew: float | None) -> None:
     assert skew_of(date, 1000.5) == skew
 
 
+def test_of_many_nodes_the_managers_are_looked_at() -> None:
+    many = [Other(f"w{n:02}", "") for n in range(peers.PEERS_MAX)]
+    found = peers.first_of([*many, Other("z", "", manager=True)])
+    assert (found[0].name, found[-1].name, len(found)) == ("z", "w30", peers.PEERS_MAX)
+
+
 def test_a_node_that_is_down_is_not_asked() -> None:
     assert look_at(Other("x", "192.0.2.1", manager=True, down=True), 1, 1) == Peer("x", True, down=True)
 
@@ -181,7 +187,15 @@ def test_a_node_without_sidecar_is_judged_by_its_kernel(lab: Lab, tmp_path: Path
         (tmp_path / name).symlink_to(str(where.path))
     (tmp_path / "default").touch()  # a file that is no namespace
     inside(host, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-    visit = partial(Doctor, config(tmp_path), NOWHERE, host=host.path, firewall=Passing(), ask=lambda _: TOLD)
+    visit = partial(
+        Doctor,
+        config(tmp_path),
+        NOWHERE,
+        host=host.path,
+        firewall=Passing(),
+        ask=lambda _: TOLD,
+        names=lambda _: {"0123456789ab": "web.1"},
+    )
 
     found = by_name(visit())
     assert found["forwarding"].seen.startswith("off on eth0, eth1")
@@ -209,7 +223,11 @@ def test_a_node_without_sidecar_is_judged_by_its_kernel(lab: Lab, tmp_path: Path
     assert by_name(visit())["reverse path filter"].verdict is Verdict.OK  # it made its interface loose
     inside(task, "sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=1")
     strict = by_name(visit())["reverse path filter"]
-    assert (strict.verdict, "0123456789ab" in strict.seen) == (Verdict.FAIL, True)
+    assert (strict.verdict, "strict in web.1:" in strict.seen) == (Verdict.FAIL, True)
+    assert by_name(visit())["way back to clients"].seen == "prepared in 1 containers"
+    inside(task, "nft", "flush", "ruleset")
+    lost = by_name(visit())["way back to clients"]
+    assert (lost.verdict, "gone in web.1:" in lost.seen) == (Verdict.FAIL, True)
 
 
 @pytest.mark.root

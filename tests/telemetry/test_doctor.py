@@ -55,6 +55,9 @@ HELD = PublishedPort("80/tcp", "web", "kernel", listening=True, holder="nginx (1
         ),
         (lambda: doctor.reverse_paths(Settings(1, rp_filter={"eth0": 1, "eth1": 1})), WARN, "eth0, eth1"),
         (lambda: doctor.reverse_paths(Settings(1, rp_filter={"eth0": 2, "eth1": 2})), OK, "not strict"),
+        (lambda: doctor.ways_back(Settings(1)), OK, "no task here"),
+        (lambda: doctor.ways_back(Settings(1, task_rp_filter={"a": 2})), OK, "prepared in 1"),
+        (lambda: doctor.ways_back(Settings(1, broken_ways=["web.1"])), FAIL, "gone in web.1:"),
         # firewall
         (lambda: doctor.passage(Passage(False)), OK, "no published port"),
         (lambda: doctor.passage(Passage(True, allowed=True)), OK, "lets"),
