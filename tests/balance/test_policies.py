@@ -51,6 +51,8 @@ def test_an_endpoint_that_keeps_failing_is_left_alone_for_a_while() -> None:
     assert health.usable(ALL, 100.0) == ALL
     health.failed(A, 100.0)
     assert health.usable(ALL, 100.0) == [B, C]
+    assert health.ejected_for(A, 101.0) == EJECT_SECONDS - 1.0
+    assert health.ejected_for(B, 101.0) == health.ejected_for(A, 101.0 + EJECT_SECONDS) == 0.0
     assert health.usable(ALL, 100.0 + EJECT_SECONDS) == [A, B, C]
     health.succeeded(A)
     assert health.usable(ALL, 100.0) == ALL

@@ -177,8 +177,11 @@ def test_the_firewall_rule_comes_moves_and_goes(lab: Lab) -> None:
         return box.call(lambda: asyncio.run(work))  # type: ignore[arg-type]
 
     firewall = Firewall()
+    assert run(firewall.lets_pass("172.18.0.2", "docker_gwbridge")) is False
     assert run(firewall.allow("172.18.0.2", "docker_gwbridge")) is True
     assert run(firewall.allow("172.18.0.2", "docker_gwbridge")) is False
+    assert run(firewall.lets_pass("172.18.0.2", "docker_gwbridge")) is True
+    assert run(firewall.lets_pass("172.18.0.3", "docker_gwbridge")) is False
     assert "-A DOCKER-USER -d 172.18.0.2/32" in rules().splitlines()[1]
     assert run(firewall.allow("172.18.0.3", "docker_gwbridge")) is True
     assert "172.18.0.2" not in rules()
@@ -193,6 +196,7 @@ def test_a_host_that_drops_and_has_no_chain_for_us_is_an_error(lab: Lab) -> None
     box = lab.namespace("box")
     firewall = Firewall()
     assert box.call(lambda: asyncio.run(firewall.allow("172.18.0.2", "docker_gwbridge"))) is False
+    assert box.call(lambda: asyncio.run(firewall.lets_pass("172.18.0.2", "docker_gwbridge"))) is True
     inside(box, "iptables-nft", "-P", "FORWARD", "DROP")
     with pytest.raises(KernelError, match="no chain DOCKER-USER"):
         box.call(lambda: asyncio.run(firewall.allow("172.18.0.2", "docker_gwbridge")))

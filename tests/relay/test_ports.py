@@ -11,6 +11,7 @@ from mesh.catalog.model import Network, Port, Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.net.tasks import Tasks
 from mesh.relay import ports as ports_module
+from mesh.relay.listener import Seen
 from mesh.relay.ports import RelayPorts
 
 
@@ -142,3 +143,19 @@ async def test_where_dockers_ingress_holds_the_port_the_relay_listens_elsewhere(
         assert await asyncio.to_thread(greeting, local) == "127.0.0.2"
         await rig.publish(None)
         assert rig.redirects[-1] == (published, None)
+
+
+async def test_what_a_port_has_experienced_of_its_endpoints_can_be_seen(rig: Rig) -> None:
+    target = Backend("127.0.0.2", 0).port
+    published = free_port()
+    await rig.publish(service(published, target, "127.0.0.2", "127.0.0.4"))  # nobody listens on the second
+
+    def second() -> Seen:
+        found = {str(one.endpoint): one for one in rig.ports.seen(published)}
+        assert found[f"127.0.0.2:{target}"].ejected_for == 0.0
+        return found[f"127.0.0.4:{target}"]
+
+    for _ in range(20):  # every client is served; the endpoint that refuses is left out meanwhile
+        assert await asyncio.to_thread(greeting, published) == "127.0.0.2"
+    assert second().ejected_for > 0.0
+    assert rig.ports.seen(1) == ()
