@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import Any, TypeVar
 
 from mesh.balance.policies import Endpoint, Policy
@@ -45,6 +46,9 @@ class PortPlan:
     idle_timeout: float = 3600.0
     drain: float = 30.0
     locality: Locality = Locality.ANY
+    trusted: tuple[str, ...] = ()  # CIDRs; who connects from there has to send a PROXY header, proxy only
+    slow_start: float = 0.0  # until a new task gets its full share, proxy only
+    health_interval: float = 5.0  # between two probes
 
     @property
     def key(self) -> str:
@@ -74,7 +78,7 @@ class _Labels:
         try:
             return parse(text.strip())
         except ValueError as error:
-            self.fault(key, f"{error}; {str(default) or 'none'} is used")
+            self.fault(key, f"{error}; {default or 'none'} is used")
             return default
 
     def fault(self, key: str, message: str) -> None:
@@ -111,6 +115,7 @@ def endpoints(
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", re.ASCII)
 MAX_DURATION = 7 * 24 * 3600.0
+MAX_TRUSTED = 64  # networks of a port: every connection is compared with all of them
 
 
 def duration(text: str) -> float:
@@ -139,6 +144,9 @@ def _port_plan(service: str, port: Port, default: Carrier, labels: _Labels) -> P
         idle_timeout=labels.read(prefix + "idle_timeout", duration, base.idle_timeout),
         drain=labels.read(prefix + "drain", duration, base.drain),
         locality=labels.read(prefix + "locality", _locality, base.locality),
+        trusted=labels.read(prefix + "trusted", _networks, base.trusted),
+        slow_start=labels.read(prefix + "slow_start", duration, base.slow_start),
+        health_interval=labels.read(prefix + "health_interval", duration, base.health_interval),
     )
 
 
@@ -199,6 +207,14 @@ def _health(text: str) -> str:
     if text in ("tcp", "off") or text.startswith("http:/"):
         return text
     raise ValueError(f"{text!r} is not tcp, http:/path or off")
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    """All or none of them: a list that is half understood is not what its author trusts."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > MAX_TRUSTED:
+        raise ValueError(f"{len(parts)} networks are more than {MAX_TRUSTED}")
+    return tuple(str(ip_network(part)) for part in parts)
 
 
 def _one_of(*allowed: Any) -> Callable[[str], str]:

@@ -4,6 +4,7 @@ import pytest
 
 from mesh.balance.policies import Endpoint, Policy
 from mesh.balance.ports import Carrier, duration, endpoints, plan
+from mesh.balance.vips import Locality
 from mesh.catalog.model import (
     Network,
     Port,
@@ -40,6 +41,10 @@ def test_every_label_is_read() -> None:
                 "mesh.port.80.connect_timeout": "250ms",
                 "mesh.port.80.idle_timeout": "1h30m",
                 "mesh.port.80.drain": "10",
+                "mesh.port.80.locality": "node",
+                "mesh.port.80.trusted": "10.1.0.0/16, 192.168.2.7,fd00::/8",
+                "mesh.port.80.slow_start": "1m",
+                "mesh.port.80.health_interval": "2s",
             },
         )
     )
@@ -48,6 +53,8 @@ def test_every_label_is_read() -> None:
     assert (one.carrier, one.policy, one.source_ip) == (Carrier.PROXY, Policy.LEAST_CONN, "preserve")
     assert (one.proxy_protocol, one.health) == ("v2", "http:/ready")
     assert (one.connect_timeout, one.idle_timeout, one.drain) == (0.25, 5400, 10)
+    assert (one.locality, one.slow_start, one.health_interval) == (Locality.NODE, 60, 2)
+    assert one.trusted == ("10.1.0.0/16", "192.168.2.7/32", "fd00::/8")
 
 
 @pytest.mark.parametrize(
@@ -60,6 +67,13 @@ def test_every_label_is_read() -> None:
         ("mesh.port.80.idle_timeout", "0s", "between 0 and 7 days"),
         ("mesh.port.80.drain", "-3s", "not a time"),
         ("mesh.port.80.health", "maybe", "not tcp, http:/path or off"),
+        ("mesh.port.80.locality", "rack", "not one of any, node"),
+        ("mesh.port.80.trusted", "10.0.0.0/8, proxy.example", "'proxy.example' does not appear to be"),
+        ("mesh.port.80.trusted", "10.0.0.1/8", "host bits set; none is used"),
+        ("mesh.port.80.trusted", "", "none is used"),
+        ("mesh.port.80.trusted", ",".join(["10.0.0.1"] * 65), "65 networks are more than 64"),
+        ("mesh.port.80.slow_start", "slowly", "not a time like 30s, 5m or 250ms; none is used"),
+        ("mesh.port.80.health_interval", "0s", "between 0 and 7 days; 5.0 is used"),
         ("mesh.port.80.nosuch", "1", "unknown option"),
         ("mesh.port.81.mode", "proxy", "no such published port"),
         ("mesh.port.abc.mode", "proxy", "no such published port"),

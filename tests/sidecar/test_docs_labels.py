@@ -15,6 +15,7 @@ VALUES = {
     "proxy_protocol": "v2",
     "health": "tcp",
     "locality": "node",
+    "trusted": "10.0.0.0/8",
 }
 
 
