@@ -28,6 +28,7 @@ from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_server import FeedServer
 from mesh.discovery.feed_tls import Certificates
 from mesh.discovery.file import FileSource
+from mesh.discovery.prober import Prober
 from mesh.discovery.sign_client import SignClient
 from mesh.dns.config import DnsConfig
 from mesh.dns.explicit import ExplicitResolver, Sharing
@@ -244,13 +245,16 @@ class Sidecar:
             partial(dns_sockets, shared=workers is not None),
             flows,
         )
+        prober = Prober(self._vital, source.set_unwell)
+        self._on_stop(prober.close)
         self._on_stop(lambda: self._end_carrying(relay, ingress, capture, returning))
         self._begin(relay)
         await relay.settled()  # it listens before the kernel's rules for its ports go
         self._begin(returning)
         self._begin(ingress)
         self._begin(capture)
-        return Carrying(relay, capture, ingress, worker, endpoints.paths)
+        self._begin(prober)
+        return Carrying(relay, capture, ingress, worker, endpoints.paths, prober)
 
     async def _until_informed(self, source: DockerSource) -> None:
         try:
@@ -261,7 +265,7 @@ class Sidecar:
                 "no news of the cluster for %.0f s: going on from what was saved", INFORMED_SECONDS
             )
 
-    def _begin(self, part: Capture | Ingress | RelayPorts | ReturnPaths) -> None:
+    def _begin(self, part: Capture | Ingress | RelayPorts | ReturnPaths | Prober) -> None:
         self.store.subscribe(self._timed(part.update))
         part.start(self.store.current)
 

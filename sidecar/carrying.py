@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mesh.discovery.prober import Prober
 from mesh.dns.forwarding import NO_PATHS, Paths
 from mesh.kernel.capture import Capture
 from mesh.kernel.ingress import Ingress
@@ -24,3 +25,4 @@ class Carrying:
     ingress: Ingress | None = None
     worker: NamespaceWorker | None = None
     paths_of: Callable[[str], Paths] = no_paths  # container id → the ways its endpoint has of its own
+    prober: Prober | None = None

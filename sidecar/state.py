@@ -96,6 +96,8 @@ class Telling:
         for service in self.snapshot.services.values():
             yield from map(str, self._plans(service).problems)
             yield from map(str, label_problems(service))
+        if self.carrying.prober is not None:
+            yield from self.carrying.prober.faults()
         if self.carrying.ingress is not None and self.carrying.ingress.status:
             yield f"published ports: {self.carrying.ingress.status}"
 
@@ -169,11 +171,15 @@ class Telling:
             dns_upstream_faults=len(stats.faults),
             dns_forward_refused=_by_one(stats.refused),
             dns_refreshes=_by_one(stats.refreshes),
+            probes={(n, str(p), r): count for (n, p, r), count in self._probed().items()},
             port_connections=_connections(relayed, carried),
             port_active={(name, port, "proxy"): c.active for name, port, c in relayed},
             port_bytes=_bytes(relayed, carried),
             port_connect_errors=_connect_errors(relayed, carried),
         )
+
+    def _probed(self) -> Mapping[tuple[str, int, str], int]:
+        return self.carrying.prober.results if self.carrying.prober else {}
 
     async def _carried_by_the_kernel(self) -> list[tuple[str, str, Counted]]:
         if self.carrying.ingress is None:

@@ -211,6 +211,10 @@ class DockerSource:
             logger.info("docker: this node is a %s", "manager" if self._is_manager else "worker")
             await _until(self._role_changed, self._as_manager() if self._is_manager else self._client.run())
 
+    def set_unwell(self, tasks: Mapping[str, str]) -> None:
+        """All tasks of this node that do not pass their probes, with their services' ids."""
+        self._watch.set_unwell(tasks)
+
     # --- managers ---
 
     async def _as_manager(self) -> None:

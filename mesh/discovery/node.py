@@ -9,12 +9,13 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from mesh.catalog.model import Container
 from mesh.catalog.snapshot import Change
 from mesh.discovery.client import Engine, Events
-from mesh.discovery.endings import Endings
+from mesh.discovery.endings import ENDINGS_MAX, Endings
 from mesh.discovery.engine import (
     GATEWAY_NETWORK,
     NOWHERE,
@@ -56,14 +57,21 @@ class NodeWatch:
         self._on_cluster_news = on_cluster_news
         self._on_endings = on_endings
         self._endings = Endings()
+        self._unwell: Mapping[str, str] = {}  # tasks that do not pass their probes, with their services' ids
         self._gateway_id = ""
         self._stop_signals: dict[str, frozenset[str]] = {}  # container id → signals that end it
         self._last_event: float | None = None
 
     @property
     def ending(self) -> Mapping[str, str]:
-        """Tasks of this node that take no new work, with their services' ids."""
-        return self._endings.report
+        """Tasks of this node that take no new work, with their services' ids. ENDINGS_MAX at most."""
+        both = {**self._endings.report, **self._unwell}
+        return both if len(both) <= ENDINGS_MAX else dict(islice(both.items(), ENDINGS_MAX))
+
+    def set_unwell(self, tasks: Mapping[str, str]) -> None:
+        """All tasks of this node that do not pass their probes, with their services' ids."""
+        before, self._unwell = self._unwell, dict(tasks)
+        self._endings_changed(before != self._unwell)
 
     async def listen(self) -> Events:
         """From the last event seen on: a short loss of the engine loses nothing that it still remembers."""
@@ -194,7 +202,7 @@ class NodeWatch:
     def _endings_changed(self, changed: bool) -> None:
         if changed:
             self._on_endings()
-            self._tell(self._merger.set_leaving(self._endings.report))
+            self._tell(self._merger.set_leaving(self.ending))
 
     def _ends(self, id_: str, number: str) -> bool:
         """Is it a signal that ends this container? Others (HUP, USR1) only talk to it."""

@@ -58,6 +58,7 @@ class Reading:
     port_active: Counts = field(default_factory=dict)  # service, port, mode
     port_bytes: Counts = field(default_factory=dict)  # service, port, direction
     port_connect_errors: Counts = field(default_factory=dict)  # service, port, reason
+    probes: Counts = field(default_factory=dict)  # service, port, result
 
 
 def exposition(reading: Reading, accept: str) -> tuple[bytes, str]:
@@ -73,6 +74,7 @@ def families(reading: Reading) -> Iterator[Metric]:
     """Every metric of ours, in the order of docs/metrics.md."""
     yield from _dns(reading)
     yield from _ports(reading)
+    yield _probes(reading)
     yield _endpoints(reading.snapshot)
     yield from _catalog(reading)
     yield _gauge(
@@ -162,6 +164,16 @@ def _ports(reading: Reading) -> Iterator[Metric]:
         "Connections for which no task could be reached.",
         ["service", "port", "reason"],
         _of(known, reading.port_connect_errors),
+    )
+
+
+def _probes(reading: Reading) -> Metric:
+    known = {service.name for service in reading.snapshot.services.values()}
+    return _counter(
+        "mesh_probe_total",
+        "Active probes of this node's tasks.",
+        ["service", "port", "result"],
+        _of(known, reading.probes),
     )
 
 

@@ -53,6 +53,7 @@ FULL = Reading(
     port_active={("web", "80/tcp", "proxy"): 1},
     port_bytes={("web", "80/tcp", "in"): 100},
     port_connect_errors={("web", "80/tcp", "refused"): 1},
+    probes={("web", "8080", "well"): 3},
 )
 
 

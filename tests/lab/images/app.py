@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The lab's application: what a Swarm user might run, unaware of any mesh. Standard library only.
 
-    app.py serve              HTTP on $PORT (8080), TCP and UDP echo on $ECHO_PORT (9000; "off": none)
+    app.py serve              HTTP on $PORT (8080), TCP and UDP echo on $ECHO_PORT (9000; "off": none), from
+                              $START_DELAY seconds after the start on
     app.py idle               does nothing until SIGTERM
     app.py get URL            prints the body; exit 1 on any failure
     app.py lookup NAME        prints the addresses, one a line; exit 1 if there are none
@@ -141,6 +142,7 @@ def echo_datagrams(port: int) -> None:
 
 
 def serve() -> None:
+    time.sleep(float(os.environ.get("START_DELAY", "0")))
     echo = os.environ.get("ECHO_PORT", "9000")
     if echo != "off":
         stream = Echo(("", int(echo)), EchoStream)
