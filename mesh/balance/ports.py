@@ -42,7 +42,6 @@ class PortPlan:
     source_ip: str = "preserve"  # preserve | masquerade, kernel only
     proxy_protocol: str = ""  # "" | v1 | v2, proxy only
     health: str = "off"  # tcp | http:/path | off
-    health_interval: float = 5.0
     connect_timeout: float = 2.0
     idle_timeout: float = 3600.0
     drain: float = 30.0
@@ -141,7 +140,6 @@ def _port_plan(service: str, port: Port, default: Carrier, labels: _Labels) -> P
         source_ip=labels.read(prefix + "source_ip", _one_of("preserve", "masquerade"), base.source_ip),
         proxy_protocol=labels.read(prefix + "proxy_protocol", _one_of("v1", "v2"), base.proxy_protocol),
         health=labels.read(prefix + "health", _health, base.health),
-        health_interval=labels.read(prefix + "health_interval", duration, base.health_interval),
         connect_timeout=labels.read(prefix + "connect_timeout", duration, base.connect_timeout),
         idle_timeout=labels.read(prefix + "idle_timeout", duration, base.idle_timeout),
         drain=labels.read(prefix + "drain", duration, base.drain),
