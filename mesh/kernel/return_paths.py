@@ -45,6 +45,7 @@ RETRY_SECONDS = 2.0  # before a namespace that failed is looked at again
 DRAIN_POLL_SECONDS = 0.25
 LOOSE = 2  # rp_filter: clients are reached by another interface than they came by
 DOWN = "down"  # a node's state
+TASKS_MAX = 2048  # of this node that are told of, as managers take them; those beyond are masqueraded to
 ENTRIES_MAX = 1024  # nodes whose entries are led to; those beyond are sent masqueraded connections
 
 
@@ -269,8 +270,8 @@ class ReturnPaths:
             return
         said = NO_RETURN_PATH
         if not self._withdrawn and (self._own.address or self._prepared):
-            tasks = tuple(sorted(one.address for one in self._prepared.values()))
-            said = ReturnPath(self._own.address, self._own.mac, self._common(), tasks)
+            tasks = sorted(one.address for one in self._prepared.values())[:TASKS_MAX]
+            said = ReturnPath(self._own.address, self._own.mac, self._common(), tuple(tasks))
         if said != self._said:
             self._said = said
             self._on_change()

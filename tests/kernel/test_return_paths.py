@@ -11,9 +11,16 @@ from mesh.catalog.model import Attachment, Container, Network, Node, Protocol, R
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.kernel import nft
 from mesh.kernel.devconf import Setting, write
-from mesh.kernel.return_paths import ReturnPaths, put_in, take_out
+from mesh.kernel.return_paths import ReturnPaths, kept_connections, put_in, take_out
 from mesh.kernel.return_rules import Entry
-from mesh.kernel.rules import HostPath, PortTarget, host_rules, ingress_rules
+from mesh.kernel.rules import (
+    HostPath,
+    PortTarget,
+    host_rules,
+    host_update,
+    ingress_rules,
+    ingress_update,
+)
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
 from tests.kernel.test_rules_kernel import Greeter, greeting
@@ -40,11 +47,13 @@ class World:
         lab.plug(self.task, "eth0", f"{TASK}/24", overlay)
         lab.plug(self.task, "eth1", "172.18.0.9/16", elsewhere)
         inside(self.task, "ip", "route", "add", "default", "via", "172.18.0.1")  # nobody is there
+        self.hosts: list[Namespace] = []
         self.entries = [self._node(lab, front, overlay, number) for number in (2, 3)]
         Greeter(self.task, "0.0.0.0", 8080, "web")
 
     def _node(self, lab: Lab, front: Namespace, overlay: Namespace, number: int) -> Namespace:
         host, sandbox, gateway = (lab.namespace(f"{name}{number}") for name in ("host", "sbox", "gw"))
+        self.hosts.append(host)
         inside(gateway, "ip", "link", "add", "br0", "type", "bridge")
         inside(gateway, "ip", "link", "set", "br0", "up")
         lab.plug(host, "ens32", f"10.8.0.6{number}/24", front)
@@ -107,6 +116,26 @@ def box(namespace: Namespace, *networks: str) -> Container:
     addresses = {"in": TASK, "other": "10.9.0.9"}
     attached = tuple(Attachment(network, addresses[network]) for network in networks)
     return Container("c1", "web.1.x", str(namespace.path), attached)
+
+
+def test_open_connections_that_need_the_way_back_are_counted(lab: Lab) -> None:
+    world = World(lab)
+    world.task.call(lambda: put_in(TASK, {mac(2): mark(2)}, None, {mark(2): "10.0.0.2"}))
+    assert world.task.call(kept_connections) == 0
+    with world.task.tcp_listener("0.0.0.0", 8081) as listener, world.client.tcp_socket() as client:
+        ports = {"82/tcp": PortTarget(82, Protocol.TCP, 8081, Choice((TASK,)))}
+        host, sandbox = world.hosts[0], world.entries[0]
+        host.call(lambda: nft.run(host_update({}, ports, {}, {})))
+        sandbox.call(lambda: nft.run(ingress_update({}, ports)))
+        for sock in (listener, client):
+            sock.settimeout(5)
+        client.connect(("10.8.0.62", 82))
+        with listener.accept()[0] as accepted:
+            accepted.settimeout(5)
+            assert world.task.call(kept_connections) == 1
+            client.close()
+            assert accepted.recv(1) == b""
+        assert world.task.call(kept_connections) == 0
 
 
 async def test_what_is_said_follows_what_is_set_up(lab: Lab) -> None:
