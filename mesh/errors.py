@@ -6,7 +6,8 @@
     │   └── EngineUnavailable   no Docker socket, or no daemon behind it
     ├── KernelError        nftables, netlink or a namespace refused what was asked       → logged, retried
     │   └── NamespaceGone       the namespace vanished meanwhile (its container ended)
-    └── WireError          bytes from outside break their protocol                       → FORMERR, drop
+    ├── WireError          bytes from outside break their protocol                       → FORMERR, drop
+    └── Busy               more is asked at once than is answered                        → 503
 
 Anything else that is raised is a bug of ours: logged in full, nothing revealed outside.
 """
@@ -58,3 +59,7 @@ class NamespaceGone(KernelError):
 
 class WireError(MeshError):
     """Bytes from outside that break their protocol."""
+
+
+class Busy(MeshError):
+    """More is asked at once than is answered; asking again later helps."""

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from mesh.catalog import codec
 from mesh.catalog.snapshot import Snapshot
+from mesh.errors import Busy
 from mesh.telemetry.explain import PortPath, ServicePath
 from mesh.telemetry.metrics import Reading, exposition
 from sidecar import page, report, tables
@@ -52,11 +53,11 @@ class State(Protocol):
         ...
 
     async def explain_port(self, published: int, protocol: str) -> Sequence[PortPath]:
-        """`protocol` "": all. Raises LookupError with a sentence when nobody publishes it."""
+        """`protocol` "": all. Raises LookupError with a sentence when nobody publishes it; Busy."""
         ...
 
     async def explain_service(self, name: str) -> ServicePath:
-        """Raises LookupError with a sentence when there is none."""
+        """Raises LookupError with a sentence when there is none; Busy."""
         ...
 
 
@@ -189,6 +190,8 @@ def _explain_port(state: State) -> Handler:
             paths = await state.explain_port(int(number), request.query.get("protocol", ""))
         except LookupError as error:
             return _error(404, str(error.args[0]))
+        except Busy as error:
+            return _error(503, str(error))
         return web.json_response({"ports": [asdict(path) for path in paths]})
 
     return handle
@@ -200,6 +203,8 @@ def _explain_service(state: State) -> Handler:
             path = await state.explain_service(request.match_info["service"])
         except LookupError as error:
             return _error(404, str(error.args[0]))
+        except Busy as error:
+            return _error(503, str(error))
         return web.json_response(asdict(path))
 
     return handle

@@ -5,7 +5,8 @@ loads rules. What cannot be read is a hop that says so, never a failure of the w
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -14,7 +15,7 @@ from mesh.balance.ports import Carrier, PortPlan, plan
 from mesh.catalog.model import Container, Service
 from mesh.catalog.snapshot import Snapshot
 from mesh.catalog.store import Store
-from mesh.errors import KernelError
+from mesh.errors import Busy, KernelError
 from mesh.kernel import inspect
 from mesh.kernel.firewall import Firewall
 from mesh.kernel.ingress import Place
@@ -26,6 +27,7 @@ from mesh.telemetry.explain_service import Vips, service_path
 from sidecar.carrying import Carrying
 
 CONTAINERS_MAX = 64  # of this node whose namespaces one question may visit; 20 ms each
+QUESTIONS_MAX = 8  # under way, all but one of them waiting for their turn
 NO_KERNEL = "nothing is carried by the kernel here: the catalogue does not come from Docker"
 
 T = TypeVar("T")
@@ -51,10 +53,11 @@ class Explaining:
         self._firewall = firewall or Firewall()
         self._host = host
         self._turn = asyncio.Lock()
+        self._questions = 0
 
     async def port(self, published: int, protocol: str = "") -> tuple[PortPath, ...]:
-        """Every service's port with this number. LookupError, with a sentence, when there is none."""
-        async with self._turn:
+        """Every service's port with this number. LookupError, with a sentence, when there is none; Busy."""
+        async with self._one_at_a_time():
             snapshot = self._store.current
             plans = list(self._plans(snapshot, snapshot.services.values()))
             found = [
@@ -69,8 +72,8 @@ class Explaining:
             return tuple([await self._port(snapshot, one) for one in _ordered(found)])
 
     async def service(self, name: str) -> ServicePath:
-        """By name or id. LookupError, with a sentence, when there is none."""
-        async with self._turn:
+        """By name or id. LookupError, with a sentence, when there is none; Busy."""
+        async with self._one_at_a_time():
             snapshot = self._store.current
             service = snapshot.service_named(name)
             if service is None:
@@ -80,6 +83,17 @@ class Explaining:
             seen, unseen = await self._containers(snapshot, service)
             place = self._ingress.place if self._ingress else None
             return service_path(snapshot, service, ports, seen, unseen, bool(place and place.ipvs))
+
+    @asynccontextmanager
+    async def _one_at_a_time(self) -> AsyncIterator[None]:
+        if self._questions >= QUESTIONS_MAX:
+            raise Busy(f"{QUESTIONS_MAX} questions are under way already: ask again")
+        self._questions += 1
+        try:
+            async with self._turn:
+                yield
+        finally:
+            self._questions -= 1
 
     def _plans(self, snapshot: Snapshot, services: Iterable[Service]) -> Iterator[PortPlan]:
         for service in services:

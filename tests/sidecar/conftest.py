@@ -9,6 +9,7 @@ import pytest
 
 from mesh.catalog import codec
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.errors import Busy
 from mesh.telemetry.explain import (
     Hop,
     PortPath,
@@ -117,6 +118,8 @@ class FakeState:
         return Reading(version="1.2.3", snapshot=self.snapshot)
 
     async def explain_port(self, published: int, protocol: str) -> Sequence[PortPath]:
+        if published == 503:
+            raise Busy("ask again")
         if published != 80 or protocol not in ("", "tcp"):
             raise LookupError(f"no service publishes port {published}; published are: 80/tcp (web)")
         return [WEB_80]

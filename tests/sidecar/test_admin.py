@@ -120,6 +120,7 @@ async def test_a_ports_way_is_explained(admin_address: Address) -> None:
     refused = await document(admin_address, "/v1/explain/port/81", 404)
     assert refused == {"error": "no service publishes port 81; published are: 80/tcp (web)"}
     await document(admin_address, "/v1/explain/port/80?protocol=udp", 404)
+    assert await document(admin_address, "/v1/explain/port/503", 503) == {"error": "ask again"}
     for nonsense in ("0", "65536", "x", "9" * 5000, "%C2%B2"):
         await document(admin_address, f"/v1/explain/port/{nonsense}", 400)
 

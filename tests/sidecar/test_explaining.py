@@ -22,6 +22,7 @@ from mesh.catalog.model import (
 )
 from mesh.catalog.snapshot import Change
 from mesh.catalog.store import Store
+from mesh.errors import Busy
 from mesh.kernel import nft
 from mesh.kernel.firewall import Firewall
 from mesh.kernel.ingress import Ingress
@@ -31,7 +32,7 @@ from mesh.kernel.table import Tables
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
 from mesh.relay.ports import RelayPorts
-from mesh.telemetry.explain import State
+from mesh.telemetry.explain import ServicePath, State
 from sidecar import explaining
 from sidecar.carrying import Carrying
 from sidecar.explaining import NO_KERNEL, Explaining
@@ -233,3 +234,12 @@ async def test_a_container_that_ends_meanwhile_is_a_hop_that_says_so(world: Worl
     (shop,) = (await world.asking.service("web")).networks
     assert [hop.state for hop in shop.containers] == [State.UNKNOWN]
     assert Namespace(gone.namespace).exists() is False
+
+
+@pytest.mark.root
+@needs_root
+async def test_so_many_may_wait_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explaining, "QUESTIONS_MAX", 2)
+    found = await asyncio.gather(*(world.asking.service("web") for _ in range(3)), return_exceptions=True)
+    assert [type(one) for one in found] == [ServicePath, ServicePath, Busy]
+    assert (await world.asking.service("web")).service == "web"
