@@ -173,8 +173,8 @@ def reverse_paths(seen: Settings) -> Check:
         return fail(
             name,
             f"strict in {_some(strict_tasks)}: connections that keep the client's address are dropped there",
-            "somebody has changed it after the sidecar did: find out who; a new task has it right (docker service "
-            "update --force SERVICE)",
+            "somebody has changed it after the sidecar did: find out who; a new task has it right "
+            "(docker service update --force SERVICE)",
         )
     front = {
         one: v for one, v in (seen.rp_filter or {}).items() if one not in ("lo", "docker_gwbridge", "all")
