@@ -23,7 +23,7 @@ from mesh.dns.scope import Scope, scope_of, scope_of_asker
 from mesh.dns.wire import QType
 from mesh.kernel.counting import Counted
 from mesh.kernel.ingress import Ingress
-from mesh.relay.listener import PortStats
+from mesh.relay.counts import PortStats
 from mesh.telemetry.explain import PortPath, ServicePath
 from mesh.telemetry.histogram import Histogram
 from mesh.telemetry.metrics import Reading

@@ -6,27 +6,24 @@ What a client may see: its bytes relayed; a reset at once when no task can be re
 
 import asyncio
 import errno
-import os
 import random
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from mesh.balance.health import Health
-from mesh.balance.policies import Draw, Endpoint, Policy, choose
-from mesh.errors import KernelError, NamespaceGone
+from mesh.balance.policies import Draw, Endpoint, choose
+from mesh.errors import KernelError
 from mesh.net import proc
 from mesh.net.netns import Namespace
-from mesh.relay.proxy_protocol import header
-from mesh.relay.splice import Idle, Relay, reset_on_close
+from mesh.relay.connection import Connection, Options
+from mesh.relay.counts import OUT_OF_DESCRIPTORS, PortStats, Seen
+from mesh.relay.splice import reset_on_close
 
 ACCEPTS_AT_ONCE = 64  # then relayed bytes get their turn
 PAUSE_SECONDS = 0.2  # of accepting when descriptors have run out; some connection will have ended by then
-CONNECT_ATTEMPTS = 3  # endpoints tried for one client
 MAX_CONNECTIONS = 20_000  # per port: each holds 2 descriptors, a bulk one 6; more are reset and counted
 DRAIN_POLL_SECONDS = 0.05
-OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 # Makes the non-blocking socket that goes out to a task: in the ingress namespace, or a plain one.
 ConnectSocket = Callable[[], socket.socket]
@@ -35,52 +32,6 @@ ConnectSocket = Callable[[], socket.socket]
 def plain_socket() -> socket.socket:
     """An outgoing socket of our own namespace (tests, `demo`)."""
     return Namespace(None).tcp_socket()
-
-
-@dataclass(slots=True)
-class PortStats:
-    """Counters of one port, for metrics; they only grow, but for `active`."""
-
-    connections: int = 0
-    active: int = 0
-    received: int = 0  # client → task
-    sent: int = 0  # task → client
-    errors: Counter[str] = field(default_factory=Counter)  # by reason, see REASONS
-    retries: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """An endpoint as the port has experienced it."""
-
-    endpoint: Endpoint
-    active: int  # connections
-    ejected_for: float  # seconds more
-
-
-REASONS = (
-    "no_endpoint",
-    "refused",
-    "timeout",
-    "unreachable",
-    "reset",
-    "idle",
-    "fd_limit",
-    "full",
-    "drained",
-    "other",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a port treats its connections. Times in seconds."""
-
-    policy: Policy = Policy.ROUND_ROBIN
-    connect_timeout: float = 2.0
-    idle_timeout: float = 3600.0
-    drain: float = 30.0
-    proxy_protocol: str = ""
 
 
 class Port:
@@ -103,7 +54,7 @@ class Port:
         self._stats = PortStats()
         self._health = Health()
         self._turn = 0
-        self._open: set[_Connection] = set()
+        self._open: set[Connection] = set()
         self._per_endpoint: Counter[Endpoint] = Counter()
         self._closing = False
         self._pause: asyncio.TimerHandle | None = None
@@ -203,9 +154,9 @@ class Port:
         if len(self._open) >= MAX_CONNECTIONS:
             self.refuse(client, "full")
             return
-        connection = _Connection(self, client, peer)
+        connection = Connection(self, client, peer)
         self._open.add(connection)
-        connection.dial()
+        connection.begin()
 
     # --- what connections ask of their port ---
 
@@ -246,7 +197,7 @@ class Port:
         if not self._per_endpoint[endpoint]:
             del self._per_endpoint[endpoint]
 
-    def over(self, connection: "_Connection", reason: str) -> None:
+    def over(self, connection: Connection, reason: str) -> None:
         self._open.discard(connection)
         self._stats.received += connection.received
         self._stats.sent += connection.sent
@@ -257,163 +208,6 @@ class Port:
         self._stats.errors[reason] += 1
         reset_on_close(client)
         client.close()
-
-
-class _Connection:
-    """One client: dialling an endpoint, then relaying, then over."""
-
-    __slots__ = ("_client", "_peer", "_port", "_relay", "_task", "_timer", "_tried", "endpoint")
-
-    def __init__(self, port: Port, client: socket.socket, peer: tuple[str, int]) -> None:
-        self._port = port
-        self._client = client
-        self._peer = peer
-        self._task: socket.socket | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._relay: Relay | None = None
-        self._tried: list[Endpoint] = []
-        self.endpoint: Endpoint | None = None
-
-    @property
-    def received(self) -> int:
-        return self._relay.received if self._relay else 0
-
-    @property
-    def sent(self) -> int:
-        return self._relay.sent if self._relay else 0
-
-    def dial(self) -> None:
-        """Try the next endpoint, or give the client up."""
-        endpoint = (
-            self._port.pick(self._peer[0], self._tried) if len(self._tried) < CONNECT_ATTEMPTS else None
-        )
-        if endpoint is None:
-            self._give_up("" if self._tried else "no_endpoint")
-            return
-        if self._tried:
-            self._port.retried()
-        self._tried.append(endpoint)
-        self._occupy(endpoint)
-        try:
-            self._task = self._port.out_socket()
-            code = self._task.connect_ex((endpoint.address, endpoint.port))
-        except KernelError as error:
-            self._lost(errno.ENETUNREACH if isinstance(error, NamespaceGone) else errno.EIO)
-            return
-        except OSError as error:
-            self._lost(error.errno or errno.EIO)
-            return
-        if code == 0:
-            self._established()
-        elif code == errno.EINPROGRESS:
-            self._port.loop.add_writer(self._task, self._connected)
-            self._timer = self._port.loop.call_later(self._port.options.connect_timeout, self._timed_out)
-        else:
-            self._lost(code)
-
-    def abort(self, reason: str) -> None:
-        """End it now with a reset, in whatever state it is."""
-        if self._relay is not None:
-            self._relay.abort(_Aborted(reason))
-        else:
-            self._forget_dial()
-            self._give_up(reason)
-
-    def _connected(self) -> None:
-        assert self._task is not None
-        code = self._task.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._lost(code)
-        else:
-            self._stop_waiting()
-            self._established()
-
-    def _timed_out(self) -> None:
-        self._lost(errno.ETIMEDOUT)
-
-    def _established(self) -> None:
-        assert self._task is not None
-        assert self.endpoint is not None
-        self._port.connected(self.endpoint)
-        try:
-            for side in (self._client, self._task):
-                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            version = self._port.options.proxy_protocol
-            first = header(version, self._peer[:2], self._client.getsockname()[:2]) if version else b""
-        except OSError as error:  # the client is gone already
-            self._forget_dial()
-            self._give_up(reason_of(error))
-            return
-        self._relay = Relay(
-            self._port.loop, self._client, self._task, self._port.options.idle_timeout, self._over, first
-        )
-        self._relay.start()
-
-    def _lost(self, code: int) -> None:
-        """This endpoint did not answer: note it, try another."""
-        assert self.endpoint is not None
-        failed = self.endpoint
-        self._forget_dial()
-        self._port.failed(failed, reason_of(OSError(code, os.strerror(code))))
-        self.dial()
-
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            if self._task is not None:
-                self._port.loop.remove_writer(self._task)
-
-    def _forget_dial(self) -> None:
-        self._stop_waiting()
-        if self._task is not None:
-            self._task.close()
-            self._task = None
-        self._occupy(None)
-
-    def _occupy(self, endpoint: Endpoint | None) -> None:
-        if self.endpoint is not None:
-            self._port.occupy(self.endpoint, -1)
-        self.endpoint = endpoint
-        if endpoint is not None:
-            self._port.occupy(endpoint, +1)
-
-    def _give_up(self, reason: str) -> None:
-        reset_on_close(self._client)
-        self._client.close()
-        self._port.over(self, reason)
-
-    def _over(self, error: OSError | None) -> None:
-        self._occupy(None)
-        self._port.over(self, reason_of(error) if error is not None else "")
-
-
-class _Aborted(OSError):
-    """Not the network's doing but ours; `reason` as counted."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(errno.ECONNABORTED, reason)
-        self.reason = reason
-
-
-_REASON_OF = {
-    errno.ECONNREFUSED: "refused",
-    errno.ETIMEDOUT: "timeout",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ENETUNREACH: "unreachable",
-    errno.ECONNRESET: "reset",
-    errno.EPIPE: "reset",
-    errno.ENOTCONN: "reset",
-} | dict.fromkeys(OUT_OF_DESCRIPTORS, "fd_limit")
-
-
-def reason_of(error: OSError) -> str:
-    """The error as one of REASONS."""
-    if isinstance(error, _Aborted):
-        return error.reason
-    if isinstance(error, Idle):
-        return "idle"
-    return _REASON_OF.get(error.errno or 0, "other")
 
 
 def listen(address: str, port: int, namespace: Namespace | None = None) -> socket.socket:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import TypeVar
 
 from mesh.balance.policies import Endpoint
@@ -16,7 +17,9 @@ from mesh.balance.ports import Carrier, PortPlan, endpoints, plan
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, Problem
 from mesh.net.tasks import Tasks
-from mesh.relay.listener import ConnectSocket, Options, Port, PortStats, Seen, listen, plain_socket
+from mesh.relay.connection import Options
+from mesh.relay.counts import PortStats, Seen
+from mesh.relay.listener import ConnectSocket, Port, listen, plain_socket
 
 logger = logging.getLogger(__name__)
 
@@ -227,4 +230,11 @@ def _keep(store: dict[str, T], id_: str, value: T) -> None:
 
 
 def _options(one: PortPlan) -> Options:
-    return Options(one.policy, one.connect_timeout, one.idle_timeout, one.drain, one.proxy_protocol)
+    return Options(
+        one.policy,
+        one.connect_timeout,
+        one.idle_timeout,
+        one.drain,
+        one.proxy_protocol,
+        tuple(map(ip_network, one.trusted)),
+    )

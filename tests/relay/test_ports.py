@@ -11,7 +11,7 @@ from mesh.catalog.model import Network, Port, Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.net.tasks import Tasks
 from mesh.relay import ports as ports_module
-from mesh.relay.listener import Seen
+from mesh.relay.counts import Seen
 from mesh.relay.ports import RelayPorts
 
 

@@ -1,18 +1,23 @@
 """A relayed port as its clients and tasks see it, on loopback, under asyncio and uvloop."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from ipaddress import ip_network
 
 import pytest
 
-from mesh.balance.policies import Endpoint, Policy
+from mesh.balance.policies import Draw, Endpoint, Policy, choose
+from mesh.relay import connection as connection_module
 from mesh.relay import listener as listener_module
-from mesh.relay.listener import Options, Port, PortTaken, listen
+from mesh.relay.connection import Options
+from mesh.relay.listener import Port, PortTaken, listen
+from mesh.relay.proxy_protocol import header
 from mesh.relay.splice import BULK_BYTES
 
 
@@ -300,6 +305,101 @@ async def test_the_proxy_protocol_header_comes_first(
     )
     await until(lambda: relayed.stats.active == 0)
     assert relayed.stats.received == 4
+
+
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+CLIENT, LOCAL = ("203.0.113.9", 4711), ("198.51.100.1", 443)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_a_trusted_proxys_header_names_the_client_for_the_task_and_is_not_relayed_itself(
+    backends: Callable[..., Backend], port: Callable[..., Port], version: str
+) -> None:
+    echo = backends(lambda sock: sock.sendall(read_all(sock)))
+    relayed = port(echo.endpoint, proxy_protocol="v1", trusted=LOOPBACK)
+    data = header(version, CLIENT, LOCAL) + b"data"
+    answer = await asyncio.to_thread(exchange, relayed.address, data)
+    assert answer == b"PROXY TCP4 203.0.113.9 198.51.100.1 4711 443\r\ndata"
+    await until(lambda: relayed.stats.active == 0)
+    assert (relayed.stats.received, relayed.stats.errors) == (4, {})
+
+
+async def test_a_trusted_proxys_client_is_the_one_that_is_hashed(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    tasks = [backends(greet(bytes([65 + n]))) for n in range(4)]
+    endpoints = [task.endpoint for task in tasks]
+    relayed = port(*endpoints, policy=Policy.SOURCE_HASH, trusted=LOOPBACK)
+    for n in range(12):
+        client = f"203.0.113.{n}"
+        wanted = endpoints.index(choose(Policy.SOURCE_HASH, endpoints, Draw(source=client)))
+        data = header("v2", (client, 1), LOCAL)
+        assert await asyncio.to_thread(exchange, relayed.address, data) == bytes([65 + wanted])
+
+
+async def test_a_header_may_come_byte_by_byte(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    relayed = port(backends(lambda sock: sock.sendall(read_all(sock))).endpoint, trusted=LOOPBACK)
+    data = header("v1", CLIENT, LOCAL) + b"data"
+
+    def slowly() -> bytes:
+        with socket.create_connection(relayed.address, timeout=30) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for at in range(len(data)):
+                sock.sendall(data[at : at + 1])
+            sock.shutdown(socket.SHUT_WR)
+            return read_all(sock)
+
+    assert await asyncio.to_thread(slowly) == b"data"
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 10", b""])
+async def test_without_its_header_a_trusted_proxy_is_reset_and_counted(
+    backends: Callable[..., Backend], port: Callable[..., Port], data: bytes
+) -> None:
+    relayed = port(backends(greet(b"hello")).endpoint, trusted=LOOPBACK)
+
+    def cut() -> bool:
+        try:
+            return exchange(relayed.address, data) == b"never"
+        except OSError as error:  # whichever call comes after the reset
+            return error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
+
+    assert await asyncio.to_thread(cut)
+    await until(lambda: relayed.stats.active == 0)
+    assert relayed.stats.errors == {"proxy_header": 1}
+
+
+async def test_a_header_that_does_not_come_is_not_waited_for_long(
+    backends: Callable[..., Backend], port: Callable[..., Port], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "HEADER_SECONDS", 0.05)
+    relayed = port(backends(greet(b"hello")).endpoint, trusted=LOOPBACK)
+    assert await asyncio.to_thread(was_reset, relayed.address)
+    assert relayed.stats.errors == {"proxy_header": 1}
+
+
+async def test_who_is_not_trusted_cannot_say_who_it_is(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    echo = backends(lambda sock: sock.sendall(read_all(sock)))
+    relayed = port(echo.endpoint, proxy_protocol="v1", trusted=(ip_network("10.0.0.0/8"),))
+    said = header("v1", CLIENT, LOCAL)
+    answer = await asyncio.to_thread(exchange, relayed.address, said)
+    assert answer.startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 ")
+    assert answer.endswith(said)
+
+
+async def test_closing_does_not_wait_for_a_header(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    relayed = port(backends(greet(b"hello")).endpoint, trusted=LOOPBACK)
+    waiting = asyncio.create_task(asyncio.to_thread(was_reset, relayed.address))
+    await until(lambda: relayed.stats.active == 1)
+    await relayed.close()
+    assert await waiting
+    assert relayed.stats.errors == {"drained": 1}
 
 
 async def test_round_robin_and_least_connections(

@@ -1,0 +1,74 @@
+"""What is counted of a relayed port, and the names of what can go wrong with a connection."""
+
+import errno
+from collections import Counter
+from dataclasses import dataclass, field
+
+from mesh.balance.policies import Endpoint
+from mesh.relay.splice import Idle
+
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@dataclass(slots=True)
+class PortStats:
+    """Counters of one port, for metrics; they only grow, but for `active`."""
+
+    connections: int = 0
+    active: int = 0
+    received: int = 0  # client → task
+    sent: int = 0  # task → client
+    errors: Counter[str] = field(default_factory=Counter)  # by reason, see REASONS
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An endpoint as the port has experienced it."""
+
+    endpoint: Endpoint
+    active: int  # connections
+    ejected_for: float  # seconds more
+
+
+REASONS = (
+    "no_endpoint",
+    "refused",
+    "timeout",
+    "unreachable",
+    "reset",
+    "idle",
+    "fd_limit",
+    "full",
+    "drained",
+    "proxy_header",
+    "other",
+)
+
+
+class Aborted(OSError):
+    """Not the network's doing but ours; `reason` as counted."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.ECONNABORTED, reason)
+        self.reason = reason
+
+
+_REASON_OF = {
+    errno.ECONNREFUSED: "refused",
+    errno.ETIMEDOUT: "timeout",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.ECONNRESET: "reset",
+    errno.EPIPE: "reset",
+    errno.ENOTCONN: "reset",
+} | dict.fromkeys(OUT_OF_DESCRIPTORS, "fd_limit")
+
+
+def reason_of(error: OSError) -> str:
+    """The error as one of REASONS."""
+    if isinstance(error, Aborted):
+        return error.reason
+    if isinstance(error, Idle):
+        return "idle"
+    return _REASON_OF.get(error.errno or 0, "other")
