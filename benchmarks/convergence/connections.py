@@ -1,7 +1,8 @@
 """To which task each new connection came, and when the last one was sent to a task that ends. Pure."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 QUIET = (
@@ -64,8 +65,9 @@ class Connections:
         latest = max((one.at for one in self._since(path, since) if victim.got(one)), default=since)
         return latest if now - latest >= QUIET else None
 
-    def failed(self, path: str, victim: Victim, since: float) -> int:
-        return sum(not one.task and victim.got(one) for one in self._since(path, since))
+    def failed(self, path: str, victim: Victim, since: float) -> Mapping[str, int]:
+        """Why → how many of those that were sent to it."""
+        return Counter(one.failure for one in self._since(path, since) if not one.task and victim.got(one))
 
     def _since(self, path: str, since: float) -> Sequence[Attempt]:
         of_path = self.begun.get(path, [])

@@ -44,7 +44,7 @@ class Sent:
     where: str
     end: float
     last: Mapping[str, float]
-    failed: Mapping[str, int]
+    failed: Mapping[str, Mapping[str, int]]  # why → how many
 
 
 def connection_tables(sent: Sequence[Sent]) -> list[Table]:
@@ -57,7 +57,7 @@ def connection_tables(sent: Sequence[Sent]) -> list[Table]:
         shown: list[str] = []
         for who in (OURS, DOCKER):
             after = [one.last[who] - one.end for one in own if who in one.last]
-            failed = sum(one.failed.get(who, 0) for one in own)
+            failed = sum(sum(one.failed.get(who, {}).values()) for one in own)
             shown += [_ms(figure(after)) if after else "–" for _, figure in FIGURES]
             shown.append(f"{failed / len(own):.1f}" if after else "–")
         rows.append((way, where, len(own), *shown))

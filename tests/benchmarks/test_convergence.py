@@ -139,7 +139,7 @@ def test_a_connection_that_failed_was_sent_to_who_ended(
 ) -> None:
     connections = connected(answered(1, "a"), answered(2, "b"), attempt, answered(4, "b"))
     assert connections.last("x", victim, 0, LATER) == (3 if counts else 1)
-    assert connections.failed("x", victim, 0) == counts
+    assert connections.failed("x", victim, 0) == ({attempt.failure: 1} if counts else {})
 
 
 def test_more_may_come_for_a_while() -> None:
@@ -160,9 +160,15 @@ def test_connections_are_told_when_they_end_not_as_they_began() -> None:
 
 def test_last_connections_ours_and_dockers() -> None:
     sent = [
-        Sent("rm", "same node", 1.0, {OURS: 1.1, DOCKER: 1.4}, {OURS: 1, DOCKER: 20}),
-        Sent("rm", "same node", 2.0, {OURS: 2.3, DOCKER: inf}, {OURS: 2, DOCKER: 30}),
-        Sent("rm", "published", 2.0, {OURS: 1.9}, {OURS: 0}),
+        Sent("rm", "same node", 1.0, {OURS: 1.1, DOCKER: 1.4}, {OURS: {SILENT: 1}, DOCKER: {REFUSED: 20}}),
+        Sent(
+            "rm",
+            "same node",
+            2.0,
+            {OURS: 2.3, DOCKER: inf},
+            {OURS: {SILENT: 1, REFUSED: 1}, DOCKER: {SILENT: 30}},
+        ),
+        Sent("rm", "published", 2.0, {OURS: 1.9}, {OURS: {}}),
     ]
     (table,) = connection_tables(sent)
     ours = ("200", "300", "300", "1.5")
