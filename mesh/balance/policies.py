@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from hashlib import blake2b
 
 
 class Policy(StrEnum):
     ROUND_ROBIN = "round_robin"
     RANDOM = "random"
     LEAST_CONN = "least_conn"
-    P2C = "p2c"  # the less busy of two random ones
+    P2C = "p2c"  # of two random ones the one that costs less
     SOURCE_HASH = "source_hash"
 
 
@@ -33,7 +32,8 @@ class Draw:
     turn: int = 0  # grows by one with every connection of the port
     random: Callable[[], float] = lambda: 0.0  # [0, 1)
     active: Callable[[Endpoint], int] = lambda _: 0  # open connections to it
-    source: str = ""  # the client's address
+    cost: Callable[[Endpoint], float] = lambda _: 0.0  # what one more connection costs there
+    hashed: Callable[[Sequence[Endpoint]], Endpoint] = lambda endpoints: endpoints[0]  # by client
 
 
 def choose(policy: Policy, endpoints: Sequence[Endpoint], draw: Draw) -> Endpoint:
@@ -58,12 +58,11 @@ def _least_conn(endpoints: Sequence[Endpoint], draw: Draw) -> Endpoint:
 def _p2c(endpoints: Sequence[Endpoint], draw: Draw) -> Endpoint:
     first = int(draw.random() * len(endpoints))
     second = (first + 1 + int(draw.random() * (len(endpoints) - 1))) % len(endpoints)
-    return min((endpoints[first], endpoints[second]), key=draw.active)
+    return min((endpoints[first], endpoints[second]), key=draw.cost)
 
 
 def _source_hash(endpoints: Sequence[Endpoint], draw: Draw) -> Endpoint:
-    """Rendezvous hashing: when an endpoint goes, only its own clients move."""
-    return max(endpoints, key=lambda endpoint: blake2b(f"{draw.source}|{endpoint}".encode()).digest())
+    return draw.hashed(endpoints)
 
 
 _CHOICES: Mapping[Policy, Callable[[Sequence[Endpoint], Draw], Endpoint]] = {

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +35,7 @@ class Options:
 
     proxy_protocol: str = ""  # of the header toward the task
     trusted: tuple[Network, ...] = ()  # whose connections begin with a header
+    slow_start: float = 0.0
 
 
 class Owner(Protocol):
@@ -46,7 +47,9 @@ class Owner(Protocol):
     def loop(self) -> asyncio.AbstractEventLoop: ...
     def pick(self, source: str, tried: Sequence[Endpoint]) -> Endpoint | None: ...
     def out_socket(self) -> socket.socket: ...
-    def connected(self, endpoint: Endpoint) -> None: ...
+    @property
+    def clock(self) -> Callable[[], float]: ...
+    def connected(self, endpoint: Endpoint, took: float) -> None: ...
     def failed(self, endpoint: Endpoint, reason: str) -> None: ...
     def retried(self) -> None: ...
     def occupy(self, endpoint: Endpoint, by: int) -> None: ...
@@ -59,6 +62,7 @@ class Connection:
     __slots__ = (
         "_arrived",
         "_client",
+        "_dialled",
         "_local",
         "_peer",
         "_port",
@@ -81,6 +85,7 @@ class Connection:
         self._timer: asyncio.TimerHandle | None = None
         self._relay: Relay | None = None
         self._tried: list[Endpoint] = []
+        self._dialled = 0.0
         self.endpoint: Endpoint | None = None
 
     @property
@@ -149,6 +154,7 @@ class Connection:
         if self._tried:
             self._port.retried()
         self._tried.append(endpoint)
+        self._dialled = self._port.clock()
         self._occupy(endpoint)
         try:
             self._task = self._port.out_socket()
@@ -191,7 +197,7 @@ class Connection:
     def _established(self) -> None:
         assert self._task is not None
         assert self.endpoint is not None
-        self._port.connected(self.endpoint)
+        self._port.connected(self.endpoint, self._port.clock() - self._dialled)
         try:
             for side in (self._client, self._task):
                 side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

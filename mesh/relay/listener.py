@@ -8,11 +8,16 @@ import asyncio
 import errno
 import random
 import socket
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from mesh.balance.candidates import candidates
 from mesh.balance.health import Health
-from mesh.balance.policies import Draw, Endpoint, choose
+from mesh.balance.latency import Latency
+from mesh.balance.policies import Draw, Endpoint, Policy, choose
+from mesh.balance.rendezvous import Rendezvous
+from mesh.balance.slow_start import Young
 from mesh.errors import KernelError
 from mesh.net import proc
 from mesh.net.netns import Namespace
@@ -44,6 +49,8 @@ class Port:
         options: Options | None = None,
         connect: ConnectSocket = plain_socket,
         draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+        near: Collection[Endpoint] = (),
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
@@ -52,7 +59,12 @@ class Port:
         self._connect = connect
         self._draw = draw
         self._stats = PortStats()
+        self._clock = clock  # finer than the loop's, which stands still while callbacks run
+        self._near = frozenset(near)
         self._health = Health()
+        self._latency = Latency()
+        self._young = Young()
+        self._rendezvous = Rendezvous(self._endpoints)
         self._turn = 0
         self._open: set[Connection] = set()
         self._per_endpoint: Counter[Endpoint] = Counter()
@@ -89,12 +101,24 @@ class Port:
             Seen(one, self._per_endpoint[one], self._health.ejected_for(one, now)) for one in self._endpoints
         )
 
-    def retarget(self, endpoints: Sequence[Endpoint], options: Options | None = None) -> None:
-        """New connections go to these. Those to endpoints that left may go on for the drain time."""
-        left = set(self._endpoints) - set(endpoints)
-        self._endpoints = tuple(endpoints)
+    def retarget(
+        self,
+        endpoints: Sequence[Endpoint],
+        options: Options | None = None,
+        near: Collection[Endpoint] = (),
+    ) -> None:
+        """New connections go to these, to the `near` first. Those to endpoints that left may go on for the
+        drain time."""
+        left, joined = set(self._endpoints) - set(endpoints), set(endpoints) - set(self._endpoints)
         self.options = options or self.options
-        self._health.keep_only(self._endpoints)
+        self._near = frozenset(near)
+        if left or joined:
+            self._endpoints = tuple(endpoints)
+            self._rendezvous = Rendezvous(self._endpoints)
+            for known in (self._health, self._latency, self._young):
+                known.keep_only(self._endpoints)
+            if self.options.slow_start:
+                self._young.joined(joined, self._loop.time())
         if any(self._per_endpoint[endpoint] for endpoint in left):
             self._loop.call_later(self.options.drain, self._abort_left)
 
@@ -166,28 +190,45 @@ class Port:
 
     def pick(self, source: str, tried: Sequence[Endpoint]) -> Endpoint | None:
         """The endpoint to try next; None when there is none left."""
-        usable = self._health.usable(self._endpoints, self._loop.time())
-        fresh = [endpoint for endpoint in usable if endpoint not in tried] if tried else usable
-        if tried and not fresh:
-            fresh = [endpoint for endpoint in self._endpoints if endpoint not in tried]
-        if not fresh:
+        now, options = self._loop.time(), self.options
+        among = candidates(self._endpoints, self._near, tried, self._health, now)
+        if not among:
             return None
+        if options.slow_start and options.policy is not Policy.SOURCE_HASH:
+            among = self._young.taking_part(among, options.slow_start, now, self._draw)
         self._turn += 1
-        return choose(
-            self.options.policy,
-            fresh,
-            Draw(self._turn - 1, self._draw, self._per_endpoint.__getitem__, source),
+        draw = Draw(
+            self._turn - 1,
+            self._draw,
+            self._per_endpoint.__getitem__,
+            self._cost,
+            lambda endpoints: self._rendezvous.choose(source, endpoints),
         )
+        return choose(options.policy, among, draw)
+
+    def _cost(self, endpoint: Endpoint) -> float:
+        return self._latency.cost(endpoint, self._per_endpoint[endpoint])
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        return self._clock
 
     def out_socket(self) -> socket.socket:
         return self._connect()
 
-    def connected(self, endpoint: Endpoint) -> None:
+    def connected(self, endpoint: Endpoint, took: float) -> None:
         self._health.succeeded(endpoint)
+        if self.options.policy is Policy.P2C:
+            self._latency.observe(endpoint, took, self._loop.time())
 
     def failed(self, endpoint: Endpoint, reason: str) -> None:
-        self._health.failed(endpoint, self._loop.time())
         self._stats.errors[reason] += 1
+        if reason == "fd_limit":
+            return  # that is our own state, and says nothing of the endpoint
+        now = self._loop.time()
+        self._health.failed(endpoint, now)
+        if self.options.policy is Policy.P2C:  # however fast it refused
+            self._latency.observe(endpoint, self.options.connect_timeout, now)
 
     def retried(self) -> None:
         self._stats.retries += 1

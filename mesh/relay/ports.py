@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from mesh.balance.policies import Endpoint
 from mesh.balance.ports import Carrier, PortPlan, endpoints, plan
+from mesh.balance.vips import Locality
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, Problem
 from mesh.net.tasks import Tasks
@@ -182,7 +183,8 @@ class RelayPorts:
                 self._try_open(published, one)
             elif one.service in marked or opened.plan != one:
                 opened.plan = one
-                opened.port.retarget(self._endpoints(one), _options(one))
+                found = self._endpoints(one)
+                opened.port.retarget(found, _options(one), self._near(one, found))
 
     def _try_open(self, published: int, one: PortPlan) -> None:
         try:
@@ -194,7 +196,8 @@ class RelayPorts:
                 self._report(published, str(error))
                 return
             listener, redirected = listen(self._listen_address, 0), True
-        port = Port(listener, self._endpoints(one), _options(one), self._connect)
+        found = self._endpoints(one)
+        port = Port(listener, found, _options(one), self._connect, near=self._near(one, found))
         self._open[published] = _Open(one, port, redirected)
         self._faults.pop(published, None)
         if redirected and self._redirect is not None:
@@ -220,6 +223,14 @@ class RelayPorts:
             return ()
         return endpoints(service, one.port, self._snapshot.ingress_network(), self._as_published())
 
+    def _near(self, one: PortPlan, found: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        """Those on this node, where the port prefers them."""
+        service = self._snapshot.services.get(one.service)
+        if service is None or one.locality is not Locality.NODE:
+            return ()
+        here = {task.id for task in service.tasks if task.node == self._snapshot.this_node}
+        return tuple(endpoint for endpoint in found if endpoint.task in here)
+
 
 def _keep(store: dict[str, T], id_: str, value: T) -> None:
     """Entries only for what has something to say."""
@@ -237,4 +248,5 @@ def _options(one: PortPlan) -> Options:
         one.drain,
         one.proxy_protocol,
         tuple(map(ip_network, one.trusted)),
+        one.slow_start,
     )

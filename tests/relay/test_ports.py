@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -104,6 +105,19 @@ async def test_a_port_opens_follows_its_tasks_and_closes(rig: Rig) -> None:
     with pytest.raises(ConnectionRefusedError):
         await asyncio.to_thread(greeting, published)
     assert list(rig.ports.status()) == []
+
+
+async def test_tasks_of_this_node_come_first_where_the_label_says_so(rig: Rig) -> None:
+    target = Backend("127.0.0.2", 0).port
+    Backend("127.0.0.3", target)
+    rig.snapshot = replace(rig.snapshot, this_node="here")
+    published = free_port()
+    both = service(published, target, "127.0.0.2", "127.0.0.3", locality="node")
+    here = replace(both, tasks=(both.tasks[0], replace(both.tasks[1], node="here")))
+    await rig.publish(here)
+    assert {await asyncio.to_thread(greeting, published) for _ in range(4)} == {"127.0.0.3"}
+    await rig.publish(both)
+    assert len({await asyncio.to_thread(greeting, published) for _ in range(4)}) == 2
 
 
 async def test_problems_of_labels_are_reported_while_they_are_there(rig: Rig) -> None:

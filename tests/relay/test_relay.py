@@ -12,7 +12,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from mesh.balance.policies import Draw, Endpoint, Policy, choose
+from mesh.balance.policies import Endpoint, Policy
+from mesh.balance.rendezvous import best, slot_of
 from mesh.relay import connection as connection_module
 from mesh.relay import listener as listener_module
 from mesh.relay.connection import Options
@@ -332,7 +333,7 @@ async def test_a_trusted_proxys_client_is_the_one_that_is_hashed(
     relayed = port(*endpoints, policy=Policy.SOURCE_HASH, trusted=LOOPBACK)
     for n in range(12):
         client = f"203.0.113.{n}"
-        wanted = endpoints.index(choose(Policy.SOURCE_HASH, endpoints, Draw(source=client)))
+        wanted = endpoints.index(best(slot_of(client), endpoints))
         data = header("v2", (client, 1), LOCAL)
         assert await asyncio.to_thread(exchange, relayed.address, data) == bytes([65 + wanted])
 
@@ -412,6 +413,46 @@ async def test_round_robin_and_least_connections(
     busy = port(one.endpoint, two.endpoint, policy=Policy.LEAST_CONN)
     busy.occupy(two.endpoint, 5)
     assert {await asyncio.to_thread(greeting, busy.address) for _ in range(4)} == {b"1"}
+
+
+async def test_near_endpoints_come_first_while_one_of_them_answers(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    far, near = backends(greet(b"far")), backends(greet(b"near"))
+    relayed = port(far.endpoint, near.endpoint)
+    relayed.retarget(relayed.endpoints, near=[near.endpoint])
+    assert {await asyncio.to_thread(greeting, relayed.address) for _ in range(4)} == {b"near"}
+    dead = dead_endpoint()
+    relayed.retarget([far.endpoint, dead], near=[dead])
+    assert {await asyncio.to_thread(greeting, relayed.address) for _ in range(8)} == {b"far"}
+    assert relayed.stats.errors == {"refused": 3}
+
+
+async def test_by_p2c_who_did_not_answer_is_not_preferred(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    relayed = port(dead_endpoint(), backends(greet(b"hello")).endpoint, policy=Policy.P2C)
+    for _ in range(20):
+        assert await asyncio.to_thread(greeting, relayed.address) == b"hello"
+    assert relayed.stats.errors.get("refused", 0) <= 1  # a random one of equals may be first, once
+
+
+async def test_a_new_endpoint_starts_slowly_and_those_of_the_beginning_do_not(
+    backends: Callable[..., Backend],
+) -> None:
+    first, second, new = (backends(greet(name)) for name in (b"1", b"2", b"new"))
+    relayed = Port(
+        listen("127.0.0.1", 0),
+        [first.endpoint, second.endpoint],
+        Options(slow_start=3600.0),
+        draw=lambda: 0.5,
+    )
+    assert {await asyncio.to_thread(greeting, relayed.address) for _ in range(2)} == {b"1", b"2"}
+    relayed.retarget([first.endpoint, second.endpoint, new.endpoint])
+    assert {await asyncio.to_thread(greeting, relayed.address) for _ in range(6)} == {b"1", b"2"}
+    relayed.retarget([new.endpoint])
+    assert await asyncio.to_thread(greeting, relayed.address) == b"new"
+    await relayed.close()
 
 
 def test_a_taken_port_is_named_with_the_process_that_holds_it() -> None:
