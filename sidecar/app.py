@@ -244,6 +244,7 @@ class Sidecar:
             ipvs,
             partial(dns_sockets, shared=workers is not None),
             flows,
+            returning.look_again,
         )
         prober = Prober(self._vital, source.set_unwell)
         self._on_stop(prober.close)

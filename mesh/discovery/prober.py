@@ -22,6 +22,7 @@ from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
+LOOPBACK = "127.0.0.1"
 PROBES_AT_ONCE = 32
 ANSWER_BYTES = 4096  # of an HTTP answer that are read: the status line is in the first
 SPREAD = 0.2  # of the interval, by which probes are moved apart at random
@@ -153,6 +154,8 @@ async def look(probe: Probe) -> Result:
 async def _look(probe: Probe) -> Result:
     loop = asyncio.get_running_loop()
     with Namespace(probe.namespace).tcp_socket() as sock:
+        # Docker drops what a task sends from its ingress address, but for answers of its published ports.
+        sock.bind((LOOPBACK, 0))
         await loop.sock_connect(sock, (probe.address, probe.port))
         return await _ask(loop, sock, probe) if probe.path else Result.WELL
 

@@ -179,12 +179,14 @@ class Capture:
         ipvs: bool = False,
         open_sockets: OpenSockets = dns_sockets,
         flows: Flows | None = None,
+        on_flushed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._tasks = tasks
         self._tables = tables
         self._open_endpoint = open_endpoint
         self._open_sockets = open_sockets
         self._flows = flows
+        self._on_flushed = on_flushed  # told the container whose rules somebody has flushed
         self._policy = policy
         self._ipvs = ipvs
         self._snapshot = Snapshot()
@@ -468,6 +470,7 @@ class Capture:
             # Table flushed by somebody, or the container's end not told yet: the reconciler finds out which.
             held.loaded = False
             self._mark(id_)
+            self._on_flushed(id_)
 
 
 def _merged(by_service: VipsByService) -> dict[str, Choice]:

@@ -120,6 +120,12 @@ class ReturnPaths:
         self._say()
         self._wake.set()
 
+    def look_again(self, id_: str) -> None:
+        """Somebody has flushed the rules in that container's namespace."""
+        if self._prepared.pop(id_, None) is not None:
+            self._say()
+            self._wake.set()
+
     def withdraw(self) -> None:
         """Say that no task may be sent clients' own addresses any more; what is set up goes on working."""
         self._withdrawn = self._looked = True
