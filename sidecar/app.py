@@ -39,7 +39,8 @@ from mesh.kernel.ingress import Ingress, ipvs_here
 from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.rules import DnsPorts
 from mesh.kernel.table import Tables
-from mesh.net.netns import Namespace, NamespaceWorker
+from mesh.net.netns import NamespaceWorker
+from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks
 from mesh.relay.ports import RelayPorts
 from mesh.telemetry.histogram import Histogram
@@ -227,10 +228,12 @@ class Sidecar:
             on_entry=returning.own_entry,
             flows=flows,
         )
+        outgoing = Sockets(lambda: ingress.sandbox_path)
+        self._on_stop(outgoing.close)
         relay = RelayPorts(
             self._vital,
             listen_address=config.ingress.listen,
-            connect=lambda: Namespace(ingress.sandbox_path).tcp_socket(),
+            connect=outgoing.take,
             default=default,
             as_published=ipvs_here,
             redirect=ingress.redirect,

@@ -72,7 +72,7 @@ class Namespace:
 
     def tcp_socket(self) -> socket.socket:
         """An unconnected, non-blocking TCP socket inside."""
-        return self.call(lambda: _socket(socket.SOCK_STREAM))
+        return self.call(nonblocking_tcp_socket)
 
     def _bound(self, kind: int, address: str, port: int, shared: bool = False) -> socket.socket:
         made = self.call(lambda: _socket(kind))
@@ -122,6 +122,11 @@ class NamespaceWorker:
     def close(self) -> None:
         """Finish what was begun, drop what was not."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def nonblocking_tcp_socket() -> socket.socket:
+    """An unconnected one of the namespace that this thread is in."""
+    return _socket(socket.SOCK_STREAM)
 
 
 def _socket(kind: int) -> socket.socket:

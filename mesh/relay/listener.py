@@ -223,8 +223,8 @@ class Port:
 
     def failed(self, endpoint: Endpoint, reason: str) -> None:
         self._stats.errors[reason] += 1
-        if reason == "fd_limit":
-            return  # that is our own state, and says nothing of the endpoint
+        if reason in ("fd_limit", "other"):
+            return  # our own state (descriptors, the namespace): it says nothing of the endpoint
         now = self._loop.time()
         self._health.failed(endpoint, now)
         if self.options.policy is Policy.P2C:  # however fast it refused
