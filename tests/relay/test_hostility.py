@@ -1,0 +1,182 @@
+"""A relayed port under clients that mean no good, or know no better: others are served, nothing is left."""
+
+import asyncio
+import errno
+import os
+import resource
+import socket
+import struct
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+
+import pytest
+
+from mesh.balance.policies import Endpoint
+from mesh.relay import listener as listener_module
+from mesh.relay.connection import Options
+from mesh.relay.listener import Port, listen
+
+CONNECTIONS = 2000
+AT_ONCE = 25
+RESET = struct.pack("ii", 1, 0)
+
+
+class Echo:
+    """A task on one thread per connection: sends everything back when the client has said all."""
+
+    def __init__(self) -> None:
+        # Its queue takes a whole storm: what is tried is the relay, not how soon this one is full.
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS)
+        self.endpoint = Endpoint(*self._listener.getsockname()[:2])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                threading.Thread(target=self._one, args=self._listener.accept()[:1], daemon=True).start()
+
+    def _one(self, connection: socket.socket) -> None:
+        with closing(connection), suppress(OSError):  # a client that resets is no news here
+            connection.sendall(read_all(connection))
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def read_all(sock: socket.socket) -> bytes:
+    chunks = []
+    while chunk := sock.recv(65536):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def exchange(address: tuple[str, int], data: bytes) -> bytes:
+    with socket.create_connection(address, timeout=30) as sock:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        return read_all(sock)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not check():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    made = Echo()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def relayed(echo: Echo) -> AsyncIterator[Port]:
+    made = Port(listen("127.0.0.1", 0), [echo.endpoint], Options())
+    yield made
+    await made.close()
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Everything that would open one fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    taken = list[int]()
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for one in taken:
+            os.close(one)
+
+
+async def test_a_soak_of_half_closing_connections_leaves_nothing(relayed: Port) -> None:
+    before = descriptors()
+
+    def some(start: int) -> None:
+        for number in range(start, CONNECTIONS, AT_ONCE):
+            data = number.to_bytes(4) * (number * 7 % 3000)
+            assert exchange(relayed.address, data) == data
+
+    await asyncio.gather(*(asyncio.to_thread(some, start) for start in range(AT_ONCE)))
+    await until(lambda: relayed.stats.active == 0)
+    assert relayed.stats.connections == CONNECTIONS
+    assert not relayed.stats.errors
+    await until(lambda: descriptors() <= before + 2)
+
+
+async def test_a_storm_of_resets_leaves_nothing_and_the_next_client_is_served(relayed: Port) -> None:
+    before = descriptors()
+
+    def storm() -> None:
+        for number in range(CONNECTIONS):
+            with socket.create_connection(relayed.address, timeout=30) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                sock.sendall(b"x" * (number % 3))
+
+    await asyncio.to_thread(storm)
+    assert await asyncio.to_thread(exchange, relayed.address, b"hello") == b"hello"
+    await until(lambda: relayed.stats.active == 0)
+    assert relayed.stats.errors.keys() <= {"reset"}
+    assert relayed.seen()[0].ejected_for == 0.0  # the task is not to blame
+    await until(lambda: descriptors() <= before + 2)
+
+
+async def test_clients_that_say_nothing_or_read_nothing_hold_nobody_up(relayed: Port) -> None:
+    before = descriptors()
+    with ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(socket.create_connection(relayed.address, timeout=30))
+        greedy = stack.enter_context(socket.create_connection(relayed.address, timeout=30))
+        await asyncio.to_thread(greedy.sendall, bytes(16 * 1024 * 1024))
+        greedy.shutdown(socket.SHUT_WR)  # its echo is never read: it backs up through the relay
+        assert await asyncio.to_thread(exchange, relayed.address, b"hello") == b"hello"
+        await until(lambda: relayed.stats.active == 201)
+    await until(lambda: relayed.stats.active == 0)
+    await until(lambda: descriptors() <= before + 2)
+
+
+async def test_without_descriptors_clients_wait_and_are_served_when_there_are_some(
+    relayed: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "PAUSE_SECONDS", 0.02)
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(relayed.address, timeout=30)) for _ in range(20)
+        ]
+        for number, client in enumerate(clients):
+            client.sendall(bytes([number]))
+            client.shutdown(socket.SHUT_WR)
+        with no_descriptors():
+            await until(lambda: relayed.stats.errors["fd_limit"] > 2)
+            assert relayed.stats.connections == 0
+        answers = await asyncio.gather(*(asyncio.to_thread(read_all, client) for client in clients))
+    assert answers == [bytes([number]) for number in range(20)]
+    assert relayed.stats.errors.keys() == {"fd_limit"}
+
+
+async def test_a_service_without_tasks_refuses_each_of_many_at_once(relayed: Port) -> None:
+    relayed.retarget([])
+
+    def refused() -> int:
+        count = 0
+        for _ in range(200):
+            try:
+                exchange(relayed.address, b"")
+            except OSError as error:  # whichever call comes after the reset
+                count += error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
+        return count
+
+    assert await asyncio.to_thread(refused) == 200
+    assert relayed.stats.errors == {"no_endpoint": 200}
