@@ -309,6 +309,9 @@ def put_in(address: str, marks: Marks, before: Marks | None, gateways: dict[int,
     """Routes first, so that no answer is marked for one that is not there. `before`: what the table has;
     None: unknown, load all of it."""
     interface = _interface_with(address)
+    if not routes.has_default():
+        # An answer is marked on its way out, so it needs some way out before that.
+        raise KernelError("no default route, so answers to outside clients would not begin")
     write(interface, {Setting.rp_filter: LOOSE})
     for mark in marks.values():
         if before is None or mark not in before.values():

@@ -61,6 +61,15 @@ def forget_all(prefix: int, mask: int) -> int:
     return len(found)
 
 
+def has_default() -> bool:
+    """Is there a default route in the main table?"""
+    try:
+        with open("/proc/thread-self/net/route", encoding="ascii") as file:
+            return any(line.split()[1:2] == ["00000000"] and line.split()[7] == "00000000" for line in file)
+    except OSError as error:
+        raise KernelError(f"routes cannot be read: {error.strerror}") from error
+
+
 def hardware_address(interface: str) -> str:
     """`02:42:0a:00:00:02`, in lower case. (RTM_GETLINK: /sys belongs to another namespace.)"""
     try:

@@ -9,6 +9,7 @@ import pytest
 from mesh.balance.slots import Choice
 from mesh.catalog.model import Attachment, Container, Network, Node, Protocol, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.errors import KernelError
 from mesh.kernel import nft
 from mesh.kernel.devconf import Setting, write
 from mesh.kernel.return_paths import ReturnPaths, kept_connections, put_in, take_out
@@ -141,6 +142,9 @@ def test_open_connections_that_need_the_way_back_are_counted(lab: Lab) -> None:
 async def test_what_is_said_follows_what_is_set_up(lab: Lab) -> None:
     task = lab.namespace("task")
     lab.plug(task, "eth0", f"{TASK}/24", lab.switch("over"))
+    with pytest.raises(KernelError, match="no default route"):
+        task.call(lambda: put_in(TASK, {}, None, {}))
+    inside(task, "ip", "route", "add", "default", "via", "10.0.0.1")
     failures: list[BaseException] = []
     tasks, worker, said = Tasks(lambda _, error: failures.append(error)), NamespaceWorker(), asyncio.Event()
     paths = ReturnPaths(tasks, worker, said.set)

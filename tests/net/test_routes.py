@@ -22,6 +22,7 @@ def lab() -> Iterator[Lab]:
 def test_a_mark_is_led_once_moved_and_forgotten(lab: Lab) -> None:
     box = lab.namespace("box")
     lab.plug(box, "eth0", "10.0.0.9/24", lab.switch("sw"))
+    assert not box.call(routes.has_default)
     for gateway in ("10.0.0.7", "10.0.0.2", "10.0.0.2"):
         box.call(lambda gateway=gateway: routes.lead(MARK, gateway, "eth0", 2000))  # type: ignore[misc]
     box.call(lambda: routes.lead(OTHER, "10.0.0.3", "eth0", 2000))
@@ -31,6 +32,9 @@ def test_a_mark_is_led_once_moved_and_forgotten(lab: Lab) -> None:
     assert "via 10.0.0.2 dev eth0" in inside(box, "ip", "route", "get", "8.8.8.8", "mark", hex(MARK))
     assert "via 10.0.0.3 dev eth0" in inside(box, "ip", "route", "get", "8.8.8.8", "mark", hex(OTHER))
     assert box.call(lambda: sorted(routes.led(0x6D650000, 0xFFFF0000))) == [(MARK, 2000), (OTHER, 2000)]
+    assert not box.call(routes.has_default)  # of the main table
+    inside(box, "ip", "route", "add", "default", "via", "10.0.0.1")
+    assert box.call(routes.has_default)
     box.call(lambda: routes.forget(MARK, 2000))
     box.call(lambda: routes.forget(MARK, 2000))
     assert box.call(lambda: routes.forget_all(0x6D650000, 0xFFFF0000)) == 1
