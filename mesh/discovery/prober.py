@@ -45,6 +45,7 @@ class Prober:
         self._snapshot = Snapshot()
         self._running: dict[Probe, asyncio.Task[None]] = {}
         self._of_container: dict[str, frozenset[Probe]] = {}
+        self._older: set[str] = set()  # containers that ran before we did
         self._pulses: dict[Probe, Pulse] = {}
         self._last: dict[Probe, Result] = {}
         self._room = asyncio.Semaphore(PROBES_AT_ONCE)
@@ -54,6 +55,7 @@ class Prober:
     def start(self, snapshot: Snapshot) -> None:
         """Tasks that run already are taken as well until they fail: our own start must take none out."""
         self._snapshot = snapshot
+        self._older = set(snapshot.containers)
         for container in snapshot.containers.values():
             self._follow(container.id, container, new=False)
 
@@ -61,13 +63,16 @@ class Prober:
         """Store subscriber: O(changed containers, and local containers of changed services)."""
         self._snapshot = new
         for id_, container in change.containers.items():
+            if container is None:
+                self._older.discard(id_)
             self._follow(id_, container, new=id_ not in old.containers)
         changed = {id_ for id_, one in change.services.items() if _differs(old.services.get(id_), one)}
         if changed:
             for container in new.containers.values():
                 if container.service in changed and container.id not in change.containers:
-                    # Not known before: the container came ahead of its service.
-                    self._follow(container.id, container, new=container.service not in old.services)
+                    # Not known before: the container came ahead of it, or what tells of services was late.
+                    late = container.service not in old.services
+                    self._follow(container.id, container, new=late and container.id not in self._older)
         if self._running or self._told:
             # Not at once: what it leads to is another version, and this one is still being told.
             asyncio.get_running_loop().call_soon(self._tell)
@@ -96,12 +101,14 @@ class Prober:
         before = self._of_container.pop(id_, frozenset())
         if wanted:
             self._of_container[id_] = wanted
+        unwell = [pulse for probe in before if not (pulse := self._pulses[probe]).well]
+        new = new or any(pulse.new for pulse in unwell)  # asked in another way, it is still to be proven well
         for probe in before - wanted:
             self._running.pop(probe).cancel()
             del self._pulses[probe]
             self._last.pop(probe, None)
         for probe in wanted - before:
-            self._pulses[probe] = Pulse(well=not new, new=new)
+            self._pulses[probe] = Pulse(well=not new and not unwell, new=new)
             self._running[probe] = self._tasks.start(self._keep_probing(probe), f"probe {probe.task}")
 
     def _tell(self) -> None:

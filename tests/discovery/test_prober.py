@@ -11,6 +11,7 @@ from mesh.catalog.model import Attachment, Container, Port, Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.discovery.prober import Prober, look
 from mesh.net.tasks import Tasks
+from tests.net.lab import inside, laboratory, needs_root
 
 OWN = "/proc/self/ns/net"
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
@@ -120,3 +121,71 @@ async def test_what_runs_already_is_well_until_it_fails() -> None:
     assert prober.faults() == []
     await prober.close()
     await tasks.close()
+
+
+DOCKERS_INGRESS_RULES = """
+table ip filter {
+  chain INPUT { type filter hook input priority 0;
+    ip daddr 10.0.0.5 tcp dport 8080 ct state new,established accept
+    ip daddr 10.0.0.5 meta l4proto { tcp, udp, sctp } drop
+  }
+  chain OUTPUT { type filter hook output priority 0;
+    ip saddr 10.0.0.5 tcp sport 8080 ct state established accept
+    ip saddr 10.0.0.5 meta l4proto { tcp, udp, sctp } drop
+  }
+}
+"""
+
+
+@needs_root
+@pytest.mark.root
+@pytest.mark.parametrize("rules", ["", DOCKERS_INGRESS_RULES])
+async def test_a_task_may_answer_but_not_ask_from_its_ingress_address(rules: str) -> None:
+    """What Docker loads into every task with a published port: only the target port may be spoken to."""
+    with laboratory() as lab:
+        task = lab.namespace("task")
+        lab.plug(task, "eth0", "10.0.0.5/24", lab.switch("ingress"))
+        if rules:
+            inside(task, "nft", rules)
+        with task.tcp_listener("0.0.0.0", 8080):
+            assert task.path is not None
+            asked = Probe("t", "s", "web", task.path, "10.0.0.5", 8080)
+            assert await look(asked) is Result.WELL
+
+
+class Following:
+    """A prober told of changes one after the other, before any probe has had an answer."""
+
+    def __init__(self, *, services: dict[str, Service], containers: dict[str, Container]) -> None:
+        self.tasks = Tasks(lambda _, error: None)
+        self.prober = Prober(self.tasks, lambda unwell: None)
+        self.known = Snapshot().apply(Change(services=services, containers=containers))
+        self.prober.start(self.known)
+
+    def publish(self, change: Change) -> None:
+        old, self.known = self.known, self.known.apply(change)
+        self.prober.update(old, self.known, change)
+
+    async def close(self) -> None:
+        await self.prober.close()
+        await self.tasks.close()
+
+
+PROBED = Service("s", "web", ports=(Port(80, 1),), labels={"mesh.port.80.health": "tcp"})
+BOX = Container("c", "web.1.t", OWN, (Attachment("n", "127.0.0.1"),), service="s", task="t")
+
+
+async def test_a_new_task_that_gets_another_address_has_still_to_show_that_it_is_well() -> None:
+    one = Following(services={"s": PROBED}, containers={})
+    one.publish(Change(containers={"c": BOX}))
+    one.publish(Change(containers={"c": replace(BOX, attachments=(Attachment("n", "127.0.0.2"),))}))
+    assert len(one.prober.faults()) == 1
+    await one.close()
+
+
+async def test_a_task_whose_service_is_heard_of_late_is_not_taken_for_new() -> None:
+    """A node that starts without managers knows its containers first; they may have run for days."""
+    one = Following(services={}, containers={"c": BOX})
+    one.publish(Change(services={"s": PROBED}))
+    assert one.prober.faults() == []
+    await one.close()
