@@ -114,6 +114,7 @@ def endpoints(
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", re.ASCII)
+_PROBE = re.compile(r"http:/[!-~]*")  # the path goes into a request line as it is
 MAX_DURATION = 7 * 24 * 3600.0
 MAX_TRUSTED = 64  # networks of a port: every connection is compared with all of them
 
@@ -204,7 +205,7 @@ def _locality(text: str) -> Locality:
 
 
 def _health(text: str) -> str:
-    if text in ("tcp", "off") or text.startswith("http:/"):
+    if text in ("tcp", "off") or _PROBE.fullmatch(text):
         return text
     raise ValueError(f"{text!r} is not tcp, http:/path or off")
 

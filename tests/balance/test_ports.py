@@ -67,6 +67,8 @@ def test_every_label_is_read() -> None:
         ("mesh.port.80.idle_timeout", "0s", "between 0 and 7 days"),
         ("mesh.port.80.drain", "-3s", "not a time"),
         ("mesh.port.80.health", "maybe", "not tcp, http:/path or off"),
+        ("mesh.port.80.health", "http:/a\r\nX-Forged: 1", "not tcp, http:/path or off"),
+        ("mesh.port.80.health", "http:/caf\udc80", "not tcp, http:/path or off"),
         ("mesh.port.80.locality", "rack", "not one of any, node"),
         ("mesh.port.80.trusted", "10.0.0.0/8, proxy.example", "'proxy.example' does not appear to be"),
         ("mesh.port.80.trusted", "10.0.0.1/8", "host bits set; none is used"),
