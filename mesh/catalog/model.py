@@ -37,6 +37,7 @@ class TaskState(StrEnum):
 
     STARTING = "starting"  # new … starting; also running but not yet healthy
     RUNNING = "running"
+    UNWELL = "unwell"  # runs, but does not pass its probe
     LEAVING = "leaving"  # desired state is shutdown/remove, or its engine has begun to stop it
     DEAD = "dead"  # complete, shutdown, failed, rejected, orphaned, its node is down
 

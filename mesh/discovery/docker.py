@@ -261,7 +261,8 @@ class DockerSource:
 
     def _report(self) -> Report:
         """Of this node."""
-        return replace(self._plain, ending=self._watch.ending, return_path=self._return_path())
+        watch = self._watch
+        return replace(self._plain, ending=watch.ending, unwell=watch.unwell, return_path=self._return_path())
 
     def return_path_changed(self) -> None:
         """What `return_path` gives is not what it was."""
@@ -289,7 +290,7 @@ class DockerSource:
 
     def _take_report(self, node: str, report: Report) -> None:
         """Of a node whose certificate says that it is this one, or of our own."""
-        self._take_laid(self._signs.report(node, report.ending, time.monotonic()))
+        self._take_laid(self._signs.report(node, report.ending, time.monotonic(), report.unwell))
         self._take_laid(self._neighbours.report(node, report.containers))
         self._take_laid(self._return_paths.report(node, report.return_path))
 

@@ -47,6 +47,7 @@ class Merger:
         self._neighbours: dict[str, Neighbour] = {}  # this node's own among them: the cluster's view has all
         self._node = ""
         self._leaving: Mapping[str, str] = {}  # task id → service id, of this node
+        self._unwell: frozenset[str] = frozenset()  # of those: tasks that do not end, but fail their probes
         self._views: dict[str, NetworkView] = {}
         self._unlisted: dict[str, Service] = {}  # services that only gossip knows, without their tasks
         self._told: dict[str, Service] = {}  # as last returned
@@ -155,10 +156,13 @@ class Merger:
         concerned = {one.service for one in (old, container) if one is not None} | self._list_unlisted()
         return Change(containers={id_: container}, services=self._corrected(concerned))
 
-    def set_leaving(self, tasks: Mapping[str, str]) -> Change:
-        """All tasks of this node that take no new work, with their services' ids."""
+    def set_leaving(self, tasks: Mapping[str, str], unwell: frozenset[str] = frozenset()) -> Change:
+        """All tasks of this node that take no new work, with their services' ids. `unwell`: those that do not
+        end."""
         before, self._leaving = self._leaving, dict(tasks)
         concerned = {service for _, service in {*before.items()} ^ {*tasks.items()}}
+        concerned |= {tasks[task] for task in (self._unwell ^ unwell) & tasks.keys()}
+        self._unwell = unwell
         concerned |= self._unlisted.keys()  # gossip may know them by another id
         return Change(services=self._corrected(concerned))
 
@@ -237,9 +241,13 @@ class Merger:
         return tasks
 
     def _here(self, task: Task) -> Task:
-        if task.id in self._leaving and task.state in (TaskState.RUNNING, TaskState.STARTING):
-            return replace(task, state=TaskState.LEAVING)
+        if task.id in self._leaving and task.state in _MAY_SERVE:
+            unwell = task.id in self._unwell
+            return replace(task, state=TaskState.UNWELL if unwell else TaskState.LEAVING)
         return task
+
+
+_MAY_SERVE = (TaskState.RUNNING, TaskState.STARTING, TaskState.UNWELL)  # or will soon
 
 
 def _networks_of(service: Service) -> set[str]:

@@ -68,6 +68,11 @@ class NodeWatch:
         both = {**self._endings.report, **self._unwell}
         return both if len(both) <= ENDINGS_MAX else dict(islice(both.items(), ENDINGS_MAX))
 
+    @property
+    def unwell(self) -> frozenset[str]:
+        """Those of `ending` that do not end, but fail their probes."""
+        return frozenset(self._unwell.keys() - self._endings.report.keys())
+
     def set_unwell(self, tasks: Mapping[str, str]) -> None:
         """All tasks of this node that do not pass their probes, with their services' ids."""
         before, self._unwell = self._unwell, dict(tasks)
@@ -202,7 +207,7 @@ class NodeWatch:
     def _endings_changed(self, changed: bool) -> None:
         if changed:
             self._on_endings()
-            self._tell(self._merger.set_leaving(self.ending))
+            self._tell(self._merger.set_leaving(self.ending, self.unwell))
 
     def _ends(self, id_: str, number: str) -> bool:
         """Is it a signal that ends this container? Others (HUP, USR1) only talk to it."""

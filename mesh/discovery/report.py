@@ -30,18 +30,20 @@ ENTRIES_MAX = 1024  # nodes whose entries a node's tasks answer through
 TASKS_MAX = 2048  # of a node that answer so
 ADDRESS_MAX = len("255.255.255.255")
 RETURN_PATH_BYTES_MAX = (ENTRIES_MAX + TASKS_MAX) * (ADDRESS_MAX + 3) + 256
-ENDING_BYTES_MAX = ENDINGS_MAX * 2 * (ID_MAX + 3)
+ENDING_BYTES_MAX = ENDINGS_MAX * 3 * (ID_MAX + 3)
 # bytes of the longest report that is understood
 REPORT_MAX = ENDING_BYTES_MAX + CONTAINERS_BYTES_MAX + RETURN_PATH_BYTES_MAX + 64
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`ending`: task id → service id. `containers` by id; their `node` is empty."""
+    """`ending`: task id → service id; `unwell`: those among them that do not end, but fail their probes.
+    `containers` by id; their `node` is empty."""
 
     ending: Mapping[str, str] = field(default_factory=dict)
     containers: Mapping[str, Neighbour] = field(default_factory=dict)
     return_path: ReturnPath = NO_RETURN_PATH
+    unwell: frozenset[str] = frozenset()
 
 
 _Id = Annotated[str, StringConstraints(min_length=1, max_length=ID_MAX)]
@@ -80,6 +82,7 @@ class _Report:
         default_factory=dict
     )
     return_path: _ReturnPath | None = None
+    unwell: Annotated[tuple[_Id, ...], Field(max_length=ENDINGS_MAX)] = ()
 
 
 _REPORT: TypeAdapter[_Report] = TypeAdapter(_Report)
@@ -89,7 +92,8 @@ def encode_report(report: Report) -> bytes:
     containers = {id_: _as_sent(one) for id_, one in report.containers.items()}
     said = report.return_path
     return_path = _ReturnPath(said.entry, said.mac, said.entries, said.tasks)
-    return _REPORT.dump_json(_Report(dict(report.ending), containers, return_path), exclude=_left_out(report))
+    sent = _Report(dict(report.ending), containers, return_path, tuple(sorted(report.unwell)))
+    return _REPORT.dump_json(sent, exclude=_left_out(report))
 
 
 def decode_report(data: bytes) -> Report:
@@ -97,7 +101,8 @@ def decode_report(data: bytes) -> Report:
     found = valid(_REPORT, data)
     containers = {id_: _as_known(id_, one) for id_, one in found.containers.items()}
     said = found.return_path or _ReturnPath()
-    return Report(found.ending, containers, ReturnPath(said.entry, said.mac, said.entries, said.tasks))
+    return_path = ReturnPath(said.entry, said.mac, said.entries, said.tasks)
+    return Report(found.ending, containers, return_path, frozenset(found.unwell))
 
 
 def check_containers(containers: Mapping[str, Neighbour]) -> None:
@@ -115,7 +120,11 @@ def check_containers(containers: Mapping[str, Neighbour]) -> None:
 
 
 def _left_out(report: Report) -> Any:
-    empty = {"containers": not report.containers, "return_path": report.return_path == NO_RETURN_PATH}
+    empty = {
+        "containers": not report.containers,
+        "return_path": report.return_path == NO_RETURN_PATH,
+        "unwell": not report.unwell,
+    }
     return {part for part, is_empty in empty.items() if is_empty} or None
 
 

@@ -1,10 +1,11 @@
 """What the nodes say is ending, laid over what Swarm says. Pure; the clock is an argument.
 
-Every node's sidecar tells the managers' which of its own tasks are ending (`endings` there): always all of
-them, so that the last report is the whole truth, and one that is lost or repeated does no harm. A manager
-lays the reports over its own view: a task that Swarm still calls running, or starting, is LEAVING when its
-own node says so. The result depends on the last view and the last reports alone, in whatever order they came,
-and once Swarm has caught up a sign has no effect any more.
+Every node's sidecar tells the managers' which of its own tasks are ending (`endings` there), or fail their
+probes: always all of them, so that the last report is the whole truth, and one that is lost or repeated does
+no harm. A manager lays the reports over its own view: a task that Swarm still calls running, or starting, is
+LEAVING when its own node says so, or UNWELL when it merely fails its probe. The result depends on the last
+view and the last reports alone, in whatever order they came, and once Swarm has caught up a sign has no
+effect any more.
 
 A sign never adds, moves or revives anything, and it ends when its node takes it back or falls silent.
 """
@@ -31,6 +32,7 @@ NOTHING: Ending = MappingProxyType({})
 @dataclass(frozen=True, slots=True)
 class _Heard:
     signs: Ending
+    unwell: frozenset[str]  # of those: tasks that do not end
     at: float  # seconds, of the caller's clock
 
 
@@ -56,23 +58,23 @@ class Signs:
         """Swarm's new view, as it is to be told. Nodes that are gone are not heard any more."""
         self._services = view.services
         for node in self._heard.keys() - view.nodes.keys():
-            self._keep(node, NOTHING, 0.0)
+            self._keep(node, NOTHING, frozenset(), 0.0)
         concerned = {service for heard in self._heard.values() for service in heard.signs.values()}
         signed = self._signed(concerned)
         return replace(view, services={**view.services, **signed}) if signed else view
 
-    def report(self, node: str, signs: Ending, now: float) -> Change:
-        """All that is ending on the node; returns what that changes in the view."""
+    def report(self, node: str, signs: Ending, now: float, unwell: frozenset[str] = frozenset()) -> Change:
+        """All that is ending on the node, or (`unwell`) fails its probe; returns what that changes."""
         kept = self._admitted(node, signs)
         self._count_ended("withdrawn", node, signs)
-        return self._replaced(node, kept, now)
+        return self._replaced(node, kept, unwell.intersection(kept), now)
 
     def expire(self, now: float) -> Change:
         """Without news of a node what it said ends; returns what that changes in the view."""
         change: dict[str, Service | None] = {}
         for node in [id_ for id_, heard in self._heard.items() if now - heard.at >= KEPT_SECONDS]:
             self._count_ended("expired", node, NOTHING)
-            change.update(self._replaced(node, NOTHING, now).services)
+            change.update(self._replaced(node, NOTHING, frozenset(), now).services)
         return Change(services=change)
 
     # --- keeping ---
@@ -80,6 +82,10 @@ class Signs:
     def _signs_of(self, node: str) -> Ending:
         heard = self._heard.get(node)
         return NOTHING if heard is None else heard.signs
+
+    def _unwell_of(self, node: str) -> frozenset[str]:
+        heard = self._heard.get(node)
+        return frozenset() if heard is None else heard.unwell
 
     def _admitted(self, node: str, signs: Ending) -> Ending:
         """What of a report may be kept. What was kept before has been looked at before."""
@@ -106,11 +112,12 @@ class Signs:
         known = self._known(gone)
         self.results[result] += sum(_judged(known.get(task), node) == "taken" for task in gone)
 
-    def _replaced(self, node: str, signs: Ending, now: float) -> Change:
+    def _replaced(self, node: str, signs: Ending, unwell: frozenset[str], now: float) -> Change:
         before = self._signs_of(node)
         concerned = {service for task, service in {*before.items()} ^ {*signs.items()}}
+        concerned |= {signs[task] for task in (self._unwell_of(node) ^ unwell) & signs.keys()}
         old = self._signed(concerned)
-        self._keep(node, signs, now)
+        self._keep(node, signs, unwell, now)
         new = self._signed(concerned)
         return Change(
             services={
@@ -118,10 +125,10 @@ class Signs:
             }
         )
 
-    def _keep(self, node: str, signs: Ending, now: float) -> None:
+    def _keep(self, node: str, signs: Ending, unwell: frozenset[str], now: float) -> None:
         self._kept += len(signs) - len(self._signs_of(node))
         if signs:
-            self._heard[node] = _Heard(signs, now)
+            self._heard[node] = _Heard(signs, unwell, now)
         else:
             self._heard.pop(node, None)
 
@@ -141,7 +148,8 @@ class Signs:
     def _leaving(self, task: Task, service: str) -> Task:
         """A task is ending when its own node says so."""
         if task.state in SERVES_OR_WILL and self._signs_of(task.node).get(task.id) == service:
-            return replace(task, state=TaskState.LEAVING)
+            unwell = task.id in self._unwell_of(task.node)
+            return replace(task, state=TaskState.UNWELL if unwell else TaskState.LEAVING)
         return task
 
 

@@ -8,6 +8,9 @@ minutes, dead or alive. So:
                       Established connections go on, until they end or the port's drain time is over.
     it has ended      all of its flows are ended: a client's next packet is refused by another task.
 
+A task that is merely unwell (it fails its probe) is treated like one that leaves, but for the drain time: its
+established connections may be all that is well about it.
+
 A namespace is looked at after a transaction there no longer leads to the task (`left`), or it would only lead
 there again.
 """
@@ -65,7 +68,9 @@ class Flows:
                     self._forget(address)  # a new task's, or the old one's after all
             for address, was in before.items():
                 now = after.get(address, TaskState.DEAD)
-                if now is TaskState.LEAVING and was is TaskState.RUNNING:
+                if now is TaskState.UNWELL and was is TaskState.RUNNING:
+                    self._remember(address, id_)
+                elif now is TaskState.LEAVING and was in (TaskState.RUNNING, TaskState.UNWELL):
                     self._leaves(address, service or old.services[id_])
                 elif now is TaskState.DEAD and was is not TaskState.DEAD:
                     self._ends(address, id_)
@@ -101,7 +106,8 @@ class Flows:
     # --- tasks ---
 
     def _leaves(self, address: str, service: Service) -> None:
-        if (gone := self._remember(address, service.id)) is not None:
+        known = self._gone.get(address)  # unwell before
+        if (gone := known or self._remember(address, service.id)) is not None:
             self._after(drain_of(service), gone, self._over, address)
 
     def _ends(self, address: str, service: str) -> None:
@@ -195,7 +201,7 @@ def _addresses(service: Service | None) -> dict[str, TaskState]:
     return found
 
 
-_ORDER = (TaskState.DEAD, TaskState.LEAVING, TaskState.STARTING, TaskState.RUNNING)
+_ORDER = (TaskState.DEAD, TaskState.LEAVING, TaskState.UNWELL, TaskState.STARTING, TaskState.RUNNING)
 
 
 def _liveliest_last(task: Task) -> int:

@@ -126,7 +126,9 @@ def _why_unused(snapshot: Snapshot, task: Task) -> str:
     if task.state is TaskState.STARTING:
         return "not running yet, or not healthy yet"
     if task.state is TaskState.LEAVING:
-        return "it is being stopped, or its node says that it is unwell: open connections go on"
+        return "it is being stopped, its open connections go on for the drain time"
+    if task.state is TaskState.UNWELL:
+        return "it does not pass its probe: open connections go on"
     if task.state is TaskState.DEAD:
         node = snapshot.nodes.get(task.node)
         return "its node is down" if node is not None and node.state == "down" else "it has ended"

@@ -51,6 +51,7 @@ def backend(*tasks: SeenTask, vip: str = "10.0.8.2", **more: SeenService) -> Net
 
 
 RUNNING, LEAVING, STARTING = TaskState.RUNNING, TaskState.LEAVING, TaskState.STARTING
+UNWELL = TaskState.UNWELL
 
 
 class TestThisNode:
@@ -67,6 +68,15 @@ class TestThisNode:
         change = scene.take(scene.merger.set_leaving({}))
         assert scene.states()["webtask2"] is RUNNING
         assert set(change.services) == {"webservice"}
+
+    def test_one_that_fails_its_probe_is_unwell_until_it_ends_or_is_well_again(self) -> None:
+        scene = Scene()
+        for unwell, state in ((frozenset(ENDING), UNWELL), (frozenset[str](), LEAVING)):
+            change = scene.take(scene.merger.set_leaving(ENDING, unwell))
+            assert scene.states()["webtask2"] is state
+            assert set(change.services) == {"webservice"}
+        scene.take(scene.merger.set_leaving({}))
+        assert scene.states()["webtask2"] is RUNNING
 
     def test_what_the_cluster_lists(self) -> None:
         merger = Scene().merger

@@ -47,6 +47,7 @@ def many(count: int, alias: str = "alias") -> dict[str, Neighbour]:
         Report({"t1": "web", "t2": "db"}),
         Report({"t1": "web"}, {"c1": TOOL}),
         Report(return_path=RETURN_PATH),
+        Report({"t1": "web", "t2": "web"}, unwell=frozenset({"t2"})),
     ],
 )
 def test_a_report_comes_back(report: Report) -> None:
@@ -56,7 +57,7 @@ def test_a_report_comes_back(report: Report) -> None:
 def test_the_longest_fits() -> None:
     containers = many(CONTAINERS_MAX, "a" * 250)
     check_containers(containers)
-    longest = Report(LONGEST_ENDING, containers, LONGEST_RETURN_PATH)
+    longest = Report(LONGEST_ENDING, containers, LONGEST_RETURN_PATH, frozenset(LONGEST_ENDING))
     data = encode_report(longest)
     assert len(data) <= REPORT_MAX
     assert decode_report(data) == longest

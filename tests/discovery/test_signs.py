@@ -62,6 +62,17 @@ class TestSigns:
         assert set(change.services) == {"web"}
         assert book.signs.results == Counter({"taken": 1})
 
+    def test_one_that_fails_its_probe_is_unwell_until_it_ends_or_is_well_again(self) -> None:
+        book, both = Book(task("t1"), task("t2")), {"t1": "web", "t2": "web"}
+        book.take(book.signs.report("n1", both, 0.0, frozenset({"t1", "foreign"})))
+        assert book.states == {"t1": TaskState.UNWELL, "t2": LEAVING}
+        book.look(view(task("t1"), task("t2")))
+        assert book.states == {"t1": TaskState.UNWELL, "t2": LEAVING}
+        assert book.take(book.signs.report("n1", both, 1.0))
+        assert book.states == {"t1": LEAVING, "t2": LEAVING}
+        book.report("n1")
+        assert book.states == {"t1": RUNNING, "t2": RUNNING}
+
     def test_the_same_again_changes_nothing(self) -> None:
         book = Book(task("t1"))
         book.report("n1", "t1")

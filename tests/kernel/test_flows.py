@@ -20,7 +20,7 @@ from tests.net.lab import Lab, laboratory, needs_root
 pytestmark = [pytest.mark.root, needs_root]
 
 VIP, ONE, TWO = "10.9.0.2", "10.9.0.11", "10.9.0.12"
-DRAIN = "300ms"
+DRAIN, DRAIN_SECONDS = "300ms", 0.3
 
 
 class World:
@@ -106,6 +106,21 @@ async def test_datagrams_go_elsewhere_at_once_and_connections_go_on(world: World
             client.send(b"still")
             assert task.recv(10) == b"still"
     assert world.flows.ended == 1
+
+
+async def test_connections_of_an_unwell_task_go_on_for_longer_than_the_drain_time(world: World) -> None:
+    client, task = connected(world)
+    with client, task:
+        world.become(TaskState.UNWELL)
+        world.lead_elsewhere()
+        await world.flows.settled()
+        await asyncio.sleep(2 * DRAIN_SECONDS)  # nothing is to happen
+        client.send(b"still")
+        assert task.recv(10) == b"still"
+        world.become(TaskState.LEAVING)  # now its drain time runs
+        async with asyncio.timeout(10):
+            while not world.flows.ended:
+                await asyncio.sleep(0.02)
 
 
 async def test_after_the_drain_time_a_connection_is_reset(world: World) -> None:

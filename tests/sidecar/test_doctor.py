@@ -182,6 +182,7 @@ def test_a_node_without_sidecar_is_judged_by_its_kernel(lab: Lab, tmp_path: Path
     lab.plug(sandbox, "eth1", "172.18.0.2/16", gateway)
     lab.plug(sandbox, "eth0", "10.0.0.2/24", overlay)
     lab.plug(task, "eth0", "10.0.0.3/24", overlay)
+    inside(task, "ip", "route", "add", "default", "via", "10.0.0.1")
     names = {"ingress_sbox": sandbox, "0123456789ab": task, "1-abcdefghij": overlay}
     for name, where in names.items():
         (tmp_path / name).symlink_to(str(where.path))

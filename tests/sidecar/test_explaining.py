@@ -92,6 +92,7 @@ class World:
         lab.plug(self.sandbox, "eth1", "172.18.0.2/16", gateway)
         lab.plug(self.sandbox, "eth0", "10.0.0.2/24", overlay)
         lab.plug(self.task, "eth0", f"{NEAR}/24", overlay)
+        inside(self.task, "ip", "route", "add", "default", "via", "10.0.0.1")
         (folder / "ingress_sbox").symlink_to(str(self.sandbox.path))
         self.failures: list[BaseException] = []
         self.tasks, self.worker = Tasks(lambda _, error: self.failures.append(error)), NamespaceWorker()
