@@ -6,7 +6,6 @@ the task that scores highest in it (rendezvous hashing): when a task goes only i
 and a new one takes its share from all the others, so that few clients move.
 """
 
-import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -63,5 +62,6 @@ def _hashed(addresses: Sequence[str]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=SCORES_KEPT)
-def _scores(address: str) -> tuple[int, ...]:
-    return struct.unpack(f"<{HASH_SLOTS}I", shake_128(address.encode()).digest(4 * HASH_SLOTS))
+def _scores(address: str) -> memoryview:
+    """A number for each slot, the same on all nodes of one byte order."""
+    return memoryview(shake_128(address.encode()).digest(4 * HASH_SLOTS)).cast("I")

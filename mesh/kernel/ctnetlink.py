@@ -13,7 +13,17 @@ from mesh.net import netlink
 SUBSYSTEM = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 NEW, GET, DELETE = SUBSYSTEM | 0, SUBSYSTEM | 1, SUBSYSTEM | 2
 
-TUPLE_ORIGINAL, TUPLE_REPLY, STATUS, PROTOCOL_INFO, MARK, ID, MARK_MASK, FILTER = 1, 2, 3, 4, 8, 12, 21, 25
+TUPLE_ORIGINAL, TUPLE_REPLY, STATUS, PROTOCOL_INFO, TIMEOUT, MARK, ID, MARK_MASK, FILTER = (
+    1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    12,
+    21,
+    25,
+)
 TUPLE_IP, TUPLE_PROTOCOL = 1, 2
 IP_SOURCE, IP_DESTINATION = 1, 2
 PROTOCOL_NUMBER, PROTOCOL_SOURCE, PROTOCOL_DESTINATION = 1, 2, 3
@@ -47,6 +57,7 @@ class Flow:
     answered: bool = False
     tcp_state: int = 0
     mark: int = 0
+    left: int = 0  # seconds that it is kept without another packet
     key: bytes = b""  # original tuple and id as attributes: how it is named to be deleted
 
     @property
@@ -112,9 +123,15 @@ def flow_of(body: bytes) -> Flow | None:
     key = netlink.attribute(TUPLE_ORIGINAL | netlink.NESTED, values[TUPLE_ORIGINAL])
     if ID in values:
         key += netlink.attribute(ID, values[ID])
-    status = _number(values.get(STATUS))
     return Flow(
-        protocol, first, second, bool(status & SEEN_REPLY), _tcp_state(values), _number(values.get(MARK)), key
+        protocol,
+        first,
+        second,
+        answered=bool(_number(values.get(STATUS)) & SEEN_REPLY),
+        tcp_state=_tcp_state(values),
+        mark=_number(values.get(MARK)),
+        left=_number(values.get(TIMEOUT)),
+        key=key,
     )
 
 
