@@ -25,6 +25,7 @@ from mesh.catalog.model import (
 # Docker offers no service discovery on these, whatever is attached to them.
 WITHOUT_NAMES = frozenset({"bridge", "host", "none", "docker_gwbridge"})
 
+LABEL_MAX = 63  # octets (RFC 1035 2.3.4)
 TASKS = "tasks."  # before a service's name: its tasks instead of its VIP
 
 
@@ -87,6 +88,12 @@ def task_names(task: Task) -> Collection[str]:
 
 def container_names(container: Container | Neighbour, attached: Attachment) -> Collection[str]:
     return _written(container.name, *attached.aliases, container.short_id, container.hostname)
+
+
+def pointer_name(container: Container | Neighbour) -> str:
+    """What a PTR record calls it: its name, or its short id if DNS cannot hold that."""
+    fits = all(len(label.encode()) <= LABEL_MAX for label in container.name.split("."))
+    return container.name if fits else container.short_id
 
 
 def _written(*names: str) -> Collection[str]:

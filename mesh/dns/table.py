@@ -28,6 +28,7 @@ from mesh.dns.names import (
     container_names,
     membership_of,
     named,
+    pointer_name,
     service_hosts,
     service_names,
     task_hosts,
@@ -94,7 +95,7 @@ class NameTable:
         kind, id_, task = owner
         if kind == CONTAINER:
             container, its_service = self._container(owner)
-            return Contribution(service=its_service, pointer=container.name)
+            return Contribution(service=its_service, pointer=pointer_name(container))
         found = self._snapshot.services[id_]
         if kind == SERVICE:
             return Contribution(service=found, pointer=found.name, vip=True)

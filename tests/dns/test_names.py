@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.dns.names import address_of
+from mesh.catalog.model import Container
+from mesh.dns.names import address_of, pointer_name
 
 
 @given(st.ip_addresses())
@@ -38,3 +39,9 @@ def test_a_reversed_name_stands_for_its_address(address: object) -> None:
 )
 def test_what_is_no_reversed_address(name: str) -> None:
     assert address_of(name) == ""
+
+
+def test_a_name_that_dns_cannot_hold_is_pointed_to_by_its_id() -> None:
+    """On its own node as on the others, which are told of no other name."""
+    assert pointer_name(Container("0123456789abcdef", "web.1", "")) == "web.1"
+    assert pointer_name(Container("0123456789abcdef", "a" * 64, "")) == "0123456789ab"

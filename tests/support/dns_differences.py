@@ -281,7 +281,9 @@ def _unspeakable(case: Case) -> bool:
 
 def _no_pointer(case: Case) -> bool:
     nothing = case.docker is None or not case.docker.answers
-    return case.question.qtype == PTR and _unspeakable(case) and nothing and _nodata(case.ours)
+    if case.question.qtype not in (PTR, ANY) or not _unspeakable(case) or not nothing or case.ours is None:
+        return False
+    return [record.rtype for record in case.ours.answers] == [PTR]
 
 
 def _unknown_pointer(case: Case) -> bool:
