@@ -216,9 +216,11 @@ class Sidecar:
         tables, ipvs = Tables(worker), ipvs_here()
         returning = ReturnPaths(self._vital, worker, source.return_path_changed, Policy(config.capture))
         self._return_paths = returning
-        flows = Flows(self._vital, worker)
-        self.store.subscribe(self._timed(flows.update))  # ahead of those who tell it what they have loaded
+        watcher = NamespaceWorker()
+        self._on_stop(watcher.close)
+        flows = Flows(self._vital, watcher)
         self._on_stop(flows.close)
+        self._begin(flows)  # ahead of those who tell it what they have loaded
         ingress = Ingress(
             self._vital,
             tables,
@@ -269,7 +271,7 @@ class Sidecar:
                 "no news of the cluster for %.0f s: going on from what was saved", INFORMED_SECONDS
             )
 
-    def _begin(self, part: Capture | Ingress | RelayPorts | ReturnPaths | Prober) -> None:
+    def _begin(self, part: Capture | Flows | Ingress | RelayPorts | ReturnPaths | Prober) -> None:
         self.store.subscribe(self._timed(part.update))
         part.start(self.store.current)
 

@@ -12,13 +12,16 @@ A task that is merely unwell (it fails its probe) is treated like one that leave
 established connections may be all that is well about it.
 
 A namespace is looked at after a transaction there no longer leads to the task (`left`), or it would only lead
-there again.
+there again. The looks have a thread of their own: rules must not wait for them.
+
+An address can be another task's by the time that its old one is known to have ended. Whoever serves there now
+keeps its flows.
 """
 
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mesh.balance.ports import plan
@@ -35,6 +38,10 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 30.0  # of a service without published ports
 ADDRESSES_MAX = 16_384  # of leaving and ended tasks that are remembered; of more, flows run out by themselves
 ENDED_KEPT_SECONDS = 30.0  # an ended task is remembered: some namespace may be slow to lead elsewhere
+LOOKS_MAX = (
+    4  # at one namespace in a row, of conntrack.FLOWS_MAX flows each: together the kernel's usual limit
+)
+SERVING = (TaskState.RUNNING, TaskState.STARTING)
 
 
 @dataclass(slots=True)
@@ -48,32 +55,34 @@ class _Gone:
 
 
 class Flows:
-    """Subscribe `update` to the store ahead of those who call `left`; `close` at the end."""
+    """Subscribe `update` to the store ahead of those who call `left`, then `start`; `close` at the end. The
+    worker should be nobody else's."""
 
     def __init__(self, tasks: Tasks, worker: NamespaceWorker) -> None:
         self._worker = worker
         self._gone: dict[str, _Gone] = {}  # by address
+        self._serving: dict[str, str] = {}  # address → the service whose task serves there
         self._due: defaultdict[str | None, set[str]] = defaultdict(set)  # namespace → addresses
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
+        self._idle.set()
         self.ended = 0  # flows, for the metrics
         self._running = tasks.start(self._work(), "flows")
 
+    def start(self, snapshot: Snapshot) -> None:
+        """Begin with what is known; later changes come through `update`."""
+        for id_, service in snapshot.services.items():
+            self._note(id_, {}, _addresses(service))
+
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber: O(tasks of the changed services)."""
+        before = {id_: _addresses(old.services.get(id_)) for id_ in change.services}
+        after = {id_: _addresses(service) for id_, service in change.services.items()}
+        for id_ in change.services:  # all of them first: an address may go from one to the other
+            self._note(id_, before[id_], after[id_])
         for id_, service in change.services.items():
-            before, after = _addresses(old.services.get(id_)), _addresses(service)
-            for address, state in after.items():
-                if state in (TaskState.RUNNING, TaskState.STARTING):
-                    self._forget(address)  # a new task's, or the old one's after all
-            for address, was in before.items():
-                now = after.get(address, TaskState.DEAD)
-                if now is TaskState.UNWELL and was is TaskState.RUNNING:
-                    self._remember(address, id_)
-                elif now is TaskState.LEAVING and was in (TaskState.RUNNING, TaskState.UNWELL):
-                    self._leaves(address, service or old.services[id_])
-                elif now is TaskState.DEAD and was is not TaskState.DEAD:
-                    self._ends(address, id_)
+            if (known := service or old.services.get(id_)) is not None:
+                self._heed(known, before[id_], after[id_])
 
     def left(self, place: str | None, addresses: Collection[str] | None) -> None:
         """New flows in that namespace are not led to these any more. None: to no task that has left, for all
@@ -104,6 +113,31 @@ class Flows:
         await asyncio.gather(self._running, return_exceptions=True)
 
     # --- tasks ---
+
+    def _note(self, id_: str, before: Mapping[str, TaskState], after: Mapping[str, TaskState]) -> None:
+        """Who serves where."""
+        for address in before:
+            if after.get(address) not in SERVING and self._serving.get(address) == id_:
+                del self._serving[address]
+        for address, state in after.items():
+            if state in SERVING:
+                self._serving[address] = id_
+                self._forget(address)  # a new task's, or the old one's after all
+
+    def _heed(
+        self, service: Service, before: Mapping[str, TaskState], after: Mapping[str, TaskState]
+    ) -> None:
+        """Who serves no more, where nobody else does."""
+        for address, was in before.items():
+            now = after.get(address, TaskState.DEAD)
+            if address in self._serving:
+                continue
+            if now is TaskState.UNWELL and was is TaskState.RUNNING:
+                self._remember(address, service.id)
+            elif now is TaskState.LEAVING and was in (TaskState.RUNNING, TaskState.UNWELL):
+                self._leaves(address, service)
+            elif now is TaskState.DEAD and was is not TaskState.DEAD:
+                self._ends(address, service.id)
 
     def _leaves(self, address: str, service: Service) -> None:
         known = self._gone.get(address)  # unwell before
@@ -169,17 +203,25 @@ class Flows:
             logger.warning("flows in %s to tasks that have left stay: %s", place or "the host", error)
 
 
-def end_flows(addresses: dict[str, bool]) -> int:
-    """End flows in the calling thread's namespace: all, or (False) those that lose nothing."""
+def end_flows(addresses: Mapping[str, bool]) -> int:
+    """End flows in the calling thread's namespace: all, or (False) those that lose nothing. Blocking."""
+    if not addresses or not conntrack.count():
+        return 0
     ended = 0
-    for address, over in addresses.items():
-        found = conntrack.find(Wanted(answers_from=address))
-        ended += conntrack.delete(flow for flow in found if over or loses_nothing(flow))
+    for _ in range(LOOKS_MAX):
+        found = conntrack.find_led(
+            addresses, lambda flow: addresses[flow.reply.source] or loses_nothing(flow)
+        )
+        ended += conntrack.delete(found)
+        if len(found) < conntrack.FLOWS_MAX:
+            break
     return ended
 
 
 def end_flows_to(destination: str) -> int:
     """In the calling thread's namespace. Blocking."""
+    if not conntrack.count():
+        return 0
     return conntrack.delete(conntrack.find(Wanted(destination=destination)))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mesh.balance.slots import Choice
 from mesh.kernel import conntrack, nft
-from mesh.kernel.ctnetlink import TCP, UDP, Flow, Side, Wanted, delete_request, flow_of
+from mesh.kernel.ctnetlink import TCP, UDP, Flow, Side, Wanted, answers_from, delete_request, flow_of
 from mesh.kernel.rules import container_rules, vips_update
 from mesh.net import netlink
 from mesh.net.netns import Namespace
@@ -21,6 +21,39 @@ VIP, ONE, TWO = "10.9.0.2", "10.9.0.11", "10.9.0.12"
 @given(st.binary(max_size=200))
 def test_whatever_comes_is_a_flow_or_none(data: bytes) -> None:
     assert flow_of(data) is None or isinstance(flow_of(data), Flow)
+
+
+def tuple_(kind: int, source: str, destination: str, protocol: bytes) -> bytes:
+    ends = b"".join(
+        netlink.attribute(end, socket.inet_aton(address)) for end, address in ((1, source), (2, destination))
+    )
+    parts = netlink.attribute(1 | netlink.NESTED, ends) + netlink.attribute(2 | netlink.NESTED, protocol)
+    return netlink.attribute(kind | netlink.NESTED, parts)
+
+
+ADDRESSES = st.ip_addresses(v=4).map(str)
+
+
+@given(ADDRESSES, st.binary(max_size=40), st.permutations(range(4)))
+def test_a_look_finds_the_address_that_reading_finds(task: str, rest: bytes, order: list[int]) -> None:
+    """In the kernel's order and in any other, whatever the protocol's own part is like."""
+    parts = [
+        tuple_(1, "1.1.1.1", VIP, netlink.attribute(1, b"\x06")),
+        tuple_(2, task, "1.1.1.1", netlink.attribute(1, b"\x06")),
+        netlink.attribute(3, b"\0\0\0\2"),
+        netlink.attribute(4 | netlink.NESTED, rest),
+    ]
+    for body in (b"".join(parts), b"".join(parts[index] for index in order)):
+        flow = flow_of(b"\2\0\0\0" + body)
+        assert flow is not None
+        assert socket.inet_ntoa(answers_from(b"\2\0\0\0" + body)) == flow.reply.source == task
+
+
+@given(st.binary(max_size=200))
+def test_a_look_at_anything_is_an_address_or_nothing(data: bytes) -> None:
+    flow = flow_of(data)
+    assert flow is None or len(answers_from(data)) == 4
+    assert answers_from(b"") == b""
 
 
 def test_what_is_wanted() -> None:
@@ -114,6 +147,30 @@ def test_thousands_of_flows_are_found_and_deleted(boxes: tuple[Namespace, Namesp
     assert len({flow.original.destination_port for flow in found}) == 3000
     assert client.call(lambda: conntrack.delete(found)) == 3000
     assert client.call(lambda: conntrack.find(Wanted(answers_from=ONE))) == []
+
+
+@pytest.mark.root
+@needs_root
+def test_one_look_finds_the_flows_of_many_tasks_and_no_others(
+    boxes: tuple[Namespace, Namespace, Namespace],
+) -> None:
+    client, one, two = boxes
+    other = "10.9.0.3"
+    client.call(lambda: nft.run(container_rules({VIP: Choice((ONE,)), other: Choice((TWO,))}, None)))
+    assert client.call(conntrack.count) == 0
+    with answering(one), answering(two), client.udp_socket("0.0.0.0") as asking:
+        for address in (VIP, other, ONE):  # the last goes there without our doing
+            asking.sendto(b"?", (address, 53))
+    assert client.call(conntrack.count) == 3
+
+    def led_to(*tasks: str) -> set[tuple[str, str]]:
+        found = client.call(lambda: conntrack.find_led(tasks, lambda flow: flow.protocol == UDP))
+        return {(flow.original.destination, flow.reply.source) for flow in found}
+
+    assert led_to(ONE) == {(VIP, ONE)}
+    assert led_to(ONE, TWO, "10.9.0.99") == {(VIP, ONE), (other, TWO)}
+    assert led_to("10.9.0.98", "10.9.0.99") == set()
+    assert client.call(lambda: conntrack.find_led([ONE, TWO], lambda _: False)) == []
 
 
 def test_a_deletion_names_tuple_and_id() -> None:

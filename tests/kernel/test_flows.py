@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 
@@ -17,10 +19,17 @@ from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
 from tests.net.lab import Lab, laboratory, needs_root
 
+T = TypeVar("T")
+
 pytestmark = [pytest.mark.root, needs_root]
 
 VIP, ONE, TWO = "10.9.0.2", "10.9.0.11", "10.9.0.12"
 DRAIN, DRAIN_SECONDS = "300ms", 0.3
+
+
+def service(id_: str, state: TaskState | None) -> Service:
+    tasks = () if state is None else (Task(f"{id_}1", f"{id_}.1", "n1", state, {"n": ONE}),)
+    return Service(id_, id_, ports=(Port(80, 80),), labels={"mesh.port.80.drain": DRAIN}, tasks=tasks)
 
 
 class World:
@@ -38,13 +47,13 @@ class World:
         self.snapshot = Snapshot()
         self.become(TaskState.RUNNING)
 
-    def become(self, state: TaskState | None, other: str = ONE) -> None:
+    def become(self, state: TaskState | None) -> None:
         """The task is in that state now; None: the cluster does not list it any more."""
-        tasks = () if state is None else (Task("t1", "web.1.t1", "n1", state, {"n": other}),)
-        service = Service(
-            "web", "web", ports=(Port(80, 80),), labels={"mesh.port.80.drain": DRAIN}, tasks=tasks
-        )
-        old, change = self.snapshot, Change(services={"web": service})
+        self.publish(web=state)
+
+    def publish(self, **states: TaskState | None) -> None:
+        """Services whose only task is in that state now; all of them have the same address."""
+        old, change = self.snapshot, Change(services={id_: service(id_, s) for id_, s in states.items()})
         self.snapshot = old.apply(change)
         self.flows.update(old, self.snapshot, change)
 
@@ -164,9 +173,86 @@ async def test_a_task_that_serves_after_all_keeps_its_flows(world: World) -> Non
         world.become(TaskState.LEAVING)
         world.become(TaskState.RUNNING)
         world.flows.left(world.client.path, [ONE])
+        await world.flows.settled()
         client.send(b"still")
         assert task.recv(10) == b"still"
     assert world.flows.ended == 0
+
+
+@pytest.mark.parametrize("order", [("web", "api"), ("api", "web")])
+@pytest.mark.parametrize("noticed", ["later", "at once"])
+async def test_who_has_the_address_of_an_ended_task_now_keeps_its_flows(
+    world: World, order: tuple[str, str], noticed: str
+) -> None:
+    """The cluster lists another service's task there before, or while, the old one is not listed any more."""
+    if noticed == "later":
+        world.publish(web=TaskState.LEAVING)
+        world.publish(api=TaskState.RUNNING)
+        world.publish(web=None)
+    else:
+        changed = {"web": None, "api": TaskState.RUNNING}
+        world.publish(**{id_: changed[id_] for id_ in order})
+    client, task = connected(world)
+    with client, task:
+        world.flows.left(world.client.path, None)  # all rules are loaded anew
+        world.flows.left(world.client.path, [ONE])
+        await world.flows.settled()
+        client.send(b"still")
+        assert task.recv(10) == b"still"
+        assert world.flows.ended == 0
+        world.publish(api=None)
+        world.lead_elsewhere()
+        await world.flows.settled()
+        assert world.flows.ended == 1
+
+
+async def test_who_served_before_the_start_is_known(world: World) -> None:
+    world.publish(web=TaskState.LEAVING, api=TaskState.RUNNING)
+    later = Flows(world.tasks, world.worker)
+    later.start(world.snapshot)
+    client, task = connected(world)
+    with client, task:
+        old, change = world.snapshot, Change(services={"web": None})
+        later.update(old, old.apply(change), change)
+        later.left(world.client.path, [ONE])
+        await later.settled()
+        client.send(b"still")
+        assert task.recv(10) == b"still"
+    assert later.ended == 0
+    await later.close()
+
+
+class Counting(NamespaceWorker):
+    """Counts the visits to each namespace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visits: Counter[str | None] = Counter()
+
+    async def run(self, path: str | None, work: Callable[[], T]) -> T:
+        self.visits[path] += 1
+        return await super().run(path, work)
+
+
+async def test_a_namespace_is_visited_once_for_all_who_have_left(world: World, lab: Lab) -> None:
+    worker, places = Counting(), [lab.namespace(name).path for name in ("three", "four")]
+    flows = Flows(world.tasks, worker)
+    addresses = [f"10.9.1.{number}" for number in range(1, 101)]
+    running, ended = (
+        Service("many", "many", tasks=tuple(Task(a, a, "n1", state, {"n": a}) for a in addresses))
+        for state in (TaskState.RUNNING, TaskState.DEAD)
+    )
+    snapshot = Snapshot().apply(Change(services={"many": running}))
+    flows.start(snapshot)
+    change = Change(services={"many": ended})
+    flows.update(snapshot, snapshot.apply(change), change)
+    for address in addresses:
+        for place in places:
+            flows.left(place, [address])
+    await flows.settled()
+    assert worker.visits == dict.fromkeys(places, 1)
+    await flows.close()
+    worker.close()
 
 
 async def test_a_namespace_that_is_gone_is_forgotten(world: World) -> None:
