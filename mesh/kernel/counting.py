@@ -84,6 +84,10 @@ class Totals:
         self._last: dict[str, Counted] = {}
         self.ports: dict[str, Counted] = {}
 
+    def begin_anew(self) -> None:
+        """The table is replaced: the next reading counts from 0, however high it is."""
+        self._last = {}
+
     def take(self, read: Mapping[str, Counted]) -> None:
         """A reading; numbers that have fallen began anew."""
         totals = {}

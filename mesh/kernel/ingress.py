@@ -100,6 +100,7 @@ class Ingress:
         self._on_entry = on_entry
         self._flows = flows
         self._totals = Totals()
+        self._counting: Table | None = None  # the ingress namespace's, from when our rules are in it
         self._counted_at = -COUNT_SECONDS  # loop time
         self._snapshot = Snapshot()
         self._redirected: dict[int, int] = {}
@@ -128,13 +129,20 @@ class Ingress:
     async def count(self) -> Mapping[str, Counted]:
         """What the kernel has carried: port ("80/tcp") → totals, COUNT_SECONDS old at most."""
         now = asyncio.get_running_loop().time()
-        if self._opened and now >= self._counted_at + COUNT_SECONDS:
+        if now >= self._counted_at + COUNT_SECONDS:
             self._counted_at = now
-            try:
-                self._totals.take(read_counters(await self._opened[1].ask(LIST_COUNTERS)))
-            except KernelError as error:
-                logger.debug("counters: %s", error)  # the reconciler finds out why, and says so
+            await self._count()
         return self._totals.ports
+
+    async def _count(self) -> None:
+        if self._counting is None:
+            return
+        try:
+            listed = await self._counting.ask(LIST_COUNTERS)
+        except KernelError as error:
+            logger.debug("counters: %s", error)  # the reconciler finds out why, and says so
+        else:
+            self._totals.take(read_counters(listed))
 
     @property
     def kept(self) -> Collection[str]:
@@ -259,6 +267,7 @@ class Ingress:
                 wanted.targets, place.host.sandbox, place.ingress_interface, place.ipvs, wanted.kept
             )
         )
+        self._counting = sandbox
         await host.load(host_rules(place.host, wanted.targets, redirected, place.ipvs))
         self._place, self._led = place, redirected
         self._firewall_due = 0.0
@@ -310,6 +319,9 @@ class Ingress:
         firewall's rule, unless the ingress namespace is merely gone."""
         opened, self._opened = self._opened, []
         self._place, self._led = None, {}
+        await self._count()  # what came since the last time
+        self._counting = None
+        self._totals.begin_anew()
         if host:
             self._identity = None
             self._on_entry(None)

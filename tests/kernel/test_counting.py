@@ -43,18 +43,24 @@ def test_only_the_difference_is_told() -> None:
     assert "add element ip mesh answered { udp . 53 : goto udp_53_out }\n" in text
 
 
-@given(st.lists(st.lists(st.integers(0, 9), min_size=1)))
-def test_totals_add_up_over_tables(tables: list[list[int]]) -> None:
-    """Every table counts from 0; a reading that is no lower than the last one is taken to go on from it."""
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1)), st.booleans())
+def test_totals_add_up_over_tables(tables: list[list[int]], told: bool) -> None:
+    """Every table counts from 0. Where nobody says that one begins, a reading no lower than the last one is
+    taken to go on from it."""
     totals, expected, last = Totals(), 0, 0
     for steps in tables:
         counted = 0
+        if told:
+            totals.begin_anew()
+            last = 0
         for step in steps:
             counted += step
             totals.take({"80/tcp": Counted(connections=counted)})
             expected += counted - last if counted >= last else counted
             last = counted
             assert totals.ports["80/tcp"].connections == expected
+    if told:
+        assert expected == sum(map(sum, tables))
     totals.take({})
     assert totals.ports == {}
 

@@ -162,6 +162,99 @@ async def test_ports_follow_the_catalogue_and_the_ingress_namespace(lab: Lab, tm
     assert not failures
 
 
+LED = """\
+	counter tcp_80_new {{
+		packets {} bytes 0
+	}}
+"""
+
+
+class Counters:
+    """A table whose counters stand where the test says; listing one that is not loaded fails."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.loaded = False
+
+    async def load(self, text: str) -> None:
+        self.loaded, self.connections = True, 0
+
+    async def ask(self, _text: str) -> str:
+        if not self.loaded:
+            raise KernelError("No such file or directory")
+        return LED.format(self.connections)
+
+    def beat(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class SlowTables:
+    """The second table is opened when the test says so."""
+
+    def __init__(self, *tables: Counters) -> None:
+        self._tables = iter(tables)
+        self.opened = 0
+        self.go_on, self.waits = asyncio.Event(), asyncio.Event()
+
+    async def open(self, _path: str | None) -> Counters:
+        self.opened += 1
+        if self.opened % 2 == 0:
+            self.waits.set()
+            await self.go_on.wait()
+        return next(self._tables)
+
+    async def clear(self, _path: str | None) -> bool:
+        return False
+
+
+@pytest.mark.root
+@needs_root
+async def test_totals_are_told_while_tables_are_opened_and_outlive_them(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.kernel.ingress.COUNT_SECONDS", 0.0)
+    gateway, host, sandbox = lab.switch("gw"), lab.namespace("host"), lab.namespace("sbox")
+    lab.plug(host, "docker_gwbridge", "172.18.0.1/16", gateway)
+    lab.plug(sandbox, "eth1", "172.18.0.2/16", gateway)
+    lab.plug(sandbox, "eth0", "10.0.0.2/24", gateway)
+    (tmp_path / "ingress_sbox").symlink_to(str(sandbox.path))
+    failures: list[BaseException] = []
+    tasks, worker = Tasks(lambda _, error: failures.append(error)), NamespaceWorker()
+    first, second = Counters(), Counters()
+    tables = SlowTables(Counters(), first, Counters(), second)
+    ingress = Ingress(
+        tasks,
+        tables,
+        worker,
+        netns_dir=str(tmp_path),
+        host=host.path,
+        firewall=InNamespace(),
+        ipvs=lambda: False,
+    )
+    ingress.start(Snapshot())
+    await tables.waits.wait()
+    assert await ingress.count() == {}  # somebody scrapes in the middle of it
+    tables.go_on.set()
+    while ingress.place is None:
+        await asyncio.sleep(0.01)
+    first.connections = 5
+    assert (await ingress.count())["80/tcp"].connections == 5
+    first.connections = 7  # since the last scrape
+
+    lab.plug(sandbox, "eth2", "10.0.1.2/24", gateway)
+    inside(sandbox, "ip", "link", "del", "eth0")  # the ingress network's interface is another one now
+    ingress.redirect(81, None)  # wakes it
+    async with asyncio.timeout(20):
+        while not second.loaded or ingress.place is None:
+            await asyncio.sleep(0.01)
+    second.connections = 8  # as if it had gone on from 7, but it has begun at 0
+    assert (await ingress.count())["80/tcp"].connections == 15
+    await ingress.close()
+    await tasks.close()
+    worker.close()
+    assert not failures
+
+
 @pytest.mark.root
 @needs_root
 def test_the_firewall_rule_comes_moves_and_goes(lab: Lab) -> None:
