@@ -149,6 +149,7 @@ def test_a_tasks_way_back(lab: Lab) -> None:
     task, overlay = lab.namespace("task"), lab.switch("over")
     lab.plug(task, "eth0", "10.0.0.3/24", overlay)
     mac, mark = "02:42:0a:00:00:02", 0x6D650002
+    inside(task, "ip", "route", "add", "default", "via", "10.0.0.1")
     assert not task.call(inspect.way_back).table
     task.call(lambda: put_in(ONE, {mac: mark}, None, {mark: "10.0.0.2"}))
     found = task.call(inspect.way_back)
