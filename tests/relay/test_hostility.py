@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import resource
+import select
 import socket
 import struct
 import threading
@@ -34,6 +35,8 @@ class Echo:
     def _accept(self) -> None:
         with suppress(OSError):  # closed
             while True:
+                # accept() takes its descriptor first and waits then: it would fail while there are none.
+                select.select([self._listener], [], [])
                 threading.Thread(target=self._one, args=self._listener.accept()[:1], daemon=True).start()
 
     def _one(self, connection: socket.socket) -> None:
