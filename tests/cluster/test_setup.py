@@ -32,7 +32,7 @@ def test_sidecars_follow_promotion_and_demotion(swarm: Swarm) -> None:
         for node in NODES:
             eventually(lambda n=node: set(swarm.served_by(n, 4)) == tasks, f"{node} knows both tasks")  # type: ignore[misc]
     finally:
-        swarm.docker("node", "demote", "swarm02")  # no error if it is a worker already
+        swarm.demote("swarm02")
         swarm.demote("swarm01")
     roles_are(swarm, swarm00="manager", swarm01="worker", swarm02="worker")
 

@@ -166,18 +166,36 @@ class Swarm:
         return out == "200"
 
     def promote(self, node: str) -> None:
-        """And wait until it has taken its seat: two at once can leave the managers without a quorum."""
-        self.docker("node", "promote", node)
-        eventually(lambda: self._has_role(node, "true", "Reachable"), f"{node} is a manager", 60)
+        """And wait until it has its seat: two at once can leave the managers without a quorum."""
+        self._ask_until(("node", "promote", node), lambda: self._is_manager(node), f"{node} is a manager")
 
     def demote(self, node: str) -> None:
-        self.docker("node", "demote", node)
-        eventually(lambda: self._has_role(node, "false", ""), f"{node} is a worker", 60)
+        self._ask_until(("node", "demote", node), lambda: self._is_worker(node), f"{node} is a worker")
 
-    def _has_role(self, node: str, control: str, seat: str) -> bool:
-        own = self.docker("info", "--format", "{{.Swarm.ControlAvailable}}", node=node, check=False)
+    def _ask_until(self, argv: Iterable[str], done: Callable[[], bool], what: str) -> None:
+        """Engine 20.10: what is written in the second in which a manager joins (a task's new state, the next
+        promotion) can block the leader for half a minute ("data store lock held too long"), until another
+        takes over. Who asked meanwhile is told of a deadline, whether it will be done or not."""
+
+        def look() -> bool:
+            self.docker(*argv, check=False)
+            return done()
+
+        eventually(look, what, 150)
+
+    def _is_manager(self, node: str) -> bool:
+        return self._control(node) == "true" and self._seat(node) in {"Reachable", "Leader"}
+
+    def _is_worker(self, node: str) -> bool:
+        return self._control(node) == "false" and self._seat(node) == ""
+
+    def _control(self, node: str) -> str:
+        return self.docker("info", "--format", "{{.Swarm.ControlAvailable}}", node=node, check=False)
+
+    def _seat(self, node: str) -> str:
+        """Its manager status as swarm00 has it; "" for a worker's, "?" while there is no leader to say."""
         listed = self.docker("node", "ls", "--format", "{{.Hostname}}={{.ManagerStatus}}", check=False)
-        return own == control and f"{node}={seat}" in listed.splitlines()
+        return dict(line.partition("=")[::2] for line in listed.splitlines()).get(node, "?")
 
     # -- services ----------------------------------------------------------------------------------
 
