@@ -34,6 +34,9 @@ from sidecar.explaining import Explaining
 from sidecar.surfaces import Surface
 from sidecar.version import mesh_version
 
+Relayed = Sequence[tuple[str, str, PortStats]]  # service, port, what was counted
+Carried = Sequence[tuple[str, str, Counted]]
+
 
 @dataclass(slots=True)
 class Telling:
@@ -150,7 +153,7 @@ class Telling:
     async def reading(self) -> Reading:
         source, stats = self.source.status(), self.resolver.stats
         relayed = [(name, f"{port}/tcp", counts) for name, port, counts in self.carrying.relay.stats()]
-        carried = await self._carried_by_the_kernel()
+        carried, active = await self._carried_by_the_kernel()
         return Reading(
             version=mesh_version(),
             snapshot=self.snapshot,
@@ -173,7 +176,7 @@ class Telling:
             dns_refreshes=_by_one(stats.refreshes),
             probes={(n, str(p), r): count for (n, p, r), count in self._probed().items()},
             port_connections=_connections(relayed, carried),
-            port_active={(name, port, "proxy"): c.active for name, port, c in relayed},
+            port_active={(name, port, "proxy"): c.active for name, port, c in relayed} | active,
             port_bytes=_bytes(relayed, carried),
             port_connect_errors=_connect_errors(relayed, carried),
         )
@@ -181,16 +184,21 @@ class Telling:
     def _probed(self) -> Mapping[tuple[str, int, str], int]:
         return self.carrying.prober.results if self.carrying.prober else {}
 
-    async def _carried_by_the_kernel(self) -> list[tuple[str, str, Counted]]:
+    async def _carried_by_the_kernel(self) -> tuple[Carried, dict[tuple[str, ...], int]]:
+        """What its ports have counted, and how many connections each has open."""
         if self.carrying.ingress is None:
-            return []
-        counted = await self.carrying.ingress.count()
-        return [
-            (service.name, one.key, counted[one.key])
+            return [], {}
+        counted, active = await self.carrying.ingress.count(), await self.carrying.ingress.active()
+        ports = [
+            (service.name, one.key)
             for service in self.snapshot.services.values()
             for one in self._plans(service).ports
             if one.carrier is Carrier.KERNEL and one.key in counted
         ]
+        return (
+            [(name, key, counted[key]) for name, key in ports],
+            {(name, key, "kernel"): active.get(key, 0) for name, key in ports},
+        )
 
     # --- explain ---
 
@@ -275,10 +283,6 @@ def _feed(source: SourceStatus) -> report.Feed | None:
         refused=source.feed_refused,
         last_error=source.feed_error,
     )
-
-
-Relayed = Sequence[tuple[str, str, PortStats]]  # service, port, what was counted
-Carried = Sequence[tuple[str, str, Counted]]
 
 
 def _connections(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...], int]:

@@ -8,6 +8,7 @@ namespace without flows is not walked.
 import errno
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 
@@ -24,12 +25,15 @@ from mesh.kernel.ctnetlink import (
     dump_request,
     entries,
     flow_of,
+    port_in_use,
     statistics_request,
 )
 from mesh.net import netlink
 
 FLOWS_MAX = 65_536  # that one look finds; more are found by the next
 DELETES_AT_ONCE = 64  # in one message; their answers fit into the socket's buffer
+
+PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_SCTP: "sctp"}
 
 
 def count() -> int:
@@ -53,6 +57,18 @@ def find_led(tasks: Collection[str], fit: Callable[[Flow], bool]) -> list[Flow]:
     packed = frozenset(map(socket.inet_aton, tasks))
     wanted = Wanted(answers_from=next(iter(tasks))) if len(tasks) == 1 else Wanted()  # the kernel finds one
     return _find(wanted, lambda flow: flow.led and fit(flow), lambda body: answers_from(body) in packed)
+
+
+def count_open(destination: str) -> Counter[str]:
+    """Port ("80/tcp") → connections to it that are open now, of FLOWS_MAX flows to the address at most."""
+    packed = socket.inet_aton(destination)
+    with _socket() as sock:
+        request = dump_request(Wanted(destination=destination))
+        sock.send(netlink.message(GET, netlink.F_REQUEST | netlink.F_DUMP, 1, request))
+        found = Counter(port_in_use(body, packed) for body in islice(_told(sock), FLOWS_MAX))
+    return Counter(
+        {f"{used[1]}/{PROTOCOLS[used[0]]}": n for used, n in found.items() if used and used[0] in PROTOCOLS}
+    )
 
 
 def delete(flows: Iterable[Flow]) -> int:

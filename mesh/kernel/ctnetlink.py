@@ -150,6 +150,19 @@ def answers_from(body: bytes) -> bytes:
     return addresses.get(IP_SOURCE, b"")
 
 
+def port_in_use(body: bytes, destination: bytes) -> tuple[int, int] | None:
+    """(protocol, port) of a NEW message's flow to this packed address, as its first packet had them: of a TCP
+    connection that is open, of anything else that has been answered. None: it is none of these."""
+    values = netlink.attributes(body[_GENERIC_BYTES:])
+    original = netlink.attributes(values.get(TUPLE_ORIGINAL, b""))
+    if netlink.attributes(original.get(TUPLE_IP, b"")).get(IP_DESTINATION) != destination:
+        return None
+    protocol = netlink.attributes(original.get(TUPLE_PROTOCOL, b""))
+    number = _number(protocol.get(PROTOCOL_NUMBER))
+    used = _tcp_state(values) in OPEN if number == TCP else _number(values.get(STATUS)) & SEEN_REPLY
+    return (number, _number(protocol.get(PROTOCOL_DESTINATION))) if used else None
+
+
 def flow_of(body: bytes) -> Flow | None:
     """The flow in a NEW message; None when it is not IPv4 or lacks a tuple."""
     values = netlink.attributes(body[_GENERIC_BYTES:])

@@ -101,6 +101,11 @@ class Flows:
         except KernelError as error:
             logger.warning("flows in %s to %s stay: %s", place or "the host", destination, error)
 
+    async def open_to(self, place: str, destination: str) -> Mapping[str, int]:
+        """Port ("80/tcp") → connections there that are open now, to the address as it was before any DNAT.
+        KernelError when the kernel does not tell."""
+        return await self._worker.run(place, lambda: conntrack.count_open(destination))
+
     async def settled(self) -> None:
         """Wait until all that was due has been looked at."""
         await self._idle.wait()

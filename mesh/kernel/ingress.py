@@ -47,6 +47,7 @@ NETNS_DIR = "/var/run/docker/netns"
 SANDBOX = "ingress_sbox"
 BRIDGE = "docker_gwbridge"
 COUNT_SECONDS = 1.0  # between two readings of the counters, however often they are asked for
+ACTIVE_SECONDS = 5.0  # the same of open connections: a look at each of them, so it takes longer
 RECHECK_SECONDS = 5.0  # how late a recreated ingress namespace may be noticed
 FIREWALL_SECONDS = 30.0  # how late a flushed DOCKER-USER chain may be noticed
 IPVS_MARKS = ("/proc/net/ip_vs", "/proc/sys/net/ipv4/vs")
@@ -102,6 +103,8 @@ class Ingress:
         self._totals = Totals()
         self._counting: Table | None = None  # the ingress namespace's, from when our rules are in it
         self._counted_at = -COUNT_SECONDS  # loop time
+        self._active: Mapping[str, int] = {}
+        self._active_at = -ACTIVE_SECONDS  # loop time
         self._snapshot = Snapshot()
         self._redirected: dict[int, int] = {}
         self._place: Place | None = None  # None: what is loaded is unknown
@@ -133,6 +136,19 @@ class Ingress:
             self._counted_at = now
             await self._count()
         return self._totals.ports
+
+    async def active(self) -> Mapping[str, int]:
+        """Port ("80/tcp") → connections open now, ACTIVE_SECONDS old at most."""
+        now, place = asyncio.get_running_loop().time(), self._place
+        if self._flows is None or place is None:
+            return {}
+        if now >= self._active_at + ACTIVE_SECONDS:
+            self._active_at = now
+            try:
+                self._active = await self._flows.open_to(place.path, place.host.sandbox)
+            except KernelError as error:
+                logger.debug("open connections: %s", error)  # as they were, until the kernel tells again
+        return self._active
 
     async def _count(self) -> None:
         if self._counting is None:

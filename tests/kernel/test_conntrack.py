@@ -9,11 +9,21 @@ from hypothesis import strategies as st
 
 from mesh.balance.slots import Choice
 from mesh.kernel import conntrack, nft
-from mesh.kernel.ctnetlink import TCP, UDP, Flow, Side, Wanted, answers_from, delete_request, flow_of
+from mesh.kernel.ctnetlink import (
+    TCP,
+    UDP,
+    Flow,
+    Side,
+    Wanted,
+    answers_from,
+    delete_request,
+    flow_of,
+    port_in_use,
+)
 from mesh.kernel.rules import container_rules, vips_update
 from mesh.net import netlink
 from mesh.net.netns import Namespace
-from tests.net.lab import Lab, laboratory, needs_root
+from tests.net.lab import Lab, eventually, laboratory, needs_root
 
 VIP, ONE, TWO = "10.9.0.2", "10.9.0.11", "10.9.0.12"
 
@@ -147,6 +157,47 @@ def test_thousands_of_flows_are_found_and_deleted(boxes: tuple[Namespace, Namesp
     assert len({flow.original.destination_port for flow in found}) == 3000
     assert client.call(lambda: conntrack.delete(found)) == 3000
     assert client.call(lambda: conntrack.find(Wanted(answers_from=ONE))) == []
+
+
+@given(st.binary(max_size=200), st.binary(min_size=4, max_size=4))
+def test_a_port_in_use_is_a_protocol_and_a_port_whatever_comes(data: bytes, destination: bytes) -> None:
+    used = port_in_use(data, destination)
+    assert used is None or (0 <= used[0] < 256 and used[1] >= 0)
+
+
+@pytest.mark.root
+@needs_root
+def test_open_connections_are_counted_by_port(boxes: tuple[Namespace, Namespace, Namespace]) -> None:
+    client, one, _ = boxes
+    client.call(lambda: nft.run(container_rules({VIP: Choice((ONE,))}, None)))
+    with (
+        one.tcp_listener("0.0.0.0", 80) as listener,
+        answering(one) as server,
+        client.udp_socket("0.0.0.0") as heard,
+        client.udp_socket("0.0.0.0") as unheard,
+    ):
+        listener.settimeout(5)
+        ends = [connected(client, address, listener) for address in (VIP, VIP, VIP, ONE)]
+        for asking in (unheard, heard):
+            asking.sendto(b"?", (VIP, 53))
+        peers = [server.recvfrom(1)[1] for _ in range(2)]
+        server.sendto(b"!", next(peer for peer in peers if peer[1] == heard.getsockname()[1]))
+        assert client.call(lambda: conntrack.count_open(VIP)) == {"80/tcp": 3, "53/udp": 1}
+        for end in ends[0]:
+            end.close()
+        eventually(lambda: client.call(lambda: conntrack.count_open(VIP))["80/tcp"] == 2, "it has ended")
+        for end in ends[1] + ends[2] + ends[3]:
+            end.close()
+    assert client.call(lambda: conntrack.count_open("10.9.0.99")) == {}
+
+
+def connected(
+    client: Namespace, address: str, listener: socket.socket
+) -> tuple[socket.socket, socket.socket]:
+    made = client.tcp_socket()
+    made.settimeout(5)
+    made.connect((address, 80))
+    return made, listener.accept()[0]
 
 
 @pytest.mark.root
