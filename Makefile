@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LAB := tests/lab/lab
 
-.PHONY: demo test lint fuzz image lab-up lab-down bench bench-dns bench-l4 bench-convergence clean
+.PHONY: demo test test-ipvs lint fuzz image lab-up lab-down bench bench-dns bench-l4 bench-convergence clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
@@ -22,6 +22,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(LAB) setup; fi
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# On a kernel with IPVS, in an emulated machine: many minutes, so by hand (docs/ipvs.md).
+test-ipvs: $(STAMP)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(LAB) setup && tests/lab/vm setup; fi
+	MESH_IPVS=1 $(BIN)/pytest tests/ipvs -v $(PYTEST_ARGS)
 
 # Each target for that many seconds, with atheris where it can be had; `make test` does a little of it.
 FUZZ_SECONDS ?= 60

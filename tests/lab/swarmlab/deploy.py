@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ STACK = CHECKOUT / "deploy/stack.yml"
 STACK_NAME = "mesh"
 SERVICE = "mesh_sidecar"
 READY_PORT = 9180
-READY_SECONDS = 120.0
+READY_SECONDS = float(os.environ.get("MESH_LAB_READY_SECONDS", "120"))  # an emulated machine needs more
 COMMAND_SECONDS = 60.0
 LOG_LINES = "40"
 

@@ -17,7 +17,11 @@ from .places import Places
 
 CONNECT_SECONDS = 5.0  # qemu accepts at once; the agent's first word may take longer when the machine is busy
 ANSWER_SECONDS = 60.0
-ENVIRONMENT: Mapping[str, str] = {"MESH_LAB_DIR": "/lab/state", "MESH_LAB_CACHE": "/lab/cache"}
+ENVIRONMENT: Mapping[str, str] = {
+    "MESH_LAB_DIR": "/lab/state",
+    "MESH_LAB_CACHE": "/lab/cache",
+    "MESH_LAB_READY_SECONDS": "600",
+}
 
 
 def answers(places: Places) -> bool:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from swarmlab import forge, wheels
+from swarmlab.errors import LabError
 from swarmlab.memory import alone
 from swarmlab.packages import COMMANDS, TOOLS
 from swarmlab.places import CHECKOUT
@@ -30,6 +31,11 @@ OF_THE_LAB = {ALIASES.get(name, name) for name in (*TOOLS.values(), *COMMANDS.va
 SYSTEM = Tree("system", "trixie", tuple(sorted({*OF_THE_LAB, *KERNEL, *INSIDE})))
 ROOM_MIB = 6144  # free on each disk; the files are sparse
 SOURCES = ("pyproject.toml", "README.md", "mesh", "sidecar", "deploy", "tests", "benchmarks")
+PATIENCE = {
+    "interval: 5s": "interval: 60s",
+    "timeout: 5s": "timeout: 50s",
+    "start_period: 30s": "start_period: 600s",
+}
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "out")
 
 
@@ -72,10 +78,21 @@ def lab(places: Places) -> Path:
             shutil.copytree(origin, target, ignore=LEFT_OUT)
         else:
             shutil.copy2(origin, target)
+    slow_down(stage / "checkout/deploy/stack.yml")
     shutil.copy2(places.token, stage / "token")
     make(stage, places.lab_disk)
     shutil.rmtree(stage)
     return places.lab_disk
+
+
+def slow_down(stack: Path) -> None:
+    """Give the check of the sidecar's health the time that emulation takes: a start is a minute or two."""
+    text = stack.read_text()
+    for usual, slow in PATIENCE.items():
+        if usual not in text:
+            raise LabError(f"{stack.name} has no line `{usual}`: see PATIENCE")
+        text = text.replace(usual, slow)
+    stack.write_text(text)
 
 
 def copy(origin: Path, target: Path) -> None:
