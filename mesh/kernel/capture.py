@@ -33,6 +33,7 @@ from mesh.kernel.rules import (
     service_vips,
     vips_update,
 )
+from mesh.kernel.transaction import Transaction
 from mesh.net import proc
 from mesh.net.netns import Namespace
 from mesh.net.tasks import Tasks
@@ -64,6 +65,7 @@ class Table(Protocol):
     """`mesh.kernel.table.Table`, or a test's."""
 
     async def load(self, text: str) -> None: ...
+    async def change(self, transaction: Transaction) -> None: ...
     async def ask(self, text: str) -> str: ...
     def beat(self) -> None: ...
     async def close(self) -> None: ...
@@ -417,8 +419,8 @@ class Capture:
         held.vips = wanted
 
     async def _change(self, held: _Held, before: Vips, after: Vips) -> None:
-        if text := vips_update(before, after):
-            await held.table.load(text)
+        if differs := vips_update(before, after):
+            await held.table.change(differs)
             if self._flows is not None:
                 was, now = ({a for choice in vips.values() for a in choice.slots} for vips in (before, after))
                 self._flows.left(held.container.namespace, was - now)

@@ -1,4 +1,4 @@
-"""Counting what the kernel carries, by published port: text for the ingress namespace, and its reading. Pure.
+"""Counting what the kernel carries, by published port: the rules for it, and their reading. Pure.
 
 A packet finds its port's counter by one look-up in a verdict map, before any address is rewritten (toward the
 task) or after all have been rewritten back (toward the client), so both see the published port. Connections
@@ -8,8 +8,22 @@ Counters begin at 0 with each table, so totals are kept here (`Totals`).
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+from mesh.kernel.transaction import (
+    Add,
+    Count,
+    Delete,
+    Elements,
+    Empty,
+    Kind,
+    Operation,
+    Put,
+    Take,
+    Transaction,
+    What,
+)
 
 KINDS = {
     "new": ("begun", "jump"),
@@ -62,11 +76,15 @@ def counting_chains(sandbox: str) -> str:
     )
 
 
-def counting_update(table: str, before: Iterable[str], after: Iterable[str]) -> str:
-    """The transaction between two sets of ports ("80/tcp"); "" when they are the same."""
+def counting_update(table: str, before: Iterable[str], after: Iterable[str]) -> Transaction:
+    """The transaction between two sets of ports ("80/tcp"); () when they are the same."""
     old, new = set(before), set(after)
-    gone = "".join(_without(table, *_parts(key)) for key in sorted(old - new))
-    return gone + "".join(_with(table, *_parts(key)) for key in sorted(new - old))
+    changes: list[Operation] = []
+    for key in sorted(old - new):
+        changes += _without(table, *_parts(key))
+    for key in sorted(new - old):
+        changes += _with(table, *_parts(key))
+    return tuple(changes)
 
 
 def read_counters(listing: str) -> dict[str, Counted]:
@@ -116,23 +134,23 @@ def _parts(key: str) -> tuple[str, str]:
     return protocol, published
 
 
-def _with(table: str, protocol: str, published: str) -> str:
-    return "".join(
-        f"add counter ip {table} {name}\n"
-        f"add chain ip {table} {name}\n"
-        f'add rule ip {table} {name} counter name "{name}"\n'
-        f"add element ip {table} {where} {{ {protocol} . {published} : {verdict} {name} }}\n"
-        for kind, (where, verdict) in KINDS.items()
-        for name in (f"{protocol}_{published}_{kind}",)
-    )
+def _with(table: str, protocol: str, published: str) -> Iterator[Operation]:
+    for kind, (where, verdict) in KINDS.items():
+        name = f"{protocol}_{published}_{kind}"
+        yield Add(What.COUNTER, table, name)
+        yield Add(What.CHAIN, table, name)
+        yield Count(table, name)
+        yield Put(_counted_by(table, where), ((f"{protocol} . {published}", f"{verdict} {name}"),))
 
 
-def _without(table: str, protocol: str, published: str) -> str:
-    return "".join(
-        f"delete element ip {table} {where} {{ {protocol} . {published} }}\n"
-        f"flush chain ip {table} {name}\n"
-        f"delete chain ip {table} {name}\n"
-        f"delete counter ip {table} {name}\n"
-        for kind, (where, _) in KINDS.items()
-        for name in (f"{protocol}_{published}_{kind}",)
-    )
+def _without(table: str, protocol: str, published: str) -> Iterator[Operation]:
+    for kind, (where, _) in KINDS.items():
+        name = f"{protocol}_{published}_{kind}"
+        yield Take(_counted_by(table, where), (f"{protocol} . {published}",))
+        yield Empty(table, name)
+        yield Delete(What.CHAIN, table, name)
+        yield Delete(What.COUNTER, table, name)
+
+
+def _counted_by(table: str, name: str) -> Elements:
+    return Elements(table, name, Kind.PROTOCOL_PORT, Kind.VERDICT)

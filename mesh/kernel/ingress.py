@@ -298,11 +298,11 @@ class Ingress:
         before, after = (self._adapted(place, ports) for ports in differs)
         redirected = dict(self._redirected)
         try:
-            if text := ingress_update(before.targets, after.targets, before.kept, after.kept):
-                await sandbox.load(text)
+            if inside := ingress_update(before.targets, after.targets, before.kept, after.kept):
+                await sandbox.change(inside)
                 self._tell_flows(place, before, after)
-            if text := host_update(before.targets, after.targets, self._led, redirected):
-                await host.load(text)
+            if outside := host_update(before.targets, after.targets, self._led, redirected):
+                await host.change(outside)
         except KernelError:
             self._place = None  # what the kernel holds is unknown: load all of it at the recheck
             raise

@@ -1,4 +1,5 @@
-"""Loading rulesets: libnftables in the process, one transaction per call.
+"""Loading rulesets: libnftables in the process, one transaction per call. (Loaded tables are changed by
+`mesh.kernel.batches`.)
 
 The library rather than the `nft` program: no fork per change, and the error text comes back as it is. Its
 netlink socket is opened with the context, so a context is made inside its namespace and belongs to it. A text

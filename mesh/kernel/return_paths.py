@@ -18,7 +18,7 @@ from ipaddress import IPv4Address
 from mesh.catalog.model import NO_RETURN_PATH, Container, Network, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
-from mesh.kernel import conntrack, nft
+from mesh.kernel import batches, conntrack, nft
 from mesh.kernel.capture import Policy, why_not
 from mesh.kernel.ctnetlink import Wanted
 from mesh.kernel.devconf import Setting, write
@@ -316,9 +316,10 @@ def put_in(address: str, marks: Marks, before: Marks | None, gateways: dict[int,
     for mark in marks.values():
         if before is None or mark not in before.values():
             routes.lead(mark, gateways[mark], interface, RULE_PRIORITY)
-    text = return_rules(interface, address, marks) if before is None else return_update(before, marks)
-    if text:
-        nft.run(text)
+    if before is None:
+        nft.run(return_rules(interface, address, marks))
+    else:
+        batches.change(return_update(before, marks))
     known = set(before.values()) if before else {mark for mark, _ in routes.led(MARK_PREFIX, MARK_MASK)}
     for mark in known - set(marks.values()):
         routes.forget(mark, RULE_PRIORITY)

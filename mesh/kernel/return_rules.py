@@ -21,12 +21,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
+from mesh.kernel.transaction import Elements, Kind, Put, Take, Transaction, as_text
+
 RETURN_TABLE = "mesh_return"
 MARK_PREFIX, MARK_MASK = 0x6D650000, 0xFFFF0000  # "me"; Docker's own marks are small
 MASQUERADED = MARK_PREFIX | 0xFFFF  # no entry's: in the ingress namespace, of a connection to be masqueraded
 RULE_PRIORITY = 2000  # before the main table's 32766
 CLIENTS_MAX = 65_536  # UDP clients (address and port) remembered in a task's namespace; about 6 MB when full
 CLIENT_SECONDS = 180  # after a client's last datagram: conntrack's own limit for UDP streams, and a minute
+_ENTRIES = Elements(RETURN_TABLE, "entries", Kind.MAC, Kind.MARK)
 
 DELETE_RETURN = f"add table ip {RETURN_TABLE}\ndelete table ip {RETURN_TABLE}\n"
 
@@ -79,16 +82,15 @@ def return_rules(interface: str, address: str, marks: Marks) -> str:
         f"    ct direction reply {is_marked} meta mark set ct mark\n"
         f"  }}\n"
         f"}}\n"
-    ) + return_update({}, marks)
+    ) + as_text(return_update({}, marks))
 
 
-def return_update(before: Marks, after: Marks) -> str:
-    """The transaction between two states; "" when they are the same."""
+def return_update(before: Marks, after: Marks) -> Transaction:
+    """The transaction between two states; () when they are the same."""
     gone = sorted(mac for mac in before if before[mac] != after.get(mac))
     new = sorted(mac for mac in after if after[mac] != before.get(mac))
-    lines = [f"delete element ip {RETURN_TABLE} entries {{ {mac} }}\n" for mac in gone]
-    lines += [f"add element ip {RETURN_TABLE} entries {{ {mac} : {after[mac]:#x} }}\n" for mac in new]
-    return "".join(lines)
+    taken = (Take(_ENTRIES, (mac,)) for mac in gone)
+    return *taken, *(Put(_ENTRIES, ((mac, f"{after[mac]:#x}"),)) for mac in new)
 
 
 def _v4(subnets: Iterable[str]) -> Iterable[IPv4Network]:

@@ -1,4 +1,5 @@
-"""What the kernel is told: nftables text computed from the catalogue. Pure; equal input gives equal text.
+"""What the kernel is told, computed from the catalogue: whole tables as nftables text, and changes of them as
+transactions. Pure; equal input gives equal output.
 
 One table `mesh` (family ip) per namespace. Work per packet does not grow with the cluster: only a flow's
 first packet meets the NAT chains, a map leads it to the chain of its virtual IP or port in one look-up, and
@@ -20,18 +21,35 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from mesh.balance.policies import Policy
-from mesh.balance.slots import NOBODY, Choice, Draw, choice, nearest
+from mesh.balance.slots import NOBODY, Choice, choice, nearest
 from mesh.balance.vips import Locality, vip_plan
 from mesh.catalog.model import Container, EndpointMode, Protocol, Service
 from mesh.catalog.snapshot import Snapshot
 from mesh.kernel.counting import MAPS, counting_chains, counting_update
 from mesh.kernel.return_rules import MASQUERADED
+from mesh.kernel.transaction import (
+    NO_WAY,
+    Add,
+    Delete,
+    Drawn,
+    Elements,
+    Empty,
+    Kind,
+    Lead,
+    Operation,
+    Put,
+    Take,
+    Transaction,
+    Way,
+    What,
+    as_text,
+)
 
 TABLE = "mesh"
 ALIVE_SET = "alive"
 ALIVE_SECONDS = 3
 # The gate is keyed by transport, a key every packet has: one set serves DNS, virtual IPs and ports alike.
-ALIVE_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "sctp": 132}
+ALIVE_PROTOCOLS = ("icmp", "tcp", "udp", "sctp")
 DOCKER_RESOLVER = "127.0.0.11"
 
 NAT_BEFORE_DOCKER = -101
@@ -40,6 +58,15 @@ SOURCE_NAT_BEFORE_DOCKER = 99
 DELETE = f"add table ip {TABLE}\ndelete table ip {TABLE}\n"  # succeeds whether the table is there or not
 LIST_COUNTERS = f"list counters table ip {TABLE}\n"
 NOT_ALIVE = f"flush set ip {TABLE} {ALIVE_SET}\n"  # gated rules match no more, from now on
+
+# Whose elements change while a table is loaded, as they are declared below.
+ALIVE = Elements(TABLE, ALIVE_SET, Kind.PROTOCOL)
+_VIPS = Elements(TABLE, "vips", Kind.ADDRESS, Kind.VERDICT)
+_EMPTY = Elements(TABLE, "empty", Kind.ADDRESS)
+_TO_SANDBOX = {name: Elements(TABLE, name, Kind.PROTOCOL_PORT) for name in ("published", "relayed")}
+_REDIRECTED = Elements(TABLE, "redirected", Kind.PORT, Kind.PORT)
+_PORTS = Elements(TABLE, "ports", Kind.PROTOCOL_PORT, Kind.VERDICT)
+_KEPT = Elements(TABLE, "kept", Kind.ADDRESS)
 
 Vips = Mapping[str, Choice]  # virtual IP → which of the tasks behind it
 
@@ -120,18 +147,18 @@ def container_rules(vips: Vips, dns: DnsPorts | None, ipvs: bool = False) -> str
         f"    {gate}ip daddr @empty jump refusal\n"
         f"  }}\n"
         f"{_REFUSAL}"
-    ) + vips_update({}, vips)
+    ) + as_text(vips_update({}, vips))
 
 
-def vips_update(before: Vips, after: Vips) -> str:
-    """The transaction that turns one set of virtual IPs into another; "" when they are the same."""
+def vips_update(before: Vips, after: Vips) -> Transaction:
+    """The transaction that turns one set of virtual IPs into another; () when they are the same."""
     removed = [_without_vip(vip, before[vip]) for vip in _sorted(before) if vip not in after]
     changed = [
         _vip_change(vip, before.get(vip), after[vip])
         for vip in _sorted(after)
         if before.get(vip) != after[vip]
     ]
-    return "".join(removed + changed)
+    return tuple(operation for one in removed + changed for operation in one)
 
 
 def task_addresses(service: Service, network: str) -> tuple[str, ...]:
@@ -164,21 +191,21 @@ def _vip_chain(vip: str) -> str:
     return "vip_" + vip.replace(".", "_")
 
 
-def _vip_change(vip: str, before: Choice | None, after: Choice) -> str:
+def _vip_change(vip: str, before: Choice | None, after: Choice) -> Transaction:
     chain = _vip_chain(vip)
     if not after.slots:
-        gone = _without_vip(vip, before) if before is not None and before.slots else ""
-        return f"{gone}add element ip {TABLE} empty {{ {vip} }}\n"
+        gone = _without_vip(vip, before) if before is not None and before.slots else ()
+        return *gone, Put(_EMPTY, ((vip, ""),))
     if before is not None and before.slots:
         return _chain_change(chain, before, after)
-    freed = f"delete element ip {TABLE} empty {{ {vip} }}\n" if before is not None else ""
-    return f"{freed}{_new_chain(chain, after)}add element ip {TABLE} vips {{ {vip} : goto {chain} }}\n"
+    freed = (Take(_EMPTY, (vip,)),) if before is not None else ()
+    return *freed, *_new_chain(chain, after), Put(_VIPS, ((vip, f"goto {chain}"),))
 
 
-def _without_vip(vip: str, before: Choice) -> str:
+def _without_vip(vip: str, before: Choice) -> Transaction:
     if not before.slots:
-        return f"delete element ip {TABLE} empty {{ {vip} }}\n"
-    return f"delete element ip {TABLE} vips {{ {vip} }}\n{_without_chain(_vip_chain(vip), before)}"
+        return (Take(_EMPTY, (vip,)),)
+    return Take(_VIPS, (vip,)), *_without_chain(_vip_chain(vip), before)
 
 
 # --- host ---------------------------------------------------------------------------------------------------
@@ -224,7 +251,7 @@ def host_rules(path: HostPath, ports: Ports, redirected: Mapping[int, int], ipvs
         f"    {to_sandbox} fib saddr type local masquerade\n"
         f"    {to_sandbox} ip saddr {path.subnet} masquerade\n"
         f"  }}\n"
-    ) + host_update({}, ports, {}, redirected)
+    ) + as_text(host_update({}, ports, {}, redirected))
 
 
 def host_update(
@@ -232,20 +259,20 @@ def host_update(
     ports: Ports,
     redirected_before: Mapping[int, int],
     redirected: Mapping[int, int],
-) -> str:
-    """The transaction between two states of the host's ports; "" when they are the same."""
+) -> Transaction:
+    """The transaction between two states of the host's ports; () when they are the same."""
     before, after = _led(ports_before), _led(ports)
-    lines = [
-        f"delete element ip {TABLE} {where} {{ {element} }}" for where, element in sorted(before - after)
+    changes: list[Operation] = [
+        Take(_TO_SANDBOX[where], (element,)) for where, element in sorted(before - after)
     ]
-    lines += [f"add element ip {TABLE} {where} {{ {element} }}" for where, element in sorted(after - before)]
+    changes += [Put(_TO_SANDBOX[where], ((element, ""),)) for where, element in sorted(after - before)]
     for port in sorted(redirected_before.keys() | redirected.keys()):
         old, new = redirected_before.get(port), redirected.get(port)
         if old is not None and old != new:
-            lines.append(f"delete element ip {TABLE} redirected {{ {port} }}")
+            changes.append(Take(_REDIRECTED, (str(port),)))
         if new is not None and old != new:
-            lines.append(f"add element ip {TABLE} redirected {{ {port} : {new} }}")
-    return "".join(line + "\n" for line in lines)
+            changes.append(Put(_REDIRECTED, ((str(port), str(new)),)))
+    return tuple(changes)
 
 
 _LED = "ip protocol . th dport"
@@ -284,46 +311,41 @@ def ingress_rules(
         f'    oifname "{interface}" ct status dnat ip daddr != @kept masquerade\n'
         f"  }}\n"
         f"{counting_chains(sandbox)}"
-    ) + ingress_update({}, ports, (), kept)
+    ) + as_text(ingress_update({}, ports, (), kept))
 
 
 def ingress_update(
     before: Ports, after: Ports, kept_before: Collection[str] = (), kept: Collection[str] = ()
-) -> str:
-    """The transaction between two states of the ports; "" when they are the same."""
+) -> Transaction:
+    """The transaction between two states of the ports; () when they are the same."""
     keys = sorted(before.keys() | after.keys())
-    changes = [
-        _port_change(before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)
-    ]
+    changes: list[Operation] = [*counting_update(TABLE, before, after)]
+    for key in keys:
+        if before.get(key) != after.get(key):
+            changes += _port_change(before.get(key), after.get(key))
     gone, new = (_sorted(set(a) - set(b)) for a, b in ((kept_before, kept), (kept, kept_before)))
     if gone:
-        changes.append(f"delete element ip {TABLE} kept {{ {', '.join(gone)} }}\n")
+        changes.append(Take(_KEPT, gone))
     if new:
-        changes.append(f"add element ip {TABLE} kept {{ {', '.join(new)} }}\n")
-    return counting_update(TABLE, before, after) + "".join(changes)
+        changes.append(Put(_KEPT, tuple((address, "") for address in new)))
+    return tuple(changes)
 
 
-def _port_change(before: PortTarget | None, after: PortTarget | None) -> str:
+def _port_change(before: PortTarget | None, after: PortTarget | None) -> Transaction:
     had = before if before is not None and before.choice.slots else None
     has = after if after is not None and after.choice.slots else None
     if has is None:
         if had is None:
-            return ""
-        gone = f"delete element ip {TABLE} ports {{ {had.element} }}\n"
-        return gone + _without_chain(had.chain, had.choice)
+            return ()
+        return Take(_PORTS, (had.element,)), *_without_chain(had.chain, had.choice)
     if had is None:
-        element = f"add element ip {TABLE} ports {{ {has.element} : goto {has.chain} }}\n"
-        return _new_chain(has.chain, has.choice, *_verdict(has)) + element
-    if _verdict(had) != _verdict(has):
-        return _chain_change(has.chain, had.choice, has.choice, *_verdict(has), anew=True)
-    return _chain_change(has.chain, had.choice, has.choice, *_verdict(has))
+        led_to = Put(_PORTS, ((has.element, f"goto {has.chain}"),))
+        return *_new_chain(has.chain, has.choice, _way(has)), led_to
+    return _chain_change(has.chain, had.choice, has.choice, _way(has), anew=_way(had) != _way(has))
 
 
-def _verdict(target: PortTarget) -> tuple[str, str]:
-    """What stands before and after the address in the port's rule."""
-    # nft accepts a port in `dnat to` only after a match on the transport.
-    marked = f"ct mark set {MASQUERADED:#x} " if target.masqueraded else ""
-    return f"ip protocol {target.protocol} {marked}", f":{target.target}"
+def _way(target: PortTarget) -> Way:
+    return Way(str(target.protocol), MASQUERADED if target.masqueraded else None, target.target)
 
 
 # --- common -------------------------------------------------------------------------------------------------
@@ -355,59 +377,53 @@ def _gate(gated: bool) -> str:
 # an anonymous map: nft up to 1.1.1 crashes when it lists one that a newer libnftables has loaded; for the
 # same reason sets and maps are declared by `typeof` throughout.)
 
-_DRAWS = {
-    Draw.TURN: "numgen inc mod {}",
-    Draw.RANDOM: "numgen random mod {}",
-    Draw.HASH: "jhash ip saddr mod {} seed 0x6d657368",  # a fixed one: alike on all nodes
-}
+
+def _new_chain(name: str, choice: Choice, way: Way = NO_WAY) -> Transaction:
+    return Add(What.CHAIN, TABLE, name), *_filled(name, choice, way)
 
 
-def _new_chain(chain: str, choice: Choice, match: str = "", port: str = "") -> str:
-    return f"add chain ip {TABLE} {chain}\n{_filled(chain, choice, match, port)}"
-
-
-def _filled(chain: str, choice: Choice, match: str, port: str) -> str:
+def _filled(name: str, choice: Choice, way: Way) -> Transaction:
     """The rule of an empty chain, and its map."""
     if len(choice.slots) == 1:
-        return f"add rule ip {TABLE} {chain} {match}dnat to {choice.slots[0]}{port}\n"
-    drawn = _DRAWS[choice.draw].format(len(choice.slots))
+        return (Lead(TABLE, name, choice.slots[0], way),)
+    drawn = Drawn(choice.draw, len(choice.slots), name)
     return (
-        f"add map ip {TABLE} {chain} {{ typeof numgen inc mod 2 : ip daddr; }}\n"
-        f"add element ip {TABLE} {chain} {{ {_slots(enumerate(choice.slots))} }}\n"
-        f"add rule ip {TABLE} {chain} {match}dnat to {drawn} map @{chain}{port}\n"
+        Add(What.SLOTS, TABLE, name),
+        _put_slots(name, enumerate(choice.slots)),
+        Lead(TABLE, name, drawn, way),
     )
 
 
 def _chain_change(
-    chain: str, before: Choice, after: Choice, match: str = "", port: str = "", *, anew: bool = False
-) -> str:
+    name: str, before: Choice, after: Choice, way: Way = NO_WAY, *, anew: bool = False
+) -> Transaction:
     """Only the slots that changed where rule and number of slots are the same. Replacing the map drops its
     counter, so that is also kinder to the turn."""
     if anew or (len(before.slots), before.draw) != (len(after.slots), after.draw) or len(after.slots) == 1:
-        return _emptied(chain, before) + _filled(chain, after, match, port)
+        return *_emptied(name, before), *_filled(name, after, way)
     pairs = zip(before.slots, after.slots, strict=True)
     changed = [(index, new) for index, (old, new) in enumerate(pairs) if old != new]
     if not changed:
-        return ""
-    gone = ", ".join(str(index) for index, _ in changed)
-    return (
-        f"delete element ip {TABLE} {chain} {{ {gone} }}\n"
-        f"add element ip {TABLE} {chain} {{ {_slots(changed)} }}\n"
-    )
+        return ()
+    return Take(_slots(name), tuple(str(index) for index, _ in changed)), _put_slots(name, changed)
 
 
-def _emptied(chain: str, choice: Choice) -> str:
-    gone = f"delete map ip {TABLE} {chain}\n" if len(choice.slots) > 1 else ""
-    return f"flush chain ip {TABLE} {chain}\n{gone}"
+def _emptied(name: str, choice: Choice) -> Transaction:
+    gone = (Delete(What.SLOTS, TABLE, name),) if len(choice.slots) > 1 else ()
+    return Empty(TABLE, name), *gone
 
 
-def _without_chain(chain: str, choice: Choice) -> str:
+def _without_chain(name: str, choice: Choice) -> Transaction:
     """For a chain that nothing leads to any more."""
-    return f"{_emptied(chain, choice)}delete chain ip {TABLE} {chain}\n"
+    return *_emptied(name, choice), Delete(What.CHAIN, TABLE, name)
 
 
-def _slots(numbered: Iterable[tuple[int, str]]) -> str:
-    return ", ".join(f"{index} : {address}" for index, address in numbered)
+def _slots(name: str) -> Elements:
+    return Elements(TABLE, name, Kind.SLOT, Kind.ADDRESS)
+
+
+def _put_slots(name: str, numbered: Iterable[tuple[int, str]]) -> Put:
+    return Put(_slots(name), tuple((str(index), address) for index, address in numbered))
 
 
 def _is_v4(address: str) -> bool:

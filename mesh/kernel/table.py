@@ -1,27 +1,42 @@
 """Our table in one namespace, held open: loading and changing it, its heartbeat, its end.
 
-Everything that may block (libnftables, closing netlink sockets) runs on the namespace worker's thread; only
-the beat, microseconds long, runs on the caller's.
+Everything that may block (libnftables, batches, closing netlink sockets) runs on the namespace worker's
+thread; only the beat, microseconds long, runs on the caller's.
 """
 
-from mesh.errors import KernelError
+from contextlib import ExitStack
+
 from mesh.kernel import nft
+from mesh.kernel.batches import Batches
 from mesh.kernel.heartbeat import Heartbeat
 from mesh.kernel.rules import DELETE, TABLE
+from mesh.kernel.transaction import Transaction, as_text
 from mesh.net.netns import Namespace, NamespaceWorker
 
 
 class Table:
     """An open handle on one namespace's nftables; it keeps the namespace alive until closed."""
 
-    def __init__(self, worker: NamespaceWorker, context: nft.Context, heartbeat: Heartbeat) -> None:
+    def __init__(
+        self, worker: NamespaceWorker, context: nft.Context, batches: Batches, heartbeat: Heartbeat
+    ) -> None:
         self._worker = worker
         self._context = context
+        self._batches = batches
         self._heartbeat = heartbeat
 
     async def load(self, text: str) -> None:
         """One transaction. KernelError: nothing of it took effect."""
         await self._worker.run(None, lambda: self._context.run(text))
+
+    async def change(self, transaction: Transaction) -> None:
+        """The same for a table that is loaded, without a look at all that it has."""
+
+        def change() -> None:
+            if not self._batches.change(transaction):
+                self._context.run(as_text(transaction))
+
+        await self._worker.run(None, change)
 
     async def ask(self, text: str) -> str:
         """The output of a `list …`. KernelError: it is not there."""
@@ -36,6 +51,7 @@ class Table:
 
         def free() -> None:
             self._heartbeat.close()
+            self._batches.close()
             self._context.close()
 
         await self._worker.run(None, free)
@@ -50,13 +66,15 @@ class Tables:
     async def open(self, path: str | None) -> Table:
         """NamespaceGone when there is no such namespace any more."""
 
-        def make() -> tuple[nft.Context, Heartbeat]:
-            context = nft.Context()
-            try:
-                return context, Heartbeat(Namespace(None))
-            except KernelError:
-                context.close()
-                raise
+        def make() -> tuple[nft.Context, Batches, Heartbeat]:
+            with ExitStack() as undo:
+                context = nft.Context()
+                undo.callback(context.close)
+                batches = Batches()
+                undo.callback(batches.close)
+                heartbeat = Heartbeat(Namespace(None))
+                undo.pop_all()
+                return context, batches, heartbeat
 
         return Table(self._worker, *await self._worker.run(path, make))
 

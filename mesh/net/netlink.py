@@ -1,7 +1,7 @@
 """The few netlink messages that we need, packed and read with `struct`.
 
-Two users: route netlink (addresses, per-interface settings) and nfnetlink (the heartbeat that keeps nft set
-elements alive). Each is a constant or a handful of attributes; a netlink library costs more memory and
+Two users: route netlink (addresses, per-interface settings) and nfnetlink (`mesh.kernel`: changes of loaded
+tables, flows). Each is a constant or a handful of attributes; a netlink library costs more memory and
 start-up time than the forty lines here. Formats: linux/netlink.h, rtnetlink(7).
 """
 

@@ -21,6 +21,7 @@ from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel.capture import Capture, Policy, why_not
 from mesh.kernel.rules import DELETE
 from mesh.kernel.table import Tables
+from mesh.kernel.transaction import Transaction, as_text
 from mesh.net.netns import NamespaceWorker
 from mesh.net.tasks import Tasks
 from tests.net.lab import Lab, inside, laboratory, needs_root
@@ -59,6 +60,9 @@ class FakeTable:
         if self.fail:
             raise self.fail.pop()
         self.texts.append(text)
+
+    async def change(self, transaction: Transaction) -> None:
+        await self.load(as_text(transaction))
 
     async def ask(self, text: str) -> str:
         raise AssertionError(text)  # containers' tables are not read

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.balance.slots import Choice
-from mesh.kernel import conntrack, nft
+from mesh.kernel import batches, conntrack, nft
 from mesh.kernel.ctnetlink import (
     TCP,
     UDP,
@@ -106,7 +106,7 @@ def test_a_udp_client_is_led_elsewhere_once_its_flow_is_deleted(
         asking.connect((VIP, 53))
         asking.send(b"1")
         assert first.recv(10) == b"1"
-        client.call(lambda: nft.run(vips_update({VIP: Choice((ONE,))}, {VIP: Choice((TWO,))})))
+        client.call(lambda: batches.change(vips_update({VIP: Choice((ONE,))}, {VIP: Choice((TWO,))})))
         asking.send(b"2")
         assert first.recv(10) == b"2"
         (flow,) = client.call(lambda: conntrack.find(Wanted(answers_from=ONE)))
@@ -133,7 +133,7 @@ def test_an_unanswered_syn_and_an_established_connection(
     assert waiting.connect_ex((VIP, 80)) != 0
     (begun,) = client.call(lambda: conntrack.find(Wanted(answers_from=ONE)))
     assert begun.beginning
-    client.call(lambda: nft.run(vips_update({VIP: Choice((ONE,))}, {VIP: Choice((TWO,))})))
+    client.call(lambda: batches.change(vips_update({VIP: Choice((ONE,))}, {VIP: Choice((TWO,))})))
     assert client.call(lambda: conntrack.delete([begun])) == 1
     listener.settimeout(10)
     accepted, _ = listener.accept()  # the client's kernel sent its SYN again, to the task that is there

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from mesh.balance.slots import Choice
 from mesh.catalog.model import Protocol
-from mesh.kernel import nft
+from mesh.kernel import batches, nft
 from mesh.kernel.counting import Counted, Totals, counting_update, read_counters
 from mesh.kernel.rules import LIST_COUNTERS, HostPath, PortTarget, host_rules, ingress_rules, ingress_update
+from mesh.kernel.transaction import as_text
 from tests.kernel.test_rules_kernel import greeting, ingress, refused
 from tests.net.lab import Lab, laboratory, needs_root
 
@@ -37,8 +38,8 @@ def test_a_listing_is_read() -> None:
 
 
 def test_only_the_difference_is_told() -> None:
-    assert counting_update("mesh", ["80/tcp"], ["80/tcp"]) == ""
-    text = counting_update("mesh", ["80/tcp"], ["53/udp"])
+    assert counting_update("mesh", ["80/tcp"], ["80/tcp"]) == ()
+    text = as_text(counting_update("mesh", ["80/tcp"], ["53/udp"]))
     assert "delete element ip mesh begun { tcp . 80 }\n" in text
     assert "add element ip mesh answered { udp . 53 : goto udp_53_out }\n" in text
 
@@ -89,6 +90,6 @@ def test_connections_refusals_and_bytes_both_ways(lab: Lab) -> None:
     assert (found["81/tcp"].connections, found["81/tcp"].refused) == (1, 1)
     assert found["80/tcp"].received > 3 * 4 * 40  # SYN, ACKs and FIN of each
     assert found["80/tcp"].sent > 3 * 4 * 40
-    sandbox.call(lambda: nft.run(ingress_update(ports, {"80/tcp": ports["80/tcp"]})))
+    sandbox.call(lambda: batches.change(ingress_update(ports, {"80/tcp": ports["80/tcp"]})))
     left = sandbox.call(lambda: read_counters(nft.run(LIST_COUNTERS)))
     assert left == {"80/tcp": found["80/tcp"]}

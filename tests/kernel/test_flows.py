@@ -12,7 +12,7 @@ import pytest
 from mesh.balance.slots import Choice
 from mesh.catalog.model import Port, Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.kernel import nft
+from mesh.kernel import batches, nft
 from mesh.kernel.flows import Flows, drain_of
 from mesh.kernel.rules import container_rules, vips_update
 from mesh.net.netns import Namespace, NamespaceWorker
@@ -59,7 +59,7 @@ class World:
 
     def lead_elsewhere(self) -> None:
         change = vips_update({VIP: Choice((ONE,))}, {VIP: Choice((TWO,))})
-        self.client.call(lambda: nft.run(change))
+        self.client.call(lambda: batches.change(change))
         self.flows.left(self.client.path, [ONE])
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ from mesh.kernel.firewall import Firewall, accepting, ours
 from mesh.kernel.ingress import Ingress, locate
 from mesh.kernel.rules import HostPath
 from mesh.kernel.table import Tables
+from mesh.kernel.transaction import Transaction
 from mesh.net.netlink import InterfaceAddress
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
@@ -178,6 +179,9 @@ class Counters:
 
     async def load(self, text: str) -> None:
         self.loaded, self.connections = True, 0
+
+    async def change(self, transaction: Transaction) -> None:
+        raise AssertionError(transaction)  # nothing changes while it is loaded
 
     async def ask(self, _text: str) -> str:
         if not self.loaded:

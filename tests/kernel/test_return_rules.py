@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from mesh.kernel.return_rules import mark_of, return_rules, return_update
+from mesh.kernel.transaction import as_text
 
 SUBNETS = ("fd00::/64", "10.0.0.0/24", "10.5.0.0/8")
 
@@ -29,7 +30,7 @@ def test_an_entrys_mark_is_its_place_in_the_subnet(entry: str, mark: int | None)
 
 def test_updates_name_what_differs() -> None:
     states: list[dict[str, int]] = [{}, {"02:00": 1, "02:01": 2}, {"02:01": 3}, {"02:01": 3}]
-    assert [return_update(before, after) for before, after in pairwise(states)] == [
+    assert [as_text(return_update(before, after)) for before, after in pairwise(states)] == [
         "add element ip mesh_return entries { 02:00 : 0x1 }\n"
         "add element ip mesh_return entries { 02:01 : 0x2 }\n",
         "delete element ip mesh_return entries { 02:00 }\n"

@@ -29,6 +29,7 @@ from mesh.kernel.rules import (
     service_vips,
     vips_update,
 )
+from mesh.kernel.transaction import as_text
 
 CONTAINER = """\
 add table ip mesh
@@ -189,24 +190,24 @@ def test_the_ingress_namespace() -> None:
         "53/udp": PortTarget(53, Protocol.UDP, 5353, to("10.0.0.9")),
         "81/tcp": PortTarget(81, Protocol.TCP, 8080),  # no task: no element, so the packet is refused
     }
-    counters = counting_update("mesh", (), ports)
+    counters = as_text(counting_update("mesh", (), ports))
     assert ingress_rules(ports, "172.18.0.2", "eth0") == INGRESS.replace("COUNTERS\n", counters)
 
 
 def test_a_changed_task_touches_one_chain() -> None:
     before = {"10.0.1.4": to("10.0.1.9"), "10.0.1.5": to("10.0.1.11")}
     after = before | {"10.0.1.4": to("10.0.1.9", "10.0.1.10")}
-    assert vips_update(before, before) == ""
-    assert vips_update(before, after) == (
+    assert vips_update(before, before) == ()
+    assert as_text(vips_update(before, after)) == (
         "flush chain ip mesh vip_10_0_1_4\n"
         "add map ip mesh vip_10_0_1_4 { typeof numgen inc mod 2 : ip daddr; }\n"
         "add element ip mesh vip_10_0_1_4 { 0 : 10.0.1.9, 1 : 10.0.1.10 }\n"
         "add rule ip mesh vip_10_0_1_4 dnat to numgen inc mod 2 map @vip_10_0_1_4\n"
     )
-    assert vips_update(after, after | {"10.0.1.4": to("10.0.1.9", "10.0.1.12")}) == (
+    assert as_text(vips_update(after, after | {"10.0.1.4": to("10.0.1.9", "10.0.1.12")})) == (
         "delete element ip mesh vip_10_0_1_4 { 1 }\nadd element ip mesh vip_10_0_1_4 { 1 : 10.0.1.12 }\n"
     )
-    assert vips_update(after, {"10.0.1.5": to("10.0.1.11")}) == (
+    assert as_text(vips_update(after, {"10.0.1.5": to("10.0.1.11")})) == (
         "delete element ip mesh vips { 10.0.1.4 }\n"
         "flush chain ip mesh vip_10_0_1_4\n"
         "delete map ip mesh vip_10_0_1_4\n"
@@ -218,21 +219,21 @@ def test_a_changed_port_touches_one_element() -> None:
     one = PortTarget(80, Protocol.TCP, 8080, to("10.0.0.7"))
     none = PortTarget(80, Protocol.TCP, 8080)
     assert ingress_update({"80/tcp": none}, {}) == counting_update("mesh", ["80/tcp"], ())
-    assert ingress_update({"80/tcp": one}, {"80/tcp": none}) == (
+    assert as_text(ingress_update({"80/tcp": one}, {"80/tcp": none})) == (
         "delete element ip mesh ports { tcp . 80 }\nflush chain ip mesh tcp_80\ndelete chain ip mesh tcp_80\n"
     )
     masqueraded = PortTarget(80, Protocol.TCP, 8080, to("10.0.0.7"), masqueraded=True)
-    assert ingress_update({"80/tcp": one}, {"80/tcp": masqueraded}, ["10.0.0.7"], ["10.0.0.8"]) == (
+    assert as_text(ingress_update({"80/tcp": one}, {"80/tcp": masqueraded}, ["10.0.0.7"], ["10.0.0.8"])) == (
         "flush chain ip mesh tcp_80\n"
         "add rule ip mesh tcp_80 ip protocol tcp ct mark set 0x6d65ffff dnat to 10.0.0.7:8080\n"
         "delete element ip mesh kept { 10.0.0.7 }\n"
         "add element ip mesh kept { 10.0.0.8 }\n"
     )
     relayed = {"80/tcp": replace(one, relayed=True)}
-    assert host_update({"80/tcp": one}, relayed, {}, {}) == (
+    assert as_text(host_update({"80/tcp": one}, relayed, {}, {})) == (
         "delete element ip mesh published { tcp . 80 }\nadd element ip mesh relayed { tcp . 80 }\n"
     )
-    assert host_update(some_ports("80/tcp"), some_ports("81/tcp"), {5: 6}, {5: 7}) == (
+    assert as_text(host_update(some_ports("80/tcp"), some_ports("81/tcp"), {5: 6}, {5: 7})) == (
         "delete element ip mesh published { tcp . 80 }\n"
         "add element ip mesh published { tcp . 81 }\n"
         "delete element ip mesh redirected { 5 }\n"
