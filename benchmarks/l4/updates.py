@@ -128,8 +128,8 @@ class WatchedTable:
         await self._opened.change(transaction)
         self._loaded.put_nowait(as_text(transaction))
 
-    async def ask(self, text: str) -> str:
-        return await self._opened.ask(text)
+    async def ask(self, *texts: str) -> str:
+        return await self._opened.ask(*texts)
 
     def beat(self) -> None:
         self._opened.beat()

@@ -154,7 +154,7 @@ class Ingress:
         if self._counting is None:
             return
         try:
-            listed = await self._counting.ask(LIST_COUNTERS)
+            listed = await self._counting.ask(*LIST_COUNTERS)
         except KernelError as error:
             logger.debug("counters: %s", error)  # the reconciler finds out why, and says so
         else:

@@ -13,7 +13,6 @@ from mesh.balance.slots import Draw
 from mesh.kernel.transaction import (
     HASH_SEED,
     Add,
-    Count,
     Delete,
     Drawn,
     Elements,
@@ -35,7 +34,6 @@ NEW_CHAIN, DELETE_CHAIN = SUBSYSTEM | 3, SUBSYSTEM | 5
 NEW_RULE, DELETE_RULE = SUBSYSTEM | 6, SUBSYSTEM | 8
 NEW_SET, DELETE_SET = SUBSYSTEM | 9, SUBSYSTEM | 11
 NEW_ELEMENT, DELETE_ELEMENT = SUBSYSTEM | 12, SUBSYSTEM | 14
-NEW_OBJECT, DELETE_OBJECT = SUBSYSTEM | 18, SUBSYSTEM | 20
 F_CREATE, F_APPEND = 0x400, 0x800
 
 IPV4 = 2  # NFPROTO_IPV4
@@ -84,22 +82,14 @@ def _parts(operation: Operation) -> Iterator[_Part]:
     match operation:
         case Add(What.CHAIN, table, name):
             yield NEW_CHAIN, F_CREATE, _name(1, table) + _name(3, name)
-        case Add(What.COUNTER, table, name):
-            zero = _nested(4, attribute(1, bytes(8)) + attribute(2, bytes(8)))
-            yield NEW_OBJECT, F_CREATE, _name(1, table) + _name(2, name) + _number(3, _COUNTER) + zero
         case Add(What.SLOTS, table, name):
             yield NEW_SET, F_CREATE, _name(1, table) + _name(2, name) + _SLOTS
         case Delete(What.CHAIN, table, name):
             yield DELETE_CHAIN, 0, _name(1, table) + _name(3, name)
-        case Delete(What.COUNTER, table, name):
-            yield DELETE_OBJECT, 0, _name(1, table) + _name(2, name) + _number(3, _COUNTER)
         case Delete(What.SLOTS, table, name):
             yield DELETE_SET, 0, _name(1, table) + _name(2, name)
         case Empty(table, chain):
             yield DELETE_RULE, 0, _name(1, table) + _name(2, chain)
-        case Count(table, chain):
-            counted = _expression("objref", _number(1, _COUNTER) + _name(2, chain))
-            yield _rule(table, chain, (counted,))
         case Lead(table, chain, to, way):
             yield _rule(table, chain, _leading(to, way))
         case Put(into, elements):
@@ -246,7 +236,6 @@ def _number(kind: int, number: int) -> bytes:
     return attribute(kind, struct.pack("!I", number))
 
 
-_COUNTER = 1  # NFT_OBJECT_COUNTER
 _SLOTS = (
     _number(3, 8)  # NFT_SET_MAP
     + _number(4, 4)  # key: an integer …

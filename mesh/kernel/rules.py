@@ -25,7 +25,7 @@ from mesh.balance.slots import NOBODY, Choice, choice, nearest
 from mesh.balance.vips import Locality, vip_plan
 from mesh.catalog.model import Container, EndpointMode, Protocol, Service
 from mesh.catalog.snapshot import Snapshot
-from mesh.kernel.counting import MAPS, counting_chains, counting_update
+from mesh.kernel.counting import DECLARED, counting_chains, counting_update, listing
 from mesh.kernel.return_rules import MASQUERADED
 from mesh.kernel.transaction import (
     NO_WAY,
@@ -56,7 +56,7 @@ NAT_BEFORE_DOCKER = -101
 SOURCE_NAT_BEFORE_DOCKER = 99
 
 DELETE = f"add table ip {TABLE}\ndelete table ip {TABLE}\n"  # succeeds whether the table is there or not
-LIST_COUNTERS = f"list counters table ip {TABLE}\n"
+LIST_COUNTERS = listing(TABLE)
 NOT_ALIVE = f"flush set ip {TABLE} {ALIVE_SET}\n"  # gated rules match no more, from now on
 
 # Whose elements change while a table is loaded, as they are declared below.
@@ -298,12 +298,12 @@ def ingress_rules(
     return _table(
         f"  map ports {{ typeof ip protocol . th dport : verdict; }}\n"
         f"  set kept {{ typeof ip daddr; }}\n"
-        f"{MAPS}"
+        f"{DECLARED}"
         f"  chain prerouting {{\n"
         f"    type nat hook prerouting priority {NAT_BEFORE_DOCKER}; policy accept;\n"
-        f"    ip daddr {sandbox} {_LED} vmap @begun\n"
+        f"    ip daddr {sandbox} {_LED} @begun\n"
         f"    {_gate(ipvs)}ip daddr {sandbox} {_LED} vmap @ports\n"
-        f"    ip daddr {sandbox} {_LED} vmap @refused\n"
+        f"    ip daddr {sandbox} {_LED} @refused\n"
         f"  }}\n"
         f"  chain postrouting {{\n"
         f"    type nat hook postrouting priority {SOURCE_NAT_BEFORE_DOCKER}; policy accept;\n"

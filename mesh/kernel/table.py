@@ -38,9 +38,10 @@ class Table:
 
         await self._worker.run(None, change)
 
-    async def ask(self, text: str) -> str:
-        """The output of a `list …`. KernelError: it is not there."""
-        return await self._worker.run(None, lambda: self._context.run(text))
+    async def ask(self, *texts: str) -> str:
+        """The output of each `list …`; nothing of ours changes the table between them. KernelError: it is not
+        there."""
+        return await self._worker.run(None, lambda: "".join(map(self._context.run, texts)))
 
     def beat(self) -> None:
         """Re-arm the redirects for another rules.ALIVE_SECONDS. KernelError: our table is no longer there."""

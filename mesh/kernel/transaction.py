@@ -42,7 +42,6 @@ class What(StrEnum):
     """Things of a table that have a name."""
 
     CHAIN = "chain"
-    COUNTER = "counter"
     SLOTS = "map"  # slot → address
 
 
@@ -51,7 +50,7 @@ SLOTS_TYPE = "{ typeof numgen inc mod 2 : ip daddr; }"
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """An empty one; of counters, one that stands at 0."""
+    """An empty one."""
 
     what: What
     table: str
@@ -70,14 +69,6 @@ class Delete:
 @dataclass(frozen=True, slots=True)
 class Empty:
     """A chain loses its rules."""
-
-    table: str
-    chain: str
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """The rule of a chain that counts with the counter of its name."""
 
     table: str
     chain: str
@@ -138,7 +129,7 @@ class Take:
     keys: tuple[str, ...]
 
 
-Operation = Add | Delete | Empty | Count | Lead | Put | Take
+Operation = Add | Delete | Empty | Lead | Put | Take
 Transaction = tuple[Operation, ...]  # takes effect as a whole or not at all; () changes nothing
 
 
@@ -158,8 +149,6 @@ def line(operation: Operation) -> str:
             return f"delete {what} ip {table} {name}"
         case Empty(table, chain):
             return f"flush chain ip {table} {chain}"
-        case Count(table, chain):
-            return f'add rule ip {table} {chain} counter name "{chain}"'
         case Lead(table, chain, to, way):
             return f"add rule ip {table} {chain} {_led(to, way)}"
         case Put(into, elements):

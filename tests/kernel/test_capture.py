@@ -64,8 +64,8 @@ class FakeTable:
     async def change(self, transaction: Transaction) -> None:
         await self.load(as_text(transaction))
 
-    async def ask(self, text: str) -> str:
-        raise AssertionError(text)  # containers' tables are not read
+    async def ask(self, *texts: str) -> str:
+        raise AssertionError(texts)  # containers' tables are not read
 
     def beat(self) -> None: ...
 

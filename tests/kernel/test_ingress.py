@@ -164,8 +164,8 @@ async def test_ports_follow_the_catalogue_and_the_ingress_namespace(lab: Lab, tm
 
 
 LED = """\
-	counter tcp_80_new {{
-		packets {} bytes 0
+	set begun {{
+		elements = {{ tcp . 80 counter packets {} bytes 0 }}
 	}}
 """
 
@@ -183,7 +183,7 @@ class Counters:
     async def change(self, transaction: Transaction) -> None:
         raise AssertionError(transaction)  # nothing changes while it is loaded
 
-    async def ask(self, _text: str) -> str:
+    async def ask(self, *_texts: str) -> str:
         if not self.loaded:
             raise KernelError("No such file or directory")
         return LED.format(self.connections)

@@ -104,15 +104,15 @@ table ip mesh {
   set alive { typeof ip protocol; flags timeout; timeout 3s; }
   map ports { typeof ip protocol . th dport : verdict; }
   set kept { typeof ip daddr; }
-  map begun { typeof ip protocol . th dport : verdict; }
-  map refused { typeof ip protocol . th dport : verdict; }
-  map arrived { typeof ip protocol . th dport : verdict; }
-  map answered { typeof ip protocol . th sport : verdict; }
+  set begun { typeof ip protocol . th dport; counter; }
+  set refused { typeof ip protocol . th dport; counter; }
+  set arrived { typeof ip protocol . th dport; counter; }
+  set answered { typeof ip protocol . th sport; counter; }
   chain prerouting {
     type nat hook prerouting priority -101; policy accept;
-    ip daddr 172.18.0.2 ip protocol . th dport vmap @begun
+    ip daddr 172.18.0.2 ip protocol . th dport @begun
     ip daddr 172.18.0.2 ip protocol . th dport vmap @ports
-    ip daddr 172.18.0.2 ip protocol . th dport vmap @refused
+    ip daddr 172.18.0.2 ip protocol . th dport @refused
   }
   chain postrouting {
     type nat hook postrouting priority 99; policy accept;
@@ -121,11 +121,11 @@ table ip mesh {
   }
   chain arriving {
     type filter hook prerouting priority -300; policy accept;
-    ip daddr 172.18.0.2 ip protocol . th dport vmap @arrived
+    ip daddr 172.18.0.2 ip protocol . th dport @arrived
   }
   chain answering {
     type filter hook postrouting priority 300; policy accept;
-    ip saddr 172.18.0.2 ip protocol . th sport vmap @answered
+    ip saddr 172.18.0.2 ip protocol . th sport @answered
   }
 }
 add element ip mesh alive { icmp, tcp, udp, sctp }

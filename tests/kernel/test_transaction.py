@@ -6,7 +6,6 @@ import pytest
 from mesh.balance.slots import Draw
 from mesh.kernel.transaction import (
     Add,
-    Count,
     Delete,
     Drawn,
     Elements,
@@ -29,11 +28,9 @@ PORTS = Elements("t", "ports", Kind.PROTOCOL_PORT, Kind.VERDICT)
     ("operation", "text"),
     [
         (Add(What.CHAIN, "t", "c"), "add chain ip t c"),
-        (Add(What.COUNTER, "t", "c"), "add counter ip t c"),
         (Add(What.SLOTS, "t", "c"), "add map ip t c { typeof numgen inc mod 2 : ip daddr; }"),
         (Delete(What.SLOTS, "t", "c"), "delete map ip t c"),
         (Empty("t", "c"), "flush chain ip t c"),
-        (Count("t", "c"), 'add rule ip t c counter name "c"'),
         (Lead("t", "c", "10.0.0.7"), "add rule ip t c dnat to 10.0.0.7"),
         (
             Lead("t", "c", Drawn(Draw.HASH, 4, "m"), Way("tcp", 7, 80)),
