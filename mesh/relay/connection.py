@@ -6,7 +6,6 @@ relaying  `splice` has both sockets
 over      told to the port, once
 """
 
-import asyncio
 import errno
 import os
 import socket
@@ -17,6 +16,8 @@ from typing import Protocol
 from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError, NamespaceGone, WireError
 from mesh.relay.counts import Aborted, reason_of
+from mesh.relay.deadlines import Deadlines
+from mesh.relay.poller import PEER_DONE, READABLE, WRITABLE, Poller
 from mesh.relay.proxy_protocol import HEADER_MAX, Network, header, parse, trusts
 from mesh.relay.splice import Relay, reset_on_close
 
@@ -44,7 +45,9 @@ class Owner(Protocol):
     options: Options
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...
+    def poller(self) -> Poller: ...
+    @property
+    def deadlines(self) -> Deadlines: ...
     def pick(self, source: str, tried: Sequence[Endpoint]) -> Endpoint | None: ...
     def out_socket(self) -> socket.socket: ...
     @property
@@ -63,13 +66,14 @@ class Connection:
         "_arrived",
         "_client",
         "_dialled",
+        "_end",
         "_local",
         "_peer",
         "_port",
         "_relay",
         "_source",
         "_task",
-        "_timer",
+        "_told_client",
         "_tried",
         "endpoint",
     )
@@ -82,8 +86,9 @@ class Connection:
         self._local: tuple[str, int] | None = None  # where it came to, if a header says so
         self._arrived: bytes | None = None  # of a header that is awaited
         self._task: socket.socket | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._end = 0.0  # of the time limit that runs; 0: none does
         self._relay: Relay | None = None
+        self._told_client = 0  # of the client's socket, that the relay will not be told again
         self._tried: list[Endpoint] = []
         self._dialled = 0.0
         self.endpoint: Endpoint | None = None
@@ -102,13 +107,16 @@ class Connection:
             self.dial()
             return
         self._arrived = b""
-        self._port.loop.add_reader(self._client, self._read_header)
-        self._timer = self._port.loop.call_later(HEADER_SECONDS, self._bad_header)
-        self._read_header()  # it is often there already
+        self._end = self._port.deadlines.add(self, HEADER_SECONDS)
+        try:
+            self._port.poller.watch(self._client, self._read_header)
+        except OSError as error:
+            self.abort(reason_of(error))
 
-    def _read_header(self) -> None:
+    def _read_header(self, _: int) -> None:
         """Takes exactly the header: what follows stays in the socket, for the relay."""
-        assert self._arrived is not None
+        if self._arrived is None:
+            return  # it has been read, and a task is being dialled
         try:
             while True:
                 seen = self._client.recv(HEADER_MAX, socket.MSG_PEEK)
@@ -141,7 +149,7 @@ class Connection:
         if self._arrived is not None:
             self._arrived = None
             self._stop_waiting()
-            self._port.loop.remove_reader(self._client)
+            self._told_client = READABLE | PEER_DONE  # whatever came meanwhile
 
     def dial(self) -> None:
         """Try the next endpoint, or give the client up."""
@@ -166,12 +174,23 @@ class Connection:
             self._lost(error.errno or errno.EIO)
             return
         if code == 0:
-            self._established()
+            self._established(0)
         elif code == errno.EINPROGRESS:
-            self._port.loop.add_writer(self._task, self._connected)
-            self._timer = self._port.loop.call_later(self._port.options.connect_timeout, self._timed_out)
+            self._end = self._port.deadlines.add(self, self._port.options.connect_timeout)
+            try:
+                self._port.poller.watch(self._task, self._connected)
+            except OSError as error:
+                self._lost(error.errno or errno.EIO)
         else:
             self._lost(code)
+
+    def due(self) -> None:
+        """The time for the header, or for the connect, is over."""
+        self._end = 0.0
+        if self._arrived is not None:
+            self._bad_header()
+        else:
+            self._lost(errno.ETIMEDOUT)
 
     def abort(self, reason: str) -> None:
         """End it now with a reset, in whatever state it is."""
@@ -182,25 +201,21 @@ class Connection:
             self._forget_dial()
             self._give_up(reason)
 
-    def _connected(self) -> None:
+    def _connected(self, mask: int) -> None:
         assert self._task is not None
-        code = self._task.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = self._task.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & PEER_DONE else 0
         if code:
             self._lost(code)
-        else:
+        elif mask & WRITABLE:
             self._stop_waiting()
-            self._established()
+            self._established(mask)
 
-    def _timed_out(self) -> None:
-        self._lost(errno.ETIMEDOUT)
-
-    def _established(self) -> None:
+    def _established(self, told: int) -> None:
         assert self._task is not None
         assert self.endpoint is not None
         self._port.connected(self.endpoint, self._port.clock() - self._dialled)
         try:
-            for side in (self._client, self._task):
-                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._task.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             version = self._port.options.proxy_protocol
             first = header(version, self._source, self._came_to()) if version else b""
         except OSError as error:  # the client is gone already
@@ -208,9 +223,15 @@ class Connection:
             self._give_up(reason_of(error))
             return
         self._relay = Relay(
-            self._port.loop, self._client, self._task, self._port.options.idle_timeout, self._over, first
+            self._port.poller,
+            self._port.deadlines,
+            self._client,
+            self._task,
+            self._port.options.idle_timeout,
+            self._over,
+            first,
         )
-        self._relay.start()
+        self._relay.start(self._told_client, told)
 
     def _came_to(self) -> tuple[str, int]:
         host, port = self._local or self._client.getsockname()[:2]
@@ -225,16 +246,14 @@ class Connection:
         self.dial()
 
     def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            if self._task is not None:
-                self._port.loop.remove_writer(self._task)
+        if self._end:
+            self._port.deadlines.drop(self, self._end)
+            self._end = 0.0
 
     def _forget_dial(self) -> None:
         self._stop_waiting()
         if self._task is not None:
-            self._task.close()
+            self._port.poller.close(self._task)
             self._task = None
         self._occupy(None)
 
@@ -247,7 +266,7 @@ class Connection:
 
     def _give_up(self, reason: str) -> None:
         reset_on_close(self._client)
-        self._client.close()
+        self._port.poller.close(self._client)
         self._port.over(self, reason)
 
     def _over(self, error: OSError | None) -> None:

@@ -11,6 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 
 from mesh.balance.candidates import candidates
 from mesh.balance.health import Health
@@ -23,12 +24,13 @@ from mesh.net import proc
 from mesh.net.netns import Namespace
 from mesh.relay.connection import Connection, Options
 from mesh.relay.counts import OUT_OF_DESCRIPTORS, PortStats, Seen
+from mesh.relay.deadlines import Deadlines
+from mesh.relay.poller import Poller
 from mesh.relay.splice import reset_on_close
 
 ACCEPTS_AT_ONCE = 64  # then relayed bytes get their turn
 PAUSE_SECONDS = 0.2  # of accepting when descriptors have run out; some connection will have ended by then
 MAX_CONNECTIONS = 20_000  # per port: each holds 2 descriptors, a bulk one 6; more are reset and counted
-DRAIN_POLL_SECONDS = 0.05
 
 # Makes the non-blocking socket that goes out to a task: in the ingress namespace, or a plain one.
 ConnectSocket = Callable[[], socket.socket]
@@ -53,6 +55,8 @@ class Port:
         near: Collection[Endpoint] = (),
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self.poller = Poller(self._loop)
+        self.deadlines = Deadlines(self._loop)
         self._listener = listener
         self._endpoints = tuple(endpoints)
         self.options = options or Options()
@@ -67,6 +71,7 @@ class Port:
         self._rendezvous = Rendezvous(self._endpoints)
         self._turn = 0
         self._open: set[Connection] = set()
+        self._empty = asyncio.Event()  # set when the last connection of a closing port is over
         self._per_endpoint: Counter[Endpoint] = Counter()
         self._closing = False
         self._pause: asyncio.TimerHandle | None = None
@@ -128,11 +133,14 @@ class Port:
             self._closing = True
             self._stop_accepting()
             self._listener.close()
-        end = self._loop.time() + drain_seconds
-        while self._open and self._loop.time() < end:  # noqa: ASYNC110 - bounded by the deadline
-            await asyncio.sleep(DRAIN_POLL_SECONDS)
+        if self._open and drain_seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(drain_seconds):
+                    await self._empty.wait()
         for connection in tuple(self._open):
             connection.abort("drained")
+        self.deadlines.stop()
+        self.poller.stop()
 
     def _stop_accepting(self) -> None:
         if self._pause is not None:
@@ -183,10 +191,6 @@ class Port:
         connection.begin()
 
     # --- what connections ask of their port ---
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
 
     def pick(self, source: str, tried: Sequence[Endpoint]) -> Endpoint | None:
         """The endpoint to try next; None when there is none left."""
@@ -240,6 +244,8 @@ class Port:
 
     def over(self, connection: Connection, reason: str) -> None:
         self._open.discard(connection)
+        if self._closing and not self._open:
+            self._empty.set()
         self._stats.received += connection.received
         self._stats.sent += connection.sent
         if reason:
@@ -254,9 +260,12 @@ class Port:
 def listen(address: str, port: int, namespace: Namespace | None = None) -> socket.socket:
     """The listening socket. KernelError names the port, and who holds it where that can be seen."""
     try:
-        return (namespace or Namespace(None)).tcp_listener(address, port)
+        listener = (namespace or Namespace(None)).tcp_listener(address, port)
     except OSError as error:
         raise PortTaken(port, _explain(address, port, error)) from error
+    # Accepted sockets inherit it: a call less for each.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 class PortTaken(KernelError):

@@ -1,10 +1,10 @@
 """One relayed TCP connection: bytes both ways, half-close both ways, bounded memory. A fast path, by hand.
 
-Raw non-blocking sockets under `loop.add_reader/add_writer`, never uvloop's stream transports: those corrupt
-the heap when a half-close is followed by a close. Each direction is a small machine:
+Raw non-blocking sockets, watched once each by the edge-triggered `Poller`; never uvloop's stream transports:
+those corrupt the heap when a half-close is followed by a close. Each direction is a small machine:
 
-    reading   the source is watched; what arrives is sent on at once
-    blocked   the destination took less than arrived: it is watched, the source is not (back-pressure)
+    reading   what arrives is sent on at once, until the source has no more
+    blocked   the destination took less than arrived: nothing is read until it has room (back-pressure)
     ended     the source said EOF and everything is delivered: the destination's write side is shut down
 
 Short exchanges go through one shared buffer (recv, send); a direction that has moved BULK_BYTES switches to
@@ -12,12 +12,14 @@ a pipe and `os.splice`, and its bytes no longer enter the process. When both dir
 connection is over; an error on either side ends both with a reset: a cut stream must not look complete.
 """
 
-import asyncio
 import errno
 import os
 import socket
 import struct
 from collections.abc import Callable
+
+from mesh.relay.deadlines import Deadlines
+from mesh.relay.poller import FAILED, PEER_DONE, READABLE, URGENT, Poller
 
 BUFFER_BYTES = 64 * 1024  # most that a direction holds back: one read (copying) or one pipe (splicing)
 BULK_BYTES = 256 * 1024  # past this a pipe's two descriptors and set-up are worth it
@@ -25,94 +27,117 @@ ROUNDS = 8  # reads of a direction in a row before others get their turn
 SPLICE_FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 0) | getattr(os, "SPLICE_F_MOVE", 0)
 CAN_SPLICE = hasattr(os, "splice")
 
+INCOMING = READABLE | PEER_DONE | URGENT
+TO_THE_END = PEER_DONE | URGENT  # a short read is no sign then that there is nothing more
+
 # One for the whole process: a direction uses it within a single call and copies out what it could not send.
 _shared = memoryview(bytearray(BUFFER_BYTES))
-
-Loop = asyncio.AbstractEventLoop
 
 
 class Direction:
     """Bytes from `source` to `destination`. Tells `ended` once, with the error if it was not an EOF."""
 
     __slots__ = (
-        "_blocked",
         "_destination",
         "_ended",
         "_held",
-        "_loop",
         "_pipe",
+        "_poller",
         "_source",
+        "blocked",
         "done",
         "in_pipe",
         "moved",
+        "to_the_end",
     )
 
     def __init__(
         self,
-        loop: Loop,
+        poller: Poller,
         source: socket.socket,
         destination: socket.socket,
-        ended: Callable[[OSError | None], None],
+        ended: Callable[["Direction", OSError | None], None],
         first: bytes = b"",
     ) -> None:
-        self._loop = loop
+        self._poller = poller
         self._source = source
         self._destination = destination
         self._ended = ended
         self._held: memoryview | None = memoryview(first) if first else None
         self._pipe: tuple[int, int] | None = None
-        self._blocked = False
+        self.blocked = bool(first)
+        self.to_the_end = False  # read until the kernel says that there is nothing
         self.in_pipe = 0
-        self.moved = 0  # bytes delivered, without `first`
+        self.moved = -len(first)  # bytes delivered, without `first`
         self.done = False
 
-    def start(self) -> None:
-        self.moved -= len(self._held) if self._held is not None else 0
-        self._loop.add_reader(self._source, self._readable)
-        if self._held is not None:
-            self._flush()
-
     def stop(self) -> None:
-        """Take the watches off and free the pipe; the sockets are the owner's to close."""
-        if self.done:
-            return
+        """Free the pipe; the sockets are the owner's to close."""
         self.done = True
-        self._loop.remove_reader(self._source)
-        if self._blocked:
-            self._loop.remove_writer(self._destination)
-        self._close_pipe()
+        if self._pipe is not None:
+            for end in self._pipe:
+                os.close(end)
+            self._pipe = None
 
-    def _readable(self) -> None:
-        """Read until there is nothing more, or for some rounds and then again from the loop's queue.
+    def pump(self) -> None:
+        """The source has something: pass it on.
 
-        Never leave data behind for the next event: after a socket error (data, then a reset) libuv stops
-        watching, asks once, and does not ask again.
+        A read that does not fill the buffer has emptied the socket, what comes later is told anew: so most
+        messages cost one recv and one send.
         """
         try:
             for _ in range(ROUNDS):
-                if self._blocked or self.done:
+                if self.blocked or self.done:
                     return
                 if self._pipe is not None:
                     self._splice_in()
-                else:
-                    self._copy()
-            self._loop.call_soon(self._readable)
+                    continue
+                count = self._source.recv_into(_shared)
+                if count == 0:
+                    self._at_eof()
+                    return
+                if not self._send(_shared[:count]):
+                    return
+                if count < BUFFER_BYTES and not self.to_the_end:
+                    return
+                if self.moved > BULK_BYTES:
+                    self._open_pipe()
         except (BlockingIOError, InterruptedError):
+            self.to_the_end = False
             return
         except OSError as error:
             self._finish(error)
-
-    def _copy(self) -> None:
-        count = self._source.recv_into(_shared)
-        if count == 0:
-            self._at_eof()
             return
-        self._held = _shared[:count]
-        if not self._send_held():
-            self._held = memoryview(bytes(self._held))  # the shared buffer is the next direction's
-            self._block()
-        elif self.moved > BULK_BYTES:
-            self._open_pipe()
+        self._poller.again(self.pump)
+
+    def flush(self) -> None:
+        """The destination has room."""
+        try:
+            if self._held is not None:
+                held, self._held = self._held, None
+                if not self._send(held):
+                    return
+            if self.in_pipe and not self._splice_out():
+                return
+        except OSError as error:
+            self._finish(error)
+            return
+        self.blocked = False
+        self.pump()
+
+    def _send(self, data: memoryview) -> bool:
+        """True when all of it is sent; the rest is held."""
+        try:
+            sent = self._destination.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        self.moved += sent
+        if sent == len(data):
+            return True
+        # The shared buffer is the next direction's, so what is left of it has to be copied.
+        self._held = data[sent:] if self.blocked else memoryview(bytes(data[sent:]))
+        self.blocked = True
+        return False
 
     def _splice_in(self) -> None:
         assert self._pipe is not None
@@ -121,20 +146,7 @@ class Direction:
             self._at_eof()
             return
         self.in_pipe += count
-        if not self._splice_out():
-            self._block()
-
-    def _send_held(self) -> bool:
-        """Send what is held; True when nothing is left."""
-        held = self._held
-        assert held is not None
-        try:
-            sent = self._destination.send(held)
-        except (BlockingIOError, InterruptedError):
-            return False
-        self.moved += sent
-        self._held = held[sent:] if sent < len(held) else None
-        return self._held is None
+        self.blocked = not self._splice_out()
 
     def _splice_out(self) -> bool:
         """Empty the pipe into the destination; True when nothing is left."""
@@ -148,47 +160,19 @@ class Direction:
             return False
         return True
 
-    def _flush(self) -> None:
-        """The destination may take more."""
-        try:
-            if self._held is not None and not self._send_held():
-                self._block()
-                return
-            if self.in_pipe and not self._splice_out():
-                self._block()
-                return
-        except OSError as error:
-            self._finish(error)
-            return
-        self._unblock()
-
-    def _block(self) -> None:
-        if not self._blocked:
-            self._blocked = True
-            self._loop.remove_reader(self._source)
-            self._loop.add_writer(self._destination, self._flush)
-
-    def _unblock(self) -> None:
-        if self._blocked:
-            self._blocked = False
-            self._loop.remove_writer(self._destination)
-            self._loop.add_reader(self._source, self._readable)
-
     def _at_eof(self) -> None:
         """The source has said all; nothing is held, for reading goes on only when all is sent."""
-        try:
-            self._destination.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            if error.errno != errno.ENOTCONN:
-                self._finish(error)
-                return
-        self._finish(None)
+        self.stop()
+        self._tell(None)
 
-    def _finish(self, error: OSError | None) -> None:
+    def _finish(self, error: OSError) -> None:
         if not self.done:
             self.stop()
-            ended, self._ended = self._ended, _nothing  # no cycle left for the collector
-            ended(error)
+            self._tell(error)
+
+    def _tell(self, error: OSError | None) -> None:
+        ended, self._ended = self._ended, _nothing  # no cycle left for the collector
+        ended(self, error)
 
     def _open_pipe(self) -> None:
         if not CAN_SPLICE:
@@ -198,44 +182,51 @@ class Direction:
         except OSError:
             return  # out of descriptors: copying goes on
 
-    def _close_pipe(self) -> None:
-        if self._pipe is not None:
-            for end in self._pipe:
-                os.close(end)
-            self._pipe = None
-
 
 class Idle(TimeoutError):
     """Nothing moved for the idle time."""
 
 
 class Relay:
-    """Two directions and the idle clock. `over(error)` is called once, after both sockets are closed.
+    """Two directions and the idle clock. `over(error)` is called once, when both sockets are being closed.
 
     Bytes are counted by the owner from `received` (client → task) and `sent` (task → client) as they stand.
+    `first` is sent to the task ahead of what the client says, and not counted.
     """
 
-    __slots__ = ("_client", "_down", "_idle", "_last", "_loop", "_over", "_seen", "_task", "_timer", "_up")
+    __slots__ = (
+        "_client",
+        "_deadlines",
+        "_down",
+        "_end",
+        "_idle",
+        "_over",
+        "_poller",
+        "_seen",
+        "_task",
+        "_up",
+    )
 
     def __init__(
         self,
-        loop: Loop,
+        poller: Poller,
+        deadlines: Deadlines,
         client: socket.socket,
         task: socket.socket,
         idle_timeout: float,
         over: Callable[[OSError | None], None],
         first: bytes = b"",
     ) -> None:
-        self._loop = loop
+        self._poller = poller
+        self._deadlines = deadlines
         self._client = client
         self._task = task
         self._idle = idle_timeout
         self._over = over
-        self._up = Direction(loop, client, task, self._ended, first)
-        self._down = Direction(loop, task, client, self._ended)
+        self._up = Direction(poller, client, task, self._ended, first)
+        self._down = Direction(poller, task, client, self._ended)
         self._seen = 0
-        self._last = loop.time()
-        self._timer = loop.call_later(idle_timeout, self._check_idle)
+        self._end = deadlines.add(self, idle_timeout)
 
     @property
     def received(self) -> int:
@@ -245,39 +236,75 @@ class Relay:
     def sent(self) -> int:
         return self._down.moved
 
-    def start(self) -> None:
-        self._up.start()
-        if not self._up.done or not self._down.done:
-            self._down.start()
+    def start(self, client: int, task: int) -> None:
+        """Begin. What the sockets' last handlers were told and left unread: it is not told again."""
+        try:
+            self._poller.watch(self._client, self._of_client)
+            self._poller.watch(self._task, self._of_task)
+        except OSError as error:
+            self._close(error)
+            return
+        if self._up.blocked:
+            self._up.flush()
+        if client:
+            self._of_client(client)
+        if task:
+            self._of_task(task)
 
     def abort(self, error: OSError) -> None:
         """End both sides now, with a reset."""
         self._close(error)
 
-    def _ended(self, error: OSError | None) -> None:
-        if error is not None or (self._up.done and self._down.done):
-            self._close(error)
-
-    def _check_idle(self) -> None:
-        """One timer per connection, looked at once per idle period: no work per chunk."""
+    def due(self) -> None:
+        """One look at a connection per idle time: no work per chunk."""
         moved = self._up.moved + self._down.moved
-        now = self._loop.time()
-        if moved != self._seen:
-            self._seen, self._last = moved, now
-        if now - self._last >= self._idle:
+        if moved == self._seen:
             self._close(Idle(errno.ETIMEDOUT, "idle"))
         else:
-            self._timer = self._loop.call_at(self._last + self._idle, self._check_idle)
+            self._seen = moved
+            self._end = self._deadlines.add(self, self._idle)
+
+    def _of_client(self, mask: int) -> None:
+        self._told(self._client, self._up, self._down, mask)
+
+    def _of_task(self, mask: int) -> None:
+        self._told(self._task, self._down, self._up, mask)
+
+    def _told(self, side: socket.socket, reading: Direction, writing: Direction, mask: int) -> None:
+        if mask & INCOMING:
+            if mask & TO_THE_END:
+                reading.to_the_end = True
+            if not reading.done:
+                reading.pump()
+            elif mask & FAILED and not writing.done:
+                # It had said all, and has now gone for good: a reset. Who talks to it need not go on.
+                self._ended(writing, _failure(side))
+                return
+        if writing.blocked and not writing.done:
+            writing.flush()
+
+    def _ended(self, direction: Direction, error: OSError | None) -> None:
+        other = self._down if direction is self._up else self._up
+        if error is not None or other.done:
+            self._close(error)
+            return
+        try:
+            (self._task if direction is self._up else self._client).shutdown(socket.SHUT_WR)
+        except OSError as failed:
+            if failed.errno != errno.ENOTCONN:
+                self._close(failed)
 
     def _close(self, error: OSError | None) -> None:
-        self._timer.cancel()
+        over, self._over = self._over, _nothing_over
+        if over is _nothing_over:
+            return
+        self._deadlines.drop(self, self._end)
         self._up.stop()
         self._down.stop()
         for side in (self._client, self._task):
             if error is not None:
                 reset_on_close(side)
-            side.close()
-        over, self._over = self._over, _nothing
+            self._poller.close(side)
         over(error)
 
 
@@ -289,5 +316,14 @@ def reset_on_close(sock: socket.socket) -> None:
         return  # already dead: there is nobody to reset
 
 
-def _nothing(_: OSError | None) -> None:
-    """What a callback becomes after its one call."""
+def _failure(sock: socket.socket) -> OSError:
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNRESET
+    return OSError(code, os.strerror(code))
+
+
+def _nothing(_: Direction, __: OSError | None) -> None:
+    """What a direction's callback becomes after its one call."""
+
+
+def _nothing_over(_: OSError | None) -> None:
+    """The same, of a relay."""
