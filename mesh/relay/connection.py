@@ -17,7 +17,7 @@ from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError, NamespaceGone, WireError
 from mesh.relay.counts import Aborted, reason_of
 from mesh.relay.deadlines import Deadlines
-from mesh.relay.poller import PEER_DONE, READABLE, WRITABLE, Poller
+from mesh.relay.poller import READABLE, UNUSUAL, WRITABLE, Poller
 from mesh.relay.proxy_protocol import HEADER_MAX, Network, header, parse, trusts
 from mesh.relay.splice import Relay, reset_on_close
 
@@ -149,7 +149,7 @@ class Connection:
         if self._arrived is not None:
             self._arrived = None
             self._stop_waiting()
-            self._told_client = READABLE | PEER_DONE  # whatever came meanwhile
+            self._told_client = READABLE | UNUSUAL  # whatever came meanwhile
 
     def dial(self) -> None:
         """Try the next endpoint, or give the client up."""
@@ -203,7 +203,7 @@ class Connection:
 
     def _connected(self, mask: int) -> None:
         assert self._task is not None
-        code = self._task.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & PEER_DONE else 0
+        code = self._task.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & UNUSUAL else 0
         if code:
             self._lost(code)
         elif mask & WRITABLE:

@@ -21,9 +21,10 @@ Handler = Callable[[int], None]  # told what there is, as a mask of these
 
 READABLE = select.EPOLLIN
 WRITABLE = select.EPOLLOUT
-PEER_DONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR  # an end or an error is there to be read
-URGENT = select.EPOLLPRI  # a read stops short of it, although more may follow
+PEER_DONE = select.EPOLLRDHUP  # an orderly end: all that will ever come is there
 FAILED = select.EPOLLERR
+# Urgent data, an error, both sides closed: a read may stop short of what there is.
+UNUSUAL = select.EPOLLPRI | select.EPOLLERR | select.EPOLLHUP
 EVERYTHING = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 
 EVENTS_AT_ONCE = 256  # then the loop's other work gets its turn

@@ -19,7 +19,7 @@ import struct
 from collections.abc import Callable
 
 from mesh.relay.deadlines import Deadlines
-from mesh.relay.poller import FAILED, PEER_DONE, READABLE, URGENT, Poller
+from mesh.relay.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, Poller
 
 BUFFER_BYTES = 64 * 1024  # most that a direction holds back: one read (copying) or one pipe (splicing)
 BULK_BYTES = 256 * 1024  # past this a pipe's two descriptors and set-up are worth it
@@ -27,8 +27,7 @@ ROUNDS = 8  # reads of a direction in a row before others get their turn
 SPLICE_FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 0) | getattr(os, "SPLICE_F_MOVE", 0)
 CAN_SPLICE = hasattr(os, "splice")
 
-INCOMING = READABLE | PEER_DONE | URGENT
-TO_THE_END = PEER_DONE | URGENT  # a short read is no sign then that there is nothing more
+INCOMING = READABLE | PEER_DONE | UNUSUAL
 
 # One for the whole process: a direction uses it within a single call and copies out what it could not send.
 _shared = memoryview(bytearray(BUFFER_BYTES))
@@ -46,6 +45,7 @@ class Direction:
         "_source",
         "blocked",
         "done",
+        "eof_follows",
         "in_pipe",
         "moved",
         "to_the_end",
@@ -66,6 +66,7 @@ class Direction:
         self._held: memoryview | None = memoryview(first) if first else None
         self._pipe: tuple[int, int] | None = None
         self.blocked = bool(first)
+        self.eof_follows = False  # nothing but what is in the socket already will come
         self.to_the_end = False  # read until the kernel says that there is nothing
         self.in_pipe = 0
         self.moved = -len(first)  # bytes delivered, without `first`
@@ -99,6 +100,9 @@ class Direction:
                 if not self._send(_shared[:count]):
                     return
                 if count < BUFFER_BYTES and not self.to_the_end:
+                    if not self.eof_follows:
+                        return
+                    self._at_eof()
                     return
                 if self.moved > BULK_BYTES:
                     self._open_pipe()
@@ -272,8 +276,10 @@ class Relay:
 
     def _told(self, side: socket.socket, reading: Direction, writing: Direction, mask: int) -> None:
         if mask & INCOMING:
-            if mask & TO_THE_END:
+            if mask & UNUSUAL:
                 reading.to_the_end = True
+            elif mask & PEER_DONE:
+                reading.eof_follows = True
             if not reading.done:
                 reading.pump()
             elif mask & FAILED and not writing.done:

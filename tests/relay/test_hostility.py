@@ -183,3 +183,39 @@ async def test_a_service_without_tasks_refuses_each_of_many_at_once(relayed: Por
 
     assert await asyncio.to_thread(refused) == 200
     assert relayed.stats.errors == {"no_endpoint": 200}
+
+
+async def test_urgent_data_does_not_hold_up_what_follows(relayed: Port) -> None:
+    """A read ends short of the urgent byte; what comes after it is there, and not told again."""
+
+    def talk() -> bytes:
+        with socket.create_connection(relayed.address, timeout=30) as sock:
+            for _ in range(100):
+                sock.sendall(b"one")
+                sock.send(b"!", socket.MSG_OOB)
+                sock.sendall(b"two")
+            sock.shutdown(socket.SHUT_WR)
+            return read_all(sock)
+
+    answer = await asyncio.to_thread(talk)
+    assert answer.replace(b"!", b"") == b"onetwo" * 100  # a byte is inline again when the next is urgent
+
+
+async def test_a_client_that_has_said_all_and_then_resets_is_noticed_at_once() -> None:
+    """Its task is silent: nothing that is sent would tell."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = Port(listen("127.0.0.1", 0), [Endpoint(*silent.getsockname()[:2])], Options())
+        client = socket.create_connection(port.address, timeout=30)
+        client.sendall(b"all")
+        client.shutdown(socket.SHUT_WR)
+        task = (await asyncio.to_thread(silent.accept))[0]
+        with task:
+            task.settimeout(30)
+            assert await asyncio.to_thread(read_all, task) == b"all"
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            client.close()
+            await until(lambda: not port.stats.active)
+            assert port.stats.errors == {"reset": 1}
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                await asyncio.to_thread(task.send, b"too late")
+        await port.close()
