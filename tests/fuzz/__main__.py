@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 
-TARGETS = ("queries", "datagrams", "streams", "replies", "parsers")
+TARGETS = ("queries", "datagrams", "streams", "replies", "parsers", "headers")
 
 
 def main() -> int:

@@ -5,6 +5,7 @@
 `streams`    a play of several connections: pieces, ends, resets, slow readers, no descriptors, time
 `replies`    one upstream's message, for what was asked or something else, all the way into the caches
 `parsers`    one query, read by us and by another
+`headers`    what a connection from a trusted proxy begins with
 """
 
 import errno
@@ -26,6 +27,7 @@ from mesh.dns.upstream.received import Match, match, parse_reply
 from mesh.dns.wire import DO, HEADER, parse_query
 from mesh.errors import WireError
 from tests.fuzz.engine import Target
+from tests.fuzz.headers import Headers
 from tests.fuzz.parsers import compare
 from tests.fuzz.place import SCOPES, UPSTREAMS, Place, check_no_reply, check_reply
 from tests.fuzz.stubs import Door, Pipe
@@ -419,4 +421,5 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "streams": Streams,
     "replies": Replies,
     "parsers": Parsers,
+    "headers": Headers,
 }

@@ -18,7 +18,14 @@ from tests.fuzz.place import quiet
 from tests.fuzz.targets import TARGETS
 
 SEED = 20
-RUNS = {"queries": 40_000, "datagrams": 6_000, "streams": 3_000, "replies": 40_000, "parsers": 40_000}
+RUNS = {
+    "queries": 40_000,
+    "datagrams": 6_000,
+    "streams": 3_000,
+    "replies": 40_000,
+    "parsers": 40_000,
+    "headers": 20_000,
+}
 SECONDS = 4.0  # of each, at most: a slow machine does less
 
 
