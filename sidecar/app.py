@@ -39,7 +39,7 @@ from mesh.kernel.ingress import Ingress, ipvs_here
 from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.rules import DnsPorts
 from mesh.kernel.table import Tables
-from mesh.net.netns import NamespaceWorker
+from mesh.net.netns import NamespaceWorker, nonblocking_udp_socket
 from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks
 from mesh.relay.ports import RelayPorts
@@ -232,10 +232,13 @@ class Sidecar:
         )
         outgoing = Sockets(lambda: ingress.sandbox_path)
         self._on_stop(outgoing.close)
+        outgoing_udp = Sockets(lambda: ingress.sandbox_path, nonblocking_udp_socket)
+        self._on_stop(outgoing_udp.close)
         relay = RelayPorts(
             self._vital,
             listen_address=config.ingress.listen,
             connect=outgoing.take,
+            connect_udp=outgoing_udp.take,
             default=default,
             as_published=ipvs_here,
             redirect=ingress.redirect,

@@ -116,10 +116,9 @@ class Explaining:
         return as_published(wanted) if place and place.ipvs else wanted
 
     def _relayed(self, one: PortPlan) -> Relay:
-        published = one.port.published
-        status = next((s for s in self._relay.status() if s.published == published), None)
+        status = next((s for s in self._relay.status() if s.key == one.key), None)
         endpoints = tuple(
-            Reached(str(seen.endpoint), seen.active, seen.ejected_for) for seen in self._relay.seen(published)
+            Reached(str(seen.endpoint), seen.active, seen.ejected_for) for seen in self._relay.seen(one.key)
         )
         return Relay(status.address, status.fault, endpoints) if status else Relay()
 

@@ -110,18 +110,18 @@ class Telling:
         return plan(service, Carrier(self.config.ingress.mode))
 
     def _ports(self) -> Iterator[report.Port]:
-        faults = {one.published: one.fault for one in self.carrying.relay.status() if one.fault}
+        faults = {one.key: one.fault for one in self.carrying.relay.status() if one.fault}
         for service in self.snapshot.services.values():
             for one in self._plans(service).ports:
                 yield self._port(service, one, faults)
 
-    def _port(self, service: Service, one: PortPlan, faults: dict[int, str]) -> report.Port:
+    def _port(self, service: Service, one: PortPlan, faults: dict[str, str]) -> report.Port:
         mode, note = report.Carrier(one.carrier.value), ""
         if one.carrier is Carrier.DOCKER:
             host = one.port.mode is PublishMode.HOST
             note = "published with mode=host" if host else "label mesh.enable=false"
-        elif one.carrier is Carrier.PROXY and one.port.published in faults:
-            mode, note = report.Carrier.TAKEN, faults[one.port.published]
+        elif one.carrier is Carrier.PROXY and one.key in faults:
+            mode, note = report.Carrier.TAKEN, faults[one.key]
         elif one.carrier is Carrier.KERNEL and self.carrying.ingress is not None:
             note = self.carrying.ingress.status or self._source_note(service, one, self.carrying.ingress)
         return report.Port(
@@ -152,7 +152,7 @@ class Telling:
 
     async def reading(self) -> Reading:
         source, stats = self.source.status(), self.resolver.stats
-        relayed = [(name, f"{port}/tcp", counts) for name, port, counts in self.carrying.relay.stats()]
+        relayed = list(self.carrying.relay.stats())
         carried, active = await self._carried_by_the_kernel()
         return Reading(
             version=mesh_version(),

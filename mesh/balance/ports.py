@@ -93,6 +93,7 @@ def plan(service: Service, default: Carrier = Carrier.KERNEL) -> Plans:
     _check_names(labels, {port.published for port in service.ports})
     unique = _without_duplicates(service.ports, labels)
     ports = tuple(_port_plan(service.id, port, default, labels) for port in unique)
+    _check_udp(labels, ports)
     return Plans(ports, (*labels.problems, *vip_plan(service).problems))
 
 
@@ -116,6 +117,9 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", re.ASCII)
 _PROBE = re.compile(r"http:/[!-~]*")  # the path goes into a request line as it is
 MAX_DURATION = 7 * 24 * 3600.0
+UDP_IDLE_SECONDS = 120.0  # as conntrack keeps flows that are answered
+# No standard says which datagrams carry a PROXY header, so none does.
+_STREAMS_ONLY: dict[str, Any] = {"proxy_protocol": "", "trusted": ()}
 MAX_TRUSTED = 64  # networks of a port: every connection is compared with all of them
 
 
@@ -135,7 +139,9 @@ def _port_plan(service: str, port: Port, default: Carrier, labels: _Labels) -> P
         return PortPlan(service, port, Carrier.DOCKER)
     prefix = f"mesh.port.{port.published}."
     base = PortPlan(service, port, _carrier(port, default, prefix, labels))
-    return replace(
+    if port.protocol is Protocol.UDP:
+        base = replace(base, idle_timeout=UDP_IDLE_SECONDS)
+    planned = replace(
         base,
         policy=labels.read(prefix + "policy", _policy, base.policy),
         source_ip=labels.read(prefix + "source_ip", _one_of("preserve", "masquerade"), base.source_ip),
@@ -149,6 +155,9 @@ def _port_plan(service: str, port: Port, default: Carrier, labels: _Labels) -> P
         slow_start=labels.read(prefix + "slow_start", duration, base.slow_start),
         health_interval=labels.read(prefix + "health_interval", duration, base.health_interval),
     )
+    if port.protocol is Protocol.UDP:
+        planned = replace(planned, **_STREAMS_ONLY)
+    return planned
 
 
 def _carrier(port: Port, default: Carrier, prefix: str, labels: _Labels) -> Carrier:
@@ -157,11 +166,23 @@ def _carrier(port: Port, default: Carrier, prefix: str, labels: _Labels) -> Carr
     if wanted == "http":
         labels.fault(key, "http is not carried at layer 7 yet; proxy (layer 4) is used")
         wanted = "proxy"
-    if wanted == "proxy" and port.protocol is not Protocol.TCP:
+    if wanted == "proxy" and port.protocol is Protocol.SCTP:
         if key in labels.labels:
             labels.fault(key, f"{port.protocol} cannot be relayed in user space; kernel is used")
         wanted = "kernel"
     return Carrier(wanted)
+
+
+def _check_udp(labels: _Labels, ports: tuple[PortPlan, ...]) -> None:
+    """Name the labels that a relayed UDP port cannot follow; a TCP port of the same number may."""
+    streams = {one.port.published for one in ports if one.port.protocol is Protocol.TCP}
+    for one in ports:
+        if one.port.protocol is not Protocol.UDP or one.carrier is not Carrier.PROXY:
+            continue
+        for option in _STREAMS_ONLY if one.port.published not in streams else ():
+            key = f"mesh.port.{one.port.published}.{option}"
+            if key in labels.labels:
+                labels.fault(key, "datagrams have no PROXY header; ignored")
 
 
 def _without_duplicates(ports: tuple[Port, ...], labels: _Labels) -> list[Port]:

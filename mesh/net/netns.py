@@ -129,6 +129,11 @@ def nonblocking_tcp_socket() -> socket.socket:
     return _socket(socket.SOCK_STREAM)
 
 
+def nonblocking_udp_socket() -> socket.socket:
+    """An unbound, unconnected one of the namespace that this thread is in."""
+    return _socket(socket.SOCK_DGRAM)
+
+
 def _socket(kind: int) -> socket.socket:
     made = socket.socket(socket.AF_INET, kind | NON_BLOCKING)
     if not NON_BLOCKING:

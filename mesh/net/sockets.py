@@ -1,4 +1,4 @@
-"""Unconnected TCP sockets of another namespace, made in batches: entering it costs more than a socket.
+"""Unconnected sockets of another namespace, made in batches: entering it costs more than a socket.
 
 Which namespace they belong to is known by its inode. The sockets themselves keep a namespace alive, so while
 some are left its inode cannot become another one's. That is also why a batch is small: the unused ones hold
@@ -18,8 +18,11 @@ BATCH = 32  # sockets per visit: with them the visit's share of one is small
 class Sockets:
     """Non-blocking sockets of the namespace that `path` names at the time. None: our own."""
 
-    def __init__(self, path: Callable[[], str | None]) -> None:
+    def __init__(
+        self, path: Callable[[], str | None], make: Callable[[], socket.socket] = nonblocking_tcp_socket
+    ) -> None:
         self._path = path
+        self._make = make
         self._ready: list[socket.socket] = []
         self._namespace: tuple[int, int] | None = None  # that of `_ready`
 
@@ -27,13 +30,13 @@ class Sockets:
         """NamespaceGone, KernelError as `Namespace.call`; OSError when descriptors have run out."""
         path = self._path()
         if path is None:
-            return nonblocking_tcp_socket()
+            return self._make()
         namespace = _identity(path)
         if namespace != self._namespace:
             self.close()
             self._namespace = namespace
         if not self._ready:
-            self._ready = Namespace(path).call(_batch)
+            self._ready = Namespace(path).call(self._batch)
         return self._ready.pop()
 
     def close(self) -> None:
@@ -42,14 +45,13 @@ class Sockets:
         for one in unused:
             one.close()
 
-
-def _batch() -> list[socket.socket]:
-    """As many as there are descriptors for; OSError when there is none for a single one."""
-    made = [nonblocking_tcp_socket()]
-    with suppress(OSError):
-        while len(made) < BATCH:
-            made.append(nonblocking_tcp_socket())
-    return made
+    def _batch(self) -> list[socket.socket]:
+        """As many as there are descriptors for; OSError when there is none for a single one."""
+        made = [self._make()]
+        with suppress(OSError):
+            while len(made) < BATCH:
+                made.append(self._make())
+        return made
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -41,6 +41,7 @@ REASONS = (
     "fd_limit",
     "full",
     "drained",
+    "dropped",  # a datagram that would have had to wait
     "proxy_header",
     "other",
 )

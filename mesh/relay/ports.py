@@ -15,12 +15,14 @@ from typing import TypeVar
 from mesh.balance.policies import Endpoint
 from mesh.balance.ports import Carrier, PortPlan, endpoints, plan
 from mesh.balance.vips import Locality
+from mesh.catalog.model import Protocol
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, Problem
 from mesh.net.tasks import Tasks
 from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats, Seen
 from mesh.relay.listener import ConnectSocket, Port, listen, plain_socket
+from mesh.relay.udp import UdpPort, listen_udp, plain_udp_socket
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class PortStatus:
     """One relayed port for `mesh status`."""
 
     service: str  # name
-    published: int
+    key: str  # "80/tcp"
     address: str  # where the relay listens, "" when it does not
     endpoints: tuple[str, ...] = ()
     fault: str = ""
@@ -46,7 +48,7 @@ class PortStatus:
 @dataclass(slots=True)
 class _Open:
     plan: PortPlan
-    port: Port
+    port: Port | UdpPort
     redirected: bool
 
 
@@ -59,6 +61,7 @@ class RelayPorts:
         *,
         listen_address: str = "0.0.0.0",
         connect: ConnectSocket = plain_socket,
+        connect_udp: ConnectSocket = plain_udp_socket,
         default: Carrier = Carrier.KERNEL,
         as_published: Callable[[], bool] = lambda: False,
         redirect: Redirect | None = None,
@@ -66,14 +69,15 @@ class RelayPorts:
         self._tasks = tasks
         self._listen_address = listen_address
         self._connect = connect
+        self._connect_udp = connect_udp
         self._default = default
         self._as_published = as_published
         self._redirect = redirect
         self._snapshot = Snapshot()
-        self._plans: dict[str, dict[int, PortPlan]] = {}  # service id → published → its plan
+        self._plans: dict[str, dict[str, PortPlan]] = {}  # service id → "80/tcp" → its plan
         self._problems: dict[str, tuple[Problem, ...]] = {}
-        self._open: dict[int, _Open] = {}
-        self._faults: dict[int, str] = {}
+        self._open: dict[str, _Open] = {}
+        self._faults: dict[str, str] = {}
         self._marked: set[str] = set()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -101,31 +105,31 @@ class RelayPorts:
         return tuple(problem for found in self._problems.values() for problem in found)
 
     def status(self) -> Iterator[PortStatus]:
-        for published, one in sorted(self._wanted().items()):
-            opened = self._open.get(published)
+        for key, one in sorted(self._wanted().items(), key=_by_number):
+            opened = self._open.get(key)
             service = self._snapshot.services.get(one.service)
             yield PortStatus(
                 service.name if service else one.service,
-                published,
+                key,
                 "{}:{}".format(*opened.port.address) if opened else "",
                 tuple(map(str, opened.port.endpoints)) if opened else (),
-                self._faults.get(published, ""),
+                self._faults.get(key, ""),
             )
 
-    def seen(self, published: int) -> tuple[Seen, ...]:
+    def seen(self, key: str) -> tuple[Seen, ...]:
         """The endpoints of a port, as it has experienced them."""
-        opened = self._open.get(published)
+        opened = self._open.get(key)
         return opened.port.seen() if opened else ()
 
-    def stats(self) -> Iterator[tuple[str, int, PortStats]]:
-        """(service name, published port, counters) of every open port."""
-        for published, opened in self._open.items():
+    def stats(self) -> Iterator[tuple[str, str, PortStats]]:
+        """(service name, "80/tcp", counters) of every open port."""
+        for key, opened in self._open.items():
             service = self._snapshot.services.get(opened.plan.service)
-            yield (service.name if service else opened.plan.service, published, opened.port.stats)
+            yield (service.name if service else opened.plan.service, key, opened.port.stats)
 
-    def address(self, published: int) -> tuple[str, int] | None:
+    def address(self, key: str) -> tuple[str, int] | None:
         """Where a port is really listened on."""
-        opened = self._open.get(published)
+        opened = self._open.get(key)
         return opened.port.address if opened else None
 
     async def close(self, drain_seconds: float = 0.0) -> None:
@@ -134,8 +138,8 @@ class RelayPorts:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         opened, self._open = self._open, {}
-        for published, one in opened.items():
-            self._undo_redirect(published, one)
+        for one in opened.values():
+            self._undo_redirect(one)
         await asyncio.gather(*(one.port.close(drain_seconds) for one in opened.values()))
 
     # --- work ---
@@ -162,60 +166,65 @@ class RelayPorts:
     def _plan(self, id_: str) -> None:
         service = self._snapshot.services.get(id_)
         plans = plan(service, self._default) if service else None
-        relayed = {
-            one.port.published: one for one in (plans.ports if plans else ()) if one.carrier is Carrier.PROXY
-        }
+        relayed = {one.key: one for one in (plans.ports if plans else ()) if one.carrier is Carrier.PROXY}
         _keep(self._plans, id_, relayed)
         _keep(self._problems, id_, plans.problems if plans else ())
 
-    def _wanted(self) -> dict[int, PortPlan]:
-        return {published: one for plans in self._plans.values() for published, one in plans.items()}
+    def _wanted(self) -> dict[str, PortPlan]:
+        return {key: one for plans in self._plans.values() for key, one in plans.items()}
 
     def _reconcile(self, marked: set[str]) -> None:
         wanted = self._wanted()
-        for published in self._open.keys() - wanted.keys():
-            self._shut(published)
-        for published in self._faults.keys() - wanted.keys():
-            del self._faults[published]
-        for published, one in wanted.items():
-            opened = self._open.get(published)
+        for key in self._open.keys() - wanted.keys():
+            self._shut(key)
+        for key in self._faults.keys() - wanted.keys():
+            del self._faults[key]
+        for key, one in wanted.items():
+            opened = self._open.get(key)
             if opened is None:
-                self._try_open(published, one)
+                self._try_open(one)
             elif one.service in marked or opened.plan != one:
                 opened.plan = one
                 found = self._endpoints(one)
                 opened.port.retarget(found, _options(one), self._near(one, found))
 
-    def _try_open(self, published: int, one: PortPlan) -> None:
+    def _try_open(self, one: PortPlan) -> None:
+        published, udp = one.port.published, one.port.protocol is Protocol.UDP
+        redirected = False
         try:
-            listener = listen(self._listen_address, published)
-            redirected = False
+            listener = (listen_udp if udp else listen)(self._listen_address, published)
         except KernelError as error:
-            # Only where Docker's own ingress is at work is it the engine that holds the port.
-            if self._redirect is None or not self._as_published():
-                self._report(published, str(error))
+            # Only where Docker's own ingress is at work is it the engine that holds the port, and the host's
+            # table redirects TCP only: a UDP port stays Docker's there.
+            if udp or self._redirect is None or not self._as_published():
+                self._report(one.key, str(error))
                 return
             listener, redirected = listen(self._listen_address, 0), True
         found = self._endpoints(one)
-        port = Port(listener, found, _options(one), self._connect, near=self._near(one, found))
-        self._open[published] = _Open(one, port, redirected)
-        self._faults.pop(published, None)
+        options, near = _options(one), self._near(one, found)
+        port: Port | UdpPort
+        if udp:
+            port = UdpPort(listener, found, options, self._connect_udp, near=near)
+        else:
+            port = Port(listener, found, options, self._connect, near=near)
+        self._open[one.key] = _Open(one, port, redirected)
+        self._faults.pop(one.key, None)
         if redirected and self._redirect is not None:
             self._redirect(published, port.address[1])
 
-    def _report(self, published: int, fault: str) -> None:
-        if self._faults.get(published) != fault:
+    def _report(self, key: str, fault: str) -> None:
+        if self._faults.get(key) != fault:
             logger.error("%s", fault)
-        self._faults[published] = fault
+        self._faults[key] = fault
 
-    def _shut(self, published: int) -> None:
-        opened = self._open.pop(published)
-        self._undo_redirect(published, opened)
-        self._tasks.start(opened.port.close(opened.plan.drain), f"relay-drain-{published}")
+    def _shut(self, key: str) -> None:
+        opened = self._open.pop(key)
+        self._undo_redirect(opened)
+        self._tasks.start(opened.port.close(opened.plan.drain), f"relay-drain-{key}")
 
-    def _undo_redirect(self, published: int, opened: _Open) -> None:
+    def _undo_redirect(self, opened: _Open) -> None:
         if opened.redirected and self._redirect is not None:
-            self._redirect(published, None)
+            self._redirect(opened.plan.port.published, None)
 
     def _endpoints(self, one: PortPlan) -> tuple[Endpoint, ...]:
         service = self._snapshot.services.get(one.service)
@@ -230,6 +239,10 @@ class RelayPorts:
             return ()
         here = {task.id for task in service.tasks if task.node == self._snapshot.this_node}
         return tuple(endpoint for endpoint in found if endpoint.task in here)
+
+
+def _by_number(item: tuple[str, PortPlan]) -> tuple[int, str]:
+    return item[1].port.published, item[0]
 
 
 def _keep(store: dict[str, T], id_: str, value: T) -> None:

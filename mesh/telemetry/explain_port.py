@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from mesh.balance.ports import Carrier, PortPlan
 from mesh.balance.slots import NOBODY, Choice
-from mesh.catalog.model import NO_RETURN_PATH, Network, Node, PublishMode, Service, Task
+from mesh.catalog.model import NO_RETURN_PATH, Network, Node, Protocol, PublishMode, Service, Task
 from mesh.catalog.snapshot import Snapshot
 from mesh.kernel.inspect import HostPort, SandboxPort, WayBack
 from mesh.kernel.return_rules import NO_ENTRY, Entry
@@ -330,6 +330,8 @@ def _listener_hop(node: str, plan: PortPlan, relay: Relay, kernel: Kernel) -> Ho
 def _reached(snapshot: Snapshot, task: Task | None, one: Reached, plan: PortPlan) -> TaskPath:
     if plan.proxy_protocol:
         client, why = f"in the PROXY {plan.proxy_protocol} header", ""
+    elif plan.port.protocol is Protocol.UDP:
+        client, why = "not told", "datagrams have no PROXY header; mode kernel keeps the address"
     else:
         client, why = "not told", f"label mesh.port.{plan.port.published}.proxy_protocol=v2 would tell it"
     notes = [f"{one.active} open"] if one.active else []

@@ -100,12 +100,32 @@ def test_what_stays_with_docker() -> None:
     assert [one.carrier for one in disabled.ports] == [Carrier.DOCKER]
 
 
-def test_udp_is_carried_by_the_kernel_and_says_so_only_when_asked_otherwise() -> None:
+def test_udp_is_relayed_where_that_is_asked_for() -> None:
     udp = Port(53, 53, Protocol.UDP)
-    assert plan(labelled(udp, labels={}), Carrier.PROXY).problems == ()
+    assert plan(labelled(udp, labels={})).ports[0].carrier is Carrier.KERNEL
+    assert plan(labelled(udp, labels={}), Carrier.PROXY).ports[0].carrier is Carrier.PROXY
     found = plan(labelled(udp, labels={"mesh.port.53.mode": "proxy"}))
+    assert (found.ports[0].carrier, found.problems) == (Carrier.PROXY, ())
+    assert found.ports[0].idle_timeout == 120.0
+
+
+def test_datagrams_have_no_proxy_header() -> None:
+    udp, tcp = Port(53, 53, Protocol.UDP), Port(53, 53)
+    asked = {"mesh.port.53.mode": "proxy", "mesh.port.53.proxy_protocol": "v2"}
+    alone = plan(labelled(udp, labels=asked))
+    assert alone.ports[0].proxy_protocol == ""
+    assert [one.key for one in alone.problems] == ["mesh.port.53.proxy_protocol"]
+    both = plan(labelled(udp, tcp, labels=asked))  # it is the TCP port's label
+    assert sorted((one.key, one.proxy_protocol) for one in both.ports) == [("53/tcp", "v2"), ("53/udp", "")]
+    assert both.problems == ()
+
+
+def test_sctp_is_carried_by_the_kernel_and_says_so_only_when_asked_otherwise() -> None:
+    sctp = Port(53, 53, Protocol.SCTP)
+    assert plan(labelled(sctp, labels={}), Carrier.PROXY).problems == ()
+    found = plan(labelled(sctp, labels={"mesh.port.53.mode": "proxy"}))
     assert found.ports[0].carrier is Carrier.KERNEL
-    assert "udp cannot be relayed" in found.problems[0].message
+    assert "sctp cannot be relayed" in found.problems[0].message
 
 
 def test_a_port_published_twice_counts_once() -> None:

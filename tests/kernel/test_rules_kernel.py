@@ -309,3 +309,38 @@ def test_with_ipvs_below_every_redirect_fails_open(lab: Lab) -> None:
     sandbox.call(lambda: nft.run(ingress_rules(ports, "172.18.0.2", "eth0", ipvs=True)))
     assert greeting(client, "10.8.0.60", 80) == "one 10.0.0.2"
     eventually(lambda: greeting(client, "10.8.0.60", 80) == "docker 10.8.0.1", "Docker's own path is back")
+
+
+class UdpGreeter:
+    """Answers each datagram with its name and the sender's address."""
+
+    def __init__(self, where: Namespace, address: str, port: int, name: str) -> None:
+        self._socket = where.udp_socket(address, port)
+        self._socket.setblocking(True)
+        self._name = name
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            _, peer = self._socket.recvfrom(100)
+            self._socket.sendto(f"{self._name} {peer[0]}".encode(), peer)
+
+
+def answer(sock: socket.socket, address: str, port: int) -> str:
+    sock.settimeout(5)
+    sock.sendto(b"?", (address, port))
+    return sock.recv(100).decode()
+
+
+def test_new_clients_of_a_relayed_udp_port_are_the_kernels_when_nobody_is_alive(lab: Lab) -> None:
+    client, host, sandbox, task = ingress(lab)
+    ports = {"53/udp": PortTarget(53, Protocol.UDP, 5353, Choice(("10.0.0.11",)), relayed=True)}
+    UdpGreeter(host, "10.8.0.60", 53, "relay")
+    UdpGreeter(task, "10.0.0.11", 5353, "one")
+    sandbox.call(lambda: nft.run(ingress_rules(ports, "172.18.0.2", "eth0")))
+    host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {})))
+    with client.udp_socket("0.0.0.0") as before, client.udp_socket("0.0.0.0") as after:
+        assert answer(before, "10.8.0.60", 53) == "relay 10.8.0.1"
+        host.call(lambda: nft.run(NOT_ALIVE))
+        assert answer(after, "10.8.0.60", 53) == "one 10.0.0.2"
+        assert answer(before, "10.8.0.60", 53) == "relay 10.8.0.1"  # conntrack has it, while it goes on

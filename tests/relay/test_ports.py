@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.catalog.model import Network, Port, Service, Task, TaskState
+from mesh.catalog.model import Network, Port, Protocol, Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.net.tasks import Tasks
 from mesh.relay import ports as ports_module
@@ -99,8 +99,8 @@ async def test_a_port_opens_follows_its_tasks_and_closes(rig: Rig) -> None:
     (status,) = rig.ports.status()
     assert (status.service, status.address) == ("web", f"127.0.0.1:{published}")
     assert status.endpoints == (f"127.0.0.3:{target}",)
-    ((name, number, stats),) = rig.ports.stats()
-    assert (name, number, stats.connections) == ("web", published, 2)
+    ((name, key, stats),) = rig.ports.stats()
+    assert (name, key, stats.connections) == ("web", f"{published}/tcp", 2)
     await rig.publish(service(published, target, "127.0.0.3", mode="kernel"))
     with pytest.raises(ConnectionRefusedError):
         await asyncio.to_thread(greeting, published)
@@ -165,11 +165,71 @@ async def test_what_a_port_has_experienced_of_its_endpoints_can_be_seen(rig: Rig
     await rig.publish(service(published, target, "127.0.0.2", "127.0.0.4"))  # nobody listens on the second
 
     def second() -> Seen:
-        found = {str(one.endpoint): one for one in rig.ports.seen(published)}
+        found = {str(one.endpoint): one for one in rig.ports.seen(f"{published}/tcp")}
         assert found[f"127.0.0.2:{target}"].ejected_for == 0.0
         return found[f"127.0.0.4:{target}"]
 
     for _ in range(20):  # every client is served; the endpoint that refuses is left out meanwhile
         assert await asyncio.to_thread(greeting, published) == "127.0.0.2"
     assert second().ejected_for > 0.0
-    assert rig.ports.seen(1) == ()
+    assert rig.ports.seen("1/tcp") == ()
+
+
+class Answering:
+    """Answers each datagram with its name."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((address, port))
+        self.port = self._socket.getsockname()[1]
+        self._name = address.encode()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            _, sender = self._socket.recvfrom(100)
+            self._socket.sendto(self._name, sender)
+
+
+def answer(published: int) -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
+        sock.sendto(b"?", ("127.0.0.1", published))
+        return sock.recv(100).decode()
+
+
+def over_both(published: int, target: int, *addresses: str) -> Service:
+    tcp = service(published, target, *addresses)
+    return replace(tcp, ports=(*tcp.ports, Port(published, target, Protocol.UDP)))
+
+
+async def test_a_number_is_relayed_over_tcp_and_udp_side_by_side(rig: Rig) -> None:
+    target = Backend("127.0.0.2", 0).port
+    Answering("127.0.0.2", target)
+    Answering("127.0.0.3", target)
+    published = free_port()
+    await rig.publish(over_both(published, target, "127.0.0.2"))
+    assert await asyncio.to_thread(greeting, published) == "127.0.0.2"
+    assert await asyncio.to_thread(answer, published) == "127.0.0.2"
+    assert [one.key for one in rig.ports.status()] == [f"{published}/tcp", f"{published}/udp"]
+    assert {key: stats.connections for _, key, stats in rig.ports.stats()} == {
+        f"{published}/tcp": 1,
+        f"{published}/udp": 1,
+    }
+    await rig.publish(over_both(published, target, "127.0.0.3"))
+    assert await asyncio.to_thread(answer, published) == "127.0.0.3"
+    await rig.publish(service(published, target, "127.0.0.2"))  # no longer over UDP
+    assert [one.key for one in rig.ports.status()] == [f"{published}/tcp"]
+
+
+async def test_a_taken_udp_port_is_named_and_the_others_go_on(rig: Rig) -> None:
+    target = Backend("127.0.0.2", 0).port
+    published = free_port()
+    rig.ipvs = True  # there is no redirect for UDP: nowhere else to listen
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", published))
+        await rig.publish(over_both(published, target, "127.0.0.2"))
+        tcp, udp = rig.ports.status()
+        assert (tcp.fault, udp.address) == ("", "")
+        assert f"cannot listen on 127.0.0.1:{published}/udp" in udp.fault
+    assert rig.redirects == []
