@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeAlias
 
@@ -12,6 +13,7 @@ from mesh.relay import udp as udp_module
 from mesh.relay.connection import Options
 from mesh.relay.listener import PortTaken
 from mesh.relay.udp import UdpPort, listen_udp
+from tests.net.lab import needs_root
 
 MakeTask: TypeAlias = "Callable[..., Task]"
 MakePort: TypeAlias = "Callable[..., UdpPort]"
@@ -331,3 +333,17 @@ def test_a_taken_port_is_named() -> None:
         number = taken.getsockname()[1]
         with pytest.raises(PortTaken, match=f"127.0.0.1:{number}/udp"):
             listen_udp("127.0.0.1", number)
+
+
+@pytest.mark.root
+@needs_root
+async def test_an_invented_sender_that_cannot_be_answered_harms_nobody(
+    task: MakeTask, port: MakePort, client: MakeClient
+) -> None:
+    relayed = port(task("127.0.0.2").endpoint)
+    body = b"?"
+    spoofed = struct.pack("!HHHH", 0, relayed.address[1], 8 + len(body), 0) + body  # from port 0, no checksum
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+        raw.sendto(spoofed, ("127.0.0.1", 0))
+    await until(lambda: relayed.stats.errors["other"] == 1)
+    assert await client(relayed).ask(b"x") == b"127.0.0.2 x"
