@@ -5,7 +5,7 @@
     dns         ANSWER names             per asker, per network, like 127.0.0.11 and better
     balance     CHOOSE a task            policies over the endpoints that may be used now
     kernel      CARRY in the kernel      nftables rules computed from the snapshot, and their upkeep
-    relay       CARRY in user space      TCP relay with half-close for `mode: proxy`
+    relay       CARRY in user space      TCP with half-close and UDP for `mode: proxy`
     net         namespaces and sockets   entering a namespace; the only place that starts tasks
     telemetry   TELL people              metrics, logs, explanations
 

@@ -294,6 +294,13 @@ def test_a_relayed_port_that_tells_the_client() -> None:
     assert (near.client, near.why) == ("in the PROXY v2 header", "")
 
 
+def test_a_relayed_udp_port_has_no_header_to_offer() -> None:
+    udp = replace(PROXIED, ports=(Port(80, 8080, Protocol.UDP),))
+    path = explained(service=udp, relay=RELAY)
+    assert (path.port, path.carrier) == ("80/udp", "proxy")
+    assert path.tasks[0].why == "datagrams have no PROXY header; mode kernel keeps the address"
+
+
 @pytest.mark.parametrize(
     ("relay", "host", "state", "note"),
     [
