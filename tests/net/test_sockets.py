@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import NamespaceGone
-from mesh.net.netns import Namespace
+from mesh.net.netns import Namespace, nonblocking_udp_socket
 from mesh.net.sockets import BATCH, Sockets
 from tests.net.lab import Lab, laboratory, needs_root
 
@@ -103,3 +103,14 @@ def test_few_descriptors_make_a_small_batch(lab: Lab, request: pytest.FixtureReq
 def test_without_a_path_they_are_our_own() -> None:
     with Namespace(None).tcp_listener("127.0.0.1") as listener:
         assert reaches(Sockets(lambda: None).take(), listener)
+
+
+def test_datagrams_leave_from_the_namespace_too(lab: Lab) -> None:
+    place = lab.namespace("a")
+    sockets = Sockets(lambda: place.path, nonblocking_udp_socket)
+    with place.udp_socket("127.0.0.1") as there, sockets.take() as one:
+        there.settimeout(5)
+        one.connect(there.getsockname())
+        one.send(b"from inside")
+        assert there.recv(100) == b"from inside"
+    sockets.close()
