@@ -40,6 +40,7 @@ from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.rules import DnsPorts
 from mesh.kernel.table import Tables
 from mesh.net.netns import NamespaceWorker, nonblocking_udp_socket
+from mesh.net.proc import has_ipv6
 from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks
 from mesh.relay.ports import RelayPorts
@@ -56,6 +57,7 @@ from sidecar.surfaces import Surface
 
 INFORMED_SECONDS = 6.0  # for news of the cluster at the start; gossip takes over after 5 s without a manager
 DRAIN_SECONDS = 10.0  # that relayed connections get at the end; with the rest below lifecycle.STOP_SECONDS
+EVERY_ADDRESS, EVERY_ADDRESS6 = "0.0.0.0", "::"
 
 logger = logging.getLogger(__name__)
 
@@ -243,6 +245,7 @@ class Sidecar:
             as_published=ipvs_here,
             redirect=ingress.redirect,
         )
+        relay6 = self._relay_over_ipv6(outgoing, default)
         endpoints = CapturedEndpoints(resolver, self.store, self._queries)
         capture = Capture(
             self._vital,
@@ -256,14 +259,30 @@ class Sidecar:
         )
         prober = Prober(self._vital, source.set_unwell)
         self._on_stop(prober.close)
-        self._on_stop(lambda: self._end_carrying(relay, ingress, capture, returning))
-        self._begin(relay)
+        relays = [one for one in (relay, relay6) if one is not None]
+        self._on_stop(lambda: self._end_carrying(relays, ingress, capture, returning))
+        for one in relays:
+            self._begin(one)
         await relay.settled()  # it listens before the kernel's rules for its ports go
         self._begin(returning)
         self._begin(ingress)
         self._begin(capture)
         self._begin(prober)
-        return Carrying(relay, capture, ingress, worker, endpoints.paths, prober)
+        return Carrying(relay, capture, ingress, worker, endpoints.paths, prober, relay6)
+
+    def _relay_over_ipv6(self, outgoing: Sockets, default: Carrier) -> RelayPorts | None:
+        wanted = self._config.ingress
+        if not wanted.ipv6 or wanted.listen != EVERY_ADDRESS or not has_ipv6():
+            return None
+        if ipvs_here():
+            return None  # Docker's engine holds the published ports itself, those of IPv6 too
+        return RelayPorts(
+            self._vital,
+            listen_address=EVERY_ADDRESS6,
+            connect=outgoing.take,
+            default=default,
+            over_ipv6=True,
+        )
 
     async def _until_informed(self, source: DockerSource) -> None:
         try:
@@ -279,15 +298,16 @@ class Sidecar:
         part.start(self.store.current)
 
     async def _end_carrying(
-        self, relay: RelayPorts, ingress: Ingress, capture: Capture, returning: ReturnPaths
+        self, relays: list[RelayPorts], ingress: Ingress, capture: Capture, returning: ReturnPaths
     ) -> None:
         """Connections first; while they drain, everything else still follows the catalogue."""
         if has_successor(self.store.current, self._config.docker.service):
             await ingress.carry_all()
-            await relay.close(DRAIN_SECONDS)
+            await asyncio.gather(*(one.close(DRAIN_SECONDS) for one in relays))
         else:
             returning.withdraw()
-            await asyncio.gather(relay.close(DRAIN_SECONDS), returning.drained(DRAIN_SECONDS))
+            drained = [one.close(DRAIN_SECONDS) for one in relays]
+            await asyncio.gather(*drained, returning.drained(DRAIN_SECONDS))
         leave = has_successor(self.store.current, self._config.docker.service)
         logger.info("rules in the kernel %s", "stay for the next sidecar" if leave else "are taken out")
         await capture.close(leave=leave)

@@ -26,3 +26,4 @@ class Carrying:
     worker: NamespaceWorker | None = None
     paths_of: Callable[[str], Paths] = no_paths  # container id → the ways its endpoint has of its own
     prober: Prober | None = None
+    relay6: RelayPorts | None = None  # what comes over IPv6

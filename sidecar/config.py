@@ -211,6 +211,7 @@ class Ingress:
     __pydantic_config__ = _STRICT
     listen: Annotated[str, BeforeValidator(_ip)] = "0.0.0.0"
     mode: PortMode = PortMode.KERNEL
+    ipv6: bool = True  # where the host has it, and `listen` is every address
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +356,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_CAPTURE": (("capture",), _same),
     "MESH_INGRESS_LISTEN": (("ingress", "listen"), _same),
     "MESH_INGRESS_MODE": (("ingress", "mode"), _same),
+    "MESH_INGRESS_IPV6": (("ingress", "ipv6"), _same),
     "MESH_METRICS_LISTEN": (("metrics", "listen"), _same),
     "MESH_ADMIN_LISTEN": (("admin", "listen"), _same),
     "MESH_FEED_LISTEN": (("feed", "listen"), _same),

@@ -16,6 +16,7 @@ from mesh.telemetry import doctor
 
 NETFILTER = Path("/proc/sys/net/netfilter")
 NAMESPACES_MAX = 256  # that one visit looks into
+OURS = "mesh ("  # how a process of the sidecar is named
 
 
 def conntrack() -> tuple[int, int]:
@@ -118,11 +119,14 @@ def published_port(port: Mapping[str, Any]) -> doctor.PublishedPort:
     number, protocol = int(port["published"]), str(port["protocol"])
     tcp = protocol == "tcp"
     sockets = [one for one in (*proc.bound(protocol), *(proc.bound6() if tcp else ())) if one.port == number]
+    holder = (proc.listener_owner(number) or "") if tcp and sockets else ""
+    if holder.startswith(OURS):
+        sockets, holder = [], ""  # the relay's, for what comes over IPv6
     return doctor.PublishedPort(
         f"{number}/{protocol}",
         str(port["service"]),
         str(port["mode"]),
         str(port["note"]),
         bool(sockets),
-        (proc.listener_owner(number) or "") if tcp and sockets else "",
+        holder,
     )

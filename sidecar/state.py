@@ -4,6 +4,7 @@ Read-only and asked per request: nothing is remembered here, so nothing can be o
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from mesh.dns.wire import QType
 from mesh.kernel.counting import Counted
 from mesh.kernel.ingress import Ingress
 from mesh.relay.counts import PortStats
+from mesh.relay.ports import RelayPorts
 from mesh.telemetry.explain import PortPath, ServicePath
 from mesh.telemetry.histogram import Histogram
 from mesh.telemetry.metrics import Reading
@@ -110,12 +112,12 @@ class Telling:
         return plan(service, Carrier(self.config.ingress.mode))
 
     def _ports(self) -> Iterator[report.Port]:
-        faults = {one.key: one.fault for one in self.carrying.relay.status() if one.fault}
+        faults, faults6 = _faults(self.carrying.relay), _faults(self.carrying.relay6)
         for service in self.snapshot.services.values():
             for one in self._plans(service).ports:
-                yield self._port(service, one, faults)
+                yield self._port(service, one, faults, faults6.get(one.key, ""))
 
-    def _port(self, service: Service, one: PortPlan, faults: dict[str, str]) -> report.Port:
+    def _port(self, service: Service, one: PortPlan, faults: dict[str, str], fault6: str) -> report.Port:
         mode, note = report.Carrier(one.carrier.value), ""
         if one.carrier is Carrier.DOCKER:
             host = one.port.mode is PublishMode.HOST
@@ -124,6 +126,8 @@ class Telling:
             mode, note = report.Carrier.TAKEN, faults[one.key]
         elif one.carrier is Carrier.KERNEL and self.carrying.ingress is not None:
             note = self.carrying.ingress.status or self._source_note(service, one, self.carrying.ingress)
+        if fault6:
+            note = "; ".join(filter(None, (note, f"over IPv6: {fault6}")))
         return report.Port(
             one.port.published,
             one.port.protocol,
@@ -152,7 +156,7 @@ class Telling:
 
     async def reading(self) -> Reading:
         source, stats = self.source.status(), self.resolver.stats
-        relayed = list(self.carrying.relay.stats())
+        relayed = _summed(self.carrying.relay, self.carrying.relay6)
         carried, active = await self._carried_by_the_kernel()
         return Reading(
             version=mesh_version(),
@@ -285,6 +289,19 @@ def _feed(source: SourceStatus) -> report.Feed | None:
     )
 
 
+def _faults(relay: RelayPorts | None) -> dict[str, str]:
+    return {one.key: one.fault for one in relay.status() if one.fault} if relay else {}
+
+
+def _summed(*relays: RelayPorts | None) -> Relayed:
+    """A port may be carried over IPv4 and over IPv6."""
+    found: dict[tuple[str, str], PortStats] = {}
+    for relay in filter(None, relays):
+        for name, key, counts in relay.stats():
+            found[name, key] = found[name, key] + counts if (name, key) in found else counts
+    return [(name, key, counts) for (name, key), counts in found.items()]
+
+
 def _connections(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...], int]:
     counted: dict[tuple[str, ...], int] = {
         (name, port, "proxy"): counts.connections for name, port, counts in relayed
@@ -294,19 +311,20 @@ def _connections(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...], in
 
 
 def _bytes(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...], int]:
-    counted: dict[tuple[str, ...], int] = {}
-    for name, port, ours in relayed:
-        counted[name, port, "in"], counted[name, port, "out"] = ours.received, ours.sent
-    for name, port, kernels in carried:
-        counted[name, port, "in"], counted[name, port, "out"] = kernels.received, kernels.sent
+    counted = Counter[tuple[str, ...]]()
+    both: tuple[Sequence[tuple[str, str, PortStats | Counted]], ...] = (relayed, carried)
+    for one in both:  # a port of the kernel's is relayed as well, over IPv6
+        for name, port, counts in one:
+            counted[name, port, "in"] += counts.received
+            counted[name, port, "out"] += counts.sent
     return counted
 
 
 def _connect_errors(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...], int]:
-    counted: dict[tuple[str, ...], int] = {
-        (name, port, reason): count
-        for name, port, counts in relayed
-        for reason, count in counts.errors.items()
-    }
-    counted |= {(name, port, "no_endpoint"): counts.refused for name, port, counts in carried}
+    counted = Counter[tuple[str, ...]]()
+    for name, port, counts in relayed:
+        for reason, count in counts.errors.items():
+            counted[name, port, reason] += count
+    for name, port, kernels in carried:
+        counted[name, port, "no_endpoint"] += kernels.refused
     return counted

@@ -61,7 +61,8 @@ class Namespace:
         return self._bound(socket.SOCK_DGRAM, address, port, shared)
 
     def tcp_listener(self, address: str, port: int = 0, backlog: int = LISTEN_BACKLOG) -> socket.socket:
-        """A listening, non-blocking TCP socket inside. OSError: address in use, for the caller to explain."""
+        """A listening, non-blocking TCP socket inside; of an IPv6 address for IPv6 alone. OSError: address in
+        use, for the caller to explain."""
         listener = self._bound(socket.SOCK_STREAM, address, port)
         try:
             listener.listen(backlog)
@@ -75,8 +76,11 @@ class Namespace:
         return self.call(nonblocking_tcp_socket)
 
     def _bound(self, kind: int, address: str, port: int, shared: bool = False) -> socket.socket:
-        made = self.call(lambda: _socket(kind))
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        made = self.call(lambda: _socket(kind, family))
         try:
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if shared:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if kind == socket.SOCK_STREAM:
@@ -134,8 +138,8 @@ def nonblocking_udp_socket() -> socket.socket:
     return _socket(socket.SOCK_DGRAM)
 
 
-def _socket(kind: int) -> socket.socket:
-    made = socket.socket(socket.AF_INET, kind | NON_BLOCKING)
+def _socket(kind: int, family: int = socket.AF_INET) -> socket.socket:
+    made = socket.socket(family, kind | NON_BLOCKING)
     if not NON_BLOCKING:
         made.setblocking(False)
     return made

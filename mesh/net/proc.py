@@ -64,6 +64,15 @@ def listener_owner(port: int) -> str | None:
     return next((name for sock in sockets if (name := owner(sock.inode))), None)
 
 
+def has_ipv6() -> bool:
+    """Is IPv6 on in the calling thread's namespace? Off by its sysctl, or not in the kernel: no."""
+    try:
+        with open("/proc/sys/net/ipv6/conf/all/disable_ipv6", encoding="ascii") as file:
+            return file.read().strip() == "0"
+    except OSError:
+        return False
+
+
 def bound6() -> list[Bound]:
     """Dual-stack listeners hold IPv4 ports too; their address does not matter here."""
     try:

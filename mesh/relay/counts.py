@@ -21,6 +21,16 @@ class PortStats:
     errors: Counter[str] = field(default_factory=Counter)  # by reason, see REASONS
     retries: int = 0
 
+    def __add__(self, other: "PortStats") -> "PortStats":
+        return PortStats(
+            self.connections + other.connections,
+            self.active + other.active,
+            self.received + other.received,
+            self.sent + other.sent,
+            self.errors + other.errors,
+            self.retries + other.retries,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:

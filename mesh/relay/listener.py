@@ -279,4 +279,5 @@ class PortTaken(KernelError):
 def _explain(address: str, port: int, error: OSError) -> str:
     holder = proc.listener_owner(port) if error.errno == errno.EADDRINUSE else None
     by = f", held by {holder}" if holder else ""
-    return f"cannot listen on {address}:{port}: {error.strerror}{by}"
+    where = f"[{address}]" if ":" in address else address
+    return f"cannot listen on {where}:{port}: {error.strerror}{by}"

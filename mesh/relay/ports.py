@@ -3,6 +3,9 @@
 A change marks its services; one task opens, retargets and closes listeners. A port that is taken does not
 stop the others: it is tried again, and, where Docker's engine itself holds it (kernels with IPVS), the relay
 listens elsewhere and the host's table leads the port there.
+
+Over IPv6, which Docker does not publish, all TCP ports are carried here, whatever carries them over IPv4: an
+instance of its own listens for that (`over_ipv6`).
 """
 
 import asyncio
@@ -65,6 +68,7 @@ class RelayPorts:
         default: Carrier = Carrier.KERNEL,
         as_published: Callable[[], bool] = lambda: False,
         redirect: Redirect | None = None,
+        over_ipv6: bool = False,
     ) -> None:
         self._tasks = tasks
         self._listen_address = listen_address
@@ -73,6 +77,7 @@ class RelayPorts:
         self._default = default
         self._as_published = as_published
         self._redirect = redirect
+        self._over_ipv6 = over_ipv6
         self._snapshot = Snapshot()
         self._plans: dict[str, dict[str, PortPlan]] = {}  # service id → "80/tcp" → its plan
         self._problems: dict[str, tuple[Problem, ...]] = {}
@@ -166,9 +171,14 @@ class RelayPorts:
     def _plan(self, id_: str) -> None:
         service = self._snapshot.services.get(id_)
         plans = plan(service, self._default) if service else None
-        relayed = {one.key: one for one in (plans.ports if plans else ()) if one.carrier is Carrier.PROXY}
+        relayed = {one.key: one for one in (plans.ports if plans else ()) if self._is_ours(one)}
         _keep(self._plans, id_, relayed)
         _keep(self._problems, id_, plans.problems if plans else ())
+
+    def _is_ours(self, one: PortPlan) -> bool:
+        if self._over_ipv6:
+            return one.carrier is not Carrier.DOCKER and one.port.protocol is Protocol.TCP
+        return one.carrier is Carrier.PROXY
 
     def _wanted(self) -> dict[str, PortPlan]:
         return {key: one for plans in self._plans.values() for key, one in plans.items()}
