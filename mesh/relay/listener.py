@@ -9,16 +9,10 @@ import errno
 import random
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
-from mesh.balance.candidates import candidates
-from mesh.balance.health import Health
-from mesh.balance.latency import Latency
-from mesh.balance.policies import Draw, Endpoint, Policy, choose
-from mesh.balance.rendezvous import Rendezvous
-from mesh.balance.slow_start import Young
+from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError
 from mesh.net import proc
 from mesh.net.netns import Namespace
@@ -27,6 +21,7 @@ from mesh.relay.counts import OUT_OF_DESCRIPTORS, PortStats, Seen
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
 from mesh.relay.splice import reset_on_close
+from mesh.relay.upstreams import Upstreams
 
 ACCEPTS_AT_ONCE = 64  # then relayed bytes get their turn
 PAUSE_SECONDS = 0.2  # of accepting when descriptors have run out; some connection will have ended by then
@@ -58,21 +53,13 @@ class Port:
         self.poller = Poller(self._loop)
         self.deadlines = Deadlines(self._loop)
         self._listener = listener
-        self._endpoints = tuple(endpoints)
+        self._upstreams = Upstreams(endpoints, near, draw)
         self.options = options or Options()
         self._connect = connect
-        self._draw = draw
         self._stats = PortStats()
         self._clock = clock  # finer than the loop's, which stands still while callbacks run
-        self._near = frozenset(near)
-        self._health = Health()
-        self._latency = Latency()
-        self._young = Young()
-        self._rendezvous = Rendezvous(self._endpoints)
-        self._turn = 0
         self._open: set[Connection] = set()
         self._empty = asyncio.Event()  # set when the last connection of a closing port is over
-        self._per_endpoint: Counter[Endpoint] = Counter()
         self._closing = False
         self._pause: asyncio.TimerHandle | None = None
         self._loop.add_reader(listener, self._acceptable)
@@ -98,13 +85,10 @@ class Port:
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        return self._endpoints
+        return self._upstreams.endpoints
 
     def seen(self) -> tuple[Seen, ...]:
-        now = self._loop.time()
-        return tuple(
-            Seen(one, self._per_endpoint[one], self._health.ejected_for(one, now)) for one in self._endpoints
-        )
+        return self._upstreams.seen(self._loop.time())
 
     def retarget(
         self,
@@ -114,17 +98,8 @@ class Port:
     ) -> None:
         """New connections go to these, to the `near` first. Those to endpoints that left may go on for the
         drain time."""
-        left, joined = set(self._endpoints) - set(endpoints), set(endpoints) - set(self._endpoints)
         self.options = options or self.options
-        self._near = frozenset(near)
-        if left or joined:
-            self._endpoints = tuple(endpoints)
-            self._rendezvous = Rendezvous(self._endpoints)
-            for known in (self._health, self._latency, self._young):
-                known.keep_only(self._endpoints)
-            if self.options.slow_start:
-                self._young.joined(joined, self._loop.time())
-        if any(self._per_endpoint[endpoint] for endpoint in left):
+        if self._upstreams.retarget(endpoints, near, self.options.slow_start, self._loop.time()):
             self._loop.call_later(self.options.drain, self._abort_left)
 
     async def close(self, drain_seconds: float = 0.0) -> None:
@@ -150,9 +125,8 @@ class Port:
             self._loop.remove_reader(self._listener)
 
     def _abort_left(self) -> None:
-        current = set(self._endpoints)
         for connection in tuple(self._open):
-            if connection.endpoint not in current:
+            if connection.endpoint not in self._upstreams.current:
                 connection.abort("drained")
 
     # --- accepting ---
@@ -194,24 +168,8 @@ class Port:
 
     def pick(self, source: str, tried: Sequence[Endpoint]) -> Endpoint | None:
         """The endpoint to try next; None when there is none left."""
-        now, options = self._loop.time(), self.options
-        among = candidates(self._endpoints, self._near, tried, self._health, now)
-        if not among:
-            return None
-        if options.slow_start and options.policy is not Policy.SOURCE_HASH:
-            among = self._young.taking_part(among, options.slow_start, now, self._draw)
-        self._turn += 1
-        draw = Draw(
-            self._turn - 1,
-            self._draw,
-            self._per_endpoint.__getitem__,
-            self._cost,
-            lambda endpoints: self._rendezvous.choose(source, endpoints),
-        )
-        return choose(options.policy, among, draw)
-
-    def _cost(self, endpoint: Endpoint) -> float:
-        return self._latency.cost(endpoint, self._per_endpoint[endpoint])
+        options = self.options
+        return self._upstreams.pick(source, tried, options.policy, options.slow_start, self._loop.time())
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -221,26 +179,24 @@ class Port:
         return self._connect()
 
     def connected(self, endpoint: Endpoint, took: float) -> None:
-        self._health.succeeded(endpoint)
+        self._upstreams.health.succeeded(endpoint)
         if self.options.policy is Policy.P2C:
-            self._latency.observe(endpoint, took, self._loop.time())
+            self._upstreams.took(endpoint, took, self._loop.time())
 
     def failed(self, endpoint: Endpoint, reason: str) -> None:
         self._stats.errors[reason] += 1
         if reason in ("fd_limit", "other"):
             return  # our own state (descriptors, the namespace): it says nothing of the endpoint
         now = self._loop.time()
-        self._health.failed(endpoint, now)
+        self._upstreams.health.failed(endpoint, now)
         if self.options.policy is Policy.P2C:  # however fast it refused
-            self._latency.observe(endpoint, self.options.connect_timeout, now)
+            self._upstreams.took(endpoint, self.options.connect_timeout, now)
 
     def retried(self) -> None:
         self._stats.retries += 1
 
     def occupy(self, endpoint: Endpoint, by: int) -> None:
-        self._per_endpoint[endpoint] += by
-        if not self._per_endpoint[endpoint]:
-            del self._per_endpoint[endpoint]
+        self._upstreams.occupy(endpoint, by)
 
     def over(self, connection: Connection, reason: str) -> None:
         self._open.discard(connection)

@@ -9,20 +9,16 @@ import asyncio
 import errno
 import random
 import socket
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
-from mesh.balance.candidates import candidates
-from mesh.balance.health import Health
-from mesh.balance.policies import Draw, Endpoint, Policy, choose
-from mesh.balance.rendezvous import Rendezvous
-from mesh.balance.slow_start import Young
+from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError, NamespaceGone
 from mesh.net.netns import Namespace, nonblocking_udp_socket
 from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats, Seen, reason_of
 from mesh.relay.listener import ConnectSocket, PortTaken
+from mesh.relay.upstreams import Upstreams
 
 MAX_SESSIONS = 8_192  # per port, a descriptor each; beyond, a session that was never answered makes room
 DATAGRAM_MAX = 65_535  # none is larger, so each is taken whole
@@ -76,20 +72,12 @@ class UdpPort:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
-        self._endpoints = tuple(endpoints)
-        self._current = frozenset(endpoints)
+        self._upstreams = Upstreams(endpoints, near, draw)
         self.options = options
         self._connect = connect
-        self._draw = draw
-        self._near = frozenset(near)
         self._stats = PortStats()
-        self._health = Health()
-        self._young = Young()
-        self._rendezvous = Rendezvous(self._endpoints)
-        self._turn = 0
         self._sessions: dict[Client, _Session] = {}
         self._unanswered: dict[Client, _Session] = {}  # oldest first
-        self._per_endpoint: Counter[Endpoint] = Counter()
         self._buffer = memoryview(bytearray(DATAGRAM_MAX))
         self._closing = False
         self._empty = asyncio.Event()
@@ -116,13 +104,10 @@ class UdpPort:
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        return self._endpoints
+        return self._upstreams.endpoints
 
     def seen(self) -> tuple[Seen, ...]:
-        now = self._loop.time()
-        return tuple(
-            Seen(one, self._per_endpoint[one], self._health.ejected_for(one, now)) for one in self._endpoints
-        )
+        return self._upstreams.seen(self._loop.time())
 
     def retarget(
         self,
@@ -132,17 +117,8 @@ class UdpPort:
     ) -> None:
         """Clients of endpoints that left go to others with their next datagram. Until then, and no longer
         than the drain time, answers of those that left still reach them."""
-        left, joined = self._current - set(endpoints), set(endpoints) - self._current
         self.options = options or self.options
-        self._near = frozenset(near)
-        if left or joined:
-            self._endpoints, self._current = tuple(endpoints), frozenset(endpoints)
-            self._rendezvous = Rendezvous(self._endpoints)
-            self._health.keep_only(self._endpoints)
-            self._young.keep_only(self._endpoints)
-            if self.options.slow_start:
-                self._young.joined(joined, self._loop.time())
-        if any(self._per_endpoint[endpoint] for endpoint in left):
+        if self._upstreams.retarget(endpoints, near, self.options.slow_start, self._loop.time()):
             self._loop.call_later(self.options.drain, self._end_left)
 
     async def close(self, drain_seconds: float = 0.0) -> None:
@@ -168,7 +144,7 @@ class UdpPort:
 
     def _end_left(self) -> None:
         for session in tuple(self._sessions.values()):
-            if session.endpoint is not None and session.endpoint not in self._current:
+            if session.endpoint is not None and session.endpoint not in self._upstreams.current:
                 self._end(session)
 
     # --- from clients ---
@@ -223,7 +199,7 @@ class UdpPort:
 
     def _has_task(self, session: _Session) -> bool:
         """It has a socket to an endpoint that is one, now."""
-        if session.task is not None and session.endpoint in self._current:
+        if session.task is not None and session.endpoint in self._upstreams.current:
             return True
         self._leave(session)
         endpoint = self._pick(session)
@@ -241,29 +217,17 @@ class UdpPort:
             self._stats.errors[reason_of(gone) if isinstance(gone, OSError) else "other"] += 1
             return False
         session.task, session.endpoint = made, endpoint
-        self._per_endpoint[endpoint] += 1
+        self._upstreams.occupy(endpoint, 1)
         self._loop.add_reader(made, self._answered, session)
         return True
 
     def _pick(self, session: _Session) -> Endpoint | None:
-        now, options = self._loop.time(), self.options
+        options, now = self.options, self._loop.time()
         tried = (session.avoid,) if session.avoid is not None else ()
-        among = candidates(self._endpoints, self._near, tried, self._health, now)
-        among = among or self._endpoints  # the only one refused: it may be back
-        if not among:
-            return None
-        if options.slow_start and options.policy is not Policy.SOURCE_HASH:
-            among = self._young.taking_part(among, options.slow_start, now, self._draw)
-        self._turn += 1
-        draw = Draw(
-            self._turn - 1,
-            self._draw,
-            self._per_endpoint.__getitem__,
-            hashed=lambda endpoints: self._rendezvous.choose(session.client[0], endpoints),
-        )
         # Nothing is known of how long a datagram takes to a task: p2c has only the sessions to go by.
         policy = Policy.LEAST_CONN if options.policy is Policy.P2C else options.policy
-        return choose(policy, among, draw)
+        # The only one refused: it may be back.
+        return self._upstreams.pick(session.client[0], tried, policy, options.slow_start, now, or_any=True)
 
     # --- from tasks ---
 
@@ -285,7 +249,7 @@ class UdpPort:
         session.heard = self._loop.time()
         session.avoid = None
         if session.endpoint is not None:
-            self._health.succeeded(session.endpoint)
+            self._upstreams.health.succeeded(session.endpoint)
         if not session.answered:
             session.answered = True
             del self._unanswered[session.client]
@@ -303,7 +267,7 @@ class UdpPort:
         self._stats.errors[reason_of(error)] += 1
         if error.errno not in _NOT_THERE or session.endpoint is None:
             return False
-        self._health.failed(session.endpoint, self._loop.time())
+        self._upstreams.health.failed(session.endpoint, self._loop.time())
         session.avoid = session.endpoint
         self._leave(session)
         return True
@@ -333,9 +297,7 @@ class UdpPort:
             session.task.close()
             session.task = None
         if session.endpoint is not None:
-            self._per_endpoint[session.endpoint] -= 1
-            if not self._per_endpoint[session.endpoint]:
-                del self._per_endpoint[session.endpoint]
+            self._upstreams.occupy(session.endpoint, -1)
             session.endpoint = None
 
     def _end(self, session: _Session) -> None:
