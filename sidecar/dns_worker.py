@@ -2,17 +2,13 @@
 
 The kernel spreads queries over all UDP sockets that share a port (SO_REUSEPORT), so a worker needs no
 go-between: it opens its own sockets where the sidecar tells it to, and has a copy of the catalogue and a
-cache of its own. TCP stays with the sidecar. Once a second it tells what it has counted. When the sidecar is
-gone, however it went, the pair of sockets between them ends, and the worker with it.
+cache of its own. TCP stays with the sidecar. Once a second it tells what it has counted.
 """
 
 import asyncio
 import logging
 import socket
 import sys
-from contextlib import suppress
-
-import uvloop
 
 from mesh.catalog.store import Store
 from mesh.dns.explicit import ExplicitResolver, Sharing
@@ -21,21 +17,22 @@ from mesh.dns.server import Endpoint
 from mesh.dns.stats import Counts
 from mesh.errors import KernelError
 from mesh.net.tasks import Tasks
-from mesh.telemetry import logs
-from sidecar.dns_orders import Begin, Join, Learn, Leave, packed, unpacked
+from sidecar.channel import Channel, packed
+from sidecar.dns_orders import Begin, Join, Learn, Leave
 from sidecar.endpoints import CapturedEndpoints
+from sidecar.worker import main
 
 COUNTS_SECONDS = 1.0
-BUG = 70  # exit status (sysexits.h: internal software error)
 
 logger = logging.getLogger(__name__)
 
 
-class Worker:
-    """Does as it is told until it is told no more."""
+class DnsWorker:
+    """Its sidecar is at the other end of the channel."""
 
-    def __init__(self, begin: Begin) -> None:
+    def __init__(self, begin: Begin, channel: Channel) -> None:
         self.failed = asyncio.Event()
+        self._channel = channel
         self._tasks = Tasks(self._ended)
         self._store = Store(on_error=lambda error: self._ended("a change", error))
         self._resolver = Resolver(begin.dns, self._tasks)
@@ -46,8 +43,9 @@ class Worker:
 
     async def start(self) -> None:
         await self._explicit.start()
+        self._tasks.start(self._tell(), "counts")
 
-    def obey(self, order: object) -> None:
+    def obey(self, order: object, _: socket.socket | None) -> None:
         if isinstance(order, Learn):
             self._store.publish(order.change)
         elif isinstance(order, Join):
@@ -55,15 +53,19 @@ class Worker:
         elif isinstance(order, Leave):
             self._leave(order.container)
 
-    def counts(self) -> Counts:
-        self._resolver.cache.settle()
-        return self._resolver.stats.take()
-
     async def stop(self) -> None:
         self._explicit.close()
         for id_ in tuple(self._endpoints):
             self._leave(id_)
         await self._tasks.close()
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(COUNTS_SECONDS)
+            self._resolver.cache.settle()
+            counts: Counts = self._resolver.stats.take()
+            self._channel.send(packed(counts))
+            await self._channel.taken()
 
     def _join(self, order: Join) -> None:
         self._leave(order.container)
@@ -85,46 +87,5 @@ class Worker:
         self.failed.set()
 
 
-async def serve(pair: socket.socket) -> int:
-    """Until the other end closes. Returns the exit status."""
-    reader, writer = await asyncio.open_unix_connection(sock=pair)
-    begin = await unpacked(reader)
-    assert isinstance(begin, Begin)
-    logs.setup(begin.log_level, begin.log_format)
-    worker = Worker(begin)
-    talk = Tasks(lambda name, error: logger.debug("%s: %s", name, error))
-    try:
-        await worker.start()
-        talk.start(_tell(worker, writer), "counts")
-        obeying = talk.start(_obey(worker, reader), "orders")
-        failed = talk.start(worker.failed.wait(), "failure")
-        await asyncio.wait((obeying, failed), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await talk.close()
-        await worker.stop()
-        writer.transport.abort()
-    return BUG if worker.failed.is_set() else 0
-
-
-async def _obey(worker: Worker, reader: asyncio.StreamReader) -> None:
-    with suppress(asyncio.IncompleteReadError, ConnectionError):
-        while True:
-            worker.obey(await unpacked(reader))
-
-
-async def _tell(worker: Worker, writer: asyncio.StreamWriter) -> None:
-    while True:
-        await asyncio.sleep(COUNTS_SECONDS)
-        writer.write(packed(worker.counts()))
-        await writer.drain()
-
-
-def main() -> int:
-    """`python -m sidecar.dns_worker FD`: the pair's end that the sidecar has left open for us."""
-    pair = socket.socket(fileno=int(sys.argv[1]))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(pair))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(DnsWorker))

@@ -2,10 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+import uvloop
 
 from mesh.catalog import codec
 from mesh.catalog.snapshot import Change, Snapshot
@@ -23,6 +24,20 @@ from mesh.telemetry.explain import (
 from mesh.telemetry.metrics import Reading
 from sidecar import admin, report
 from sidecar.config import Address
+
+# Use the loop as it is; so they run on asyncio's own and on uvloop, which the sidecar uses.
+ON_BOTH_LOOPS = ("test_channel", "test_relay_workers")
+
+
+@pytest.hookimpl(optionalhook=True)  # versions of pytest-asyncio without it test asyncio's loop only
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    ours: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
+    if item.path.stem in ON_BOTH_LOOPS:
+        ours["uvloop"] = uvloop.new_event_loop
+    return ours
+
 
 LOOPBACK = Address("127.0.0.1", 0)
 

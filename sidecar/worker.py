@@ -1,0 +1,95 @@
+"""A process beside the sidecar, as seen from inside: it does as it is told until it is told no more.
+
+When the sidecar is gone, however it went, the channel to it ends, and the worker with it. Signals for it to
+end are not heeded: a terminal's and a service manager's go to all processes at once, and the sidecar
+decides when its workers have done their part.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+import uvloop
+
+from mesh.net.tasks import Tasks
+from mesh.telemetry import logs
+from sidecar.channel import Channel
+
+BUG = 70  # exit status (sysexits.h: internal software error)
+
+logger = logging.getLogger(__name__)
+
+
+class Begin(Protocol):
+    """The first message, whatever else it says."""
+
+    @property
+    def log_level(self) -> str: ...
+    @property
+    def log_format(self) -> str: ...
+
+
+class Worker(Protocol):
+    """`failed`: it cannot go on."""
+
+    failed: asyncio.Event
+
+    async def start(self) -> None: ...
+    def obey(self, order: object, sock: socket.socket | None) -> None: ...
+    async def stop(self) -> None: ...
+
+
+# Makes the worker from the first message; on the channel it tells the sidecar what it has to tell.
+Make = Callable[[Any, Channel], Worker]
+
+
+def main(make: Make) -> int:
+    """`python -m MODULE FD`: the pair's end that the sidecar has left open for us."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    pair = socket.socket(fileno=int(sys.argv[1]))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(pair, make))
+
+
+async def serve(pair: socket.socket, make: Make) -> int:
+    """Until the other end closes. Returns the exit status."""
+    channel = Channel(pair)
+    try:
+        begin, _ = await channel.receive()
+    except EOFError:
+        return 0
+    _set_up_log(begin)
+    worker = make(begin, channel)
+    life = Tasks(lambda name, error: _failed(worker, name, error))
+    try:
+        await worker.start()
+        obeying = life.start(_obey(worker, channel), "orders")
+        failed = life.start(worker.failed.wait(), "failure")
+        await asyncio.wait((obeying, failed), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await life.close()
+        await worker.stop()
+        channel.close()
+    return BUG if worker.failed.is_set() else 0
+
+
+def _set_up_log(begin: Any) -> None:
+    said: Begin = begin
+    logs.setup(said.log_level, said.log_format)
+
+
+def _failed(worker: Worker, name: str, error: BaseException) -> None:
+    logger.critical("%s failed: this is a bug of ours; the worker ends", name, exc_info=error)
+    worker.failed.set()
+
+
+async def _obey(worker: Worker, channel: Channel) -> None:
+    with suppress(EOFError):
+        while True:
+            worker.obey(*await channel.receive())
