@@ -15,7 +15,7 @@ from contextlib import suppress
 from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError
 from mesh.net import proc
-from mesh.net.netns import Namespace
+from mesh.net.netns import LISTEN_BACKLOG, Namespace
 from mesh.relay.connection import Connection, Options
 from mesh.relay.counts import OUT_OF_DESCRIPTORS, PortStats, Seen
 from mesh.relay.deadlines import Deadlines
@@ -25,7 +25,7 @@ from mesh.relay.upstreams import Upstreams
 
 ACCEPTS_AT_ONCE = 64  # then relayed bytes get their turn
 PAUSE_SECONDS = 0.2  # of accepting when descriptors have run out; some connection will have ended by then
-MAX_CONNECTIONS = 20_000  # per port: each holds 2 descriptors, a bulk one 6; more are reset and counted
+MAX_CONNECTIONS = 20_000  # per port here: each holds 2 descriptors, a bulk one 6; more are reset and counted
 
 # Makes the non-blocking socket that goes out to a task: in the ingress namespace, or a plain one.
 ConnectSocket = Callable[[], socket.socket]
@@ -107,6 +107,8 @@ class Port:
         if not self._closing:
             self._closing = True
             self._stop_accepting()
+            if drain_seconds > 0:
+                self._accept(LISTEN_BACKLOG)  # those who wait have been told that they are connected
             self._listener.close()
         if self._open and drain_seconds > 0:
             with suppress(TimeoutError):
@@ -132,7 +134,10 @@ class Port:
     # --- accepting ---
 
     def _acceptable(self) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
+        self._accept(ACCEPTS_AT_ONCE)
+
+    def _accept(self, most: int) -> None:
+        for _ in range(most):
             try:
                 client, peer = self._listener.accept()
             except (BlockingIOError, InterruptedError):
@@ -147,8 +152,9 @@ class Port:
     def _refuse_accept(self, error: OSError) -> None:
         """Out of descriptors the listener stays readable: watching on would spin."""
         self._stats.errors["fd_limit" if error.errno in OUT_OF_DESCRIPTORS else "other"] += 1
-        self._loop.remove_reader(self._listener)
-        self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
+        if not self._closing:
+            self._loop.remove_reader(self._listener)
+            self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
 
     def _resume(self) -> None:
         self._pause = None

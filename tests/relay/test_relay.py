@@ -120,6 +120,11 @@ def dead_endpoint() -> Endpoint:
         return Endpoint(*taken.getsockname()[:2])
 
 
+def read_greeting(sock: socket.socket) -> bytes:
+    with sock:
+        return read_all(sock)
+
+
 async def until(check: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not check():
@@ -270,6 +275,16 @@ async def test_closing_lets_connections_end_by_themselves(
     go.set()
     assert await waiting == b"late"
     await closed
+
+
+async def test_those_who_wait_to_be_accepted_when_a_port_closes_are_served(
+    backends: Callable[..., Backend], port: Callable[..., Port]
+) -> None:
+    relayed = port(backends(greet(b"hello")).endpoint)
+    waiting = [socket.create_connection(relayed.address, 30) for _ in range(100)]  # our loop stands still
+    await relayed.close(drain_seconds=20)
+    assert [await asyncio.to_thread(read_greeting, sock) for sock in waiting] == [b"hello"] * 100
+    assert (relayed.stats.connections, relayed.stats.active) == (100, 0)
 
 
 async def test_running_out_of_descriptors_pauses_accepting(
