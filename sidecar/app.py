@@ -43,6 +43,7 @@ from mesh.net.netns import NamespaceWorker, nonblocking_udp_socket
 from mesh.net.proc import has_ipv6
 from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks
+from mesh.relay.carried import OpenPort, open_here
 from mesh.relay.ports import RelayPorts
 from mesh.telemetry.histogram import Histogram
 from sidecar.admin import admin_app, metrics_app
@@ -51,6 +52,7 @@ from sidecar.config import Address, Config, DiscoveryKind, UpstreamOrder
 from sidecar.dns_workers import DnsWorkers
 from sidecar.endpoints import CapturedEndpoints
 from sidecar.explaining import Explaining
+from sidecar.relay_workers import RelayWorkers
 from sidecar.state import Telling
 from sidecar.succession import has_successor
 from sidecar.surfaces import Surface
@@ -208,7 +210,12 @@ class Sidecar:
         config = self._config
         default = Carrier(config.ingress.mode)
         if not isinstance(source, DockerSource):
-            relay = RelayPorts(self._vital, listen_address=config.ingress.listen, default=default)
+            relay = RelayPorts(
+                self._vital,
+                listen_address=config.ingress.listen,
+                default=default,
+                open_tcp=self._relay_workers(None),
+            )
             self._begin(relay)
             self._on_stop(lambda: relay.close(DRAIN_SECONDS))
             return Carrying(relay)
@@ -232,6 +239,7 @@ class Sidecar:
             on_entry=returning.own_entry,
             flows=flows,
         )
+        open_tcp = self._relay_workers(ingress.sandbox_path)
         outgoing = Sockets(lambda: ingress.sandbox_path)
         self._on_stop(outgoing.close)
         outgoing_udp = Sockets(lambda: ingress.sandbox_path, nonblocking_udp_socket)
@@ -244,8 +252,9 @@ class Sidecar:
             default=default,
             as_published=ipvs_here,
             redirect=ingress.redirect,
+            open_tcp=open_tcp,
         )
-        relay6 = self._relay_over_ipv6(outgoing, default)
+        relay6 = self._relay_over_ipv6(outgoing, default, open_tcp)
         endpoints = CapturedEndpoints(resolver, self.store, self._queries)
         capture = Capture(
             self._vital,
@@ -270,7 +279,17 @@ class Sidecar:
         self._begin(prober)
         return Carrying(relay, capture, ingress, worker, endpoints.paths, prober, relay6)
 
-    def _relay_over_ipv6(self, outgoing: Sockets, default: Carrier) -> RelayPorts | None:
+    def _relay_workers(self, sandbox: str | None) -> OpenPort:
+        """How relayed TCP ports are carried: here, or in further processes as well."""
+        others = self._config.ingress.workers - 1
+        if not others:
+            return open_here
+        workers = RelayWorkers(others, self._config.log, self._vital, sandbox)
+        self._on_stop(workers.close)
+        workers.start()
+        return workers.open
+
+    def _relay_over_ipv6(self, outgoing: Sockets, default: Carrier, open_tcp: OpenPort) -> RelayPorts | None:
         wanted = self._config.ingress
         if not wanted.ipv6 or wanted.listen != EVERY_ADDRESS or not has_ipv6():
             return None
@@ -282,6 +301,7 @@ class Sidecar:
             connect=outgoing.take,
             default=default,
             over_ipv6=True,
+            open_tcp=open_tcp,
         )
 
     async def _until_informed(self, source: DockerSource) -> None:

@@ -24,7 +24,7 @@ from mesh.dns.upstream.servers import DNS_PORT, BadServer, parse_server
 from mesh.errors import ConfigError, Problem
 
 UPSTREAM_FORMS = "must be ADDR, ADDR:PORT or tls://ADDR[:PORT][#NAME] with an IP address"
-MAX_WORKERS = 64  # each has a copy of the catalogue
+MAX_WORKERS = 64  # of a kind; of DNS each has a copy of the catalogue
 MAX_CACHE = 1_000_000  # replies; about 1 KB each
 
 
@@ -212,6 +212,7 @@ class Ingress:
     listen: Annotated[str, BeforeValidator(_ip)] = "0.0.0.0"
     mode: PortMode = PortMode.KERNEL
     ipv6: bool = True  # where the host has it, and `listen` is every address
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1  # processes that relay TCP, this one included
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +358,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_INGRESS_LISTEN": (("ingress", "listen"), _same),
     "MESH_INGRESS_MODE": (("ingress", "mode"), _same),
     "MESH_INGRESS_IPV6": (("ingress", "ipv6"), _same),
+    "MESH_INGRESS_WORKERS": (("ingress", "workers"), _same),
     "MESH_METRICS_LISTEN": (("metrics", "listen"), _same),
     "MESH_ADMIN_LISTEN": (("admin", "listen"), _same),
     "MESH_FEED_LISTEN": (("feed", "listen"), _same),

@@ -36,7 +36,7 @@ def run(config: Config) -> int:
 
 def _allow_files() -> None:
     """As many file descriptors as the process may have: the usual soft limit of 1024 is for programs that
-    select(2). DNS workers inherit it."""
+    select(2). Workers inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -22,9 +22,10 @@ from mesh.catalog.model import Protocol
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, Problem
 from mesh.net.tasks import Tasks
+from mesh.relay.carried import Carried, OpenPort, open_here
 from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats, Seen
-from mesh.relay.listener import ConnectSocket, Port, listen, plain_socket
+from mesh.relay.listener import ConnectSocket, listen, plain_socket
 from mesh.relay.udp import UdpPort, listen_udp, plain_udp_socket
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class PortStatus:
 @dataclass(slots=True)
 class _Open:
     plan: PortPlan
-    port: Port | UdpPort
+    port: Carried
     redirected: bool
 
 
@@ -69,6 +70,7 @@ class RelayPorts:
         as_published: Callable[[], bool] = lambda: False,
         redirect: Redirect | None = None,
         over_ipv6: bool = False,
+        open_tcp: OpenPort = open_here,
     ) -> None:
         self._tasks = tasks
         self._listen_address = listen_address
@@ -78,6 +80,7 @@ class RelayPorts:
         self._as_published = as_published
         self._redirect = redirect
         self._over_ipv6 = over_ipv6
+        self._open_tcp = open_tcp
         self._snapshot = Snapshot()
         self._plans: dict[str, dict[str, PortPlan]] = {}  # service id → "80/tcp" → its plan
         self._problems: dict[str, tuple[Problem, ...]] = {}
@@ -212,11 +215,11 @@ class RelayPorts:
             listener, redirected = listen(self._listen_address, 0), True
         found = self._endpoints(one)
         options, near = _options(one), self._near(one, found)
-        port: Port | UdpPort
+        port: Carried
         if udp:
             port = UdpPort(listener, found, options, self._connect_udp, near=near)
         else:
-            port = Port(listener, found, options, self._connect, near=near)
+            port = self._open_tcp(listener, found, options, self._connect, near)
         self._open[one.key] = _Open(one, port, redirected)
         self._faults.pop(one.key, None)
         if redirected and self._redirect is not None:

@@ -1,0 +1,50 @@
+"""A relayed port as its owner knows it, whoever carries it: one `Port`, a `UdpPort`, several processes."""
+
+import socket
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from mesh.balance.policies import Endpoint
+from mesh.relay.connection import Options
+from mesh.relay.counts import PortStats, Seen
+from mesh.relay.listener import ConnectSocket, Port
+
+
+class Carried(Protocol):
+    """See `Port` for what these mean."""
+
+    @property
+    def address(self) -> tuple[str, int]: ...
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]: ...
+    @property
+    def stats(self) -> PortStats: ...
+    def seen(self) -> tuple[Seen, ...]: ...
+    def retarget(
+        self, endpoints: Sequence[Endpoint], options: Options, near: Collection[Endpoint]
+    ) -> None: ...
+    async def close(self, drain_seconds: float) -> None: ...
+
+
+class OpenPort(Protocol):
+    """Carries a TCP port from its listening socket on. The port owns the socket."""
+
+    def __call__(
+        self,
+        listener: socket.socket,
+        endpoints: Sequence[Endpoint],
+        options: Options,
+        connect: ConnectSocket,
+        near: Collection[Endpoint],
+    ) -> Carried: ...
+
+
+def open_here(
+    listener: socket.socket,
+    endpoints: Sequence[Endpoint],
+    options: Options,
+    connect: ConnectSocket,
+    near: Collection[Endpoint],
+) -> Port:
+    """In this process alone."""
+    return Port(listener, endpoints, options, connect, near=near)

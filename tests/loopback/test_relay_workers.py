@@ -1,0 +1,150 @@
+"""The whole sidecar with `ingress.workers: 2`: two processes carry a port, and no client can tell.
+
+What is made while the sidecar's loop stands still is the worker's, what is made while the worker is stopped
+is the sidecar's own.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecar.app import Bound, Sidecar
+from tests.loopback.test_sidecar import catalogue, config, get
+from tests.support.workers import (
+    answer,
+    answering,
+    children,
+    connected,
+    greeting,
+    holds,
+    is_listened_on,
+)
+
+DEADLINE = 30.0
+MODULE = "sidecar.relay_worker"
+
+pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc here")
+
+
+async def until(look: Callable[[], bool], what: str) -> None:
+    try:
+        async with asyncio.timeout(DEADLINE):
+            while not look():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"not within {DEADLINE} s: {what}")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+class Running:
+    def __init__(self, sidecar: Sidecar, bound: Bound, published: int) -> None:
+        self.sidecar, self.bound, self.published = sidecar, bound, published
+
+    async def worker(self) -> int:
+        """The process, when it has the port."""
+        await until(lambda: any(holds(pid, self.published) for pid in children(MODULE)), "it has the port")
+        (pid,) = children(MODULE)
+        return pid
+
+    async def metric(self, name: str) -> float:
+        text = (await get(self.bound.metrics, "/metrics"))[1]
+        found = re.search(rf'^{name}{{[^}}]*port="{self.published}/tcp"[^}}]*}} (\S+)$', text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+
+@asynccontextmanager
+async def running(folder: Path, target: int) -> AsyncIterator[Running]:
+    published = free_port()
+    text = catalogue("127.9.0.3", ports=[{"published": published, "target": target}])
+    (folder / "catalog.yml").write_text(text)
+    sidecar = Sidecar(config(folder, MESH_INGRESS_WORKERS="2"))
+    try:
+        yield Running(sidecar, await sidecar.start(), published)
+        assert not sidecar.failed.is_set()
+    finally:
+        await sidecar.stop()
+        assert children(MODULE) == set()
+
+
+class Clients:
+    """One connection after the other, on a thread."""
+
+    def __init__(self, published: int) -> None:
+        self.answers: list[str] = []
+        self.failures: list[OSError] = []
+        self._published = published
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over.wait(0.005):
+            try:
+                self.answers.append(answer(self._published))
+            except OSError as error:
+                self.failures.append(error)
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+async def test_connections_are_taken_by_both_and_the_counters_add_up(tmp_path: Path) -> None:
+    with answering("127.9.0.3") as target:
+        async with running(tmp_path, target) as one:
+            pid = await one.worker()
+            assert [answer(one.published) for _ in range(3)] == 3 * ["127.9.0.3"]
+            os.kill(pid, signal.SIGSTOP)
+            for _ in range(2):
+                assert await asyncio.to_thread(answer, one.published) == "127.9.0.3"
+            os.kill(pid, signal.SIGCONT)
+            async with asyncio.timeout(DEADLINE):
+                while await one.metric("mesh_port_connections_total") != 5:
+                    await asyncio.sleep(0.05)
+            assert await one.metric("mesh_port_connections_active") == 0
+
+
+async def test_no_new_connection_fails_while_a_worker_is_killed_and_replaced(tmp_path: Path) -> None:
+    with answering("127.9.0.3") as target:
+        async with running(tmp_path, target) as one:
+            pid = await one.worker()
+            os.kill(pid, signal.SIGSTOP)  # so that no connection is in its hands when it is killed
+            clients = Clients(one.published)
+            try:
+                await until(lambda: len(clients.answers) >= 5, "we take them all")
+                os.kill(pid, signal.SIGKILL)
+                await until(
+                    lambda: any(holds(new, one.published) for new in children(MODULE) - {pid}), "a new worker"
+                )
+                before = len(clients.answers)
+                await until(lambda: len(clients.answers) >= before + 20, "it goes on with both")
+            finally:
+                await asyncio.to_thread(clients.stop)
+            assert clients.failures == []
+            assert set(clients.answers) == {"127.9.0.3"}
+
+
+async def test_the_end_waits_for_connections_of_a_worker(tmp_path: Path) -> None:
+    with answering("127.9.0.3") as target:
+        async with running(tmp_path, target) as one:
+            await one.worker()
+            with connected(one.published) as held:
+                greeting(held)
+                stopping = asyncio.gather(one.sidecar.stop())
+                await until(lambda: not is_listened_on(one.published), "nobody listens any more")
+                held.sendall(b"still here")
+                assert await asyncio.to_thread(held.recv, 100) == b"still here"
+                assert not stopping.done()
+            await asyncio.wait_for(stopping, DEADLINE)
