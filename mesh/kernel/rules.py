@@ -54,6 +54,7 @@ DOCKER_RESOLVER = "127.0.0.11"
 
 NAT_BEFORE_DOCKER = -101
 SOURCE_NAT_BEFORE_DOCKER = 99
+BEFORE_TRACKING = -300
 
 DELETE = f"add table ip {TABLE}\ndelete table ip {TABLE}\n"  # succeeds whether the table is there or not
 LIST_COUNTERS = listing(TABLE)
@@ -223,9 +224,10 @@ class HostPath:
 def host_rules(path: HostPath, ports: Ports, redirected: Mapping[int, int], ipvs: bool = False) -> str:
     """The host's table. `ports` are led to the ingress namespace, relayed ones only when nobody is alive to
     relay them (with IPVS Docker has them then); `redirected`: TCP ports led to a relay on another local port,
-    because Docker's own socket holds the real one."""
+    because Docker's own socket holds the real one. With IPVS no UDP port is relayed."""
     gate = _gate(ipvs)
     orphaned = "" if ipvs else f"    ip protocol != @{ALIVE_SET} {_LED} @relayed dnat to {path.sandbox}\n"
+    untracked = "" if ipvs else _UNTRACKED
     to_sandbox = f'oifname "{path.bridge}" ip daddr {path.sandbox} ct status dnat'
     return _table(
         f"  set published {{ typeof ip protocol . th dport; }}\n"
@@ -244,6 +246,7 @@ def host_rules(path: HostPath, ports: Ports, redirected: Mapping[int, int], ipvs
         f"{orphaned}"
         f"    ip protocol tcp redirect to :tcp dport map @redirected\n"
         f"  }}\n"
+        f"{untracked}"
         # Replies must come back through us: to the host's own connections (127.0.0.1 too), and to containers
         # on the same bridge, which the ingress namespace would otherwise answer directly.
         f"  chain postrouting {{\n"
@@ -276,6 +279,22 @@ def host_update(
 
 
 _LED = "ip protocol . th dport"
+
+# Datagrams to the relay are not tracked: conntrack would keep a client that goes on sending with the relay
+# for as long as it does, although nobody is there any more; so each meets the rules as they are then. What
+# the relay answers is not tracked either, dying or not, or the answer would be such a flow. (Fragments are
+# whole by then: conntrack's defragmentation has priority -400.)
+_UNTRACKED = f"""\
+  chain untracked {{
+    type filter hook prerouting priority {BEFORE_TRACKING}; policy accept;
+    ip protocol udp ip protocol @{ALIVE_SET} {_LED} @relayed fib daddr type local notrack
+  }}
+  chain untracked_output {{
+    type filter hook output priority {BEFORE_TRACKING}; policy accept;
+    ip protocol udp ip protocol @{ALIVE_SET} {_LED} @relayed fib daddr type local notrack
+    ip protocol udp ip protocol . th sport @relayed notrack
+  }}
+"""
 
 
 def _led(ports: Ports) -> set[tuple[str, str]]:

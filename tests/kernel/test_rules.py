@@ -184,6 +184,15 @@ def test_the_host() -> None:
     assert orphaned not in text  # there Docker's IPVS has them
 
 
+def test_what_the_relay_gets_and_answers_by_udp_is_not_tracked() -> None:
+    text = host_rules(HostPath("172.18.0.2"), {}, {})
+    to_relay = "    ip protocol udp ip protocol @alive ip protocol . th dport @relayed fib daddr type local"
+    assert text.count(f"{to_relay} notrack\n") == 2
+    assert "    ip protocol udp ip protocol . th sport @relayed notrack\n" in text
+    assert text.count("priority -300") == 2
+    assert "notrack" not in host_rules(HostPath("172.18.0.2"), {}, {}, ipvs=True)
+
+
 def test_the_ingress_namespace() -> None:
     ports = {
         "80/tcp": PortTarget(80, Protocol.TCP, 8080, Choice(("10.0.0.7", "10.0.0.8"), Draw.RANDOM)),

@@ -11,7 +11,7 @@ import pytest
 from mesh.balance.slots import NOBODY, Choice, Draw
 from mesh.catalog.model import Protocol
 from mesh.errors import KernelError, NamespaceGone
-from mesh.kernel import batches, nft
+from mesh.kernel import batches, conntrack, nft
 from mesh.kernel.devconf import Setting, read, write
 from mesh.kernel.heartbeat import Heartbeat
 from mesh.kernel.rules import (
@@ -332,15 +332,52 @@ def answer(sock: socket.socket, address: str, port: int) -> str:
     return sock.recv(100).decode()
 
 
-def test_new_clients_of_a_relayed_udp_port_are_the_kernels_when_nobody_is_alive(lab: Lab) -> None:
+def test_clients_of_a_relayed_udp_port_are_the_kernels_when_nobody_is_alive(lab: Lab) -> None:
+    """Those too who go on from the same port, and back again when there is a relay."""
     client, host, sandbox, task = ingress(lab)
     ports = {"53/udp": PortTarget(53, Protocol.UDP, 5353, Choice(("10.0.0.11",)), relayed=True)}
-    UdpGreeter(host, "10.8.0.60", 53, "relay")
+    UdpGreeter(host, "0.0.0.0", 53, "relay")
     UdpGreeter(task, "10.0.0.11", 5353, "one")
     sandbox.call(lambda: nft.run(ingress_rules(ports, "172.18.0.2", "eth0")))
     host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {})))
-    with client.udp_socket("0.0.0.0") as before, client.udp_socket("0.0.0.0") as after:
-        assert answer(before, "10.8.0.60", 53) == "relay 10.8.0.1"
+    with client.udp_socket("0.0.0.0") as outside, host.udp_socket("0.0.0.0") as local:
+        for _ in range(2):
+            assert answer(outside, "10.8.0.60", 53) == "relay 10.8.0.1"
+            assert answer(local, "10.8.0.60", 53) == "relay 10.8.0.60"
+            host.call(lambda: nft.run(NOT_ALIVE))
+            assert answer(outside, "10.8.0.60", 53) == "one 10.0.0.2"
+            assert answer(local, "10.8.0.60", 53) == "one 10.0.0.2"
+            host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {})))
+
+
+def test_a_late_answer_of_a_relay_that_ends_does_not_keep_its_client(lab: Lab) -> None:
+    client, host, sandbox, task = ingress(lab)
+    ports = {"53/udp": PortTarget(53, Protocol.UDP, 5353, Choice(("10.0.0.11",)), relayed=True)}
+    UdpGreeter(task, "10.0.0.11", 5353, "one")
+    sandbox.call(lambda: nft.run(ingress_rules(ports, "172.18.0.2", "eth0")))
+    host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {})))
+    with client.udp_socket("0.0.0.0") as asking, host.udp_socket("10.8.0.60", 53) as relay:
+        asking.settimeout(5)
+        relay.settimeout(5)
+        asking.sendto(b"?", ("10.8.0.60", 53))
+        _, peer = relay.recvfrom(100)
         host.call(lambda: nft.run(NOT_ALIVE))
-        assert answer(after, "10.8.0.60", 53) == "one 10.0.0.2"
-        assert answer(before, "10.8.0.60", 53) == "relay 10.8.0.1"  # conntrack has it, while it goes on
+        relay.sendto(b"late", peer)
+        assert asking.recv(100) == b"late"
+        assert answer(asking, "10.8.0.60", 53) == "one 10.0.0.2"
+
+
+def test_a_datagram_in_fragments_reaches_the_relay_whole(lab: Lab) -> None:
+    client, host, _, _ = ingress(lab)
+    ports = {"53/udp": PortTarget(53, Protocol.UDP, 5353, Choice(("10.0.0.11",)), relayed=True)}
+    host.call(lambda: nft.run(host_rules(HostPath("172.18.0.2"), ports, {})))
+    large = bytes(range(256)) * 100  # of seventeen packets only the first has the ports
+    with client.udp_socket("0.0.0.0") as asking, host.udp_socket("10.8.0.60", 53) as relay:
+        asking.settimeout(5)
+        relay.settimeout(5)
+        asking.sendto(large, ("10.8.0.60", 53))
+        got, peer = relay.recvfrom(65_535)
+        assert got == large
+        relay.sendto(large, peer)
+        assert asking.recv(65_535) == large
+    assert host.call(conntrack.count) == 0
