@@ -254,7 +254,7 @@ class Sidecar:
             redirect=ingress.redirect,
             open_tcp=open_tcp,
         )
-        relay6 = self._relay_over_ipv6(outgoing, default, open_tcp)
+        relay6 = self._relay_over_ipv6(outgoing, outgoing_udp, default, open_tcp)
         endpoints = CapturedEndpoints(resolver, self.store, self._queries)
         capture = Capture(
             self._vital,
@@ -289,7 +289,9 @@ class Sidecar:
         workers.start()
         return workers.open
 
-    def _relay_over_ipv6(self, outgoing: Sockets, default: Carrier, open_tcp: OpenPort) -> RelayPorts | None:
+    def _relay_over_ipv6(
+        self, outgoing: Sockets, outgoing_udp: Sockets, default: Carrier, open_tcp: OpenPort
+    ) -> RelayPorts | None:
         wanted = self._config.ingress
         if not wanted.ipv6 or wanted.listen != EVERY_ADDRESS or not has_ipv6():
             return None
@@ -299,6 +301,7 @@ class Sidecar:
             self._vital,
             listen_address=EVERY_ADDRESS6,
             connect=outgoing.take,
+            connect_udp=outgoing_udp.take,
             default=default,
             over_ipv6=True,
             open_tcp=open_tcp,

@@ -4,8 +4,8 @@ A change marks its services; one task opens, retargets and closes listeners. A p
 stop the others: it is tried again, and, where Docker's engine itself holds it (kernels with IPVS), the relay
 listens elsewhere and the host's table leads the port there.
 
-Over IPv6, which Docker does not publish, all TCP ports are carried here, whatever carries them over IPv4: an
-instance of its own listens for that (`over_ipv6`).
+Over IPv6, which Docker does not publish, all TCP and UDP ports are carried here, whatever carries them over
+IPv4: an instance of its own listens for that (`over_ipv6`).
 """
 
 import asyncio
@@ -180,7 +180,7 @@ class RelayPorts:
 
     def _is_ours(self, one: PortPlan) -> bool:
         if self._over_ipv6:
-            return one.carrier is not Carrier.DOCKER and one.port.protocol is Protocol.TCP
+            return one.carrier is not Carrier.DOCKER and one.port.protocol is not Protocol.SCTP
         return one.carrier is Carrier.PROXY
 
     def _wanted(self) -> dict[str, PortPlan]:

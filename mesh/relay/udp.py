@@ -10,7 +10,7 @@ import errno
 import random
 import socket
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError, NamespaceGone
@@ -26,14 +26,17 @@ DATAGRAMS_AT_ONCE = 64  # of clients per wake-up, then others get their turn
 REPLIES_AT_ONCE = 16  # of one task to one client per wake-up
 SEND_ATTEMPTS = 3  # endpoints tried for one datagram
 UNANSWERED_SECONDS = 30.0  # as conntrack keeps such a flow; a spoofed address never answers back
+QUIET_SECONDS = 1.0  # of silence that end a session while the port drains: its exchange is over
 
 IP_PKTINFO = 8  # linux/in.h; Python names it from 3.12 on
-_PKTINFO_ROOM = socket.CMSG_SPACE(12) if hasattr(socket, "CMSG_SPACE") else 64
+IPV6_RECVPKTINFO, IPV6_PKTINFO = 49, 50  # linux/in6.h, which macOS numbers otherwise
+_PKTINFO, _PKTINFO6 = (socket.IPPROTO_IP, IP_PKTINFO), (socket.IPPROTO_IPV6, IPV6_PKTINFO)
+_PKTINFO_ROOM = socket.CMSG_SPACE(20) if hasattr(socket, "CMSG_SPACE") else 64
 _ANY = bytes(4)
 # An endpoint is asked for nothing more when a socket says one of these of it.
 _NOT_THERE = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
-Client: TypeAlias = tuple[str, int]
+Client: TypeAlias = tuple[Any, ...]  # address and port; over IPv6 flow and scope as well
 Control: TypeAlias = list[tuple[int, int, bytes]]
 
 
@@ -126,6 +129,8 @@ class UdpPort:
         if not self._listener_open():
             return
         self._closing = True
+        for session in self._sessions.values() if drain_seconds > 0 else ():
+            self._wait(session, self._loop.time())  # for less, from now on
         if self._sessions and drain_seconds > 0:
             try:
                 async with asyncio.timeout(drain_seconds):
@@ -276,9 +281,13 @@ class UdpPort:
 
     def _limit(self, session: _Session) -> float:
         idle = self.options.idle_timeout
+        if self._closing:
+            return min(idle, QUIET_SECONDS)
         return idle if session.answered else min(idle, UNANSWERED_SECONDS)
 
     def _wait(self, session: _Session, now: float) -> None:
+        if session.timer is not None:
+            session.timer.cancel()
         session.timer = self._loop.call_at(
             max(now, session.heard + self._limit(session)), self._perhaps_idle, session
         )
@@ -313,11 +322,18 @@ class UdpPort:
 def _back_from(control: Control) -> Control:
     """The control message of a reply, from that of a datagram: our address that it was sent to."""
     for level, kind, data in control:
-        if level == socket.IPPROTO_IP and kind == IP_PKTINFO and len(data) >= 12:
-            # in_pktinfo: interface, the local address, the address in the header. The route decides the
-            # interface of a reply; its source is the local address.
+        # The route decides the interface of a reply; its source is the local address.
+        if (level, kind) == _PKTINFO and len(data) >= 12:
+            # in_pktinfo: interface, the local address, the address in the header.
             return [(level, kind, _ANY + data[4:8] + _ANY)]
+        if (level, kind) == _PKTINFO6 and len(data) >= 20:
+            # in6_pktinfo: the address, interface; which a link-local address means nothing without.
+            return [(level, kind, data if _is_link_local(data) else data[:16] + _ANY)]
     return []
+
+
+def _is_link_local(address: bytes) -> bool:
+    return address[0] == 0xFE and address[1] & 0xC0 == 0x80
 
 
 def listen_udp(address: str, port: int) -> socket.socket:
@@ -325,6 +341,10 @@ def listen_udp(address: str, port: int) -> socket.socket:
     try:
         made = Namespace(None).udp_socket(address, port)
     except OSError as error:
-        raise PortTaken(port, f"cannot listen on {address}:{port}/udp: {error.strerror}") from error
-    made.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        where = f"[{address}]" if ":" in address else address
+        raise PortTaken(port, f"cannot listen on {where}:{port}/udp: {error.strerror}") from error
+    if made.family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+    else:
+        made.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     return made

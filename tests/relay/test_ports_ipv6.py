@@ -1,4 +1,4 @@
-"""Over IPv6 every published TCP port is relayed, to the tasks that it has over IPv4."""
+"""Over IPv6 every published port is relayed, to the tasks that it has over IPv4."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ from mesh.catalog.model import Port, Protocol, PublishMode, Service
 from mesh.catalog.snapshot import Change
 from mesh.net.proc import has_ipv6
 from mesh.relay.ports import RelayPorts
-from tests.relay.test_ports import Backend, Rig, free_port, greeting, service
+from tests.relay.test_ports import Answering, Backend, Rig, free_port, greeting, service
 
 pytestmark = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
 
@@ -56,6 +56,19 @@ async def test_a_port_that_the_kernel_carries_is_relayed_over_ipv6(rig: Rig6) ->
         await asyncio.to_thread(greeting, published)
 
 
+async def test_a_udp_port_that_the_kernel_carries_is_relayed_over_ipv6(rig: Rig6) -> None:
+    target = Answering("127.0.0.2", 0).port
+    published = free_port()
+    one = service(published, target, "127.0.0.2", mode="kernel")
+    await rig.publish(replace(one, ports=(Port(published, target, Protocol.UDP),)))
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.settimeout(10)
+        client.sendto(b"?", ("::1", published))
+        assert await asyncio.to_thread(client.recv, 100) == b"127.0.0.2"
+    assert [one.key for one in rig.ports.status()] == [f"{published}/udp"]
+    assert list(rig.ports4.status()) == []
+
+
 async def test_a_relayed_port_is_so_over_both_side_by_side(rig: Rig6) -> None:
     target = Backend("127.0.0.2", 0).port
     published = free_port()
@@ -73,7 +86,7 @@ async def test_what_is_left_to_docker_is_left_to_it(rig: Rig6) -> None:
     for left in (
         replace(one, labels={"mesh.enable": "false"}),
         replace(one, ports=(replace(port, mode=PublishMode.HOST),)),
-        replace(one, ports=(Port(port.published, 1, Protocol.UDP),)),
+        replace(one, ports=(Port(port.published, 1, Protocol.SCTP),)),
     ):
         await rig.publish(left)
         assert list(rig.ports.status()) == []

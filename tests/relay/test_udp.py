@@ -290,8 +290,9 @@ async def test_when_all_are_answered_a_further_client_is_refused(
 
 
 async def test_closing_lets_answers_arrive_and_takes_nobody_new(
-    task: MakeTask, port: MakePort, client: MakeClient
+    task: MakeTask, port: MakePort, client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(udp_module, "QUIET_SECONDS", 20.0)
     slow = task("127.0.0.2", silent=True)
     relayed = port(slow.endpoint)
     one, late = client(relayed), client(relayed)
@@ -306,6 +307,17 @@ async def test_closing_lets_answers_arrive_and_takes_nobody_new(
     relayed.retarget([])  # its task leaves: nobody is left to wait for
     await closing
     assert (relayed.stats.connections, relayed.stats.active) == (1, 0)
+
+
+async def test_closing_waits_for_nobody_who_has_fallen_silent(
+    task: MakeTask, port: MakePort, client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(udp_module, "QUIET_SECONDS", 0.1)
+    relayed = port(task("127.0.0.2").endpoint)
+    for _ in range(3):
+        await client(relayed).ask(b"x")
+    await relayed.close(3600)
+    assert (relayed.stats.active, relayed.stats.errors["drained"]) == (0, 0)
 
 
 async def test_out_of_descriptors_is_counted_and_gets_over(
