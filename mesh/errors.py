@@ -7,6 +7,7 @@
     ├── KernelError        nftables, netlink or a namespace refused what was asked       → logged, retried
     │   └── NamespaceGone       the namespace vanished meanwhile (its container ended)
     ├── WireError          bytes from outside break their protocol                       → FORMERR, drop
+    │   └── Refused             HTTP that is not passed on (mesh.http.faults)             → 400 … 505
     └── Busy               more is asked at once than is answered                        → 503
 
 Anything else that is raised is a bug of ours: logged in full, nothing revealed outside.

@@ -33,6 +33,8 @@ from mesh.discovery.sign_client import SignClient
 from mesh.dns.config import DnsConfig
 from mesh.dns.explicit import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
+from mesh.http.core import Core
+from mesh.http.port import HttpPort
 from mesh.kernel.capture import Capture, Closable, OpenEndpoint, Policy, dns_sockets
 from mesh.kernel.flows import Flows
 from mesh.kernel.ingress import Ingress, ipvs_here
@@ -92,6 +94,7 @@ class Sidecar:
         self._applied = Histogram()
         self.store = Store(on_error=self._subscriber_failed)
         self._return_paths: ReturnPaths | None = None
+        self._http_core: Core | None = None
 
     # --- life ---
 
@@ -215,6 +218,7 @@ class Sidecar:
                 listen_address=config.ingress.listen,
                 default=default,
                 open_tcp=self._relay_workers(None),
+                open_http=partial(HttpPort, self._http()),
             )
             self._begin(relay)
             self._on_stop(lambda: relay.close(DRAIN_SECONDS))
@@ -253,6 +257,7 @@ class Sidecar:
             as_published=ipvs_here,
             redirect=ingress.redirect,
             open_tcp=open_tcp,
+            open_http=partial(HttpPort, self._http()),
         )
         relay6 = self._relay_over_ipv6(outgoing, outgoing_udp, default, open_tcp)
         endpoints = CapturedEndpoints(resolver, self.store, self._queries)
@@ -305,7 +310,15 @@ class Sidecar:
             default=default,
             over_ipv6=True,
             open_tcp=open_tcp,
+            open_http=partial(HttpPort, self._http()),
         )
+
+    def _http(self) -> Core:
+        """What all that speaks HTTP shares; made once."""
+        if self._http_core is None:
+            self._http_core = Core()
+            self._on_stop(self._http_core.close)
+        return self._http_core
 
     async def _until_informed(self, source: DockerSource) -> None:
         try:

@@ -105,7 +105,7 @@ class Explaining:
         kernel = Kernel() if one.carrier is Carrier.DOCKER else await self._kernel(snapshot, one)
         place = self._ingress.place if self._ingress else None
         wanted = self._wanted(snapshot, snapshot.services[one.service], place)
-        relay = self._relayed(one) if one.carrier is Carrier.PROXY else None
+        relay = self._relayed(one) if one.carrier.in_user_space else None
         return port_path(snapshot, one, wanted.targets.get(one.key), wanted.kept, kernel, relay)
 
     def _wanted(self, snapshot: Snapshot, service: Service, place: Place | None) -> Ports:
@@ -136,7 +136,7 @@ class Explaining:
             place.ipvs,
             await self._read(self._host, partial(inspect.host_port, port, protocol)),
         )
-        if one.carrier is Carrier.PROXY:
+        if one.carrier.in_user_space:
             return kernel
         sandbox = await self._read(place.path, partial(inspect.sandbox_port, port, protocol))
         passes = await self._passes(place)

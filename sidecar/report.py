@@ -40,6 +40,7 @@ class Carrier(StrEnum):
 
     KERNEL = "kernel"
     PROXY = "proxy"
+    HTTP = "http"
     DOCKER = "docker"  # left to Docker: host mode, or mesh.enable=false
     TAKEN = "taken"  # somebody else holds it
 

@@ -122,7 +122,7 @@ class Telling:
         if one.carrier is Carrier.DOCKER:
             host = one.port.mode is PublishMode.HOST
             note = "published with mode=host" if host else "label mesh.enable=false"
-        elif one.carrier is Carrier.PROXY and one.key in faults:
+        elif one.carrier.in_user_space and one.key in faults:
             mode, note = report.Carrier.TAKEN, faults[one.key]
         elif one.carrier is Carrier.KERNEL and self.carrying.ingress is not None:
             note = self.carrying.ingress.status or self._source_note(service, one, self.carrying.ingress)

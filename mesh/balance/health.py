@@ -37,6 +37,11 @@ class Health:
         if self._records:
             self._records.pop(endpoint, None)
 
+    @property
+    def known_bad(self) -> bool:
+        """Is there any endpoint that failed lately?"""
+        return bool(self._records)
+
     def ejected_for(self, endpoint: Endpoint, now: float) -> float:
         """Seconds more."""
         record = self._records.get(endpoint)

@@ -23,12 +23,13 @@ class Carrier(StrEnum):
 
     KERNEL = "kernel"
     PROXY = "proxy"
+    HTTP = "http"
     DOCKER = "docker"  # host-mode ports, and services with mesh.enable=false
 
-    @classmethod
-    def _missing_(cls, value: object) -> "Carrier | None":
-        """The configured mode `http` has no carrier of its own yet: layer 4 serves it."""
-        return cls.PROXY if value == "http" else None
+    @property
+    def in_user_space(self) -> bool:
+        """We listen on the port ourselves."""
+        return self in (Carrier.PROXY, Carrier.HTTP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +164,9 @@ def _port_plan(service: str, port: Port, default: Carrier, labels: _Labels) -> P
 def _carrier(port: Port, default: Carrier, prefix: str, labels: _Labels) -> Carrier:
     key = prefix + "mode"
     wanted = labels.read(key, _one_of("kernel", "proxy", "http"), str(default))
-    if wanted == "http":
-        labels.fault(key, "http is not carried at layer 7 yet; proxy (layer 4) is used")
-        wanted = "proxy"
-    if wanted == "proxy" and port.protocol is Protocol.SCTP:
+    if wanted == "http" and port.protocol is Protocol.UDP:
+        wanted = "proxy"  # the TCP port of the same number is meant; if there is none, `_check_udp` says so
+    if wanted in ("proxy", "http") and port.protocol is Protocol.SCTP:
         if key in labels.labels:
             labels.fault(key, f"{port.protocol} cannot be relayed in user space; kernel is used")
         wanted = "kernel"
@@ -179,7 +179,12 @@ def _check_udp(labels: _Labels, ports: tuple[PortPlan, ...]) -> None:
     for one in ports:
         if one.port.protocol is not Protocol.UDP or one.carrier is not Carrier.PROXY:
             continue
-        for option in _STREAMS_ONLY if one.port.published not in streams else ():
+        key = f"mesh.port.{one.port.published}.mode"
+        if labels.labels.get(key, "").strip() == "http" and one.port.published not in streams:
+            labels.fault(key, "http is spoken over tcp; proxy is used")
+        if one.port.published in streams:
+            continue
+        for option in _STREAMS_ONLY:
             key = f"mesh.port.{one.port.published}.{option}"
             if key in labels.labels:
                 labels.fault(key, "datagrams have no PROXY header; ignored")

@@ -93,7 +93,7 @@ class Published:
                 one.port.target,
                 service_choice(service, ingress.id, one.policy, one.locality, here) if ingress else NOBODY,
                 one.source_ip == "masquerade",
-                one.carrier is Carrier.PROXY,
+                one.carrier.in_user_space,
             )
             for one in plan(service, self._default).ports
             if one.carrier is not Carrier.DOCKER

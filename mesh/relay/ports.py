@@ -10,6 +10,7 @@ IPv4: an instance of its own listens for that (`over_ipv6`).
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RETRY_SECONDS = 5.0  # between two tries of a port that is taken
+
 
 # Told (published port, local port): lead the one to the other; local None ends it. `Ingress.redirect`.
 Redirect = Callable[[int, int | None], None]
@@ -71,6 +73,7 @@ class RelayPorts:
         redirect: Redirect | None = None,
         over_ipv6: bool = False,
         open_tcp: OpenPort = open_here,
+        open_http: OpenPort | None = None,
     ) -> None:
         self._tasks = tasks
         self._listen_address = listen_address
@@ -81,6 +84,7 @@ class RelayPorts:
         self._redirect = redirect
         self._over_ipv6 = over_ipv6
         self._open_tcp = open_tcp
+        self._open_http = open_http
         self._snapshot = Snapshot()
         self._plans: dict[str, dict[str, PortPlan]] = {}  # service id → "80/tcp" → its plan
         self._problems: dict[str, tuple[Problem, ...]] = {}
@@ -181,7 +185,7 @@ class RelayPorts:
     def _is_ours(self, one: PortPlan) -> bool:
         if self._over_ipv6:
             return one.carrier is not Carrier.DOCKER and one.port.protocol is not Protocol.SCTP
-        return one.carrier is Carrier.PROXY
+        return one.carrier.in_user_space
 
     def _wanted(self) -> dict[str, PortPlan]:
         return {key: one for plans in self._plans.values() for key, one in plans.items()}
@@ -196,6 +200,8 @@ class RelayPorts:
             opened = self._open.get(key)
             if opened is None:
                 self._try_open(one)
+            elif self._speaks_http(opened.plan) is not self._speaks_http(one):
+                self._hand_over(opened, one)
             elif one.service in marked or opened.plan != one:
                 opened.plan = one
                 found = self._endpoints(one)
@@ -213,17 +219,30 @@ class RelayPorts:
                 self._report(one.key, str(error))
                 return
             listener, redirected = listen(self._listen_address, 0), True
+        self._begin(one, listener, redirected)
+        if redirected and self._redirect is not None:
+            self._redirect(published, listener.getsockname()[1])
+
+    def _begin(self, one: PortPlan, listener: socket.socket, redirected: bool) -> None:
         found = self._endpoints(one)
         options, near = _options(one), self._near(one, found)
         port: Carried
-        if udp:
+        if self._open_http is not None and self._speaks_http(one):
+            port = self._open_http(listener, found, options, self._connect, near)
+        elif one.port.protocol is Protocol.UDP:
             port = UdpPort(listener, found, options, self._connect_udp, near=near)
         else:
             port = self._open_tcp(listener, found, options, self._connect, near)
         self._open[one.key] = _Open(one, port, redirected)
         self._faults.pop(one.key, None)
-        if redirected and self._redirect is not None:
-            self._redirect(published, port.address[1])
+
+    def _speaks_http(self, one: PortPlan) -> bool:
+        return one.carrier is Carrier.HTTP and self._open_http is not None
+
+    def _hand_over(self, opened: _Open, one: PortPlan) -> None:
+        """Another protocol on the same port: who waits to be accepted is accepted by the next one."""
+        self._begin(one, opened.port.listener.dup(), opened.redirected)
+        self._tasks.start(opened.port.close(opened.plan.drain), f"relay-drain-{one.key}")
 
     def _report(self, key: str, fault: str) -> None:
         if self._faults.get(key) != fault:

@@ -87,6 +87,10 @@ class UdpPort:
         self._loop.add_reader(listener, self._arrived)
 
     @property
+    def listener(self) -> socket.socket:
+        return self._listener
+
+    @property
     def address(self) -> tuple[str, int]:
         """Where it listens (the port the kernel chose, for port 0)."""
         host, port = self._listener.getsockname()[:2]

@@ -69,7 +69,7 @@ def port_path(
     service = snapshot.services[plan.service]
     if plan.carrier is Carrier.DOCKER:
         return _left_to_docker(snapshot, service, plan)
-    if plan.carrier is Carrier.PROXY:
+    if plan.carrier.in_user_space:
         return _relayed(snapshot, service, plan, relay or Relay(), kernel)
     return _in_kernel(snapshot, service, plan, target, kept, kernel)
 

@@ -61,7 +61,6 @@ def test_every_label_is_read() -> None:
     ("key", "value", "says"),
     [
         ("mesh.port.80.mode", "userland", "not one of kernel, proxy, http"),
-        ("mesh.port.80.mode", "http", "proxy (layer 4) is used"),
         ("mesh.port.80.policy", "fastest", "not one of round_robin"),
         ("mesh.port.80.idle_timeout", "5 minutes", "not a time like 30s"),
         ("mesh.port.80.idle_timeout", "0s", "between 0 and 7 days"),

@@ -1,0 +1,11 @@
+"""CARRY at layer 7: HTTP between clients and tasks.
+
+head, framing     what a message says, read strictly (pure)
+forwarding        what of a head goes on to the other side (pure)
+faults, pages     what can go wrong, and what we say then (pure)
+limits, timing    how much and how long
+exchange          one request and its response: the state of both sides
+h1_client         a client's connection              front            who accepts them
+h1_upstream       a connection to a task             backend, target  which task, and its connections
+port              `mode: http` on a published port   core, stats      what all of them share
+"""

@@ -1,0 +1,49 @@
+"""What all HTTP listeners share: one poller, one clock, ids of requests, the end of idle connections."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from itertools import count
+
+from mesh.http import limits
+from mesh.http.backend import Backend
+from mesh.relay.deadlines import Deadlines
+from mesh.relay.poller import Poller
+
+
+class Core:
+    """Make it on the loop's thread; `close` when every listener is closed."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.poller = Poller(loop)
+        self.deadlines = Deadlines(loop)
+        self._prefix = os.urandom(8).hex().encode()
+        self._ids = count()
+
+    def request_id(self) -> bytes:
+        """Unique among all nodes: this process's random number, and the request's."""
+        return b"%b%08x" % (self._prefix, next(self._ids))
+
+    def has_idle(self, backend: Backend) -> None:
+        """From now on look after its idle connections, as long as there are some."""
+        self.deadlines.add(_Sweep(self, backend), limits.IDLE_ENDPOINT_SECONDS / 2)
+
+    def later(self, seconds: float, do: Callable[[], None]) -> None:
+        self.poller.loop.call_later(seconds, do)
+
+    def close(self) -> None:
+        self.deadlines.stop()
+        self.poller.stop()
+
+
+class _Sweep:
+    __slots__ = ("_backend", "_core")
+
+    def __init__(self, core: Core, backend: Backend) -> None:
+        self._core = core
+        self._backend = backend
+
+    def due(self) -> None:
+        if self._backend.sweep():
+            self._core.deadlines.add(self, limits.IDLE_ENDPOINT_SECONDS / 2)

@@ -1,0 +1,331 @@
+"""One request and its response, from a client's connection to an endpoint's and back; both sides' state.
+
+The client's side (HTTP/1 connection or HTTP/2 stream) and the endpoint's know each other only through it:
+
+    client ── begin, body, body_ended, client_room, gone ──▶ exchange ── send, pause, resume ──▶ upstream
+    client ◀── respond, write, end, fail, hold_body ──────── exchange ◀── responded, payload, ended, broken
+
+Until an endpoint has taken the head the body is held, so a failed connect costs nothing: the next endpoint is
+tried. Once sent, a request goes out again only if nothing came back, its method may be repeated (RFC 9110
+section 9.2.2) and its body is still here.
+"""
+
+import socket
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+from mesh.http import limits
+from mesh.http.backend import Backend, Server
+from mesh.http.faults import Fault
+from mesh.http.forwarding import Edge
+from mesh.http.framing import LAST_CHUNK, chunk
+from mesh.http.h1_upstream import H1Upstream
+from mesh.http.head import CHUNKED, RequestHead, ResponseHead
+
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+
+
+class Downstream(Protocol):
+    """The client's side."""
+
+    edge: Edge
+
+    def respond(self, head: ResponseHead, length: int) -> None:
+        """Begin the response; `length` of its body, or CHUNKED, UNTIL_CLOSE where it is not known."""
+        ...
+
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """A response that is all there."""
+        ...
+
+    def interim(self, head: ResponseHead) -> None: ...
+    def switch(self, head: ResponseHead) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def flush(self) -> bool:
+        """Send what was written. False: the client takes no more; `client_room` tells when it does."""
+        ...
+
+    def end(self, trailers: bytes) -> None: ...
+    def fail(self, fault: Fault) -> None:
+        """There is no response from an endpoint: give our own."""
+        ...
+
+    def cut(self) -> None:
+        """The response cannot be completed: the client must see that."""
+        ...
+
+    def hold_body(self, hold: bool) -> None: ...
+    def forwarded(self, head: RequestHead) -> bytes:
+        """The request's field lines as an endpoint gets them."""
+        ...
+
+
+class Service(Protocol):
+    """What the exchange needs of the one who made it."""
+
+    connect_timeout: float
+    response_timeout: float
+    backend: Backend
+
+    def connection(self, server: Server, exchange: "Exchange") -> H1Upstream: ...
+    def socket(self) -> socket.socket: ...
+
+
+class Exchange:
+    __slots__ = (
+        "_chunked",
+        "_complete",
+        "_held",
+        "_over",
+        "_replay",
+        "_service",
+        "_trailers",
+        "_upstream",
+        "client",
+        "fault",
+        "head",
+        "method",
+        "received",
+        "response_timeout",
+        "sent",
+        "server",
+        "started",
+        "status",
+        "switching",
+        "tried",
+    )
+
+    def __init__(
+        self, client: Downstream, head: RequestHead, service: Service, over: Callable[["Exchange"], None]
+    ) -> None:
+        self.client = client
+        self.head = head
+        self.method = head.method
+        self._service = service
+        self._over = over
+        self._upstream: H1Upstream | None = None
+        self._chunked = head.length == CHUNKED
+        self._complete = False  # the client has sent all of the request
+        self._trailers = b""
+        self._held: list[bytes] = []  # of the body, until an endpoint takes it
+        self._replay: bytes | None = b""  # the whole body so far; None when it is too large to be sent again
+        self.response_timeout = service.response_timeout
+        self.server: Server | None = None
+        self.tried: list[Server] = []
+        self.status = 0
+        self.fault: Fault | None = None
+        self.switching = False
+        self.received = 0  # bytes of the request's body
+        self.sent = 0  # bytes of the response's body
+        self.started = monotonic()
+
+    # --- the client's side ---
+
+    def begin(self, body: bytes, complete: bool, trailers: bytes = b"") -> None:
+        self._complete = complete
+        self._trailers = trailers
+        if body:
+            self.received = len(body)
+            self._held.append(body)
+            self._remember(body)
+        if not complete:
+            self.client.hold_body(True)
+        self._attempt()
+
+    def body(self, data: bytes, complete: bool) -> None:
+        self.received += len(data)
+        self._complete = complete
+        if self._upstream is None:
+            self._held.append(data)
+            self._remember(data)
+            return
+        self._remember(data)
+        if not self._upstream.send(self._coded(data, complete, b""), complete) and not complete:
+            self.client.hold_body(True)
+
+    def body_ended(self, trailers: bytes) -> None:
+        """All was passed to `body` already."""
+        self._complete = True
+        self._trailers = trailers
+        if self._upstream is not None:
+            self._upstream.send(self._coded(b"", True, trailers), True)
+
+    def client_room(self) -> None:
+        if self._upstream is not None:
+            self._upstream.resume()
+
+    def client_ended(self) -> None:
+        """After an upgrade: it has said all."""
+        if self._upstream is not None:
+            self._upstream.shut_request()
+
+    def gone(self) -> None:
+        """The client takes no more, ever."""
+        self._finish(Fault.CLIENT_GONE)
+
+    # --- the endpoint's side ---
+
+    def _attempt(self) -> None:
+        service = self._service
+        server = None
+        if len(self.tried) < limits.ATTEMPTS:
+            server = service.backend.pick(self.client.edge.client, self.tried)
+        if server is None:
+            self._fail(self.fault or Fault.NO_ENDPOINT)
+            return
+        self.server = server
+        self.tried.append(server)
+        server.active += 1
+        server.requests += 1
+        if server.idle and len(self.tried) == 1:
+            connection = server.idle.pop()
+            assert isinstance(connection, H1Upstream)
+            connection.take(self)
+            self._upstream = connection
+            self.connected()
+        else:
+            self._upstream = service.connection(server, self)
+            self._upstream.connect(service.socket, service.connect_timeout)
+
+    def connected(self) -> None:
+        upstream = self._upstream
+        assert upstream is not None
+        head = self.head
+        lines = self.client.forwarded(head)
+        held, complete = self._held, self._complete
+        if held:
+            parts = [self._coded(one, False, b"") for one in held]
+            if complete and self._chunked:
+                parts.append(self._coded(b"", True, self._trailers))
+            held.clear()
+            data = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, head.target, lines, b"".join(parts))
+        elif complete and self._chunked:
+            end = self._coded(b"", True, self._trailers)
+            data = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, head.target, lines, end)
+        else:
+            data = b"%b %b HTTP/1.1\r\n%b\r\n" % (head.method, head.target, lines)
+        if upstream.send(data, complete) and not complete:
+            self.client.hold_body(False)
+
+    def not_connected(self, fault: Fault) -> None:
+        """Nothing was sent: another endpoint may have it."""
+        self._lose(fault)
+        self._attempt()
+
+    def upstream_room(self) -> None:
+        if not self._complete or self.switching:
+            self.client.hold_body(False)
+
+    def interim(self, head: ResponseHead) -> None:
+        self.client.interim(head)
+
+    def responded(self, head: ResponseHead, length: int) -> None:
+        self.status = head.status
+        server = self.server
+        assert server is not None
+        server.backend.answered(server, self.started)
+        self.client.respond(head, length)
+
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """Begin, payload and end of a response in one; the connection is free already."""
+        self.status = head.status
+        self.sent = len(body)
+        self._upstream = None
+        server = self.server
+        assert server is not None
+        server.active -= 1
+        self.server = None
+        server.backend.answered(server, self.started)
+        self.fault = None
+        self._over(self)
+        self.client.whole(head, body)
+
+    def switched(self, head: ResponseHead) -> None:
+        self.status = head.status
+        self.switching = True
+        self._chunked = False
+        self._replay = None
+        self.client.switch(head)
+
+    def payload(self, data: bytes) -> None:
+        self.sent += len(data)
+        self.client.write(data)
+
+    def pushed(self) -> bool:
+        """What was read is sent. False: read no more for now."""
+        return self.client.flush()
+
+    def ended(self, trailers: bytes) -> None:
+        self._upstream = None
+        self.client.end(trailers)
+        self._finish(None)
+
+    def broken(self, fault: Fault) -> None:
+        """The connection is no more."""
+        upstream, self._upstream = self._upstream, None
+        if self.status:
+            self.client.cut()
+            self._finish(fault)
+            return
+        reused = upstream is not None and upstream.reused
+        self._lose(fault, count=not reused)
+        if self._repeatable(fault):
+            if reused and self.server is not None:
+                self.tried.pop()  # it only closed what it had not used for long
+                self.server.forget_idle()
+            if self._replay:
+                self._held = [self._replay]
+            self._attempt()
+        else:
+            self._fail(fault)
+
+    # --- ends ---
+
+    def _repeatable(self, fault: Fault) -> bool:
+        return (
+            fault is Fault.ENDPOINT_CLOSED
+            and self.method in IDEMPOTENT
+            and self._replay is not None
+            and not self.switching
+        )
+
+    def _lose(self, fault: Fault, count: bool = True) -> None:
+        server = self.server
+        assert server is not None
+        self.fault = fault
+        server.active -= 1
+        self._upstream = None
+        if count:
+            server.backend.failed(server)
+
+    def _fail(self, fault: Fault) -> None:
+        self.fault = fault
+        self.status = fault.status
+        self.server = None
+        self.client.fail(fault)
+        self._over(self)
+
+    def _finish(self, fault: Fault | None) -> None:
+        self.fault = fault
+        server, self.server = self.server, None
+        if server is not None:
+            server.active -= 1
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.discard()
+        self._over(self)
+
+    # --- the body ---
+
+    def _remember(self, data: bytes) -> None:
+        if self._replay is not None:
+            self._replay = self._replay + data if len(self._replay) + len(data) <= limits.REPLAY_MAX else None
+
+    def _coded(self, data: bytes, last: bool, trailers: bytes) -> bytes:
+        if not self._chunked:
+            return data
+        coded = chunk(data) if data else b""
+        if last:
+            coded += LAST_CHUNK + trailers + b"\r\n"
+        return coded

@@ -1,0 +1,118 @@
+"""What of a head goes on to the other side: hop-by-hop fields out, who the client is in. Pure.
+
+A client could say that it is somebody else (X-Forwarded-For, also spelled with underscores, which CGI-like
+interfaces take for the same), so what it says of itself counts only where the one in front of us is trusted.
+"""
+
+import re
+from dataclasses import dataclass
+
+from mesh.http.head import CHUNKED, RequestFields, ResponseHead
+
+# RFC 9110 section 7.6.1. `te` may go on as "trailers" alone: that is added anew where it was said.
+_HOP_BY_HOP = (b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade")
+# What Connection must not take away: it would change what the message means.
+_NOT_OPTIONS = frozenset(
+    (b"host", b"content-length", b"close", b"keep-alive", b"cookie", b"authorization", *_HOP_BY_HOP)
+)
+_OF_PROXIES = re.compile(
+    rb"^(?:x[-_]forwarded[-_][^:\r\n]*|x[-_]real[-_]ip|x[-_]request[-_]id|forwarded):.*\r\n", re.I | re.M
+)
+_UNDERSCORED = re.compile(
+    rb"^x(?=[^:]*_)[-_](?:forwarded[-_][^:\r\n]*|real[-_]ip|request[-_]id):.*\r\n", re.I | re.M
+)
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A connection from outside, as those behind us are told of it."""
+
+    client: str  # address
+    scheme: str  # http, https
+    port: int  # that the client came to
+    trusted: bool = False  # it is a proxy that may speak for others
+
+    @property
+    def node(self) -> str:
+        """As RFC 7239 section 6 writes it."""
+        return f'"[{self.client}]"' if ":" in self.client else self.client
+
+
+def request_block(about: RequestFields, edge: Edge) -> bytes:
+    """The field lines for the endpoint, all but the request's id. Framing of a chunked body is in it."""
+    fields = about.fields
+    lower = fields.lower
+    options = [one for one in about.options if one not in _NOT_OPTIONS]
+    drop = [name for name in (*_HOP_BY_HOP, *options) if b"\n" + name + b":" in lower]
+    block = fields.without(*drop) if drop else fields.raw
+    if edge.trusted:
+        added = _continued(about, edge)
+        block = _without_named(_UNDERSCORED.sub(b"", block), added)
+    else:
+        added = _begun(about, edge)
+        block = _OF_PROXIES.sub(b"", block)
+    lines = [block, *(b"%b: %b\r\n" % line for line in added.items())]
+    if about.length == CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    if b"te" in drop and b"trailers" in fields.tokens(b"te"):
+        lines.append(b"TE: trailers\r\n")
+        connection = [b"TE"]
+    else:
+        connection = []
+    if about.upgrade:
+        connection.append(b"Upgrade")
+        lines.append(b"Upgrade: %b\r\n" % about.upgrade)
+    if connection:
+        lines.append(b"Connection: %b\r\n" % b", ".join(connection))
+    return b"".join(lines)
+
+
+def _begun(about: RequestFields, edge: Edge) -> dict[bytes, bytes]:
+    client = edge.client.encode()
+    return {
+        b"X-Forwarded-For": client,
+        b"X-Forwarded-Proto": edge.scheme.encode(),
+        b"X-Forwarded-Host": about.authority or b"",
+        b"X-Forwarded-Port": b"%d" % edge.port,
+        b"X-Real-Ip": client,
+    }
+
+
+def _continued(about: RequestFields, edge: Edge) -> dict[bytes, bytes]:
+    """What a trusted proxy said stays; it is added to the list of those who passed the request on."""
+    fields = about.fields
+    added = {name: value for name, value in _begun(about, edge).items() if not fields.has(name.lower())}
+    before = b", ".join(fields.all(b"x-forwarded-for"))
+    if before:
+        added[b"X-Forwarded-For"] = before + b", " + edge.client.encode()
+    if forwarded := b", ".join(fields.all(b"forwarded")):
+        added[b"Forwarded"] = forwarded + b", for=" + edge.node.encode()
+    return added
+
+
+def _without_named(block: bytes, added: dict[bytes, bytes]) -> bytes:
+    names = b"|".join(re.escape(name) for name in added)
+    return re.sub(rb"^(?:" + names + rb"):.*\r\n", b"", block, flags=re.I | re.M)
+
+
+def given_request_id(about: RequestFields, edge: Edge) -> bytes | None:
+    """The id that a trusted proxy gave the request."""
+    if not edge.trusted:
+        return None
+    value = about.fields.get(b"x-request-id")
+    return value if value and _REQUEST_ID.fullmatch(value) else None
+
+
+def response_lines(response: ResponseHead) -> bytes:
+    """Status line and field lines for the client; of its framing only Content-Length."""
+    lines = response.forwarded
+    if not lines:
+        fields = response.fields
+        lower = fields.lower
+        drop = [name for name in _HOP_BY_HOP if b"\n" + name + b":" in lower]
+        drop += [name for name in response.options if name not in _NOT_OPTIONS and name != b"set-cookie"]
+        block = fields.without(*drop) if drop else fields.raw
+        lines = b"HTTP/1.1 %d %b\r\n%b" % (response.status, response.reason, block)
+        response.forwarded = lines
+    return lines

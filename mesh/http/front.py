@@ -1,0 +1,152 @@
+"""One listening socket that speaks HTTP: accepts clients, gives each request to whom it is for, drains."""
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from mesh.http import limits
+from mesh.http.core import Core
+from mesh.http.exchange import Exchange
+from mesh.http.faults import Fault
+from mesh.http.forwarding import Edge
+from mesh.http.h1_client import H1Client
+from mesh.http.head import RequestHead
+from mesh.relay.counts import OUT_OF_DESCRIPTORS
+from mesh.relay.deadlines import Deadlines
+from mesh.relay.poller import Poller
+from mesh.relay.splice import reset_on_close
+
+ACCEPTS_AT_ONCE = 64  # then requests get their turn
+PAUSE_SECONDS = 0.2  # of accepting when descriptors have run out
+
+
+class Serving(Protocol):
+    """Who answers this listener's requests."""
+
+    def exchange(self, client: H1Client, head: RequestHead) -> Exchange: ...
+
+
+class Front:
+    """`trusted` says of an address whether it may speak for others."""
+
+    def __init__(
+        self,
+        core: Core,
+        listener: socket.socket,
+        serving: Serving,
+        trusted: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._core = core
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._serving = serving
+        self._trusted = trusted
+        self._clients: set[H1Client] = set()
+        self._empty = asyncio.Event()  # set when the last client of a closing front is gone
+        self._pause: asyncio.TimerHandle | None = None
+        self._port = int(listener.getsockname()[1])
+        self.connections = 0
+        self.refusals: Counter[str] = Counter()  # of what never became a request, by reason
+        self.closing = False
+        self._loop.add_reader(listener, self._acceptable)
+
+    @property
+    def listener(self) -> socket.socket:
+        return self._listener
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self._listener.getsockname()[:2]
+        return str(host), int(port)
+
+    @property
+    def active(self) -> int:
+        """Open connections."""
+        return len(self._clients)
+
+    async def close(self, drain_seconds: float = 0.0) -> None:
+        """Accept no more; requests under way get so long; then what is left is cut."""
+        if not self.closing:
+            self.closing = True
+            self._stop_accepting()
+            self._listener.close()
+            for client in tuple(self._clients):
+                client.close_when_idle()
+        if self._clients and drain_seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(drain_seconds):
+                    await self._empty.wait()
+        for client in tuple(self._clients):
+            client.abort()
+
+    # --- accepting ---
+
+    def _acceptable(self) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                sock, peer = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                self._refuse_accept(error)
+                return
+            sock.setblocking(False)
+            if len(self._clients) >= limits.CONNECTIONS_MAX:
+                self.refusals[Fault.FULL.reason] += 1
+                reset_on_close(sock)
+                sock.close()
+                continue
+            self._begin(sock, str(peer[0]))
+
+    def _begin(self, sock: socket.socket, peer: str) -> None:
+        self.connections += 1
+        address = peer.removeprefix("::ffff:") if "." in peer else peer
+        client = H1Client(self, sock, Edge(address, "http", self._port, self._trusted(address)))
+        self._clients.add(client)
+        client.start()
+
+    def _refuse_accept(self, error: OSError) -> None:
+        """Out of descriptors the listener stays readable: watching on would spin."""
+        self.refusals["fd_limit" if error.errno in OUT_OF_DESCRIPTORS else "other"] += 1
+        self._loop.remove_reader(self._listener)
+        self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener, self._acceptable)
+
+    def _stop_accepting(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        else:
+            self._loop.remove_reader(self._listener)
+
+    # --- what clients ask of their host ---
+
+    @property
+    def poller(self) -> Poller:
+        return self._core.poller
+
+    @property
+    def deadlines(self) -> Deadlines:
+        return self._core.deadlines
+
+    def request_id(self) -> bytes:
+        return self._core.request_id()
+
+    def exchange(self, client: H1Client, head: RequestHead) -> Exchange:
+        return self._serving.exchange(client, head)
+
+    def refused(self, client: H1Client, fault: Fault, message: str) -> None:
+        self.refusals[fault.reason] += 1
+
+    def over(self, client: H1Client) -> None:
+        self._clients.discard(client)
+        if self.closing and not self._clients:
+            self._empty.set()

@@ -1,0 +1,545 @@
+"""A client's HTTP/1.1 connection: a request is answered before the next is read. A fast path.
+
+    HEAD      between requests, or in the midst of a head
+    BODY      a request's body comes in
+    WAIT      the request is whole, its response is not
+    TUNNEL    after an upgrade: bytes both ways
+    LINGER    we have said our last word; what still comes is read over, so that the client can read ours
+    CLOSED    for good
+
+Requests that come ahead of their turn (pipelining) stay in the kernel's buffer: who sends faster than we
+answer is slowed down by TCP itself.
+"""
+
+import socket
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from mesh.http import limits
+from mesh.http.exchange import Exchange
+from mesh.http.faults import Fault, Refused
+from mesh.http.forwarding import Edge, request_block, response_lines
+from mesh.http.framing import END_OF_CHUNKS, LAST_CHUNK, ChunkedReader, chunk
+from mesh.http.head import (
+    BEFORE_MAX,
+    CHUNKED,
+    HEAD_MAX,
+    LINE_MAX,
+    RequestFields,
+    RequestHead,
+    RequestReader,
+    ResponseHead,
+    hopeless,
+)
+from mesh.http.pages import error_page
+from mesh.http.timing import NEVER, Timed
+from mesh.relay.deadlines import Deadlines
+from mesh.relay.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
+from mesh.relay.splice import reset_on_close
+
+INCOMING = READABLE | PEER_DONE | UNUSUAL
+
+
+class State(Enum):
+    HEAD = 1
+    BODY = 2
+    WAIT = 3
+    TUNNEL = 4
+    LINGER = 5
+    CLOSED = 6
+
+
+HEAD, BODY, WAIT, TUNNEL, LINGER, CLOSED = State
+
+
+class Host(Protocol):
+    """Who accepted the connection."""
+
+    closing: bool
+
+    @property
+    def poller(self) -> Poller: ...
+    @property
+    def deadlines(self) -> Deadlines: ...
+    def exchange(self, client: "H1Client", head: RequestHead) -> Exchange: ...
+    def request_id(self) -> bytes: ...
+    def refused(self, client: "H1Client", fault: Fault, message: str) -> None: ...
+    def over(self, client: "H1Client") -> None: ...
+
+
+class H1Client(Timed):
+    __slots__ = (
+        "_block",
+        "_block_of",
+        "_blocked",
+        "_chunked_out",
+        "_chunks",
+        "_eof_follows",
+        "_exchange",
+        "_got",
+        "_held",
+        "_hold",
+        "_host",
+        "_keep",
+        "_left",
+        "_out",
+        "_partial",
+        "_poller",
+        "_reader",
+        "_sock",
+        "_state",
+        "_then",
+        "_unread",
+        "edge",
+        "request_id",
+    )
+
+    def __init__(self, host: Host, sock: socket.socket, edge: Edge) -> None:
+        super().__init__(host.deadlines)
+        self._host = host
+        self._poller = host.poller
+        self._sock = sock
+        self.edge = edge
+        self._reader = RequestReader()
+        self._state = HEAD
+        self._exchange: Exchange | None = None
+        self._got = b""  # read, not yet understood
+        self._partial = False  # of a head, whose clock runs
+        self._left = 0  # of the request's body; or CHUNKED
+        self._chunks: ChunkedReader | None = None
+        self._hold = False  # the exchange wants no more of the body for now
+        self._unread = False  # there is, or may be, more in the socket
+        self._eof_follows = False
+        self._keep = True  # the connection, after this response
+        self._chunked_out = False
+        self._out: list[bytes] = []  # written, to be sent with the next flush
+        self._held = b""  # what the client has not taken yet
+        self._blocked = False  # and the exchange was told so
+        self._then: Callable[[], None] | None = None  # to be done when all is sent
+        self._block_of: RequestFields | None = None
+        self._block = b""
+        self.request_id = b""
+
+    def start(self) -> None:
+        self.within(limits.HEAD_SECONDS)
+        try:
+            self._poller.watch(self._sock, self._told)
+        except OSError:
+            self._close()
+
+    @property
+    def idle(self) -> bool:
+        """Between two requests."""
+        return self._state is HEAD and not self._got
+
+    def close_when_idle(self) -> None:
+        """No more requests after the one under way."""
+        self._keep = False
+        if self.idle and not self._held:
+            self._close()
+
+    def abort(self) -> None:
+        """Now."""
+        self._gone()
+
+    # --- reading ---
+
+    def _told(self, mask: int) -> None:
+        if mask & INCOMING:
+            if mask & (PEER_DONE | UNUSUAL):
+                self._eof_follows = True
+            state = self._state
+            if state is WAIT or self._hold:
+                self._unread = True
+                if mask & FAILED:
+                    self._gone()
+            else:
+                self._readable()
+        if mask & WRITABLE and self._held:
+            self._drain()
+
+    def _readable(self) -> None:
+        while True:
+            if self._state is CLOSED:
+                return
+            if self._state is WAIT or self._hold:
+                self._unread = True
+                return
+            try:
+                data = self._sock.recv(limits.READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._gone()
+                return
+            if not data:
+                self._at_eof()
+                return
+            whole = len(data) == limits.READ_BYTES or self._eof_follows
+            self._take(data)
+            if not whole:
+                return
+
+    def _take(self, data: bytes) -> None:
+        state = self._state
+        if state is HEAD:
+            self._of_head(self._got + data if self._got else data)
+        elif state is BODY:
+            self.within(limits.BODY_SECONDS)
+            try:
+                payload, complete = self._of_body(data)
+            except Refused as refused:
+                self._refuse(refused)
+                return
+            self._pass_on(payload, complete)
+        elif state is TUNNEL:
+            self.within(limits.TUNNEL_SECONDS)
+            if self._exchange is not None:
+                self._exchange.body(data, False)
+        elif state is LINGER:
+            self._left -= len(data)
+            if self._left < 0:
+                self._close()
+
+    def _of_head(self, data: bytes) -> None:
+        self._got = b""
+        if data[0] in b"\r\n":
+            data = _without_empty_lines(data)
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4 or end > HEAD_MAX:
+            self._incomplete(data, end)
+            return
+        try:
+            head = self._reader.read(data if end == len(data) else data[:end])
+            rest = data[end:]
+            self.limit = NEVER
+            self._partial = False
+            if head.length == 0:
+                self._got, body, complete = rest, b"", True
+                self._state = WAIT
+            else:
+                self._state = BODY
+                self._left = head.length
+                self._chunks = ChunkedReader(Fault.BAD_BODY) if head.length == CHUNKED else None
+                body, complete = self._of_body(rest)
+                self.within(limits.BODY_SECONDS)
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        self._keep = head.persistent and self._keep
+        self.request_id = self._host.request_id()
+        exchange = self._exchange = self._host.exchange(self, head)
+        trailers = self._chunks.trailers if complete and self._chunks is not None else b""
+        exchange.begin(body, complete, trailers)
+
+    def _incomplete(self, data: bytes, end: int) -> None:
+        """Wait for the rest of a head, if it can become one and within its time."""
+        if len(data) > LINE_MAX and data.find(b"\r\n", 0, LINE_MAX + 2) < 0:
+            self._refuse(Refused(Fault.TARGET_TOO_LONG, f"a request line longer than {LINE_MAX} bytes"))
+        elif end > HEAD_MAX or len(data) > HEAD_MAX:
+            self._refuse(Refused(Fault.HEAD_TOO_LARGE, f"a head larger than {HEAD_MAX} bytes"))
+        elif hopeless(data):
+            self._refuse(Refused(Fault.BAD_HEAD, "a line that does not end with CRLF"))
+        else:
+            self._got = data
+            if data and not self._partial:
+                self._partial = True
+                self.within(limits.HEAD_SECONDS)
+
+    def _of_body(self, data: bytes) -> tuple[bytes, bool]:
+        """Its payload, and whether it is complete; what follows is kept."""
+        if self._chunks is not None:
+            payload = self._chunks.feed(data) if data else b""
+            if self._chunks.done:
+                self._got = self._chunks.rest
+                self._state = WAIT
+                self.limit = NEVER
+            return payload, self._chunks.done
+        left = self._left - len(data)
+        if left > 0:
+            self._left = left
+            return data, False
+        if left < 0:
+            self._got = data[left:]
+            data = data[:left]
+        self._state = WAIT
+        self.limit = NEVER
+        return data, True
+
+    def _pass_on(self, payload: bytes, complete: bool) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if complete:
+            self.limit = NEVER
+        trailers = self._chunks.trailers if complete and self._chunks is not None else b""
+        if trailers:
+            if payload:
+                exchange.body(payload, False)
+            exchange.body_ended(trailers)
+        elif payload or complete:
+            exchange.body(payload, complete)
+
+    def hold_body(self, hold: bool) -> None:
+        self._hold = hold
+        if not hold and self._unread:
+            self._unread = False
+            self._poller.again(self._readable)
+
+    def _at_eof(self) -> None:
+        state = self._state
+        if state is TUNNEL and self._exchange is not None:
+            self._exchange.client_ended()
+        elif state is HEAD and self._got:
+            self._refuse(Refused(Fault.BAD_HEAD, "the head is cut off"))
+        else:
+            self._gone()
+
+    # --- the response ---
+
+    def forwarded(self, head: RequestHead) -> bytes:
+        if head.about is not self._block_of:
+            self._block_of, self._block = head.about, request_block(head.about, self.edge)
+        return b"%bX-Request-Id: %b\r\n" % (self._block, self.request_id)
+
+    def interim(self, head: ResponseHead) -> None:
+        exchange = self._exchange
+        if exchange is not None and exchange.head.minor:  # RFC 9110 section 15.2: not to HTTP/1.0
+            self._out.append(b"%b\r\n" % response_lines(head))
+
+    def respond(self, head: ResponseHead, length: int) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        keep = self._keep and self._state is WAIT and not self._host.closing
+        framing = b""
+        self._chunked_out = False
+        if length < 0:
+            if exchange.head.minor:
+                framing = b"Transfer-Encoding: chunked\r\n"
+                self._chunked_out = True
+            else:
+                keep = False
+        elif length == 0 and head.length < 0 and head.status not in (204, 304) and exchange.method != b"HEAD":
+            framing = b"Content-Length: 0\r\n"
+        if not keep:
+            framing += b"Connection: close\r\n"
+        elif not exchange.head.minor:
+            framing += b"Connection: keep-alive\r\n"
+        self._keep = keep
+        self._out.append(b"%b%b\r\n" % (response_lines(head), framing))
+
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        exchange = self._exchange
+        if (
+            exchange is None
+            or self._out
+            or self._held
+            or not self._keep
+            or self._state is not WAIT
+            or self._host.closing
+            or not exchange.head.minor
+            or head.length < 0
+        ):
+            self.respond(head, len(body))
+            if body:
+                self._out.append(body)
+            self._ended()
+            return
+        self._exchange = None
+        data = b"%b\r\n%b" % (head.forwarded or response_lines(head), body)
+        try:
+            sent = self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._close()
+            return
+        if sent == len(data):
+            self._next()
+            return
+        self._held = data[sent:]
+        self._then = self._next
+        self.within(limits.BODY_SECONDS)
+
+    def switch(self, head: ResponseHead) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._keep = False
+        self._chunked_out = False
+        upgrade = head.fields.get(b"upgrade") or exchange.head.about.upgrade
+        self._out.append(b"%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (response_lines(head), upgrade))
+        self._state = TUNNEL
+        self.within(limits.TUNNEL_SECONDS)
+        if self._got:
+            early, self._got = self._got, b""
+            exchange.body(early, False)
+        if self._unread:
+            self._unread = False
+            self._poller.again(self._readable)
+
+    def write(self, data: bytes) -> None:
+        self._out.append(chunk(data) if self._chunked_out else data)
+
+    def flush(self) -> bool:
+        out = self._out
+        if not out:
+            return not self._held
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        if self._state is CLOSED:
+            return True
+        if self._held:
+            self._held += data
+            return False
+        try:
+            sent = self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._gone()
+            return True
+        if sent == len(data):
+            return True
+        self._held = data[sent:]
+        self._blocked = True
+        self.within(limits.BODY_SECONDS)
+        return False
+
+    def _drain(self) -> None:
+        held, self._held = self._held, b""
+        self._out.insert(0, held)
+        if not self.flush():
+            return
+        self.limit = NEVER
+        if self._then is not None:
+            then, self._then = self._then, None
+            then()
+        elif self._blocked and self._exchange is not None:
+            self._blocked = False
+            self._exchange.client_room()
+
+    def end(self, trailers: bytes) -> None:
+        if self._chunked_out:
+            self._out.append(LAST_CHUNK + trailers + b"\r\n" if trailers else END_OF_CHUNKS)
+        self._ended()
+
+    def fail(self, fault: Fault) -> None:
+        exchange = self._exchange
+        minor = exchange.head.minor if exchange is not None else 1
+        keep = self._keep and self._state is WAIT and not self._host.closing and minor == 1
+        self._keep = keep
+        head_only = exchange is not None and exchange.method == b"HEAD"
+        self._out.append(error_page(fault, self.request_id, keep=keep, head_only=head_only))
+        self._ended()
+
+    def cut(self) -> None:
+        """What was sent so far must not look complete: no last chunk, and a reset."""
+        self._exchange = None
+        if self._state is not CLOSED:
+            self.flush()
+            reset_on_close(self._sock)
+            self._close()
+
+    def _ended(self) -> None:
+        """The response is written. On to the next request, when it is sent."""
+        self._exchange = None
+        if self.flush():
+            self._next()
+        else:
+            self._then = self._next
+
+    def _next(self) -> None:
+        state = self._state
+        if state is CLOSED:
+            return
+        if not self._keep or state is not WAIT:
+            self._last_word()
+            return
+        self._state = HEAD
+        self._hold = False
+        self._chunks = None
+        self.within(limits.KEEP_ALIVE_SECONDS)
+        if self._got:
+            self._poller.again(self._ahead)
+        elif self._unread:
+            self._unread = False
+            self._poller.again(self._readable)
+        elif self._host.closing:
+            self._close()
+
+    def _ahead(self) -> None:
+        """A request that came before its turn."""
+        if self._state is HEAD and self._got:
+            got, self._got = self._got, b""
+            self._of_head(got)
+            if self._unread and self._state is HEAD:
+                self._unread = False
+                self._readable()
+
+    # --- the end ---
+
+    def _refuse(self, refused: Refused) -> None:
+        """It cannot be understood, so it is not known where the next request would begin."""
+        self._host.refused(self, refused.fault, str(refused))
+        self._keep = False
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            started = exchange.status != 0
+            exchange.gone()
+            if started:
+                self.cut()
+                return
+        self._out.append(error_page(refused.fault, self.request_id, keep=False, head_only=False))
+        self._ended()
+
+    def _last_word(self) -> None:
+        """To close with bytes unread would reset the connection, and the client lose what we said."""
+        if self._state is WAIT and not self._got and not self._unread:
+            self._close()
+            return
+        self._state = LINGER
+        self._hold = False
+        self._left = limits.LINGER_BYTES
+        self.within(limits.LINGER_SECONDS)
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close()
+            return
+        if self._unread:
+            self._unread = False
+            self._poller.again(self._readable)
+
+    def too_late(self) -> None:
+        state = self._state
+        if self._held or state in (LINGER, TUNNEL):
+            self._gone()
+        elif state is HEAD and self._partial:
+            self._refuse(Refused(Fault.HEAD_TIMEOUT, "the head took too long"))
+        elif state is BODY and not self._hold:
+            self._refuse(Refused(Fault.BODY_TIMEOUT, "the body took too long"))
+        elif state is HEAD:
+            self._close()
+
+    def _gone(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._close()
+        if exchange is not None:
+            exchange.gone()
+
+    def _close(self) -> None:
+        if self._state is CLOSED:
+            return
+        self._state = CLOSED
+        self.stop_clock()
+        self._poller.close(self._sock)
+        self._host.over(self)
+
+
+def _without_empty_lines(data: bytes) -> bytes:
+    for _ in range(BEFORE_MAX):
+        if not data.startswith(b"\r\n"):
+            break
+        data = data[2:]
+    return data

@@ -1,0 +1,400 @@
+"""An HTTP/1.1 connection to an endpoint: one exchange at a time, kept for the next. A fast path.
+
+    connecting   the socket is not through yet
+    busy         its exchange's request goes out, its response comes in
+    idle         in its server's stack; whatever it says then, or that it ends, takes it out of there
+    closed       for good
+
+A response is passed on as payload: how it was framed is this file's business, how the client gets it is the
+client's. Bytes after the end of a response are nobody's: such a connection is not used again.
+"""
+
+import errno
+import socket
+from collections.abc import Callable
+from enum import Enum
+from time import monotonic
+from typing import Protocol
+
+from mesh.http import limits
+from mesh.http.backend import Server
+from mesh.http.faults import Fault, Refused
+from mesh.http.framing import ChunkedReader
+from mesh.http.head import CHUNKED, UNTIL_CLOSE, ResponseHead
+from mesh.http.timing import NEVER, Timed
+from mesh.relay.deadlines import Deadlines
+from mesh.relay.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
+from mesh.relay.splice import reset_on_close
+
+INCOMING = READABLE | PEER_DONE | UNUSUAL
+
+
+class State(Enum):
+    CONNECTING = 1
+    BUSY = 2
+    IDLE = 3
+    CLOSED = 4
+
+
+class Asking(Protocol):
+    """The exchange, as its upstream connection needs it."""
+
+    method: bytes
+    response_timeout: float
+
+    def connected(self) -> None: ...
+    def not_connected(self, fault: Fault) -> None: ...
+    def interim(self, head: ResponseHead) -> None: ...
+    def responded(self, head: ResponseHead, length: int) -> None: ...
+    def whole(self, head: ResponseHead, body: bytes) -> None: ...
+    def switched(self, head: ResponseHead) -> None: ...
+    def payload(self, data: bytes) -> None: ...
+    def ended(self, trailers: bytes) -> None: ...
+    def broken(self, fault: Fault) -> None: ...
+    def pushed(self) -> bool: ...
+    def upstream_room(self) -> None: ...
+
+
+class H1Upstream(Timed):
+    __slots__ = (
+        "_chunks",
+        "_eof_follows",
+        "_exchange",
+        "_got",
+        "_held",
+        "_keep",
+        "_left",
+        "_paused",
+        "_poller",
+        "_request_sent",
+        "_sock",
+        "_unread",
+        "head",
+        "idle_since",
+        "reused",
+        "server",
+        "state",
+    )
+
+    def __init__(self, poller: Poller, deadlines: Deadlines, server: Server, exchange: Asking) -> None:
+        super().__init__(deadlines)
+        self._poller = poller
+        self.server = server
+        self._exchange: Asking | None = exchange
+        self._sock: socket.socket | None = None
+        self._got = b""  # the beginning of a head
+        self._held = b""  # what the endpoint has not taken yet
+        self._left = 0  # of the response's body; or CHUNKED, UNTIL_CLOSE
+        self._chunks: ChunkedReader | None = None
+        self._keep = False
+        self._paused = False
+        self._unread = False
+        self._eof_follows = False
+        self._request_sent = False
+        self.head: ResponseHead | None = None
+        self.reused = False
+        self.idle_since = 0.0
+        self.state = State.CONNECTING
+
+    # --- begin ---
+
+    def connect(self, make: Callable[[], socket.socket], seconds: float) -> None:
+        """Told to the exchange, now or later, once. KernelError as `make`."""
+        endpoint = self.server.endpoint
+        try:
+            self._sock = make()
+            code = self._sock.connect_ex((endpoint.address, endpoint.port))
+            if code == errno.EINPROGRESS:
+                self.within(seconds)
+                self._poller.watch(self._sock, self._told)
+                return
+            if code == 0:
+                self._poller.watch(self._sock, self._told)
+        except OSError as error:
+            code = error.errno or errno.EIO
+        self._connected(code)
+
+    def _connected(self, code: int) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        if code:
+            self._close()
+            exchange.not_connected(Fault.CONNECT_FAILED)
+            return
+        assert self._sock is not None
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.limit = NEVER
+        self.state = State.BUSY
+        exchange.connected()
+
+    def take(self, exchange: Asking) -> None:
+        """From the stack, for another exchange."""
+        self._exchange = exchange
+        self.state = State.BUSY
+        self.reused = True
+        self.head = None
+        self._request_sent = False
+
+    # --- the request ---
+
+    def send(self, data: bytes, last: bool) -> bool:
+        """True when all of it is taken, or else `upstream_room` tells when. `last`: the request ends here."""
+        if last:
+            self._request_sent = True
+            if self.head is None:
+                exchange = self._exchange
+                assert exchange is not None
+                self.within(exchange.response_timeout)
+        if self._held:
+            self._held += data
+            return False
+        return self._write(data)
+
+    def _write(self, data: bytes) -> bool:
+        assert self._sock is not None
+        try:
+            sent = self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            # It may have answered before it closed: what it said counts, and reading tells the rest.
+            self._held = b""
+            self._poller.again(self._readable)
+            return True
+        if sent == len(data):
+            return True
+        self._held = data[sent:]
+        return False
+
+    def _writable(self) -> None:
+        held, self._held = self._held, b""
+        if self._write(held) and self._exchange is not None:
+            self._exchange.upstream_room()
+
+    # --- the response ---
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._unread:
+                self._unread = False
+                self._poller.again(self._readable)
+
+    def _told(self, mask: int) -> None:
+        state = self.state
+        if state is State.CONNECTING:
+            if mask & (WRITABLE | UNUSUAL):
+                assert self._sock is not None
+                code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & UNUSUAL else 0
+                self._connected(code)
+            return
+        if mask & INCOMING:
+            if mask & (PEER_DONE | UNUSUAL):
+                self._eof_follows = True
+            if state is State.IDLE:
+                self._leave_stack()
+                return
+            if self._paused:
+                self._unread = True
+            else:
+                self._readable()
+        if self._held and mask & WRITABLE and self.state is State.BUSY:
+            self._writable()
+
+    def _readable(self) -> None:
+        if self._paused:
+            self._unread = True
+            return
+        exchange = self._exchange
+        while self.state is State.BUSY and exchange is self._exchange and exchange is not None:
+            assert self._sock is not None
+            try:
+                data = self._sock.recv(limits.READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._lost()
+                return
+            if not data:
+                self._at_eof()
+                return
+            try:
+                if self.head is None and not self._got and self._whole(data, exchange):
+                    return
+                self._take(data, exchange)
+            except Refused as refused:
+                self._close()
+                exchange.broken(refused.fault)
+                return
+            if self.state is not State.BUSY or exchange is not self._exchange:
+                return
+            if not exchange.pushed():
+                self._paused = True
+            if self._paused:
+                self._unread = True
+                return
+            if len(data) < limits.READ_BYTES and not self._eof_follows:
+                return
+
+    def _whole(self, data: bytes, exchange: Asking) -> bool:
+        """Most responses come in one read and fit what their head says: the short way."""
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4 or self._eof_follows or not self._request_sent:
+            return False
+        head = self.server.reader.read(data[:end])
+        if head.body_length(exchange.method) != len(data) - end or head.close or head.status < 200:
+            return False
+        self.limit = NEVER
+        self._exchange = None
+        self.state = State.IDLE
+        self.server.keep(self)
+        exchange.whole(head, data[end:])
+        return True
+
+    def _take(self, data: bytes, exchange: Asking) -> None:
+        if self.head is None:
+            if self._got:
+                data = self._got + data
+                self._got = b""
+            rest = self._heads(data, exchange)
+            if rest is None:
+                return
+            data = rest
+        left = self._left
+        if left > 0:
+            if len(data) < left:
+                self._left = left - len(data)
+                self.within(limits.BODY_SECONDS)
+                exchange.payload(data)
+                return
+            if len(data) > left:
+                data, self._keep = data[:left], False
+            exchange.payload(data)
+            self._done(exchange)
+        elif left == CHUNKED:
+            chunks = self._chunks
+            assert chunks is not None
+            if payload := chunks.feed(data):
+                exchange.payload(payload)
+            if chunks.done:
+                if chunks.rest:
+                    self._keep = False
+                self._done(exchange, chunks.trailers)
+            else:
+                self.within(limits.BODY_SECONDS)
+        elif left == UNTIL_CLOSE:
+            if data:
+                self.within(limits.BODY_SECONDS)
+                exchange.payload(data)
+        else:
+            if data:
+                self._keep = False
+            self._done(exchange)
+
+    def _heads(self, data: bytes, exchange: Asking) -> bytes | None:
+        """Interim responses and the final one; what follows it. None: it is not whole yet."""
+        while True:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4 or end > limits.RESPONSE_HEAD_MAX:
+                if len(data) > limits.RESPONSE_HEAD_MAX:
+                    raise Refused(Fault.BAD_RESPONSE, "the head of the response is too large")
+                self._got = data
+                return None
+            head = self.server.reader.read(data[:end])
+            data = data[end:]
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                self._switch(head, exchange)
+                return data
+            exchange.interim(head)
+        self.head = head
+        self._left = left = head.body_length(exchange.method)
+        self._keep = not head.close and left != UNTIL_CLOSE and self._request_sent
+        self._chunks = ChunkedReader(Fault.BAD_RESPONSE) if left == CHUNKED else None
+        self.limit = NEVER
+        exchange.responded(head, left)
+        return data
+
+    def _switch(self, head: ResponseHead, exchange: Asking) -> None:
+        """Another protocol from here on: bytes both ways until one side ends."""
+        self.head = head
+        self._left = UNTIL_CLOSE
+        self._keep = False
+        exchange.switched(head)
+        self.limit = NEVER
+
+    def _done(self, exchange: Asking, trailers: bytes = b"") -> None:
+        self.limit = NEVER
+        self._exchange = None
+        self._paused = self._unread = False
+        if self._keep and not self._eof_follows and not self._held:
+            self.state = State.IDLE
+            self.server.keep(self)
+        else:
+            self._close()
+        exchange.ended(trailers)
+
+    def _at_eof(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and self.head is not None and self._left == UNTIL_CLOSE:
+            self._keep = False
+            self._done(exchange)
+        else:
+            self._lost()
+
+    def _lost(self) -> None:
+        exchange = self._exchange
+        self._close()
+        if exchange is not None:
+            exchange.broken(Fault.ENDPOINT_CLOSED)
+
+    # --- the end ---
+
+    def too_late(self) -> None:
+        exchange, connecting = self._exchange, self.state is State.CONNECTING
+        self._close()
+        if exchange is None:
+            return
+        if connecting:
+            exchange.not_connected(Fault.CONNECT_TIMEOUT)
+        else:
+            exchange.broken(Fault.RESPONSE_TIMEOUT)
+
+    def shut_request(self) -> None:
+        """After an upgrade: the client has said all."""
+        if self._sock is not None:
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # it is gone: reading tells
+
+    def discard(self) -> None:
+        """Its exchange wants no more of it, or nobody has used it for long."""
+        self._close()
+
+    def _leave_stack(self) -> None:
+        if self in self.server.idle:
+            self.server.idle.remove(self)
+        self._close()
+
+    def _close(self) -> None:
+        if self.state is State.CLOSED:
+            return
+        busy = self.state is State.BUSY
+        self.state = State.CLOSED
+        self._exchange = None
+        self.stop_clock()
+        if self._sock is not None:
+            if busy and self._request_sent is False:
+                reset_on_close(self._sock)  # a request that is cut off must not look whole
+            self._poller.close(self._sock)
+            self._sock = None
+
+
+def age(connection: H1Upstream) -> float:
+    """Seconds since it was last used."""
+    return monotonic() - connection.idle_since

@@ -1,0 +1,17 @@
+"""Every limit of the HTTP side that no label sets, with its reason. Seconds, bytes, counts."""
+
+READ_BYTES = 64 * 1024  # one read; also most that a direction holds back
+RESPONSE_HEAD_MAX = 64 * 1024  # of an endpoint's head; applications set large cookies
+HELD_MAX = 4 * READ_BYTES  # of a request's body while its endpoint is being found
+REPLAY_MAX = 64 * 1024  # a body up to this is kept so that its request can be sent once more
+CONNECTIONS_MAX = 20_000  # clients of one listener
+IDLE_PER_ENDPOINT = 256  # connections kept open for the next request
+ATTEMPTS = 3  # endpoints tried for one request
+
+HEAD_SECONDS = 15.0  # from a request's first byte to the end of its head
+KEEP_ALIVE_SECONDS = 75.0  # between two requests
+BODY_SECONDS = 60.0  # without a byte of a body that is under way, either direction
+LINGER_SECONDS = 2.0  # for the client to read our last words while it still sends
+LINGER_BYTES = 1024 * 1024  # of what it still sends
+IDLE_ENDPOINT_SECONDS = 4.0  # many servers close theirs after 5 s; who is first loses no request
+TUNNEL_SECONDS = 3600.0  # without a byte, after an upgrade

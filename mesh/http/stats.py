@@ -1,0 +1,51 @@
+"""What is counted of HTTP, as plain integers: exchanges add, telemetry reads. Label sets are bounded: methods
+that no standard names count as "other", services are those of the catalogue."""
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+
+# Seconds: a cached page … a report that somebody waits for.
+BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+METHODS = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+}
+OTHER = "other"
+
+
+class Durations:
+    """A histogram. `counts` has one more than `bounds`: above them all."""
+
+    __slots__ = ("counts", "total")
+    bounds = BOUNDS
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.total += seconds
+
+
+@dataclass(slots=True)
+class ServiceStats:
+    """Of one service. All only grow, but for `active`."""
+
+    requests: Counter[tuple[bytes, int]] = field(default_factory=Counter)  # method as sent, status
+    durations: Durations = field(default_factory=Durations)  # to the end of the response
+    faults: Counter[str] = field(default_factory=Counter)  # by `Fault.reason`
+    retries: int = 0
+    received: int = 0  # bytes of bodies, client → endpoint
+    sent: int = 0
+
+    def by_method(self) -> dict[tuple[str, str], int]:
+        """(method, code) → requests."""
+        found = Counter[tuple[str, str]]()
+        for (method, status), count in self.requests.items():
+            found[METHODS.get(method, OTHER), str(status)] += count
+        return dict(found)
+
+    def count(self, method: bytes, status: int, seconds: float) -> None:
+        self.requests[method if method in METHODS else b"", status] += 1
+        self.durations.observe(seconds)

@@ -1,0 +1,60 @@
+"""An HTTP service as exchanges use it: its endpoints, how they are reached, how long is waited for them."""
+
+import errno
+import socket
+from collections.abc import Callable, Collection, Sequence
+from time import monotonic
+
+from mesh.balance.policies import Endpoint, Policy
+from mesh.errors import KernelError, NamespaceGone
+from mesh.http.backend import Backend, Server
+from mesh.http.core import Core
+from mesh.http.exchange import Exchange
+from mesh.http.h1_upstream import H1Upstream
+from mesh.http.stats import ServiceStats
+
+RESPONSE_SECONDS = 300.0  # to a response's first byte: a report may take minutes, a hanging task for ever
+
+
+class Target:
+    """`connect` makes the non-blocking socket that goes out to a task."""
+
+    def __init__(
+        self, core: Core, name: str, connect: Callable[[], socket.socket], policy: Policy = Policy.ROUND_ROBIN
+    ) -> None:
+        self._core = core
+        self._connect = connect
+        self.name = name
+        self.connect_timeout = 2.0
+        self.response_timeout = RESPONSE_SECONDS
+        self.backend = Backend(name, policy, core.has_idle)
+        self.stats = ServiceStats()
+
+    def retarget(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
+        self.backend.retarget(endpoints, near)
+
+    def connection(self, server: Server, exchange: Exchange) -> H1Upstream:
+        """A new one, not connected yet."""
+        return H1Upstream(self._core.poller, self._core.deadlines, server, exchange)
+
+    def over(self, exchange: Exchange) -> None:
+        """Count it."""
+        stats = self.stats
+        stats.count(exchange.method, exchange.status, monotonic() - exchange.started)
+        stats.received += exchange.received
+        stats.sent += exchange.sent
+        stats.retries += max(0, len(exchange.tried) - 1)
+        if exchange.fault is not None:
+            stats.faults[exchange.fault.reason] += 1
+
+    def close(self) -> None:
+        self.backend.close()
+
+    def socket(self) -> socket.socket:
+        """Non-blocking, for a connection to a task. OSError when none can be had."""
+        try:
+            return self._connect()
+        except NamespaceGone as error:
+            raise OSError(errno.ENETUNREACH, str(error)) from error
+        except KernelError as error:
+            raise OSError(errno.EIO, str(error)) from error
