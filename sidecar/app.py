@@ -218,11 +218,11 @@ class Sidecar:
                 listen_address=config.ingress.listen,
                 default=default,
                 open_tcp=self._relay_workers(None),
-                open_http=partial(HttpPort, self._http()),
+                open_http=partial(partial, HttpPort, self._http()),
             )
             self._begin(relay)
             self._on_stop(lambda: relay.close(DRAIN_SECONDS))
-            return Carrying(relay)
+            return Carrying(relay, http=self._http())
         await self._until_informed(source)
         worker = NamespaceWorker()
         self._on_stop(worker.close)
@@ -257,7 +257,7 @@ class Sidecar:
             as_published=ipvs_here,
             redirect=ingress.redirect,
             open_tcp=open_tcp,
-            open_http=partial(HttpPort, self._http()),
+            open_http=partial(partial, HttpPort, self._http()),
         )
         relay6 = self._relay_over_ipv6(outgoing, outgoing_udp, default, open_tcp)
         endpoints = CapturedEndpoints(resolver, self.store, self._queries)
@@ -282,7 +282,7 @@ class Sidecar:
         self._begin(ingress)
         self._begin(capture)
         self._begin(prober)
-        return Carrying(relay, capture, ingress, worker, endpoints.paths, prober, relay6)
+        return Carrying(relay, capture, ingress, worker, endpoints.paths, prober, relay6, self._http())
 
     def _relay_workers(self, sandbox: str | None) -> OpenPort:
         """How relayed TCP ports are carried: here, or in further processes as well."""
@@ -310,14 +310,15 @@ class Sidecar:
             default=default,
             over_ipv6=True,
             open_tcp=open_tcp,
-            open_http=partial(HttpPort, self._http()),
+            open_http=partial(partial, HttpPort, self._http()),
         )
 
     def _http(self) -> Core:
         """What all that speaks HTTP shares; made once."""
         if self._http_core is None:
-            self._http_core = Core()
-            self._on_stop(self._http_core.close)
+            self._http_core = core = Core()
+            self._on_stop(core.close)
+            self.store.subscribe(lambda _old, _new, change: _forget_gone(core, change))
         return self._http_core
 
     async def _until_informed(self, source: DockerSource) -> None:
@@ -373,6 +374,12 @@ class Sidecar:
     def _subscriber_failed(self, error: Exception) -> None:
         logger.critical("a change failed: this is a bug of ours; the sidecar ends", exc_info=error)
         self.failed.set()
+
+
+def _forget_gone(core: Core, change: Change) -> None:
+    for id_, service in change.services.items():
+        if service is None:
+            core.forget(id_)
 
 
 def _open_everywhere(endpoints: CapturedEndpoints, workers: DnsWorkers) -> OpenEndpoint:

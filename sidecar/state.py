@@ -22,6 +22,7 @@ from mesh.dns.labels import problems as label_problems
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope, scope_of, scope_of_asker
 from mesh.dns.wire import QType
+from mesh.http.stats import ServiceStats
 from mesh.kernel.counting import Counted
 from mesh.kernel.ingress import Ingress
 from mesh.relay.counts import PortStats
@@ -158,6 +159,7 @@ class Telling:
         source, stats = self.source.status(), self.resolver.stats
         relayed = _summed(self.carrying.relay, self.carrying.relay6)
         carried, active = await self._carried_by_the_kernel()
+        http = self._http()
         return Reading(
             version=mesh_version(),
             snapshot=self.snapshot,
@@ -178,12 +180,24 @@ class Telling:
             dns_upstream_faults=len(stats.faults),
             dns_forward_refused=_by_one(stats.refused),
             dns_refreshes=_by_one(stats.refreshes),
+            http_requests={
+                (name, *labels): count for name, one in http for labels, count in one.by_method().items()
+            },
+            http_durations={name: deepcopy(one.durations) for name, one in http},
+            http_faults={(name, why): count for name, one in http for why, count in one.faults.items()},
+            http_retries={(name,): one.retries for name, one in http},
             probes={(n, str(p), r): count for (n, p, r), count in self._probed().items()},
             port_connections=_connections(relayed, carried),
-            port_active={(name, port, "proxy"): c.active for name, port, c in relayed} | active,
+            port_active={(name, port, c.mode): c.active for name, port, c in relayed} | active,
             port_bytes=_bytes(relayed, carried),
             port_connect_errors=_connect_errors(relayed, carried),
         )
+
+    def _http(self) -> list[tuple[str, ServiceStats]]:
+        """By service name."""
+        core, services = self.carrying.http, self.snapshot.services
+        known = core.stats.items() if core else ()
+        return [(services[id_].name, one) for id_, one in known if id_ in services]
 
     def _probed(self) -> Mapping[tuple[str, int, str], int]:
         return self.carrying.prober.results if self.carrying.prober else {}
@@ -304,7 +318,7 @@ def _summed(*relays: RelayPorts | None) -> Relayed:
 
 def _connections(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...], int]:
     counted: dict[tuple[str, ...], int] = {
-        (name, port, "proxy"): counts.connections for name, port, counts in relayed
+        (name, port, counts.mode): counts.connections for name, port, counts in relayed
     }
     counted |= {(name, port, "kernel"): counts.connections for name, port, counts in carried}
     return counted

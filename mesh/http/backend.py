@@ -63,12 +63,10 @@ class Backend:
 
     def __init__(
         self,
-        name: str,
         policy: Policy = Policy.ROUND_ROBIN,
         has_idle: Callable[["Backend"], None] = lambda _: None,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self.name = name
         self.policy = policy
         self.slow_start = 0.0
         self.health = Health()

@@ -7,6 +7,7 @@ from itertools import count
 
 from mesh.http import limits
 from mesh.http.backend import Backend
+from mesh.http.stats import ServiceStats
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
 
@@ -18,12 +19,21 @@ class Core:
         loop = asyncio.get_running_loop()
         self.poller = Poller(loop)
         self.deadlines = Deadlines(loop)
+        self.stats: dict[str, ServiceStats] = {}  # by the Swarm's service id
         self._prefix = os.urandom(8).hex().encode()
         self._ids = count()
 
     def request_id(self) -> bytes:
         """Unique among all nodes: this process's random number, and the request's."""
         return b"%b%08x" % (self._prefix, next(self._ids))
+
+    def stats_of(self, service: str) -> ServiceStats:
+        """Of all that is carried for it, on whatever port."""
+        return self.stats.setdefault(service, ServiceStats())
+
+    def forget(self, service: str) -> None:
+        """It is no more."""
+        self.stats.pop(service, None)
 
     def has_idle(self, backend: Backend) -> None:
         """From now on look after its idle connections, as long as there are some."""

@@ -22,6 +22,7 @@ class HttpPort:
     def __init__(
         self,
         core: Core,
+        service: str,
         listener: socket.socket,
         endpoints: Sequence[Endpoint],
         options: Options,
@@ -29,7 +30,7 @@ class HttpPort:
         near: Collection[Endpoint] = (),
     ) -> None:
         self.options = options
-        self.target = Target(core, "", connect)
+        self.target = Target(core, service, connect)
         self._front = Front(core, listener, self, self._trusts)
         self.retarget(endpoints, options, near)
 
@@ -59,6 +60,7 @@ class HttpPort:
             stats.sent,
             stats.faults + front.refusals,
             stats.retries,
+            "http",
         )
 
     def seen(self) -> tuple[Seen, ...]:

@@ -1,4 +1,4 @@
-"""An HTTP service as exchanges use it: its endpoints, how they are reached, how long is waited for them."""
+"""An HTTP service as exchanges use it: its endpoints, how they are reached, how long they are waited for."""
 
 import errno
 import socket
@@ -11,24 +11,26 @@ from mesh.http.backend import Backend, Server
 from mesh.http.core import Core
 from mesh.http.exchange import Exchange
 from mesh.http.h1_upstream import H1Upstream
-from mesh.http.stats import ServiceStats
 
 RESPONSE_SECONDS = 300.0  # to a response's first byte: a report may take minutes, a hanging task for ever
 
 
 class Target:
-    """`connect` makes the non-blocking socket that goes out to a task."""
+    """`service`: whose it is, the Swarm's id. `connect`: makes the non-blocking socket to a task."""
 
     def __init__(
-        self, core: Core, name: str, connect: Callable[[], socket.socket], policy: Policy = Policy.ROUND_ROBIN
+        self,
+        core: Core,
+        service: str,
+        connect: Callable[[], socket.socket],
+        policy: Policy = Policy.ROUND_ROBIN,
     ) -> None:
         self._core = core
         self._connect = connect
-        self.name = name
         self.connect_timeout = 2.0
         self.response_timeout = RESPONSE_SECONDS
-        self.backend = Backend(name, policy, core.has_idle)
-        self.stats = ServiceStats()
+        self.backend = Backend(policy, core.has_idle)
+        self.stats = core.stats_of(service)
 
     def retarget(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
         self.backend.retarget(endpoints, near)

@@ -20,6 +20,7 @@ class PortStats:
     sent: int = 0  # task → client
     errors: Counter[str] = field(default_factory=Counter)  # by reason, see REASONS
     retries: int = 0
+    mode: str = "proxy"  # as the port's label says it
 
     def __add__(self, other: "PortStats") -> "PortStats":
         return PortStats(
@@ -29,6 +30,7 @@ class PortStats:
             self.sent + other.sent,
             self.errors + other.errors,
             self.retries + other.retries,
+            self.mode,
         )
 
 

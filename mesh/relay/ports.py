@@ -73,7 +73,7 @@ class RelayPorts:
         redirect: Redirect | None = None,
         over_ipv6: bool = False,
         open_tcp: OpenPort = open_here,
-        open_http: OpenPort | None = None,
+        open_http: Callable[[str], OpenPort] | None = None,
     ) -> None:
         self._tasks = tasks
         self._listen_address = listen_address
@@ -84,7 +84,7 @@ class RelayPorts:
         self._redirect = redirect
         self._over_ipv6 = over_ipv6
         self._open_tcp = open_tcp
-        self._open_http = open_http
+        self._open_http = open_http  # told the service's id
         self._snapshot = Snapshot()
         self._plans: dict[str, dict[str, PortPlan]] = {}  # service id → "80/tcp" → its plan
         self._problems: dict[str, tuple[Problem, ...]] = {}
@@ -228,7 +228,7 @@ class RelayPorts:
         options, near = _options(one), self._near(one, found)
         port: Carried
         if self._open_http is not None and self._speaks_http(one):
-            port = self._open_http(listener, found, options, self._connect, near)
+            port = self._open_http(one.service)(listener, found, options, self._connect, near)
         elif one.port.protocol is Protocol.UDP:
             port = UdpPort(listener, found, options, self._connect_udp, near=near)
         else:

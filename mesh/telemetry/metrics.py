@@ -58,6 +58,10 @@ class Reading:
     port_active: Counts = field(default_factory=dict)  # service, port, mode
     port_bytes: Counts = field(default_factory=dict)  # service, port, direction
     port_connect_errors: Counts = field(default_factory=dict)  # service, port, reason
+    http_requests: Counts = field(default_factory=dict)  # service, method, code
+    http_durations: Mapping[str, Distribution] = field(default_factory=dict)  # service
+    http_faults: Counts = field(default_factory=dict)  # service, reason
+    http_retries: Counts = field(default_factory=dict)  # service
     probes: Counts = field(default_factory=dict)  # service, port, result
 
 
@@ -74,6 +78,7 @@ def families(reading: Reading) -> Iterator[Metric]:
     """Every metric of ours, in the order of docs/metrics.md."""
     yield from _dns(reading)
     yield from _ports(reading)
+    yield from _http(reading)
     yield _probes(reading)
     yield _endpoints(reading.snapshot)
     yield from _catalog(reading)
@@ -164,6 +169,33 @@ def _ports(reading: Reading) -> Iterator[Metric]:
         "Connections for which no task could be reached.",
         ["service", "port", "reason"],
         _of(known, reading.port_connect_errors),
+    )
+
+
+def _http(reading: Reading) -> Iterator[Metric]:
+    yield _counter(
+        "mesh_http_requests_total",
+        "HTTP requests answered.",
+        ["service", "method", "code"],
+        reading.http_requests,
+    )
+    yield _histograms(
+        "mesh_http_request_duration_seconds",
+        "Time from the end of a request's head to the end of its response.",
+        ["service"],
+        {(service,): one for service, one in reading.http_durations.items()},
+    )
+    yield _counter(
+        "mesh_http_faults_total",
+        "HTTP requests that did not end as they should.",
+        ["service", "reason"],
+        reading.http_faults,
+    )
+    yield _counter(
+        "mesh_http_retries_total",
+        "Further endpoints that requests were sent to.",
+        ["service"],
+        reading.http_retries,
     )
 
 

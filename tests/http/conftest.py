@@ -94,7 +94,7 @@ class Tasks:
 
 
 @asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[Tasks]:
+async def serving(handler: Handler, address: str = "127.0.0.1") -> AsyncIterator[Tasks]:
     """An endpoint on loopback; every connection runs the handler."""
 
     async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -106,7 +106,7 @@ async def serving(handler: Handler) -> AsyncIterator[Tasks]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(run, "127.0.0.1", 0)
+    server = await asyncio.start_server(run, address, 0)
     tasks = Tasks(Endpoint(*server.sockets[0].getsockname()[:2]))
     try:
         yield tasks
@@ -126,7 +126,9 @@ class Stand:
         return await self._stack.enter_async_context(serving(handler))
 
     async def port(self, *endpoints: Endpoint, options: Options | None = None) -> HttpPort:
-        port = HttpPort(self.core, listen("127.0.0.1", 0), endpoints, options or Options(), plain_socket)
+        port = HttpPort(
+            self.core, "web", listen("127.0.0.1", 0), endpoints, options or Options(), plain_socket
+        )
         self._stack.push_async_callback(port.close)
         return port
 

@@ -53,6 +53,10 @@ FULL = Reading(
     port_active={("web", "80/tcp", "proxy"): 1},
     port_bytes={("web", "80/tcp", "in"): 100},
     port_connect_errors={("web", "80/tcp", "refused"): 1},
+    http_requests={("web", "GET", "200"): 5},
+    http_durations={"web": Histogram()},
+    http_faults={("web", "connect"): 1},
+    http_retries={("web",): 1},
     probes={("web", "8080", "well"): 3},
 )
 
