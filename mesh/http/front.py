@@ -14,6 +14,7 @@ from mesh.http.faults import Fault
 from mesh.http.forwarding import Edge
 from mesh.http.h1_client import H1Client
 from mesh.http.head import RequestHead
+from mesh.net.netns import LISTEN_BACKLOG
 from mesh.relay.counts import OUT_OF_DESCRIPTORS
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
@@ -72,9 +73,11 @@ class Front:
         if not self.closing:
             self.closing = True
             self._stop_accepting()
+            if drain_seconds > 0:
+                self._accept(LISTEN_BACKLOG)  # those who wait have been told that they are connected
             self._listener.close()
             for client in tuple(self._clients):
-                client.close_when_idle()
+                client.finish()
         if self._clients and drain_seconds > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(drain_seconds):
@@ -85,7 +88,10 @@ class Front:
     # --- accepting ---
 
     def _acceptable(self) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
+        self._accept(ACCEPTS_AT_ONCE)
+
+    def _accept(self, most: int) -> None:
+        for _ in range(most):
             try:
                 sock, peer = self._listener.accept()
             except (BlockingIOError, InterruptedError):
@@ -113,6 +119,8 @@ class Front:
     def _refuse_accept(self, error: OSError) -> None:
         """Out of descriptors the listener stays readable: watching on would spin."""
         self.refusals["fd_limit" if error.errno in OUT_OF_DESCRIPTORS else "other"] += 1
+        if self.closing:
+            return
         self._loop.remove_reader(self._listener)
         self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
 

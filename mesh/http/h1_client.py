@@ -87,6 +87,7 @@ class H1Client(Timed):
         "_partial",
         "_poller",
         "_reader",
+        "_served",
         "_sock",
         "_state",
         "_then",
@@ -112,6 +113,7 @@ class H1Client(Timed):
         self._unread = False  # there is, or may be, more in the socket
         self._eof_follows = False
         self._keep = True  # the connection, after this response
+        self._served = False  # there has been a request
         self._chunked_out = False
         self._out: list[bytes] = []  # written, to be sent with the next flush
         self._held = b""  # what the client has not taken yet
@@ -128,16 +130,13 @@ class H1Client(Timed):
         except OSError:
             self._close()
 
-    @property
-    def idle(self) -> bool:
-        """Between two requests."""
-        return self._state is HEAD and not self._got
-
-    def close_when_idle(self) -> None:
-        """No more requests after the one under way."""
+    def finish(self) -> None:
+        """No more requests after the one under way. A connection that had none yet still gets its first."""
         self._keep = False
-        if self.idle and not self._held:
-            self._close()
+        if self._state is HEAD and self._served and not self._got and not self._held:
+            self._readable()  # one that has come already is answered
+            if self._state is HEAD and not self._got:
+                self._close()
 
     def abort(self) -> None:
         """Now."""
@@ -228,6 +227,7 @@ class H1Client(Timed):
             self._refuse(refused)
             return
         self._keep = head.persistent and self._keep
+        self._served = True
         self.request_id = self._host.request_id()
         exchange = self._exchange = self._host.exchange(self, head)
         trailers = self._chunks.trailers if complete and self._chunks is not None else b""

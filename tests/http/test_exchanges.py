@@ -558,12 +558,19 @@ class TestChanges:
             await one.say(OK)
 
         client = await stand.before(endpoint)
-        idle = await stand.client(stand.port_)
+        idle, fresh = await stand.client(stand.port_), await stand.client(stand.port_)
+        go_on.set()
+        await idle.request()
+        await idle.response()
+        go_on.clear()
+        asked.clear()
         await client.request()
         await asyncio.wait_for(asked.wait(), LIMIT)
         closing = asyncio.create_task(stand.port_.close(LIMIT))
         assert await idle.rest() == b""
         go_on.set()
+        await fresh.request()  # nobody told it that it comes too late
+        assert (await fresh.response())[1]["connection"] == "close"
         status, fields, body = await client.response()
         assert (status, fields["connection"], body) == (200, "close", b"ok")
         await asyncio.wait_for(closing, LIMIT)
