@@ -28,6 +28,7 @@ SCENARIOS: dict[str, Callable[[Run], Iterator[Table]]] = {
         scenarios.published,
         scenarios.vip,
         scenarios.relay,
+        scenarios.cores,
         scenarios.idle,
         scenarios.updates,
     )

@@ -1,6 +1,6 @@
-"""Ours as it is measured: the sidecar's own capture, ingress and relay in one process, a made-up catalogue.
+"""Ours as it is measured: the sidecar's own capture, ingress and relay, a made-up catalogue.
 
-    python -m benchmarks.l4.carrying NETNS_DIR BOX_NAMESPACE TASKS_NAMESPACE
+    python -m benchmarks.l4.carrying NETNS_DIR BOX_NAMESPACE TASKS_NAMESPACE PROCESSES
 
 Runs in the entry node's namespace, and is the tasks' own node as well. Service `web` is published by the
 kernel, with the client's address kept and masqueraded, and by the relay, and has a virtual IP; `bulk` is the
@@ -32,9 +32,13 @@ from mesh.kernel.capture import Capture, Closable
 from mesh.kernel.ingress import Ingress
 from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.table import Tables
-from mesh.net.netns import Namespace, NamespaceWorker
+from mesh.net.netns import NamespaceWorker
+from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks
+from mesh.relay.carried import open_here
 from mesh.relay.ports import RelayPorts
+from sidecar.config import Log
+from sidecar.relay_workers import RelayWorkers
 
 INGRESS, OVERLAY = "ingress", "overlay"  # one wire for both
 NODE = "node"
@@ -104,8 +108,8 @@ def endpoint(container: Container, udp: socket.socket, tcp: socket.socket) -> Cl
     return Unanswered(container, udp, tcp)
 
 
-async def carry(netns: str, box: str, containers: str) -> None:
-    """Wired as in sidecar/app.py."""
+async def carry(netns: str, box: str, containers: str, processes: str) -> None:
+    """Wired as in sidecar/app.py. `processes` relay, this one included."""
     tasks = Tasks(lambda name, error: sys.exit(f"{name}: {error!r}"))
     store = Store(lambda error: sys.exit(repr(error)), catalogue(box, containers))
     worker = NamespaceWorker()
@@ -119,7 +123,11 @@ async def carry(netns: str, box: str, containers: str) -> None:
 
     returning = ReturnPaths(tasks, worker, say)
     ingress = Ingress(tasks, tables, worker, netns_dir=netns, on_entry=returning.own_entry)
-    relay = RelayPorts(tasks, connect=lambda: Namespace(ingress.sandbox_path).tcp_socket())
+    outgoing = Sockets(lambda: ingress.sandbox_path)
+    workers = RelayWorkers(int(processes) - 1, Log(), tasks, ingress.sandbox_path)
+    workers.start()
+    open_tcp = workers.open if int(processes) > 1 else open_here
+    relay = RelayPorts(tasks, connect=outgoing.take, open_tcp=open_tcp)
     capture = Capture(tasks, tables, endpoint)
     for part in (returning, capture, ingress, relay):
         store.subscribe(part.update)

@@ -45,6 +45,8 @@ class Seats:
 
 # One core for the client, one for all the rest: what a packet costs on its way shows in the rate.
 SHARED = Seats(tasks=SERVER_CORE)
+# Both cores for everybody: for relays that use more than one.
+EVERYWHERE = Seats(*3 * [f"{SERVER_CORE},{LOAD_CORE}"])
 # One core for the relay alone: it is the bottleneck, or its share of the core says how far it is from that.
 ALONE = Seats(tasks=LOAD_CORE)
 
@@ -122,9 +124,21 @@ def vip(wires: Wires, seats: Seats) -> Iterator[Running]:
 @contextmanager
 def relay(wires: Wires, seats: Seats) -> Iterator[Running]:
     """A published port with `mode: proxy`."""
-    web, bulk = (ENTRY, WEB_RELAY), (ENTRY, BULK_RELAY)
-    with _ours(wires, seats, web, bulk, lambda world: world.client) as (world, pid, tasks):
-        yield Running("ours", Role.OURS, world.client, web, bulk, pid, tasks, world)
+    with relay_of(1, "ours")(wires, seats) as running:
+        yield running
+
+
+def relay_of(processes: int, name: str) -> Contender:
+    """The same, by so many processes."""
+
+    @contextmanager
+    def running(wires: Wires, seats: Seats) -> Iterator[Running]:
+        web, bulk = (ENTRY, WEB_RELAY), (ENTRY, BULK_RELAY)
+        started = _ours(wires, seats, web, bulk, lambda world: world.client, processes)
+        with started as (world, pid, tasks):
+            yield Running(name, Role.OURS, world.client, web, bulk, pid, tasks, world)
+
+    return running
 
 
 def peer(one: programs.Relay) -> Contender:
@@ -149,12 +163,17 @@ def peers(*, roomy: bool = False) -> list[Contender]:
 
 @contextmanager
 def _ours(
-    wires: Wires, seats: Seats, web: Address, bulk: Address, client: Callable[[World], Namespace]
+    wires: Wires,
+    seats: Seats,
+    web: Address,
+    bulk: Address,
+    client: Callable[[World], Namespace],
+    processes: int = 1,
 ) -> Iterator[tuple[World, int, Sequence[int]]]:
     world = wires.world()
     assert world.box.path is not None
     assert world.tasks.path is not None
-    argv = programs.ours(world.netns, world.box.path, world.tasks.path)
+    argv = programs.ours(world.netns, world.box.path, world.tasks.path, processes)
     with (
         _tasks(world, seats) as tasks,
         _program("ours", argv, world.entry, seats.relay, client(world), web, bulk) as pid,

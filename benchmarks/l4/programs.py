@@ -52,11 +52,11 @@ class Relay:
         return shutil.which(self.program) is not None and (self.needs is None or self.needs.exists())
 
 
-def _haproxy(*options: str, most: int | None = None) -> Callable[[Path], list[str]]:
+def _haproxy(*options: str, most: int | None = None, threads: int = 1) -> Callable[[Path], list[str]]:
     def argv(folder: Path) -> list[str]:
         config = folder / "haproxy.cfg"
         lines = [
-            *("global", f"  maxconn {most or connections()}", "  nbthread 1"),
+            *("global", f"  maxconn {most or connections()}", f"  nbthread {threads}"),
             *("defaults", "  mode tcp", "  timeout connect 2s"),
             *(f"  timeout client {IDLE}", f"  timeout server {IDLE}", *(f"  {one}" for one in options)),
         ]
@@ -98,8 +98,8 @@ def bulk() -> list[str]:
     return ["iperf3", "--server", "--port", str(BULK)]
 
 
-def ours(netns: Path, box: str, tasks: str) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.l4.carrying", str(netns), box, tasks]
+def ours(netns: Path, box: str, tasks: str, processes: int = 1) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.l4.carrying", str(netns), box, tasks, str(processes)]
 
 
 def _nginx(folder: Path, head: str, body: str) -> list[str]:
@@ -116,6 +116,7 @@ RELAYS = (
     Relay("HAProxy splice", "haproxy", _haproxy("option splice-auto", most=SPLICED), roomy=False),
     Relay("nginx", "nginx", _nginx_stream, STREAM_MODULE),
 )
+ON_TWO_CORES = Relay("HAProxy, 2 threads", "haproxy", _haproxy(threads=2))
 # Without these there is nothing to measure.
 NEEDED = ("iperf3", "wrk", "nginx", "nft", "ip", "nsenter", "taskset")
 

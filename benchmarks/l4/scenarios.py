@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.l4 import contenders, programs
-from benchmarks.l4.contenders import ALONE, SHARED
+from benchmarks.l4.contenders import ALONE, EVERYWHERE, SHARED
 from benchmarks.l4.loads import BULK, CONNECTIONS, MESSAGES, Load
 from benchmarks.l4.memory import held
 from benchmarks.l4.report import paths, relays
@@ -47,6 +47,16 @@ def relay(run: Run) -> Iterator[Table]:
         with worlds() as wires:
             results = in_turns(wires, who, ALONE, load, run.rounds, run.seconds)
         yield relays(f"relay: {load.title}", load, results)
+
+
+def cores(run: Run) -> Iterator[Table]:
+    """Relays that use both cores, which client and tasks use as well."""
+    for load in (CONNECTIONS, MESSAGES):
+        who = [contenders.relay_of(2, "ours, 2 processes"), contenders.relay]
+        who += [contenders.peer(one) for one in (programs.RELAYS[0], programs.ON_TWO_CORES) if one.installed]
+        with worlds() as wires:
+            results = in_turns(wires, who, EVERYWHERE, load, run.rounds, run.seconds)
+        yield relays(f"relay on cores it shares with all: {load.title}", load, results)
 
 
 def idle(run: Run) -> Iterator[Table]:

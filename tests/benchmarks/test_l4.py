@@ -136,7 +136,9 @@ def wires() -> Iterator[Wires]:
         contenders.direct_from_box,
         contenders.vip,
         contenders.relay,
+        contenders.relay_of(2, "two"),
         *contenders.peers(),
+        contenders.peer(programs.ON_TWO_CORES),
     ],
 )
 def test_every_path_leads_to_the_tasks(wires: Wires, contender: Contender) -> None:
