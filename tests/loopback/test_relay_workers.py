@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.app import Bound, Sidecar
-from tests.loopback.test_sidecar import catalogue, config, get
+from tests.loopback.test_sidecar import catalogue, config, get, variables
 from tests.support.workers import (
     answer,
     answering,
@@ -134,6 +135,35 @@ async def test_no_new_connection_fails_while_a_worker_is_killed_and_replaced(tmp
                 await asyncio.to_thread(clients.stop)
             assert clients.failures == []
             assert set(clients.answers) == {"127.9.0.3"}
+
+
+async def test_workers_end_with_a_sidecar_that_is_killed(tmp_path: Path) -> None:
+    with answering("127.9.0.3") as target:
+        published = free_port()
+        text = catalogue("127.9.0.3", ports=[{"published": published, "target": target}])
+        (tmp_path / "catalog.yml").write_text(text)
+        sidecar = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sidecar", "run"),
+            env=os.environ | variables(tmp_path, MESH_INGRESS_WORKERS="3"),
+        )
+        try:
+            await until(
+                lambda: sum(holds(pid, published) for pid in children(MODULE, sidecar.pid)) == 2,
+                "they are there",
+            )
+            of_it = children(MODULE, sidecar.pid)
+        finally:
+            sidecar.kill()
+            await sidecar.wait()
+        await until(lambda: not any(map(is_running, of_it)), "they have ended")
+        assert not is_listened_on(published)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 async def test_the_end_waits_for_connections_of_a_worker(tmp_path: Path) -> None:

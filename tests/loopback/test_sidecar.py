@@ -38,8 +38,8 @@ def catalogue(*tasks: str, **service: Any) -> str:
     )
 
 
-def config(folder: Path, **environment: str) -> Config:
-    settings = {
+def variables(folder: Path, **environment: str) -> dict[str, str]:
+    return {
         "MESH_CATALOG": str(folder / "catalog.yml"),
         "MESH_DNS_LISTEN": "127.0.0.1:0",
         "MESH_DNS_UPSTREAMS": "127.0.0.1:1",  # refuses at once
@@ -48,8 +48,11 @@ def config(folder: Path, **environment: str) -> Config:
         "MESH_INGRESS_LISTEN": "127.0.0.1",
         "MESH_INGRESS_MODE": "proxy",
         "MESH_STATE_DIR": str(folder),
-    }
-    return build("", "", settings | environment, {}, "here")
+    } | environment
+
+
+def config(folder: Path, **environment: str) -> Config:
+    return build("", "", variables(folder, **environment), {}, "here")
 
 
 @asynccontextmanager

@@ -170,6 +170,47 @@ async def test_a_worker_that_is_not_heard_of_is_replaced(
     assert await running.worker() != pid
 
 
+async def test_a_worker_that_does_not_take_its_orders_is_replaced(
+    running: Running, first: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = await running.worker()
+    monkeypatch.setattr(workers, "BEHIND_MAX", 1000)  # beyond what the pair itself holds
+    monkeypatch.setattr(workers, "STOP_SECONDS", 0.05)
+    os.kill(pid, signal.SIGSTOP)
+    for drain in range(20_000):
+        running.port.retarget((first,), Options(drain=drain))
+    await until(lambda: pid not in children("sidecar.relay_worker"), "it is ended")
+    assert await running.worker() != pid
+    assert answer(running.number) == "127.0.0.2"
+
+
+async def test_a_worker_that_cannot_be_started_is_tried_again(
+    first: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures, start = [OSError(24, "too many open files")], asyncio.create_subprocess_exec
+
+    async def failing(*words: str, pass_fds: tuple[int, ...]) -> asyncio.subprocess.Process:
+        if failures:
+            raise failures.pop()
+        return await start(*words, pass_fds=pass_fds)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", failing)
+    monkeypatch.setattr(workers, "RETRY_SECONDS", 0.05)
+    made = Running(first)
+    await made.worker()
+    assert failures == []
+    assert answer(made.number) == "127.0.0.2"
+    await made.stop()
+
+
+async def test_signals_that_all_processes_get_do_not_end_a_worker(running: Running) -> None:
+    pid = await running.worker()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    assert answer(running.number) == "127.0.0.2"
+    assert await running.worker() == pid
+
+
 async def test_a_worker_that_hangs_does_not_hold_up_the_end(
     running: Running, monkeypatch: pytest.MonkeyPatch, first: Endpoint
 ) -> None:

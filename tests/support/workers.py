@@ -13,8 +13,8 @@ from mesh.net import proc
 PATIENCE = 20.0  # seconds for one answer
 
 
-def children(module: str) -> set[int]:
-    """Processes that we have started from this module."""
+def children(module: str, of: int | None = None) -> set[int]:
+    """Processes that a process (we, unless said) has started from this module."""
     found = set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -24,7 +24,7 @@ def children(module: str) -> set[int]:
         except OSError:
             continue  # it has ended meanwhile
         parent = int(stat.rpartition(")")[2].split()[1])
-        if parent == os.getpid() and module.encode() in words:
+        if parent == (of or os.getpid()) and module.encode() in words:
             found.add(int(entry.name))
     return found
 
