@@ -25,18 +25,19 @@ from mesh.telemetry.metrics import Reading
 from sidecar import admin, report
 from sidecar.config import Address
 
-# Use the loop as it is; so they run on asyncio's own and on uvloop, which the sidecar uses.
-ON_BOTH_LOOPS = ("test_channel", "test_relay_workers")
+# What uses the loop as it is runs on uvloop too, which the sidecar has; or there only, as processes are slow.
+LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.SelectorEventLoop,
+    "uvloop": uvloop.new_event_loop,
+}
+LOOPS_OF = {"test_channel": ("asyncio", "uvloop"), "test_relay_workers": ("uvloop",)}
 
 
 @pytest.hookimpl(optionalhook=True)  # versions of pytest-asyncio without it test asyncio's loop only
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    ours: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
-    if item.path.stem in ON_BOTH_LOOPS:
-        ours["uvloop"] = uvloop.new_event_loop
-    return ours
+    return {name: LOOPS[name] for name in LOOPS_OF.get(item.path.stem, ("asyncio",))}
 
 
 LOOPBACK = Address("127.0.0.1", 0)

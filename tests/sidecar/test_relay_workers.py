@@ -62,10 +62,15 @@ class Running:
 
     async def worker(self) -> int:
         """The process, when it has the port as it is now."""
-        await until(lambda: bool(self.port.holders) and self.port.followed, "the worker follows")
-        (pid,) = children("sidecar.relay_worker")
-        assert holds(pid, self.number)
+        await until(lambda: bool(self._with_the_port()) and self._follows(), "the worker follows")
+        (pid,) = self._with_the_port()
         return pid
+
+    def _with_the_port(self) -> list[int]:
+        return [pid for pid in children("sidecar.relay_worker") if holds(pid, self.number)]
+
+    def _follows(self) -> bool:
+        return bool(self.port.holders) and self.port.followed
 
     async def stop(self) -> None:
         await self.port.close()
@@ -81,7 +86,8 @@ def first() -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-async def running(first: Endpoint) -> AsyncIterator[Running]:
+async def running(first: Endpoint, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+    monkeypatch.setattr(workers, "RETRY_SECONDS", 0.05)
     made = Running(first)
     yield made
     await made.stop()
@@ -166,7 +172,7 @@ async def test_a_worker_that_is_not_heard_of_is_replaced(
     monkeypatch.setattr(workers, "STOP_SECONDS", 0.05)
     monkeypatch.setattr(workers, "SILENT_SECONDS", 0.5)  # from the next thing it tells on
     await until(lambda: not children("sidecar.relay_worker") & {pid}, "it is ended")
-    monkeypatch.undo()
+    monkeypatch.setattr(workers, "SILENT_SECONDS", DEADLINE)
     assert await running.worker() != pid
 
 
