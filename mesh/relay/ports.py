@@ -33,8 +33,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RETRY_SECONDS = 5.0  # between two tries of a port that is taken
-
+# Between two tries of a port that is taken: first the one, each time twice as long, then the other. A port
+# that we have just left ourselves is free again when the last worker has closed its listening socket.
+RETRY_FIRST_SECONDS, RETRY_SECONDS = 0.1, 5.0
 
 # Told (published port, local port): lead the one to the other; local None ends it. `Ingress.redirect`.
 Redirect = Callable[[int, int | None], None]
@@ -162,17 +163,21 @@ class RelayPorts:
         self._wake.set()
 
     async def _work(self) -> None:
+        retry = RETRY_SECONDS
         while True:
             try:
-                async with asyncio.timeout(RETRY_SECONDS if self._faults else None):
+                async with asyncio.timeout(retry if self._faults else None):
                     await self._wake.wait()
-            except TimeoutError:
-                pass  # a port was taken: see whether it is free now
+            except TimeoutError:  # a port was taken: see whether it is free now
+                retry = min(2 * retry, RETRY_SECONDS)
             self._wake.clear()
             marked, self._marked = self._marked, set()
             for id_ in marked:
                 self._plan(id_)
+            known = set(self._faults)
             self._reconcile(marked)
+            if self._faults.keys() - known:
+                retry = RETRY_FIRST_SECONDS
             self._idle.set()
 
     def _plan(self, id_: str) -> None:

@@ -145,6 +145,17 @@ async def test_a_taken_port_is_named_and_taken_over_when_free(
     assert next(rig.ports.status()).fault == ""
 
 
+async def test_a_port_that_is_free_again_in_a_moment_is_not_waited_for_long(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports_module, "RETRY_SECONDS", 3600.0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        published = taken.getsockname()[1]
+        await rig.publish(service(published, 1, "127.0.0.2"))
+        assert next(rig.ports.status()).fault
+    await until(lambda: next(rig.ports.status()).address != "")
+
+
 async def test_where_dockers_ingress_holds_the_port_the_relay_listens_elsewhere(rig: Rig) -> None:
     rig.ipvs = True
     with socket.create_server(("127.0.0.1", 0)) as held_by_the_engine:
