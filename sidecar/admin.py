@@ -39,6 +39,8 @@ class State(Protocol):
 
     def status(self) -> report.Status: ...
 
+    def routes(self) -> report.Routes: ...
+
     def unready(self) -> Sequence[str]:
         """Why the node should not be relied on yet; nothing when it may be."""
         ...
@@ -117,6 +119,7 @@ def admin_app(state: State) -> web.Application:
             web.get("/v1/services", _catalog(state, "services")),
             web.get("/v1/networks", _catalog(state, "networks")),
             web.get("/v1/nodes", _catalog(state, "nodes")),
+            web.get("/v1/routes", _routes(state)),
             web.get("/v1/endpoints/{service}", _endpoints(state)),
             web.get("/v1/resolve", _resolve(state)),
             web.get("/v1/explain/port/{port}", _explain_port(state)),
@@ -127,6 +130,13 @@ def admin_app(state: State) -> web.Application:
 
 
 # --- handlers -----------------------------------------------------------------------------------------------
+
+
+def _routes(state: State) -> Handler:
+    async def handle(_: web.Request) -> web.Response:
+        return web.json_response(asdict(state.routes()))
+
+    return handle
 
 
 def _page(state: State) -> Handler:

@@ -33,8 +33,7 @@ from mesh.discovery.sign_client import SignClient
 from mesh.dns.config import DnsConfig
 from mesh.dns.explicit import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
-from mesh.http.core import Core
-from mesh.http.port import HttpPort
+from mesh.http.reach import Namespaces, OwnNamespace
 from mesh.kernel.capture import Capture, Closable, OpenEndpoint, Policy, dns_sockets
 from mesh.kernel.flows import Flows
 from mesh.kernel.ingress import Ingress, ipvs_here
@@ -46,6 +45,7 @@ from mesh.net.proc import has_ipv6
 from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks
 from mesh.relay.carried import OpenPort, open_here
+from mesh.relay.listener import plain_socket
 from mesh.relay.ports import RelayPorts
 from mesh.telemetry.histogram import Histogram
 from sidecar.admin import admin_app, metrics_app
@@ -54,6 +54,7 @@ from sidecar.config import Address, Config, DiscoveryKind, UpstreamOrder
 from sidecar.dns_workers import DnsWorkers
 from sidecar.endpoints import CapturedEndpoints
 from sidecar.explaining import Explaining
+from sidecar.http_side import HttpSide
 from sidecar.relay_workers import RelayWorkers
 from sidecar.state import Telling
 from sidecar.succession import has_successor
@@ -94,7 +95,7 @@ class Sidecar:
         self._applied = Histogram()
         self.store = Store(on_error=self._subscriber_failed)
         self._return_paths: ReturnPaths | None = None
-        self._http_core: Core | None = None
+        self._http_side: HttpSide | None = None
 
     # --- life ---
 
@@ -218,10 +219,11 @@ class Sidecar:
                 listen_address=config.ingress.listen,
                 default=default,
                 open_tcp=self._relay_workers(None),
-                open_http=partial(partial, HttpPort, self._http()),
+                open_http=self._http().port,
             )
             self._begin(relay)
-            self._on_stop(lambda: relay.close(DRAIN_SECONDS))
+            self._on_stop(lambda: self._drain([relay]))
+            self._http().start(OwnNamespace(plain_socket))
             return Carrying(relay, http=self._http())
         await self._until_informed(source)
         worker = NamespaceWorker()
@@ -257,7 +259,7 @@ class Sidecar:
             as_published=ipvs_here,
             redirect=ingress.redirect,
             open_tcp=open_tcp,
-            open_http=partial(partial, HttpPort, self._http()),
+            open_http=self._http().port,
         )
         relay6 = self._relay_over_ipv6(outgoing, outgoing_udp, default, open_tcp)
         endpoints = CapturedEndpoints(resolver, self.store, self._queries)
@@ -282,6 +284,9 @@ class Sidecar:
         self._begin(ingress)
         self._begin(capture)
         self._begin(prober)
+        reach = Namespaces(config.docker.netns, lambda: ingress.sandbox_path, lambda: self.store.current)
+        self._on_stop(reach.close)
+        self._http().start(reach, ipvs_here)
         return Carrying(relay, capture, ingress, worker, endpoints.paths, prober, relay6, self._http())
 
     def _relay_workers(self, sandbox: str | None) -> OpenPort:
@@ -310,16 +315,15 @@ class Sidecar:
             default=default,
             over_ipv6=True,
             open_tcp=open_tcp,
-            open_http=partial(partial, HttpPort, self._http()),
+            open_http=self._http().port,
         )
 
-    def _http(self) -> Core:
-        """What all that speaks HTTP shares; made once."""
-        if self._http_core is None:
-            self._http_core = core = Core()
-            self._on_stop(core.close)
-            self.store.subscribe(lambda _old, _new, change: _forget_gone(core, change))
-        return self._http_core
+    def _http(self) -> HttpSide:
+        """Made once."""
+        if self._http_side is None:
+            self._http_side = side = HttpSide(self._config.http, self._vital, self.store)
+            self._on_stop(side.stop)
+        return self._http_side
 
     async def _until_informed(self, source: DockerSource) -> None:
         try:
@@ -334,17 +338,21 @@ class Sidecar:
         self.store.subscribe(self._timed(part.update))
         part.start(self.store.current)
 
+    async def _drain(self, relays: list[RelayPorts]) -> None:
+        """What is carried in user space, all together."""
+        ending = [one.close(DRAIN_SECONDS) for one in relays]
+        await asyncio.gather(self._http().close(DRAIN_SECONDS), *ending)
+
     async def _end_carrying(
         self, relays: list[RelayPorts], ingress: Ingress, capture: Capture, returning: ReturnPaths
     ) -> None:
         """Connections first; while they drain, everything else still follows the catalogue."""
         if has_successor(self.store.current, self._config.docker.service):
             await ingress.carry_all()
-            await asyncio.gather(*(one.close(DRAIN_SECONDS) for one in relays))
+            await self._drain(relays)
         else:
             returning.withdraw()
-            drained = [one.close(DRAIN_SECONDS) for one in relays]
-            await asyncio.gather(*drained, returning.drained(DRAIN_SECONDS))
+            await asyncio.gather(self._drain(relays), returning.drained(DRAIN_SECONDS))
         leave = has_successor(self.store.current, self._config.docker.service)
         logger.info("rules in the kernel %s", "stay for the next sidecar" if leave else "are taken out")
         await capture.close(leave=leave)
@@ -374,12 +382,6 @@ class Sidecar:
     def _subscriber_failed(self, error: Exception) -> None:
         logger.critical("a change failed: this is a bug of ours; the sidecar ends", exc_info=error)
         self.failed.set()
-
-
-def _forget_gone(core: Core, change: Change) -> None:
-    for id_, service in change.services.items():
-        if service is None:
-            core.forget(id_)
 
 
 def _open_everywhere(endpoints: CapturedEndpoints, workers: DnsWorkers) -> OpenEndpoint:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from mesh.discovery.prober import Prober
 from mesh.dns.forwarding import NO_PATHS, Paths
-from mesh.http.core import Core
 from mesh.kernel.capture import Capture
 from mesh.kernel.ingress import Ingress
 from mesh.net.netns import NamespaceWorker
 from mesh.relay.ports import RelayPorts
+from sidecar.http_side import HttpSide
 
 
 def no_paths(_container: str) -> Paths:
@@ -28,4 +28,4 @@ class Carrying:
     paths_of: Callable[[str], Paths] = no_paths  # container id → the ways its endpoint has of its own
     prober: Prober | None = None
     relay6: RelayPorts | None = None  # what comes over IPv6
-    http: Core | None = None  # what all that speaks HTTP shares
+    http: HttpSide | None = None

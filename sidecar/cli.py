@@ -94,6 +94,7 @@ def _add_views(commands: Any) -> None:
         "status": "how this node's sidecar is doing, and every problem it knows of",
         "services": "services with their virtual IPs, ports and endpoints",
         "endpoints": "the tasks of a service",
+        "routes": "routers of host-routed HTTP with their rules and endpoints",
         "networks": "networks with their subnets",
         "nodes": "nodes of the cluster",
     }

@@ -25,6 +25,8 @@ from mesh.errors import ConfigError, Problem
 
 UPSTREAM_FORMS = "must be ADDR, ADDR:PORT or tls://ADDR[:PORT][#NAME] with an IP address"
 MAX_WORKERS = 64  # of a kind; of DNS each has a copy of the catalogue
+MAX_ENTRYPOINTS = 32  # addresses
+MAX_TRUSTED = 64  # networks; each new connection is compared with all of them
 MAX_CACHE = 1_000_000  # replies; about 1 KB each
 
 
@@ -216,6 +218,59 @@ class Ingress:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """An address of an entry point, as routers call it."""
+
+    name: str
+    address: Address
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.address}"
+
+
+def _entry(value: object) -> Entry:
+    if isinstance(value, Entry):
+        return value
+    name, sign, place = value.partition("=") if isinstance(value, str) else ("", "", "")
+    if not sign or not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+        raise ValueError(f"must be NAME=ADDR:PORT, not {value!r}")
+    return Entry(name.lower(), parse_address(place))
+
+
+def _network(value: object) -> str:
+    try:
+        return str(ipaddress.ip_network(str(value)))
+    except ValueError:
+        raise ValueError(f"must be a network such as 10.0.0.0/8, not '{value}'") from None
+
+
+class AccessLog(StrEnum):
+    OFF = "off"
+    JSON = "json"
+    COMMON = "common"
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """Host-routed HTTP; nothing without entry points."""
+
+    __pydantic_config__ = _STRICT
+    entrypoints: Annotated[
+        tuple[Annotated[Entry, BeforeValidator(_entry)], ...],
+        BeforeValidator(_one_or_many),
+        Field(max_length=MAX_ENTRYPOINTS),
+    ] = ()
+    exposed_by_default: bool = True  # services with labels for it, without traefik.enable
+    trusted: Annotated[
+        tuple[Annotated[str, BeforeValidator(_network)], ...],
+        BeforeValidator(_one_or_many),
+        Field(max_length=MAX_TRUSTED),
+    ] = ()  # proxies in front whose X-Forwarded-* are believed
+    access_log: AccessLog = AccessLog.OFF
+    access_log_sample: Annotated[float, Field(ge=0, le=1)] = 1.0  # the share of requests that is logged
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     __pydantic_config__ = _STRICT
     listen: Plain = Address("0.0.0.0", 9180)
@@ -261,6 +316,7 @@ class Config:
     dns: Dns = field(default_factory=Dns)
     capture: Capture = Capture.ALL
     ingress: Ingress = field(default_factory=Ingress)
+    http: Http = field(default_factory=Http)
     metrics: Metrics = field(default_factory=Metrics)
     admin: Admin = field(default_factory=Admin)
     feed: Feed = field(default_factory=Feed)
@@ -359,6 +415,11 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_INGRESS_MODE": (("ingress", "mode"), _same),
     "MESH_INGRESS_IPV6": (("ingress", "ipv6"), _same),
     "MESH_INGRESS_WORKERS": (("ingress", "workers"), _same),
+    "MESH_HTTP_ENTRYPOINTS": (("http", "entrypoints"), _csv),
+    "MESH_HTTP_EXPOSED_BY_DEFAULT": (("http", "exposed_by_default"), _same),
+    "MESH_HTTP_TRUSTED": (("http", "trusted"), _csv),
+    "MESH_HTTP_ACCESS_LOG": (("http", "access_log"), _same),
+    "MESH_HTTP_ACCESS_LOG_SAMPLE": (("http", "access_log_sample"), _same),
     "MESH_METRICS_LISTEN": (("metrics", "listen"), _same),
     "MESH_ADMIN_LISTEN": (("admin", "listen"), _same),
     "MESH_FEED_LISTEN": (("feed", "listen"), _same),

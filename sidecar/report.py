@@ -107,3 +107,21 @@ class Resolution:
 class Reply:
     rcode: str
     answers: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A router of host-routed HTTP, with what it leads to."""
+
+    name: str
+    rule: str
+    entrypoints: tuple[str, ...]  # that it is served on
+    priority: int
+    service: str
+    middlewares: tuple[str, ...]
+    endpoints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    routes: tuple[Route, ...]

@@ -96,6 +96,8 @@ class Telling:
             host, port = place.bound or (place.host, place.port)
             yield report.Listener("dns", f"{host}:{port}", place.fault)
         yield from (surface.shown() for surface in self.surfaces)
+        if self.carrying.http is not None:
+            yield from self.carrying.http.listeners()
 
     def _problems(self, source: SourceStatus) -> Iterator[str]:
         yield from map(str, source.problems)
@@ -104,8 +106,14 @@ class Telling:
             yield from map(str, label_problems(service))
         if self.carrying.prober is not None:
             yield from self.carrying.prober.faults()
+        if self.carrying.http is not None:
+            yield from map(str, self.carrying.http.problems(self.snapshot))
         if self.carrying.ingress is not None and self.carrying.ingress.status:
             yield f"published ports: {self.carrying.ingress.status}"
+
+    def routes(self) -> report.Routes:
+        side = self.carrying.http
+        return report.Routes(tuple(side.routes()) if side else ())
 
     # --- ports ---
 
@@ -195,9 +203,10 @@ class Telling:
 
     def _http(self) -> list[tuple[str, ServiceStats]]:
         """By service name."""
-        core, services = self.carrying.http, self.snapshot.services
-        known = core.stats.items() if core else ()
-        return [(services[id_].name, one) for id_, one in known if id_ in services]
+        side, services = self.carrying.http, self.snapshot.services
+        known = side.core.stats.items() if side else ()
+        # Of requests that no router is for there is no service.
+        return [(services[id_].name if id_ else "", one) for id_, one in known if not id_ or id_ in services]
 
     def _probed(self) -> Mapping[tuple[str, int, str], int]:
         return self.carrying.prober.results if self.carrying.prober else {}

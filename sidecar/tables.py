@@ -73,6 +73,23 @@ def endpoints(document: Document) -> list[Section]:
     return [Section("", ("TASK", "NODE", "STATE", "ADDRESSES"), rows, "no tasks")]
 
 
+def routes(document: Document) -> list[Section]:
+    rows = [
+        (
+            route["name"],
+            route["rule"],
+            _join(route["entrypoints"]),
+            str(route["priority"]),
+            _join(route["middlewares"]),
+            route["service"],
+            _join(route["endpoints"]),
+        )
+        for route in document["routes"]
+    ]
+    headers = ("ROUTER", "RULE", "ENTRY POINTS", "PRIORITY", "MIDDLEWARES", "SERVICE", "ENDPOINTS")
+    return [Section("", headers, rows, "no routers")]
+
+
 def networks(document: Document) -> list[Section]:
     rows = [
         (
@@ -249,6 +266,7 @@ VIEWS: Mapping[str, Callable[[Document], list[Section]]] = {
     "services": services,
     "endpoints": endpoints,
     "networks": networks,
+    "routes": routes,
     "nodes": nodes,
 }
 

@@ -3,7 +3,7 @@
 The client's side (HTTP/1 connection or HTTP/2 stream) and the endpoint's know each other only through it:
 
     client ── begin, body, body_ended, client_room, gone ──▶ exchange ── send, pause, resume ──▶ upstream
-    client ◀── respond, write, end, fail, hold_body ──────── exchange ◀── responded, payload, ended, broken
+    client ◀── respond, write, end, answer, hold_body ──────── exchange ◀── responded, payload, ended, broken
 
 Until an endpoint has taken the head the body is held, so a failed connect costs nothing: the next endpoint is
 tried. Once sent, a request goes out again only if nothing came back, its method may be repeated (RFC 9110
@@ -11,17 +11,21 @@ section 9.2.2) and its body is still here.
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Protocol
 
 from mesh.http import limits
-from mesh.http.backend import Backend, Server
+from mesh.http.backend import Server
 from mesh.http.faults import Fault
-from mesh.http.forwarding import Edge
+from mesh.http.forwarding import Edge, changed_response, with_fields
 from mesh.http.framing import LAST_CHUNK, chunk
 from mesh.http.h1_upstream import H1Upstream
 from mesh.http.head import CHUNKED, RequestHead, ResponseHead
+from mesh.http.pages import Answer, changed_answer, error_answer
+from mesh.http.steps import Treatment
+
+Fields = Sequence[tuple[str, str | None]]  # to be set; None: taken away
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
@@ -30,6 +34,7 @@ class Downstream(Protocol):
     """The client's side."""
 
     edge: Edge
+    request_id: bytes
 
     def respond(self, head: ResponseHead, length: int) -> None:
         """Begin the response; `length` of its body, or CHUNKED, UNTIL_CLOSE where it is not known."""
@@ -47,8 +52,8 @@ class Downstream(Protocol):
         ...
 
     def end(self, trailers: bytes) -> None: ...
-    def fail(self, fault: Fault) -> None:
-        """There is no response from an endpoint: give our own."""
+    def answer(self, answer: Answer) -> None:
+        """There is no response from an endpoint: this is ours."""
         ...
 
     def cut(self) -> None:
@@ -66,7 +71,11 @@ class Service(Protocol):
 
     connect_timeout: float
     response_timeout: float
-    backend: Backend
+    attempts: int  # endpoints tried for one request
+
+    def pick(self, exchange: "Exchange") -> Server | None:
+        """The endpoint to try next, besides those tried."""
+        ...
 
     def connection(self, server: Server, exchange: "Exchange") -> H1Upstream: ...
     def socket(self) -> socket.socket: ...
@@ -74,34 +83,47 @@ class Service(Protocol):
 
 class Exchange:
     __slots__ = (
+        "_attempts",
+        "_body_max",
         "_chunked",
         "_complete",
         "_held",
         "_over",
         "_replay",
+        "_request_fields",
         "_service",
         "_trailers",
+        "_treatment",
         "_upstream",
         "client",
         "fault",
         "head",
         "method",
         "received",
+        "response_fields",
         "response_timeout",
         "sent",
         "server",
         "started",
         "status",
         "switching",
+        "target",
         "tried",
     )
 
     def __init__(
-        self, client: Downstream, head: RequestHead, service: Service, over: Callable[["Exchange"], None]
+        self,
+        client: Downstream,
+        head: RequestHead,
+        service: Service,
+        over: Callable[["Exchange"], None],
+        treatment: Treatment | None = None,
     ) -> None:
         self.client = client
         self.head = head
         self.method = head.method
+        self.target = head.target
+        self._treatment = treatment
         self._service = service
         self._over = over
         self._upstream: H1Upstream | None = None
@@ -109,6 +131,10 @@ class Exchange:
         self._complete = False  # the client has sent all of the request
         self._trailers = b""
         self._held: list[bytes] = []  # of the body, until an endpoint takes it
+        self._attempts = service.attempts
+        self._body_max = 0
+        self._request_fields: Fields = ()
+        self.response_fields: Fields = ()
         self._replay: bytes | None = b""  # the whole body so far; None when it is too large to be sent again
         self.response_timeout = service.response_timeout
         self.server: Server | None = None
@@ -119,6 +145,11 @@ class Exchange:
         self.received = 0  # bytes of the request's body
         self.sent = 0  # bytes of the response's body
         self.started = monotonic()
+
+    def set_cookie(self, cookie: str) -> None:
+        """With the response; the last one counts."""
+        others = [one for one in self.response_fields if one[0] != "Set-Cookie"]
+        self.response_fields = [*others, ("Set-Cookie", cookie)]
 
     # --- the client's side ---
 
@@ -131,10 +162,16 @@ class Exchange:
             self._remember(body)
         if not complete:
             self.client.hold_body(True)
-        self._attempt()
+        if self._treatment is not None:
+            self._treated(self._treatment)
+        else:
+            self._attempt()
 
     def body(self, data: bytes, complete: bool) -> None:
         self.received += len(data)
+        if self._body_max and self.received > self._body_max:
+            self._too_large()
+            return
         self._complete = complete
         if self._upstream is None:
             self._held.append(data)
@@ -169,8 +206,8 @@ class Exchange:
     def _attempt(self) -> None:
         service = self._service
         server = None
-        if len(self.tried) < limits.ATTEMPTS:
-            server = service.backend.pick(self.client.edge.client, self.tried)
+        if len(self.tried) < self._attempts:
+            server = service.pick(self)
         if server is None:
             self._fail(self.fault or Fault.NO_ENDPOINT)
             return
@@ -193,18 +230,20 @@ class Exchange:
         assert upstream is not None
         head = self.head
         lines = self.client.forwarded(head)
+        if self._request_fields:
+            lines = with_fields(lines, self._request_fields)
         held, complete = self._held, self._complete
         if held:
             parts = [self._coded(one, False, b"") for one in held]
             if complete and self._chunked:
                 parts.append(self._coded(b"", True, self._trailers))
             held.clear()
-            data = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, head.target, lines, b"".join(parts))
+            data = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, self.target, lines, b"".join(parts))
         elif complete and self._chunked:
             end = self._coded(b"", True, self._trailers)
-            data = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, head.target, lines, end)
+            data = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, self.target, lines, end)
         else:
-            data = b"%b %b HTTP/1.1\r\n%b\r\n" % (head.method, head.target, lines)
+            data = b"%b %b HTTP/1.1\r\n%b\r\n" % (head.method, self.target, lines)
         if upstream.send(data, complete) and not complete:
             self.client.hold_body(False)
 
@@ -225,6 +264,8 @@ class Exchange:
         server = self.server
         assert server is not None
         server.backend.answered(server, self.started)
+        if self.response_fields:
+            head = changed_response(head, self.response_fields)
         self.client.respond(head, length)
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
@@ -239,6 +280,8 @@ class Exchange:
         server.backend.answered(server, self.started)
         self.fault = None
         self._over(self)
+        if self.response_fields:
+            head = changed_response(head, self.response_fields)
         self.client.whole(head, body)
 
     def switched(self, head: ResponseHead) -> None:
@@ -282,6 +325,19 @@ class Exchange:
 
     # --- ends ---
 
+    def _too_large(self) -> None:
+        if self.status:
+            self.client.cut()
+            self._finish(Fault.BODY_TOO_LARGE)
+            return
+        upstream = self._upstream
+        if self.server is not None:
+            self.server.active -= 1
+        self._upstream = None
+        if upstream is not None:
+            upstream.discard()
+        self._fail(Fault.BODY_TOO_LARGE)
+
     def _repeatable(self, fault: Fault) -> bool:
         return (
             fault is Fault.ENDPOINT_CLOSED
@@ -303,8 +359,31 @@ class Exchange:
         self.fault = fault
         self.status = fault.status
         self.server = None
-        self.client.fail(fault)
+        self._answer(error_answer(fault, self.client.request_id))
+
+    def _answer(self, answer: Answer) -> None:
+        if self.response_fields:
+            answer = changed_answer(answer, self.response_fields)
+        self.status = answer.status
         self._over(self)
+        self.client.answer(answer)
+
+    def _treated(self, treatment: Treatment) -> None:
+        """What the route's middlewares have made of the request."""
+        self.response_fields = treatment.response_fields
+        if treatment.answer is not None:
+            self.fault = treatment.fault
+            self._answer(treatment.answer)
+            return
+        self._request_fields = treatment.request_fields
+        query = f"?{treatment.query}" if treatment.query else ""
+        self.target = f"{treatment.path}{query}".encode("latin-1")
+        self._attempts = treatment.attempts or self._attempts
+        self._body_max = treatment.body_max
+        if self._body_max and max(self.head.length, self.received) > self._body_max:
+            self._fail(Fault.BODY_TOO_LARGE)
+            return
+        self._attempt()
 
     def _finish(self, fault: Fault | None) -> None:
         self.fault = fault

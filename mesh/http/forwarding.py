@@ -5,9 +5,10 @@ interfaces take for the same), so what it says of itself counts only where the o
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mesh.http.head import CHUNKED, RequestFields, ResponseHead
+from mesh.http.head import CHUNKED, Fields, RequestFields, ResponseHead
 
 # RFC 9110 section 7.6.1. `te` may go on as "trailers" alone: that is added anew where it was said.
 _HOP_BY_HOP = (b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade")
@@ -116,3 +117,20 @@ def response_lines(response: ResponseHead) -> bytes:
         lines = b"HTTP/1.1 %d %b\r\n%b" % (response.status, response.reason, block)
         response.forwarded = lines
     return lines
+
+
+def with_fields(block: bytes, fields: Sequence[tuple[str, str | None]]) -> bytes:
+    """The block with these set, each in place of all lines of its name, or taken away (None)."""
+    found = Fields(block)
+    names = {name.lower().encode() for name, _ in fields}
+    kept = found.without(*[name for name in names if found.has(name)])
+    new = [f"{name}: {value}\r\n".encode("latin-1") for name, value in fields if value is not None]
+    return kept + b"".join(new)
+
+
+def changed_response(head: ResponseHead, fields: Sequence[tuple[str, str | None]]) -> ResponseHead:
+    """With these set; Set-Cookie is added to those that are there."""
+    cookies = [one for one in fields if one[0] == "Set-Cookie"]
+    block = with_fields(head.fields.raw, [one for one in fields if one[0] != "Set-Cookie"])
+    lines = [f"Set-Cookie: {value}\r\n".encode("latin-1") for _, value in cookies]
+    return ResponseHead(head.status, head.reason, head.minor, Fields(block + b"".join(lines)))

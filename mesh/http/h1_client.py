@@ -19,7 +19,7 @@ from typing import Protocol
 from mesh.http import limits
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault, Refused
-from mesh.http.forwarding import Edge, request_block, response_lines
+from mesh.http.forwarding import Edge, given_request_id, request_block, response_lines
 from mesh.http.framing import END_OF_CHUNKS, LAST_CHUNK, ChunkedReader, chunk
 from mesh.http.head import (
     BEFORE_MAX,
@@ -32,7 +32,7 @@ from mesh.http.head import (
     ResponseHead,
     hopeless,
 )
-from mesh.http.pages import error_page
+from mesh.http.pages import Answer, as_http1, error_answer
 from mesh.http.timing import NEVER, Timed
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
@@ -228,7 +228,8 @@ class H1Client(Timed):
             return
         self._keep = head.persistent and self._keep
         self._served = True
-        self.request_id = self._host.request_id()
+        given = given_request_id(head.about, self.edge) if self.edge.trusted else None
+        self.request_id = given or self._host.request_id()
         exchange = self._exchange = self._host.exchange(self, head)
         trailers = self._chunks.trailers if complete and self._chunks is not None else b""
         exchange.begin(body, complete, trailers)
@@ -424,13 +425,13 @@ class H1Client(Timed):
             self._out.append(LAST_CHUNK + trailers + b"\r\n" if trailers else END_OF_CHUNKS)
         self._ended()
 
-    def fail(self, fault: Fault) -> None:
+    def answer(self, answer: Answer) -> None:
         exchange = self._exchange
         minor = exchange.head.minor if exchange is not None else 1
         keep = self._keep and self._state is WAIT and not self._host.closing and minor == 1
         self._keep = keep
         head_only = exchange is not None and exchange.method == b"HEAD"
-        self._out.append(error_page(fault, self.request_id, keep=keep, head_only=head_only))
+        self._out.append(as_http1(answer, keep=keep, head_only=head_only))
         self._ended()
 
     def cut(self) -> None:
@@ -490,7 +491,8 @@ class H1Client(Timed):
             if started:
                 self.cut()
                 return
-        self._out.append(error_page(refused.fault, self.request_id, keep=False, head_only=False))
+        answer = error_answer(refused.fault, self.request_id)
+        self._out.append(as_http1(answer, keep=False, head_only=False))
         self._ended()
 
     def _last_word(self) -> None:

@@ -1,5 +1,7 @@
-"""Our own answers: who failed and the request's id, nothing of what stands behind us."""
+"""Our own answers: who failed and the request's id, nothing of what stands behind us. Pure."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from mesh.http.faults import Fault, Side
@@ -10,21 +12,47 @@ _WHO = {
     Side.ENDPOINT: "The application did not answer as it should.",
     Side.US: "The proxy cannot take this request now.",
 }
+_OWN = {499: "Client Closed Request"}
 
 
-def error_page(fault: Fault, request_id: bytes, *, keep: bool, head_only: bool) -> bytes:
-    """The whole response."""
-    status = fault.status
-    reason = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response that no task gives."""
+
+    status: int
+    fields: tuple[tuple[bytes, bytes], ...] = ()  # besides Content-Length
+    body: bytes = b""
+
+
+def reason_phrase(status: int) -> str:
+    known = HTTPStatus._value2member_map_
+    return _OWN.get(status) or (HTTPStatus(status).phrase if status in known else "Unknown")
+
+
+def error_answer(fault: Fault, request_id: bytes) -> Answer:
     shown = request_id.decode("latin-1")
-    body = f"{status} {reason}\n{_WHO[fault.side]} ({fault.reason})\nrequest {shown}\n".encode()
-    lines = [
-        f"HTTP/1.1 {status} {reason}",
-        "Content-Type: text/plain; charset=utf-8",
-        f"Content-Length: {len(body)}",
-        "Cache-Control: no-store",
-        "Connection: close" if not keep else "",
-        f"X-Request-Id: {shown}" if shown else "",
-    ]
-    head = "\r\n".join(line for line in lines if line).encode("latin-1") + b"\r\n\r\n"
-    return head if head_only else head + body
+    title = f"{fault.status} {reason_phrase(fault.status)}"
+    text = f"{title}\n{_WHO[fault.side]} ({fault.reason})\nrequest {shown}\n"
+    fields = [(b"Content-Type", b"text/plain; charset=utf-8"), (b"Cache-Control", b"no-store")]
+    if request_id:
+        fields.append((b"X-Request-Id", request_id))
+    return Answer(fault.status, tuple(fields), text.encode())
+
+
+def changed_answer(answer: Answer, fields: Sequence[tuple[str, str | None]]) -> Answer:
+    """With these set, or taken away (None)."""
+    named = {name.lower().encode() for name, _ in fields}
+    kept = [one for one in answer.fields if one[0].lower() not in named]
+    new = [(name.encode(), value.encode("latin-1")) for name, value in fields if value is not None]
+    return replace(answer, fields=(*kept, *new))
+
+
+def as_http1(answer: Answer, *, keep: bool, head_only: bool) -> bytes:
+    """The whole response. `keep`: the connection goes on; `head_only`: the request was HEAD."""
+    lines = [b"HTTP/1.1 %d %b\r\n" % (answer.status, reason_phrase(answer.status).encode())]
+    lines += [b"%b: %b\r\n" % field for field in answer.fields]
+    if answer.status not in (204, 304):
+        lines.append(b"Content-Length: %d\r\n" % len(answer.body))
+    if not keep:
+        lines.append(b"Connection: close\r\n")
+    return b"".join(lines) + b"\r\n" + (b"" if head_only else answer.body)

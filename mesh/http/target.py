@@ -7,6 +7,7 @@ from time import monotonic
 
 from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError, NamespaceGone
+from mesh.http import limits
 from mesh.http.backend import Backend, Server
 from mesh.http.core import Core
 from mesh.http.exchange import Exchange
@@ -29,11 +30,16 @@ class Target:
         self._connect = connect
         self.connect_timeout = 2.0
         self.response_timeout = RESPONSE_SECONDS
+        self.attempts = limits.ATTEMPTS
         self.backend = Backend(policy, core.has_idle)
         self.stats = core.stats_of(service)
 
     def retarget(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
         self.backend.retarget(endpoints, near)
+
+    def pick(self, exchange: Exchange) -> Server | None:
+        """By the client's address, where the policy asks for it."""
+        return self.backend.pick(exchange.client.edge.client, exchange.tried)
 
     def connection(self, server: Server, exchange: Exchange) -> H1Upstream:
         """A new one, not connected yet."""

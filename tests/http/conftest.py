@@ -94,7 +94,7 @@ class Tasks:
 
 
 @asynccontextmanager
-async def serving(handler: Handler, address: str = "127.0.0.1") -> AsyncIterator[Tasks]:
+async def serving(handler: Handler, address: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Tasks]:
     """An endpoint on loopback; every connection runs the handler."""
 
     async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -106,7 +106,7 @@ async def serving(handler: Handler, address: str = "127.0.0.1") -> AsyncIterator
         finally:
             writer.close()
 
-    server = await asyncio.start_server(run, address, 0)
+    server = await asyncio.start_server(run, address, port)
     tasks = Tasks(Endpoint(*server.sockets[0].getsockname()[:2]))
     try:
         yield tasks
@@ -124,6 +124,9 @@ class Stand:
 
     async def endpoint(self, handler: Handler) -> Tasks:
         return await self._stack.enter_async_context(serving(handler))
+
+    async def endpoint_at(self, address: str, port: int, handler: Handler) -> Tasks:
+        return await self._stack.enter_async_context(serving(handler, address, port))
 
     async def port(self, *endpoints: Endpoint, options: Options | None = None) -> HttpPort:
         port = HttpPort(

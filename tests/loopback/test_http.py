@@ -1,10 +1,15 @@
 """A published port in `mode: http`, through the whole sidecar."""
 
 import asyncio
+import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from mesh.http import entry_points
 from tests.http.conftest import Conversation, serving
 from tests.loopback.test_relay_workers import free_port
 from tests.loopback.test_sidecar import catalogue, config, get, running, until
@@ -83,3 +88,68 @@ async def test_a_change_of_the_mode_resets_nobody(tmp_path: Path) -> None:
                     return bool(await forwarded_for()) is (by == "http")
 
                 await until(follows, f"mode {mode} holds")
+
+
+async def test_entry_points_follow_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = free_port()
+    async with serving(greet, ADDRESS) as task:
+        (tmp_path / "catalog.yml").write_text(
+            catalogue(
+                ADDRESS,
+                labels={
+                    "traefik.http.routers.web.rule": "Host(`shop.example`)",
+                    "traefik.http.services.web.loadbalancer.server.port": str(task.endpoint.port),
+                    "traefik.http.routers.web.tls.options": "x",
+                },
+            )
+        )
+        more = {
+            "MESH_HTTP_ENTRYPOINTS": f"web=127.0.0.1:{entry}",
+            "MESH_HTTP_ACCESS_LOG": "json",
+            "MESH_HTTP_TRUSTED": "127.0.0.0/8",
+        }
+        async with running(config(tmp_path, **more)) as bound, connected(entry) as client:
+            await client.request("X-Forwarded-For: 10.9.9.9", first="GET /x HTTP/1.1")
+            assert (await client.response())[0] == 404, "a router with TLS is not served without"
+            (route,) = (await get(bound.admin, "/v1/routes"))[1]["routes"]
+            assert (route["name"], route["entrypoints"]) == ("web", [])
+            text = (tmp_path / "catalog.yml").read_text().replace("routers.web.tls.options", "enable")
+            (tmp_path / "catalog.yml").write_text(text.replace("enable: x", "enable: 'true'"))
+
+            async def served() -> bool:
+                await client.say("GET /x HTTP/1.1\r\nHost: shop.example\r\nX-Forwarded-For: 10.9.9.9\r\n\r\n")
+                status, _, body = await client.response()
+                return (status, body) == (200, b"X-Forwarded-For: 10.9.9.9, 127.0.0.1\n")
+
+            await until(served, "the router is served")
+            status = (await get(bound.admin, "/v1/status"))[1]
+            assert {"name": "http web", "address": f"127.0.0.1:{entry}", "error": ""} in status["listeners"]
+            assert (await get(bound.admin, "/v1/routes"))[1]["routes"][0]["endpoints"] == [str(task.endpoint)]
+            text = (await get(bound.metrics, "/metrics"))[1]
+            assert 'mesh_http_requests_total{code="200",method="GET",service="web"} 1.0' in text
+            assert 'mesh_http_faults_total{reason="no_route",service=""}' in text
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert lines[-1]["host"] == "shop.example"
+    assert (lines[-1]["status"], lines[-1]["route"], lines[0]["fault"]) == (200, "web", "no_route")
+
+
+async def test_an_entry_point_that_is_taken_is_named_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry_points, "RETRY_SECONDS", 0.1)
+    (tmp_path / "catalog.yml").write_text(catalogue(ADDRESS))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with running(config(tmp_path, MESH_HTTP_ENTRYPOINTS=f"web=127.0.0.1:{port}")) as bound:
+
+            async def fault() -> str:
+                listeners = (await get(bound.admin, "/v1/status"))[1]["listeners"]
+                return str(next(one["error"] for one in listeners if one["name"] == "http web"))
+
+            assert "already in use" in (await fault()).lower()
+            taken.close()
+
+            async def listens() -> bool:
+                return await fault() == ""
+
+            await until(listens, "it listens")

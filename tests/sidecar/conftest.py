@@ -127,6 +127,15 @@ class FakeState:
     def status(self) -> report.Status:
         return self.told
 
+    def routes(self) -> report.Routes:
+        return report.Routes(
+            (
+                report.Route(
+                    "web", "Host(`a`)", ("web",), 9, "web", ("StripPrefix",), ("10.0.1.3:80", "10.0.1.4:80")
+                ),
+            )
+        )
+
     def unready(self) -> Sequence[str]:
         return self.reasons
 

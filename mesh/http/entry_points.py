@@ -1,0 +1,94 @@
+"""The entry points' listening sockets. One that is taken is tried again; the others go on without it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mesh.errors import KernelError
+from mesh.http.core import Core
+from mesh.http.front import Front
+from mesh.http.site import Site
+from mesh.net.tasks import Tasks
+from mesh.relay.listener import listen
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5.0  # between two tries of a port that is taken
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """One of an entry point's addresses, for `mesh status`."""
+
+    name: str
+    address: str
+    fault: str = ""
+
+
+class EntryPoints:
+    """`places`: entry point, address, port; an entry point may have several."""
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        core: Core,
+        site: Site,
+        places: Sequence[tuple[str, str, int]],
+        trusted: Callable[[str], bool],
+    ) -> None:
+        self._tasks = tasks
+        self._core = core
+        self._site = site
+        self._places = tuple(places)
+        self._trusted = trusted
+        self._fronts: dict[tuple[str, str, int], Front] = {}
+        self._faults: dict[tuple[str, str, int], str] = {}
+        self._running: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Listen where it can be done now, and go on trying where not."""
+        self._try()
+        if self._faults:
+            self._running = [self._tasks.start(self._go_on(), "entry-points")]
+
+    def listening(self) -> list[Listening]:
+        found = []
+        for place in self._places:
+            name, host, port = place
+            if place in self._fronts:
+                host, port = self._fronts[place].address
+            shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            found.append(Listening(name, shown, self._faults.get(place, "")))
+        return found
+
+    @property
+    def ports(self) -> set[int]:
+        """All that are asked for."""
+        return {port for _, _, port in self._places}
+
+    async def close(self, drain_seconds: float = 0.0) -> None:
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.gather(*(front.close(drain_seconds) for front in self._fronts.values()))
+
+    async def _go_on(self) -> None:
+        while self._faults:
+            await asyncio.sleep(RETRY_SECONDS)
+            self._try()
+
+    def _try(self) -> None:
+        for place in self._places:
+            if place in self._fronts:
+                continue
+            name, host, port = place
+            try:
+                listener = listen(host, port)
+            except KernelError as error:
+                if self._faults.get(place) != str(error):
+                    logger.error("entry point %s: %s", name, error)
+                self._faults[place] = str(error)
+                continue
+            self._faults.pop(place, None)
+            self._fronts[place] = Front(self._core, listener, self._site.serving(name), self._trusted)

@@ -1,0 +1,411 @@
+"""What a Swarm service's labels declare: routers, services, middlewares. Traefik v3's and our own. Pure.
+
+Every label is read or named in a `Problem`; none is passed over in silence, and none takes the others down.
+Names and options are told apart from case as Traefik does: not at all.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from mesh.balance.policies import Policy
+from mesh.balance.ports import duration
+from mesh.catalog.model import Protocol, PublishMode, Service
+from mesh.errors import Problem
+from mesh.http.middleware_labels import LabelError, read_middleware
+from mesh.http.model import Declared, HttpService, Middleware, Router, Scheme, StickyCookie
+from mesh.http.rules import RuleError, read_rule
+
+T = TypeVar("T")
+
+OURS = "mesh.http."
+TRAEFIK = "traefik."
+NAME_MAX = 128  # characters of a router's, service's, middleware's name
+LABELS_MAX = 500  # of one service that are read
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Declared, and what is wrong with it (`file` is the service's name, `key` the label)."""
+
+    declared: Declared = field(default_factory=Declared)
+    problems: tuple[Problem, ...] = ()
+
+
+def read_labels(service: Service, exposed_by_default: bool = True) -> Read:
+    """Nothing where no label is ours or Traefik's for HTTP, or where one says that it is not to be served."""
+    found = {key.strip().lower(): (key, value.strip()) for key, value in service.labels.items()}
+    relevant = {
+        key: one
+        for key, one in found.items()
+        if key.startswith(OURS) or (key.startswith(TRAEFIK) and key != "traefik.enable")
+    }
+    if not relevant or not service.enabled:
+        return Read()
+    reader = _Reader(service, relevant)
+    enabled = reader.switch("traefik.enable", found.get("traefik.enable"), exposed_by_default)
+    if not enabled and any(key.startswith(TRAEFIK) for key in relevant):
+        relevant = {key: one for key, one in relevant.items() if key.startswith(OURS)}
+        reader = _Reader(service, relevant)
+    return reader.read()
+
+
+@dataclass(slots=True)
+class _Reader:
+    service: Service
+    labels: Mapping[str, tuple[str, str]]  # lower-case key → key as written, value
+    problems: list[Problem] = field(default_factory=list)
+    routers: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
+    services: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
+    middlewares: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    ours: dict[str, tuple[str, str]] = field(default_factory=dict)
+    network: str = ""
+
+    def read(self) -> Read:
+        for count, (key, (written, value)) in enumerate(sorted(self.labels.items())):
+            if count == LABELS_MAX:
+                self.fault(written, f"more than {LABELS_MAX} labels; the rest is not read")
+                break
+            self._sort(key, written, value)
+        middlewares = self._middlewares()
+        services = self._services()
+        routers = self._routers(services)
+        routers |= self._our_router(services)
+        self._without_port(services)
+        return Read(Declared(routers, services, middlewares), tuple(self.problems))
+
+    def fault(self, key: str, message: str) -> None:
+        self.problems.append(Problem(self.service.name, key, message))
+
+    # --- which label is whose ---
+
+    def _sort(self, key: str, written: str, value: str) -> None:
+        if key.startswith(OURS):
+            self.ours[key.removeprefix(OURS)] = written, value
+            return
+        parts = key.split(".")
+        if parts[1] in ("tcp", "udp"):
+            self.fault(written, f"{parts[1].upper()} routers are not supported; a published port carries it")
+        elif parts[1] in ("swarm", "docker") and len(parts) == 3:
+            self._of_provider(parts, written, value)
+        elif parts[1] == "http" and len(parts) >= 4 and len(parts[3]) <= NAME_MAX:
+            self._of_http(parts, written, value)
+        elif parts[1] == "constraint-label":
+            self.fault(written, "constraints are not followed: it is served all the same")
+        elif parts[1] in ("frontend", "port", "backend", "protocol", "weight"):
+            self.fault(written, "is Traefik v1's; ignored")
+        else:
+            self.fault(written, "unknown label; ignored")
+
+    def _of_provider(self, parts: list[str], written: str, value: str) -> None:
+        if parts[2] == "network":
+            self.network = value
+        elif parts[2] == "lbswarm":
+            if self.switch(written, (written, value), False):
+                self.fault(written, "tasks are balanced by the sidecar itself; ignored")
+        else:
+            self.fault(written, "unknown label; ignored")
+            return
+        if parts[1] == "docker":
+            self.fault(written, f"is Traefik v2's spelling of traefik.swarm.{parts[2]}; it is followed")
+
+    def _of_http(self, parts: list[str], written: str, value: str) -> None:
+        kind, name, option = parts[2], parts[3], ".".join(parts[4:])
+        if "@" in name:
+            self.fault(written, "a name must not contain @; ignored")
+        elif kind == "routers":
+            self.routers.setdefault(name, {})[option] = written, value
+        elif kind == "services" and len(parts) >= 5 and parts[4] == "loadbalancer":
+            self.services.setdefault(name, {})[".".join(parts[5:])] = written, value
+        elif kind == "middlewares" and len(parts) >= 5:
+            options = self.middlewares.setdefault(name, {}).setdefault(parts[4], {})
+            options[".".join(written.split(".")[5:])] = value
+        elif kind == "services":
+            self.fault(written, "only loadbalancer services can be declared by labels; ignored")
+        else:
+            self.fault(written, "unknown label; ignored")
+
+    # --- Traefik's ---
+
+    def _middlewares(self) -> dict[str, Middleware]:
+        made: dict[str, Middleware] = {}
+        for name, kinds in self.middlewares.items():
+            where = f"traefik.http.middlewares.{name}"
+            if len(kinds) > 1:
+                self.fault(where, f"is of several kinds: {', '.join(sorted(kinds))}; ignored")
+                continue
+            ((kind, options),) = kinds.items()
+            try:
+                made[name], ignored = read_middleware(kind, options)
+            except LabelError as error:
+                self.fault(f"{where}.{kind}{error.option}", f"{error}; the middleware is left out")
+                continue
+            for option in ignored:
+                self.fault(f"{where}.{kind}.{option}", "is not supported; ignored")
+        return made
+
+    def _services(self) -> dict[str, HttpService]:
+        return {name: self._service(name, options) for name, options in self.services.items()}
+
+    def _service(self, name: str, options: dict[str, tuple[str, str]]) -> HttpService:
+        service = replace(self._plain_service(name), network=self.network)
+        sticky: dict[str, tuple[str, str]] = {}
+        for option, (written, value) in options.items():
+            if option == "sticky" or option.startswith("sticky.cookie"):
+                sticky[option.removeprefix("sticky").removeprefix(".cookie").removeprefix(".")] = (
+                    written,
+                    value,
+                )
+            elif option in _SERVICE:
+                change = self.value(written, value, _SERVICE[option])
+                service = replace(service, **change) if change is not None else service
+            else:
+                why = _UNSUPPORTED_OF_SERVICES.get(option.split(".")[0], "unknown option")
+                self.fault(written, f"{why}; ignored")
+        if sticky:
+            service = replace(service, sticky=self._sticky(sticky))
+        return service
+
+    def _plain_service(self, name: str) -> HttpService:
+        """With the port that is published, if there is just one."""
+        ports = {
+            port.target
+            for port in self.service.ports
+            if port.protocol is Protocol.TCP and port.mode is PublishMode.INGRESS
+        }
+        return HttpService(name, self.service.id, ports.pop() if len(ports) == 1 else 0)
+
+    def _sticky(self, options: dict[str, tuple[str, str]]) -> StickyCookie | None:
+        cookie = StickyCookie()
+        for option, (written, value) in options.items():
+            if option == "":
+                if not self.switch(written, (written, value), True):
+                    return None
+            elif option in _COOKIE:
+                change = self.value(written, value, _COOKIE[option])
+                cookie = replace(cookie, **change) if change is not None else cookie
+            else:
+                self.fault(written, "unknown option; ignored")
+        return cookie
+
+    def _routers(self, services: dict[str, HttpService]) -> dict[str, Router]:
+        routers = dict(self.routers)
+        if not routers and services:
+            # Traefik makes one, named and addressed as the service is.
+            routers = {_normal(self.service.name): {}}
+        made: dict[str, Router] = {}
+        for name, options in routers.items():
+            router = self._router(name, options, services)
+            if router is not None:
+                made[name] = router
+        return made
+
+    def _router(
+        self, name: str, options: dict[str, tuple[str, str]], services: dict[str, HttpService]
+    ) -> Router | None:
+        written, rule = options.get("rule", ("", f"Host(`{_normal(self.service.name)}`)"))
+        try:
+            match = read_rule(rule)
+        except RuleError as error:
+            self.fault(written, f"{error}; the router is left out")
+            return None
+        router = Router(name, self.service.id, rule, match, priority=len(rule))
+        for option, (key, value) in options.items():
+            head = option.split(".")[0].split("[")[0]
+            if option == "rule":
+                continue
+            if option in _ROUTER:
+                change = self.value(key, value, _ROUTER[option])
+                router = replace(router, **change) if change is not None else router
+            elif head == "tls":
+                router = replace(router, tls=True)
+                self.fault(
+                    key,
+                    _TLS.get(option, "is not followed: certificates come from files; the router is served"),
+                )
+            else:
+                self.fault(key, "unknown option; ignored")
+        if not router.service:
+            router = self._linked(router, services)
+        return router
+
+    def _linked(self, router: Router, services: dict[str, HttpService]) -> Router:
+        """The service of a router that names none: the only one, or one that is made for it."""
+        where = f"traefik.http.routers.{router.name}.service"
+        if len(services) > 1:
+            self.fault(where, f"must be named, for there are several: {', '.join(sorted(services))}")
+            return router
+        if not services:
+            name = _normal(self.service.name)
+            plain = self._plain_service(name)
+            services[name] = replace(plain, network=self.network)
+        return replace(router, service=next(iter(services)))
+
+    # --- ours ---
+
+    def _our_router(self, services: dict[str, HttpService]) -> dict[str, Router]:
+        if not self.ours:
+            return {}
+        name = f"mesh-{_normal(self.service.name)}"
+        service = self._plain_service(name)
+        rules: list[str] = []
+        router = Router(name, self.service.id, "", read_rule("PathPrefix(`/`)"), service=name)
+        sticky: StickyCookie | None = None
+        for option, (key, value) in self.ours.items():
+            if option in ("host", "path"):
+                rules.append(_any_of("Host" if option == "host" else "PathPrefix", value))
+            elif option == "rule":
+                rules.append(f"({value})")
+            elif option == "sticky":
+                sticky = StickyCookie(value)
+            elif option in _OUR_SERVICE:
+                change = self.value(key, value, _OUR_SERVICE[option])
+                service = replace(service, **change) if change is not None else service
+            elif option in _OUR_ROUTER:
+                change = self.value(key, value, _OUR_ROUTER[option])
+                router = replace(router, **change) if change is not None else router
+            else:
+                known = ", ".join(sorted({"host", "path", "rule", "sticky", *_OUR_SERVICE, *_OUR_ROUTER}))
+                self.fault(key, f"unknown option, known are {known}; ignored")
+        services[name] = replace(service, sticky=sticky)
+        if not rules:
+            return {}  # the service alone: a canary or mirror of another one's
+        rule = " && ".join(rules)
+        try:
+            match = read_rule(rule)
+        except RuleError as error:
+            self.fault("mesh.http.rule", f"{error}; the router is left out")
+            return {}
+        return {name: replace(router, rule=rule, match=match, priority=router.priority or len(rule))}
+
+    # --- helpers ---
+
+    def _without_port(self, services: dict[str, HttpService]) -> None:
+        for name, one in list(services.items()):
+            if not one.port:
+                where = "mesh.http.port" if name.startswith("mesh-") else f"traefik.http.services.{name}"
+                self.fault(
+                    where, "the port inside the task is not named (…loadbalancer.server.port); left out"
+                )
+                del services[name]
+
+    def switch(self, key: str, given: tuple[str, str] | None, default: bool) -> bool:
+        if given is None:
+            return default
+        read = self.value(given[0], given[1], lambda text: {"on": _flag(text)})
+        return default if read is None else bool(read["on"])
+
+    def value(self, key: str, text: str, read: Callable[[str], dict[str, T]]) -> dict[str, T] | None:
+        try:
+            return read(text)
+        except ValueError as error:
+            self.fault(key, f"{error}; ignored")
+            return None
+
+
+def _normal(name: str) -> str:
+    """As Traefik's `normalize`: what is neither letter nor digit becomes a hyphen."""
+    return re.sub(r"[^0-9A-Za-z]+", "-", name).strip("-").lower()
+
+
+def _any_of(matcher: str, value: str) -> str:
+    wanted = [f"{matcher}(`{one.strip()}`)" for one in value.split(",")]
+    return f"({' || '.join(wanted)})"
+
+
+def _flag(text: str) -> bool:
+    known = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
+    if text.lower() not in known:
+        raise ValueError(f"{text!r} is neither true nor false")
+    return known[text.lower()]
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
+            raise ValueError(f"{text!r} is no number from {least} to {most}")
+        return int(text)
+
+    return read
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip().lower()))
+
+
+def _one_of(known: Mapping[str, T]) -> Callable[[str], T]:
+    def read(text: str) -> T:
+        if text.lower() not in known:
+            raise ValueError(f"{text!r} is not one of {', '.join(known)}")
+        return known[text.lower()]
+
+    return read
+
+
+def _to(name: str, read: Callable[[str], object]) -> Callable[[str], dict[str, Any]]:
+    return lambda text: {name: read(text)}
+
+
+_PORT = _number(1, 65535)
+_PERCENT = _number(0, 100)
+_SCHEMES = _one_of({scheme.value: scheme for scheme in Scheme})
+_TRAEFIK_POLICIES = {
+    "wrr": Policy.ROUND_ROBIN,
+    "p2c": Policy.LEAST_CONN,
+    "hrw": Policy.SOURCE_HASH,
+    "leasttime": Policy.P2C,
+}
+_POLICIES = {policy.value: policy for policy in Policy}
+
+_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
+    "server.port": _to("port", _PORT),
+    "server.scheme": _to("scheme", _SCHEMES),
+    "passhostheader": _to("pass_host", _flag),
+    "strategy": _to("policy", _one_of(_TRAEFIK_POLICIES)),
+}
+_UNSUPPORTED_OF_SERVICES = {
+    "server": "weight and url of servers are not supported: tasks are what Swarm runs",
+    "healthcheck": "active checks are not supported, Docker's HEALTHCHECK and mesh.port.<port>.health are",
+    "passivehealthcheck": "always on, with limits of its own",
+    "responseforwarding": "responses are always passed on at once",
+    "serverstransport": "transports are not supported",
+}
+_COOKIE: Mapping[str, Callable[[str], dict[str, Any]]] = {
+    "name": _to("name", str),
+    "secure": _to("secure", _flag),
+    "httponly": _to("http_only", _flag),
+    "samesite": _to("same_site", _one_of({"none": "None", "lax": "Lax", "strict": "Strict"})),
+    "path": _to("path", str),
+    "domain": _to("domain", str),
+    "maxage": _to("max_age", _number(0, 10**9)),
+}
+_ROUTER: Mapping[str, Callable[[str], dict[str, Any]]] = {
+    "entrypoints": _to("entrypoints", _names),
+    "service": _to("service", str.lower),
+    "middlewares": _to("middlewares", _names),
+    "priority": _to("priority", _number(1, 2**31)),
+    "tls": _to("tls", _flag),
+}
+_TLS = {
+    "tls.certresolver": "ACME is not supported: certificates come from files; the router is served",
+    "tls.options": "options of TLS are not followed; the router is served",
+}
+_OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
+    "port": _to("port", _PORT),
+    "scheme": _to("scheme", _SCHEMES),
+    "network": _to("network", str),
+    "policy": _to("policy", _one_of(_POLICIES)),
+    "pass_host": _to("pass_host", _flag),
+    "response_timeout": _to("response_timeout", duration),
+    "attempts": _to("attempts", _number(1, 10)),
+    "max_requests": _to("max_requests", _number(0, 10**6)),
+    "canary_of": _to("canary_of", str.lower),
+    "canary": _to("weight", _PERCENT),
+}
+_OUR_ROUTER: Mapping[str, Callable[[str], dict[str, Any]]] = {
+    "entrypoints": _to("entrypoints", _names),
+    "middlewares": _to("middlewares", _names),
+    "priority": _to("priority", _number(1, 2**31)),
+    "tls": _to("tls", _flag),
+}

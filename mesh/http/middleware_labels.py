@@ -1,0 +1,215 @@
+"""The options of Traefik's middlewares read into values. Pure."""
+
+import base64
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import ip_network
+from typing import Any
+
+from mesh.balance.ports import duration
+from mesh.http import model
+from mesh.http.expressions import Expression
+from mesh.http.passwords import known_hash
+
+LIST_MAX = 256  # entries of a list in a label
+FIELD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
+VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,4096}")
+# Those would change what the message is.
+NEVER_SET = {"connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive"}
+
+
+class LabelError(ValueError):
+    """The middleware cannot be made; `option` as it follows the kind in the label."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = f".{option}" if option else ""
+
+
+class _Options:
+    """One middleware's, as written; asked for without regard to case."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        self._options = {key.lower(): value for key, value in options.items()}
+        self._written = {key.lower(): key for key in options}
+        self.asked: set[str] = set()
+
+    def read(self, name: str, read: Callable[[str], Any], default: Any = None) -> Any:
+        """Raises LabelError; where there is no default, also when it is missing."""
+        self.asked.add(name)
+        text = self._options.get(name)
+        if text is None:
+            if default is None:
+                raise LabelError(name, "is required")
+            return default
+        try:
+            return read(text)
+        except ValueError as error:
+            raise LabelError(name, str(error)) from error
+
+    def below(self, name: str) -> list[tuple[str, str]]:
+        """`name.X = value` as X as written, value."""
+        prefix = name + "."
+        found = [key for key in self._options if key.startswith(prefix)]
+        self.asked.update(found)
+        return [(self._written[key][len(prefix) :], self._options[key]) for key in found]
+
+    def ignored(self) -> list[str]:
+        return sorted(self._written[key] for key in self._options.keys() - self.asked if key)
+
+
+def read_middleware(kind: str, options: Mapping[str, str]) -> tuple[model.Middleware, list[str]]:
+    """The middleware, and the options that are not followed. Raises LabelError."""
+    make = _KINDS.get(kind)
+    if make is None:
+        raise LabelError("", f"{kind} is not supported (known are {', '.join(sorted(_KINDS))})")
+    given = _Options(options)
+    return make(given), given.ignored()
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text.lower() in ("true", "1")
+
+
+def _list(text: str) -> tuple[str, ...]:
+    found = tuple(one for part in text.split(",") if (one := part.strip()))
+    if not found or len(found) > LIST_MAX:
+        raise ValueError(f"{len(found)} entries are not from 1 to {LIST_MAX}")
+    return found
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{text!r} is no positive number")
+    return int(text)
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"{text!r} is no path")
+    return text
+
+
+def _redirect_scheme(options: _Options) -> model.Middleware:
+    scheme = options.read("scheme", str.lower)
+    if scheme not in ("http", "https"):
+        raise LabelError("scheme", f"{scheme!r} is neither http nor https")
+    port = options.read("port", lambda text: str(_positive(text)), "")
+    return model.RedirectScheme(scheme, options.read("permanent", _flag, False), port)
+
+
+def _redirect_regex(options: _Options) -> model.Middleware:
+    return model.RedirectRegex(
+        options.read("regex", Expression),
+        options.read("replacement", str),
+        options.read("permanent", _flag, False),
+    )
+
+
+def _strip_prefix(options: _Options) -> model.Middleware:
+    options.read("forceslash", _flag, True)
+    return model.StripPrefix(tuple(map(_path, options.read("prefixes", _list))))
+
+
+def _headers(options: _Options) -> model.Middleware:
+    request = [_field(*one) for one in options.below("customrequestheaders")]
+    response = [_field(*one) for one in options.below("customresponseheaders")]
+    age = options.read("stsseconds", _positive, 0)
+    within = options.read("stsincludesubdomains", _flag, False)
+    preload = options.read("stspreload", _flag, False)
+    if age:
+        parts = [f"max-age={age}", *["includeSubDomains"] * within, *["preload"] * preload]
+        response.append(("Strict-Transport-Security", "; ".join(parts)))
+    for option, name, value in _SWITCHED:
+        if options.read(option, _flag, False):
+            response.append((name, value))
+    for option, name in _NAMED:
+        if value := options.read(option, str, ""):
+            response.append(_field(name, value))
+    return model.Headers(tuple(request), tuple(response))
+
+
+_SWITCHED = (
+    ("framedeny", "X-Frame-Options", "DENY"),
+    ("contenttypenosniff", "X-Content-Type-Options", "nosniff"),
+    ("browserxssfilter", "X-XSS-Protection", "1; mode=block"),
+)
+_NAMED = (
+    ("customframeoptionsvalue", "X-Frame-Options"),
+    ("contentsecuritypolicy", "Content-Security-Policy"),
+    ("referrerpolicy", "Referrer-Policy"),
+    ("permissionspolicy", "Permissions-Policy"),
+)
+
+
+def _field(name: str, value: str) -> tuple[str, str]:
+    if FIELD.fullmatch(name) is None or name.lower() in NEVER_SET:
+        raise LabelError(name, f"{name!r} is no field that can be set")
+    if VALUE.fullmatch(value) is None:
+        raise LabelError(name, "the value has bytes that no field may have")
+    return name, value
+
+
+def _basic_auth(options: _Options) -> model.Middleware:
+    users = []
+    for entry in options.read("users", _list):
+        name, colon, hashed = entry.partition(":")
+        if not colon or not name:
+            raise LabelError("users", "an entry is not NAME:HASH")
+        if not known_hash(hashed):
+            raise LabelError("users", f"the hash of {name!r} is not of htpasswd's (bcrypt, apr1, SHA)")
+        users.append((name, hashed))
+    realm = options.read("realm", str, "traefik")
+    return model.BasicAuth(tuple(users), realm, not options.read("removeheader", _flag, False))
+
+
+def _ip_allow_list(options: _Options) -> model.Middleware:
+    ranges = options.read(
+        "sourcerange", lambda text: tuple(ip_network(one, strict=False) for one in _list(text))
+    )
+    return model.IpAllowList(ranges)
+
+
+def _rate_limit(options: _Options) -> model.Middleware:
+    period = options.read("period", duration, 1.0)
+    return model.RateLimit(options.read("average", _positive) / period, options.read("burst", _positive, 1))
+
+
+def _buffering(options: _Options) -> model.Middleware:
+    return model.BodyLimit(options.read("maxrequestbodybytes", _positive))
+
+
+_KINDS: Mapping[str, Callable[[_Options], model.Middleware]] = {
+    "addprefix": lambda options: model.AddPrefix(options.read("prefix", _path)),
+    "basicauth": _basic_auth,
+    "buffering": _buffering,
+    "chain": lambda options: model.Chain(tuple(map(str.lower, options.read("middlewares", _list)))),
+    "headers": _headers,
+    "inflightreq": lambda options: model.InFlightReq(options.read("amount", _positive)),
+    "ipallowlist": _ip_allow_list,
+    "ipwhitelist": _ip_allow_list,  # v2's name of it
+    "ratelimit": _rate_limit,
+    "redirectregex": _redirect_regex,
+    "redirectscheme": _redirect_scheme,
+    "replacepath": lambda options: model.ReplacePath(options.read("path", _path)),
+    "replacepathregex": lambda options: model.ReplacePathRegex(
+        options.read("regex", Expression), options.read("replacement", str)
+    ),
+    "retry": lambda options: model.Retry(options.read("attempts", _positive)),
+    "stripprefix": _strip_prefix,
+}
+
+
+def credentials(value: bytes) -> tuple[str, str] | None:
+    """Name and password of an Authorization field (RFC 7617); None when it holds none."""
+    scheme, _, encoded = value.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        text = base64.b64decode(encoded.strip(), validate=True).decode()
+    except ValueError:
+        return None
+    name, colon, password = text.partition(":")
+    return (name, password) if colon else None

@@ -1,0 +1,201 @@
+"""Routers, services and middlewares as labels declare them: frozen values, compared by content. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+
+from mesh.balance.policies import Policy
+from mesh.http.expressions import Expression
+from mesh.http.matching import Match
+
+Network = IPv4Network | IPv6Network
+
+
+class Scheme(StrEnum):
+    """What a task speaks."""
+
+    HTTP = "http"
+    HTTPS = "https"
+    H2C = "h2c"
+
+
+# --- middlewares ---
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectScheme:
+    scheme: str
+    permanent: bool = False
+    port: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectRegex:
+    expression: Expression  # on the whole URL
+    replacement: str
+    permanent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StripPrefix:
+    prefixes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddPrefix:
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacePath:
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacePathRegex:
+    expression: Expression
+    replacement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """An empty value takes the field away."""
+
+    request: tuple[tuple[str, str], ...] = ()
+    response: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BasicAuth:
+    users: tuple[tuple[str, str], ...]  # name, hash as htpasswd writes it
+    realm: str = "traefik"
+    keep_header: bool = True  # false: the application does not see the password
+
+
+@dataclass(frozen=True, slots=True)
+class IpAllowList:
+    ranges: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """Of one client, on one node."""
+
+    average: float  # requests per second
+    burst: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class InFlightReq:
+    amount: int  # of one client at once, on one node
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    most: int  # bytes of a request's body
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Of others, by name; resolved away when routers are."""
+
+    names: tuple[str, ...]
+
+
+Middleware = (
+    RedirectScheme
+    | RedirectRegex
+    | StripPrefix
+    | AddPrefix
+    | ReplacePath
+    | ReplacePathRegex
+    | Headers
+    | BasicAuth
+    | IpAllowList
+    | RateLimit
+    | InFlightReq
+    | BodyLimit
+    | Retry
+    | Chain
+)
+
+
+# --- services ---
+
+
+@dataclass(frozen=True, slots=True)
+class StickyCookie:
+    name: str = ""  # "": made of the service's name
+    secure: bool = False
+    http_only: bool = False
+    same_site: str = ""
+    path: str = "/"
+    domain: str = ""
+    max_age: int = 0  # seconds; 0: as long as the browser is open
+
+
+@dataclass(frozen=True, slots=True)
+class HttpService:
+    """Tasks of one Swarm service on one port. Times in seconds."""
+
+    name: str
+    owner: str  # Swarm service id
+    port: int
+    scheme: Scheme = Scheme.HTTP
+    network: str = ""  # name of the network to reach tasks on; "": any
+    policy: Policy = Policy.ROUND_ROBIN
+    sticky: StickyCookie | None = None
+    pass_host: bool = True
+    weight: int = 0  # per cent of the requests for `canary_of`
+    canary_of: str = ""
+    max_requests: int = 0  # under way at one task; 0: no limit
+    response_timeout: float = 300.0  # to the first byte
+    attempts: int = 3
+
+
+# --- routers ---
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """As declared: references not followed yet."""
+
+    name: str
+    owner: str
+    rule: str
+    match: Match
+    entrypoints: tuple[str, ...] = ()  # none: all
+    service: str = ""  # "": the owner's only one
+    middlewares: tuple[str, ...] = ()
+    priority: int = 0
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A router with everything found that it names."""
+
+    name: str
+    owner: str
+    rule: str
+    match: Match
+    entrypoints: tuple[str, ...]
+    service: str
+    middlewares: tuple[Middleware, ...]
+    priority: int
+    tls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What one Swarm service's labels say."""
+
+    routers: Mapping[str, Router] = field(default_factory=dict)
+    services: Mapping[str, HttpService] = field(default_factory=dict)
+    middlewares: Mapping[str, Middleware] = field(default_factory=dict)

@@ -1,0 +1,271 @@
+"""Host-routed HTTP: entry points shared by all services, as their labels say, kept as the catalogue changes.
+
+A change of a task touches its own service's endpoints; a change of labels the routers that it declares, or
+that name something of it. Nothing else is rebuilt, and no connection of others notices.
+"""
+
+import random
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+
+from mesh.catalog.model import Service
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.errors import Problem
+from mesh.http.asked import AskedHead
+from mesh.http.core import Core
+from mesh.http.directory import Changed, Directory
+from mesh.http.exchange import Exchange
+from mesh.http.faults import Fault
+from mesh.http.h1_client import H1Client
+from mesh.http.head import RequestHead
+from mesh.http.labels import read_labels
+from mesh.http.model import Declared, HttpService, Route
+from mesh.http.pages import error_answer
+from mesh.http.reach import Reach, endpoints_of, network_for
+from mesh.http.routed import RoutedTarget
+from mesh.http.routing import Table
+from mesh.http.steps import Asked, Step, Treatment, steps, treat
+from mesh.http.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPoint:
+    """`name` as routers call it."""
+
+    name: str
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A route, ready to be taken."""
+
+    route: Route
+    steps: tuple[Step, ...]
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was read of a service."""
+
+    labels: Mapping[str, str]
+    problems: tuple[Problem, ...] = ()
+    unreachable: dict[str, Problem] = field(default_factory=dict)  # by HTTP service
+
+
+class Site:
+    """`start`, subscribe `update` to the store; `serving(entry)` answers a listener's requests."""
+
+    def __init__(
+        self,
+        core: Core,
+        reach: Reach,
+        entries: tuple[EntryPoint, ...],
+        *,
+        exposed_by_default: bool = True,
+        as_published: Callable[[], bool] = lambda: False,
+        draw: Callable[[], float] = random.random,
+        over: Callable[[Exchange, Route | None], None] = lambda _exchange, _route: None,
+    ) -> None:
+        self._core = core
+        self._reach = reach
+        self._entries = {entry.name: entry for entry in entries}
+        self._exposed = exposed_by_default
+        self._as_published = as_published
+        self._draw = draw
+        self._over = over
+        self._snapshot = Snapshot()
+        self._directory = Directory()
+        self._known: dict[str, _Known] = {}  # by Swarm service
+        self._tables = {name: Table() for name in self._entries}
+        self._planned: dict[tuple[str, str], _Planned] = {}
+        self._targets: dict[str, RoutedTarget] = {}
+        self._networks: dict[str, str] = {}  # HTTP service → the network it is reached on
+        self._canaries: dict[str, list[HttpService]] = {}
+        self._nobody = Target(core, "", _no_socket)
+
+    # --- the catalogue ---
+
+    def start(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        for id_ in snapshot.services:
+            self._look(id_)
+
+    def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
+        """Store subscriber."""
+        self._snapshot = new
+        # What comes or goes on this node may make a network reachable, or end that.
+        for id_ in set(change.services) | self._moved(old, new, change):
+            self._look(id_)
+
+    def _moved(self, old: Snapshot, new: Snapshot, change: Change) -> set[str]:
+        networks = set(change.networks)
+        for id_ in change.containers:
+            for snapshot in (old, new):
+                if (container := snapshot.containers.get(id_)) is not None:
+                    networks.update(one.network for one in container.attachments)
+        if not networks:
+            return set()
+        return {
+            id_ for id_ in self._known if id_ in new.services and self._is_on(new.services[id_], networks)
+        }
+
+    def _is_on(self, service: Service, networks: set[str]) -> bool:
+        return any(one.network in networks for one in service.networks) or any(
+            not networks.isdisjoint(task.addresses) for task in service.tasks
+        )
+
+    def _look(self, id_: str) -> None:
+        service, known = self._snapshot.services.get(id_), self._known.get(id_)
+        if service is None:
+            if known is not None:
+                del self._known[id_]
+                self._apply(self._directory.update(id_, "", Declared()))
+            return
+        if known is None or known.labels != service.labels:
+            read = read_labels(service, self._exposed)
+            if known is None and read.declared == Declared() and not read.problems:
+                return
+            known = self._known[id_] = _Known(service.labels, read.problems)
+            self._apply(self._directory.update(id_, service.name, read.declared))
+        for http in self._directory.services_of(id_):
+            self._aim(http, service, known)
+
+    def _apply(self, changed: Changed) -> None:
+        for route in changed.removed:
+            for name in self._on(route):
+                self._tables[name].remove(route)
+            del self._planned[route.owner, route.name]
+        for route in changed.added:
+            self._planned[route.owner, route.name] = _Planned(route, steps(route.middlewares))
+            for name in self._on(route):
+                self._tables[name].add(route)
+        for name in changed.services:
+            if self._directory.service(name) is None and name in self._targets:
+                self._targets.pop(name).close()
+                self._networks.pop(name, None)
+        if changed.services:
+            self._canaries = {
+                name: found for name in self._targets if (found := self._directory.canaries_of(name))
+            }
+
+    def _on(self, route: Route) -> Iterator[str]:
+        """The entry points that it is served on: a router with TLS is not for those without."""
+        for name in route.entrypoints or self._entries:
+            entry = self._entries.get(name)
+            if entry is not None and (entry.tls or not route.tls):
+                yield name
+
+    def _aim(self, http: HttpService, service: Service, known: _Known) -> None:
+        if self._directory.service(http.name) != http:
+            return  # another service's of the same name counts
+        network, why = network_for(http, service, self._snapshot, self._reach)
+        if network is None:
+            known.unreachable[http.name] = Problem(service.name, http.name, f"cannot be reached: {why}")
+        else:
+            known.unreachable.pop(http.name, None)
+        target = self._targets.get(http.name)
+        wanted = network.id if network else ""
+        if target is None or target.http != http or self._networks.get(http.name) != wanted:
+            if target is not None:
+                target.close()
+            connect = self._reach.connect(wanted) if network else _no_socket
+            target = self._targets[http.name] = RoutedTarget(self._core, http, connect)
+            self._networks[http.name] = wanted
+            self._canaries = {
+                name: found for name in self._targets if (found := self._directory.canaries_of(name))
+            }
+        target.retarget(endpoints_of(http, service, network, self._as_published()) if network else ())
+
+    # --- requests ---
+
+    def serving(self, entry: str) -> "_Entry":
+        """For the `Front` of this entry point."""
+        return _Entry(self, entry, self._tables[entry])
+
+    def exchange(self, table: Table, client: H1Client, head: RequestHead) -> Exchange:
+        request = AskedHead(head, client.edge)
+        route = table.find(request)
+        if route is None:
+            return self._refused(client, head, Fault.NO_ROUTE)
+        planned = self._planned[route.owner, route.name]
+        target = self._target(route)
+        if target is None:
+            return self._refused(client, head, Fault.NO_ENDPOINT)
+        asked = Asked(
+            request,
+            client.edge.scheme,
+            (head.about.authority or b"").decode("latin-1"),
+            client.request_id,
+            head.fields.get(b"authorization"),
+            monotonic(),
+        )
+        treatment = treat(planned.steps, asked)
+
+        def over(exchange: Exchange) -> None:
+            for end in treatment.at_end:
+                end()
+            target.over(exchange)
+            self._over(exchange, route)
+
+        return Exchange(client, head, target, over, treatment)
+
+    def _target(self, route: Route) -> RoutedTarget | None:
+        name = route.service
+        if self._canaries and (canaries := self._canaries.get(name)):
+            drawn = self._draw() * 100
+            for canary in canaries:
+                drawn -= canary.weight
+                if drawn < 0 and canary.name in self._targets:
+                    return self._targets[canary.name]
+        return self._targets.get(name)
+
+    def _refused(self, client: H1Client, head: RequestHead, fault: Fault) -> Exchange:
+        treatment = Treatment("", "", answer=error_answer(fault, client.request_id), fault=fault)
+
+        def over(exchange: Exchange) -> None:
+            self._nobody.over(exchange)
+            self._over(exchange, None)
+
+        return Exchange(client, head, self._nobody, over, treatment)
+
+    # --- telling ---
+
+    def problems(self) -> Iterator[Problem]:
+        for known in self._known.values():
+            yield from known.problems
+            yield from known.unreachable.values()
+        yield from self._directory.problems()
+        for route in self._directory.routes():
+            for name in route.entrypoints:
+                if name not in self._entries:
+                    yield Problem(
+                        self._snapshot.services[route.owner].name,
+                        f"traefik.http.routers.{route.name}.entrypoints",
+                        f"there is no entry point {name!r} (known are {', '.join(self._entries)})",
+                    )
+
+    def routes(self) -> Iterator[tuple[Route, tuple[str, ...], RoutedTarget | None]]:
+        """Each with its entry points, and where it leads."""
+        for route in sorted(self._directory.routes(), key=lambda one: one.name):
+            yield route, tuple(self._on(route)), self._targets.get(route.service)
+
+    def close(self) -> None:
+        for target in self._targets.values():
+            target.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    site: Site
+    name: str
+    table: Table
+
+    def exchange(self, client: H1Client, head: RequestHead) -> Exchange:
+        return self.site.exchange(self.table, client, head)
+
+
+def _no_socket() -> socket.socket:
+    raise OSError("no network of the service is on this node")

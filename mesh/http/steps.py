@@ -1,0 +1,253 @@
+"""A route's middlewares at work: each looks at the request and changes it, or answers in its place.
+
+What they decide is a `Treatment`: the target and field lines that go on, the field lines of the response that
+change, and whether we answer ourselves. Nothing here waits; clocks are arguments.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address
+
+from mesh.http import model, passwords
+from mesh.http.faults import Fault
+from mesh.http.matching import Request
+from mesh.http.middleware_labels import credentials
+from mesh.http.pages import Answer, error_answer
+
+CLIENTS_MAX = 65_536  # of a limit that are remembered; the ones not seen for longest are forgotten
+VERIFIED_MAX = 1024  # pairs of password and hash: bcrypt takes a tenth of a second for each
+
+
+@dataclass(slots=True)
+class Treatment:
+    """What becomes of one request. Field names as they are to be written; None takes a field away."""
+
+    path: str
+    query: str
+    request_fields: list[tuple[str, str | None]] = field(default_factory=list)
+    response_fields: list[tuple[str, str | None]] = field(default_factory=list)
+    answer: Answer | None = None
+    fault: Fault | None = None  # that `answer` stands for
+    body_max: int = 0  # bytes; 0: no limit
+    attempts: int = 0  # 0: as the service says
+    at_end: list[Callable[[], None]] = field(default_factory=list)  # when the request is over
+
+    def refuse(self, fault: Fault, request_id: bytes) -> None:
+        self.fault = fault
+        self.answer = error_answer(fault, request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The request that is treated."""
+
+    request: Request
+    scheme: str
+    authority: str  # as the client wrote it
+    request_id: bytes
+    authorization: bytes | None
+    now: float
+
+
+Step = Callable[[Asked, Treatment], None]
+
+
+def steps(middlewares: Sequence[model.Middleware]) -> tuple[Step, ...]:
+    """In order; those that count something keep their counts as long as the steps live."""
+    return tuple(_made(one) for one in middlewares)
+
+
+def treat(made: Sequence[Step], asked: Asked) -> Treatment:
+    """The first answer ends it; what earlier steps change of responses holds for that too."""
+    treatment = Treatment(asked.request.path, asked.request.query)
+    for step in made:
+        step(asked, treatment)
+        if treatment.answer is not None:
+            break
+    return treatment
+
+
+def _made(one: model.Middleware) -> Step:
+    match one:
+        case model.RedirectScheme():
+            return lambda asked, treatment: _redirect_scheme(one, asked, treatment)
+        case model.RedirectRegex():
+            return lambda asked, treatment: _redirect_regex(one, asked, treatment)
+        case model.StripPrefix():
+            return lambda asked, treatment: _strip_prefix(one, treatment)
+        case model.AddPrefix():
+            return lambda asked, treatment: _replace_path(one.prefix + treatment.path, treatment)
+        case model.ReplacePath():
+            return lambda asked, treatment: _replaced_path(one.path, treatment)
+        case model.ReplacePathRegex():
+            return lambda asked, treatment: _replace_path_regex(one, treatment)
+        case model.Headers():
+            return lambda asked, treatment: _headers(one, treatment)
+        case model.BasicAuth():
+            return lambda asked, treatment: _basic_auth(one, asked, treatment)
+        case model.IpAllowList():
+            return lambda asked, treatment: _ip_allow_list(one, asked, treatment)
+        case model.RateLimit():
+            return _RateLimiter(one)
+        case model.InFlightReq():
+            return _InFlight(one)
+        case model.BodyLimit():
+            return lambda asked, treatment: setattr(treatment, "body_max", one.most)
+        case model.Retry():
+            return lambda asked, treatment: setattr(treatment, "attempts", one.attempts + 1)
+        case model.Chain():
+            raise ValueError("a chain that was not resolved")
+
+
+# --- redirects ---
+
+
+def _redirect(location: str, permanent: bool, method: str, treatment: Treatment) -> None:
+    safe = method in ("GET", "HEAD")
+    # 308 and 307 keep the method (RFC 9110 section 15.4).
+    status = (301 if safe else 308) if permanent else (302 if safe else 307)
+    treatment.answer = Answer(status, ((b"Location", location.encode("ascii", "ignore")),))
+
+
+def _url(asked: Asked, treatment: Treatment) -> str:
+    query = f"?{treatment.query}" if treatment.query else ""
+    return f"{asked.scheme}://{asked.authority}{treatment.path}{query}"
+
+
+def _redirect_scheme(one: model.RedirectScheme, asked: Asked, treatment: Treatment) -> None:
+    host = asked.authority
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdecimal():
+        host, port = name, port
+    else:
+        port = {"http": "80", "https": "443"}[asked.scheme]
+    wanted = one.port or {"http": "80", "https": "443"}[one.scheme]
+    if asked.scheme == one.scheme and (not one.port or port == wanted):
+        return
+    shown = "" if wanted == {"http": "80", "https": "443"}[one.scheme] else f":{wanted}"
+    query = f"?{treatment.query}" if treatment.query else ""
+    location = f"{one.scheme}://{host}{shown}{treatment.path}{query}"
+    _redirect(location, one.permanent, asked.request.method, treatment)
+
+
+def _redirect_regex(one: model.RedirectRegex, asked: Asked, treatment: Treatment) -> None:
+    url = _url(asked, treatment)
+    new = one.expression.replaced(url, one.replacement)
+    if new is not None and new != url:
+        _redirect(new, one.permanent, asked.request.method, treatment)
+
+
+# --- paths ---
+
+
+def _replace_path(path: str, treatment: Treatment) -> None:
+    treatment.path = path if path.startswith("/") else "/" + path
+
+
+def _replaced_path(path: str, treatment: Treatment) -> None:
+    treatment.request_fields.append(("X-Replaced-Path", treatment.path))
+    _replace_path(path, treatment)
+
+
+def _replace_path_regex(one: model.ReplacePathRegex, treatment: Treatment) -> None:
+    new = one.expression.replaced(treatment.path, one.replacement)
+    if new is not None and new.isascii() and new.isprintable() and " " not in new:
+        _replaced_path(new, treatment)
+
+
+def _strip_prefix(one: model.StripPrefix, treatment: Treatment) -> None:
+    for prefix in one.prefixes:
+        if treatment.path.startswith(prefix):
+            treatment.request_fields.append(("X-Forwarded-Prefix", prefix.rstrip("/") or "/"))
+            _replace_path(treatment.path[len(prefix) :], treatment)
+            return
+
+
+# --- fields ---
+
+
+def _headers(one: model.Headers, treatment: Treatment) -> None:
+    treatment.request_fields += [(name, value or None) for name, value in one.request]
+    treatment.response_fields += [(name, value or None) for name, value in one.response]
+
+
+# --- who may ---
+
+
+@lru_cache(maxsize=VERIFIED_MAX)
+def _verified(password: str, hashed: str) -> bool:
+    return passwords.matches(password, hashed)
+
+
+def _basic_auth(one: model.BasicAuth, asked: Asked, treatment: Treatment) -> None:
+    given = credentials(asked.authorization or b"")
+    allowed = given is not None and any(
+        name == given[0] and _verified(given[1], hashed) for name, hashed in one.users
+    )
+    if not allowed:
+        realm = one.realm.replace('"', "").encode("latin-1", "ignore")
+        treatment.refuse(Fault.UNAUTHORIZED, asked.request_id)
+        assert treatment.answer is not None
+        challenge = (b"WWW-Authenticate", b'Basic realm="%b"' % realm)
+        treatment.answer = Answer(401, (challenge, *treatment.answer.fields), treatment.answer.body)
+    elif not one.keep_header:
+        treatment.request_fields.append(("Authorization", None))
+
+
+def _ip_allow_list(one: model.IpAllowList, asked: Asked, treatment: Treatment) -> None:
+    client = ip_address(asked.request.client)
+    if not any(client in network for network in one.ranges):
+        treatment.refuse(Fault.FORBIDDEN, asked.request_id)
+
+
+# --- how much ---
+
+
+class _RateLimiter:
+    """A token bucket for each client."""
+
+    def __init__(self, limit: model.RateLimit) -> None:
+        self._limit = limit
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, as of when
+
+    def __call__(self, asked: Asked, treatment: Treatment) -> None:
+        client, limit = asked.request.client, self._limit
+        tokens, since = self._buckets.pop(client, (float(limit.burst), asked.now))
+        tokens = min(float(limit.burst), tokens + (asked.now - since) * limit.average)
+        allowed = tokens >= 1
+        self._buckets[client] = (tokens - 1 if allowed else tokens, asked.now)
+        if len(self._buckets) > CLIENTS_MAX:
+            self._buckets.popitem(last=False)
+        if not allowed:
+            treatment.refuse(Fault.TOO_MANY_REQUESTS, asked.request_id)
+            assert treatment.answer is not None
+            wait = b"%d" % max(1, round((1 - tokens) / limit.average))
+            treatment.answer = Answer(
+                429, ((b"Retry-After", wait), *treatment.answer.fields), treatment.answer.body
+            )
+
+
+class _InFlight:
+    """Requests of each client that are under way."""
+
+    def __init__(self, limit: model.InFlightReq) -> None:
+        self._amount = limit.amount
+        self._under_way: dict[str, int] = {}
+
+    def __call__(self, asked: Asked, treatment: Treatment) -> None:
+        client = asked.request.client
+        count = self._under_way.get(client, 0)
+        if count >= self._amount:
+            treatment.refuse(Fault.TOO_MANY_REQUESTS, asked.request_id)
+            return
+        self._under_way[client] = count + 1
+        treatment.at_end.append(lambda: self._ended(client))
+
+    def _ended(self, client: str) -> None:
+        count = self._under_way[client] - 1
+        if count:
+            self._under_way[client] = count
+        else:
+            del self._under_way[client]

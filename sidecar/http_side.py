@@ -1,0 +1,153 @@
+"""The HTTP side of the sidecar put together: what its parts share, the entry points, the access log."""
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from ipaddress import ip_network
+from time import monotonic
+
+from mesh.balance.ports import plan
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.catalog.store import Store
+from mesh.errors import Problem
+from mesh.http.access_log import Entry, as_common, as_json
+from mesh.http.core import Core
+from mesh.http.entry_points import EntryPoints
+from mesh.http.exchange import Exchange
+from mesh.http.model import Route
+from mesh.http.port import HttpPort
+from mesh.http.reach import Reach
+from mesh.http.site import EntryPoint, Site
+from mesh.net.tasks import Tasks
+from mesh.relay.carried import OpenPort
+from mesh.relay.proxy_protocol import trusts
+from sidecar import report
+from sidecar.config import AccessLog, Http
+
+
+class HttpSide:
+    """`port` for published ports of `mode: http`; `start` for the entry points, if there are any."""
+
+    def __init__(self, config: Http, tasks: Tasks, store: Store) -> None:
+        self._config = config
+        self._tasks = tasks
+        self._store = store
+        self.core = Core()
+        self.site: Site | None = None
+        self._entries: EntryPoints | None = None
+        store.subscribe(self._forget_gone)
+
+    def port(self, service: str) -> OpenPort:
+        """How a published port of this service (id) is opened."""
+        return partial(HttpPort, self.core, service)
+
+    def start(self, reach: Reach, as_published: Callable[[], bool] = lambda: False) -> None:
+        config = self._config
+        if not config.entrypoints:
+            return
+        names = dict.fromkeys(entry.name for entry in config.entrypoints)
+        self.site = site = Site(
+            self.core,
+            reach,
+            tuple(EntryPoint(name) for name in names),
+            exposed_by_default=config.exposed_by_default,
+            as_published=as_published,
+            over=self._logged if config.access_log is not AccessLog.OFF else _nothing,
+        )
+        site.start(self._store.current)
+        self._store.subscribe(site.update)
+        trusted = tuple(map(ip_network, config.trusted))
+        places = [(entry.name, entry.address.host, entry.address.port) for entry in config.entrypoints]
+        self._entries = EntryPoints(
+            self._tasks, self.core, site, places, lambda address: trusts(trusted, address)
+        )
+        self._entries.start()
+
+    async def close(self, drain_seconds: float) -> None:
+        """Accept no more, let requests end for so long."""
+        if self._entries is not None:
+            await self._entries.close(drain_seconds)
+        if self.site is not None:
+            self.site.close()
+
+    def stop(self) -> None:
+        """When every port is closed."""
+        self.core.close()
+
+    # --- telling ---
+
+    def listeners(self) -> Iterator[report.Listener]:
+        for one in self._entries.listening() if self._entries else ():
+            yield report.Listener(f"http {one.name}", one.address, one.fault)
+
+    def problems(self, snapshot: Snapshot) -> Iterator[Problem]:
+        if self.site is None or self._entries is None:
+            return
+        yield from self.site.problems()
+        ours = self._entries.ports
+        for service in snapshot.services.values():
+            for one in plan(service).ports:
+                if one.port.published in ours:
+                    message = "is an entry point of ours as well; who connects from outside gets this service"
+                    yield Problem(service.name, f"port {one.key}", message)
+
+    def routes(self) -> Iterator[report.Route]:
+        for route, entries, target in self.site.routes() if self.site else ():
+            yield report.Route(
+                name=route.name,
+                rule=route.rule,
+                entrypoints=entries,
+                priority=route.priority,
+                service=route.service,
+                middlewares=tuple(type(one).__name__ for one in route.middlewares),
+                endpoints=tuple(map(str, target.backend.servers)) if target else (),
+            )
+
+    # --- what is logged ---
+
+    def _logged(self, exchange: Exchange, route: Route | None) -> None:
+        config = self._config
+        if config.access_log_sample < 1 and random.random() >= config.access_log_sample:
+            return
+        entry = _entry(exchange, route)
+        line = as_json(entry) if config.access_log is AccessLog.JSON else as_common(entry)
+        sys.stdout.write(line + "\n")
+
+    def _forget_gone(self, old: Snapshot, new: Snapshot, change: Change) -> None:
+        for id_, service in change.services.items():
+            if service is None:
+                self.core.forget(id_)
+
+
+def _nothing(exchange: Exchange, route: Route | None) -> None:
+    """Nobody wants to know."""
+
+
+def _entry(exchange: Exchange, route: Route | None) -> Entry:
+    head, last = exchange.head, exchange.tried[-1] if exchange.tried else None
+
+    def shown(value: bytes | None) -> str:
+        return (value or b"").decode("latin-1")
+
+    return Entry(
+        at=time.time(),
+        client=exchange.client.edge.client,
+        method=shown(head.method),
+        host=head.host,
+        target=shown(head.target),
+        version=f"HTTP/1.{head.minor}",
+        status=exchange.status,
+        sent=exchange.sent,
+        received=exchange.received,
+        took=monotonic() - exchange.started,
+        route=route.name if route else "",
+        service=route.service if route else "",
+        endpoint=str(last.endpoint) if last else "",
+        attempts=len(exchange.tried),
+        fault=exchange.fault.reason if exchange.fault else "",
+        request_id=shown(exchange.client.request_id),
+        referer=shown(head.fields.get(b"referer")),
+        agent=shown(head.fields.get(b"user-agent")),
+    )

@@ -1,0 +1,258 @@
+"""People's labels: what is made of them, and that nothing is passed over in silence."""
+
+import pytest
+
+from mesh.balance.policies import Policy
+from mesh.catalog.model import Port, Service
+from mesh.http import model
+from mesh.http.directory import Directory
+from mesh.http.labels import Read, read_labels
+from mesh.http.model import Declared, StickyCookie
+
+ROUTER, SERVICE, MIDDLEWARE = (f"traefik.http.{kind}" for kind in ("routers", "services", "middlewares"))
+
+
+def read(
+    labels: dict[str, str], *ports: Port, id_: str = "s1", name: str = "shop_web", exposed: bool = True
+) -> Read:
+    return read_labels(Service(id_, name, ports=ports, labels=labels), exposed)
+
+
+def keys(found: Read) -> list[str]:
+    return [problem.key for problem in found.problems]
+
+
+WHOAMI = {
+    "traefik.enable": "true",
+    f"{ROUTER}.whoami.rule": "Host(`whoami.example`)",
+    f"{ROUTER}.whoami.entrypoints": "web",
+    f"{SERVICE}.whoami.loadbalancer.server.port": "80",
+}
+
+
+def test_the_usual_four_labels() -> None:
+    found = read(WHOAMI)
+    router = found.declared.routers["whoami"]
+    assert (router.rule, router.entrypoints, router.service) == ("Host(`whoami.example`)", ("web",), "whoami")
+    assert router.priority == len(router.rule)
+    assert found.declared.services["whoami"].port == 80
+    assert found.problems == ()
+
+
+def test_http_and_https_with_a_redirect_between() -> None:
+    """As most guides for Swarm have it."""
+    found = read(
+        {
+            "traefik.enable": "true",
+            "traefik.docker.network": "traefik-public",
+            "traefik.constraint-label": "traefik-public",
+            f"{ROUTER}.app-http.rule": "Host(`app.example`)",
+            f"{ROUTER}.app-http.entrypoints": "http",
+            f"{ROUTER}.app-http.middlewares": "https-redirect",
+            f"{ROUTER}.app-https.rule": "Host(`app.example`)",
+            f"{ROUTER}.app-https.entrypoints": "https",
+            f"{ROUTER}.app-https.tls": "true",
+            f"{ROUTER}.app-https.tls.certresolver": "le",
+            f"{SERVICE}.app.loadbalancer.server.port": "8080",
+            f"{MIDDLEWARE}.https-redirect.redirectscheme.scheme": "https",
+            f"{MIDDLEWARE}.https-redirect.redirectscheme.permanent": "true",
+        }
+    )
+    assert found.declared.routers["app-https"].tls
+    assert not found.declared.routers["app-http"].tls
+    assert {router.service for router in found.declared.routers.values()} == {"app"}
+    assert found.declared.middlewares["https-redirect"] == model.RedirectScheme("https", True)
+    assert found.declared.services["app"].network == "traefik-public"
+    assert keys(found) == [
+        "traefik.constraint-label",
+        "traefik.docker.network",
+        f"{ROUTER}.app-https.tls.certresolver",
+    ]
+
+
+def test_case_does_not_matter() -> None:
+    found = read({"Traefik.HTTP.Routers.Web.Rule": "Host(`a`)", f"{ROUTER}.WEB.EntryPoints": "Web"}, PORT)
+    assert found.declared.routers["web"].entrypoints == ("web",)
+    assert found.problems == ()
+
+
+PORT = Port(80, 8080)
+
+
+def test_a_service_alone_gets_a_router_by_its_name() -> None:
+    found = read({f"{SERVICE}.x.loadbalancer.server.port": "80"}, name="shop_web.api")
+    (router,) = found.declared.routers.values()
+    assert (router.name, router.rule, router.service) == ("shop-web-api", "Host(`shop-web-api`)", "x")
+
+
+def test_a_router_alone_gets_a_service_with_the_port_that_is_published() -> None:
+    found = read({f"{ROUTER}.r.rule": "Host(`a`)"}, PORT)
+    (service,) = found.declared.services.values()
+    assert (service.port, found.declared.routers["r"].service) == (8080, service.name)
+
+
+def test_without_a_port_there_is_no_service() -> None:
+    found = read({f"{ROUTER}.r.rule": "Host(`a`)"})
+    assert found.declared.services == {}
+    assert "the port inside the task is not named" in found.problems[0].message
+
+
+def test_of_several_services_one_must_be_named() -> None:
+    labels = {f"{ROUTER}.r.rule": "Host(`a`)"} | {
+        f"{SERVICE}.{name}.loadbalancer.server.port": "80" for name in "ab"
+    }
+    assert keys(read(labels)) == [f"{ROUTER}.r.service"]
+    assert read(labels | {f"{ROUTER}.r.service": "b"}).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "exposed", "served"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"traefik.enable": "true"}, False, True),
+        ({"traefik.enable": "false"}, True, False),
+        ({"traefik.enable": "nonsense"}, True, True),
+        ({"mesh.enable": "false"}, True, False),
+    ],
+)
+def test_who_is_served(labels: dict[str, str], exposed: bool, served: bool) -> None:
+    found = read({f"{ROUTER}.r.rule": "Host(`a`)"} | labels, PORT, exposed=exposed)
+    assert bool(found.declared.routers) is served
+
+
+def test_a_service_without_such_labels_says_nothing() -> None:
+    assert read({"com.docker.stack.namespace": "x", "traefik.enable": "true"}, PORT) == Read()
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "message"),
+    [
+        ("traefik.frontend.rule", "Host:a", "Traefik v1's"),
+        ("traefik.port", "80", "Traefik v1's"),
+        ("traefik.tcp.routers.x.rule", "HostSNI(`*`)", "TCP routers are not supported"),
+        ("traefik.udp.services.x.loadbalancer.server.port", "1", "UDP routers are not supported"),
+        ("traefik.nonsense", "1", "unknown label"),
+        ("traefik.http.nonsense.x.y", "1", "unknown label"),
+        ("traefik.swarm.lbswarm", "true", "balanced by the sidecar itself"),
+        (f"{ROUTER}.web.nonsense", "1", "unknown option"),
+        (f"{ROUTER}.web.priority", "high", "no number"),
+        (f"{ROUTER}.web.rule", "Host(", "the router is left out"),
+        (f"{ROUTER}.a@b.rule", "Host(`x`)", "must not contain @"),
+        (f"{ROUTER}.web.tls.options", "x@file", "options of TLS"),
+        (f"{ROUTER}.web.tls.domains[0].main", "a.example", "certificates come from files"),
+        (f"{SERVICE}.web.loadbalancer.server.port", "http", "no number"),
+        (f"{SERVICE}.web.loadbalancer.server.weight", "2", "not supported"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.path", "/x", "active checks are not supported"),
+        (f"{SERVICE}.web.loadbalancer.sticky.cookie.colour", "x", "unknown option"),
+        (f"{SERVICE}.web.weighted.services", "x", "only loadbalancer"),
+        (f"{MIDDLEWARE}.m.forwardauth.address", "http://x", "forwardauth is not supported"),
+        (f"{MIDDLEWARE}.m.redirectscheme.permanent", "true", "is required"),
+        (f"{MIDDLEWARE}.m.basicauth.users", "admin:plain", "is not of htpasswd's"),
+        (f"{MIDDLEWARE}.m.headers.customrequestheaders.Connection", "x", "no field that can be set"),
+        (f"{MIDDLEWARE}.m.headers.customrequestheaders.X-A", "a\r\nb: c", "bytes that no field may have"),
+        ("mesh.http.colour", "red", "unknown option, known are"),
+        ("mesh.http.rule", "nonsense", "the router is left out"),
+    ],
+)
+def test_every_fault_is_named_and_takes_nothing_else_down(label: str, value: str, message: str) -> None:
+    labels = {f"{ROUTER}.good.rule": "Host(`good`)", f"{ROUTER}.good.service": "good"}
+    labels |= {f"{SERVICE}.good.loadbalancer.server.port": "80"}
+    found = read(labels | {label: value}, PORT)
+    assert any(problem.key.lower().startswith(label.split("[")[0][:24].lower()) for problem in found.problems)
+    assert any(message in problem.message for problem in found.problems)
+    assert found.declared.routers["good"].service == "good"
+    assert found.declared.services["good"].port == 80
+
+
+def test_sticky_cookies_and_strategies() -> None:
+    prefix = f"{SERVICE}.web.loadbalancer"
+    found = read(
+        {
+            f"{prefix}.server.port": "80",
+            f"{prefix}.strategy": "p2c",
+            f"{prefix}.sticky.cookie": "true",
+            f"{prefix}.sticky.cookie.name": "lb",
+            f"{prefix}.sticky.cookie.secure": "true",
+            f"{prefix}.sticky.cookie.httpOnly": "true",
+            f"{prefix}.sticky.cookie.samesite": "none",
+            f"{prefix}.sticky.cookie.maxage": "60",
+        }
+    )
+    service = found.declared.services["web"]
+    assert service.policy is Policy.LEAST_CONN
+    assert service.sticky == StickyCookie("lb", True, True, "None", max_age=60)
+    assert found.problems == ()
+
+
+def test_our_own_labels() -> None:
+    found = read(
+        {"mesh.http.host": "a.example, b.example", "mesh.http.path": "/api", "mesh.http.port": "3000"}
+    )
+    (router,) = found.declared.routers.values()
+    assert router.rule == "(Host(`a.example`) || Host(`b.example`)) && (PathPrefix(`/api`))"
+    assert found.declared.services[router.service].port == 3000
+    assert found.problems == ()
+
+
+class TestDirectory:
+    """References across services."""
+
+    def declared(self, labels: dict[str, str], id_: str = "s1") -> Declared:
+        return read(labels, PORT, id_=id_, name=id_).declared
+
+    def test_a_middleware_of_another_service_is_found_whenever_it_comes(self) -> None:
+        directory = Directory()
+        user = self.declared({f"{ROUTER}.r.rule": "Host(`a`)", f"{ROUTER}.r.middlewares": "auth@swarm,chain"})
+        changed = directory.update("s1", "web", user)
+        assert changed.added == []
+        (problem,) = directory.problems()
+        assert (problem.file, problem.key) == ("web", f"{ROUTER}.r.middlewares")
+        other = self.declared(
+            {
+                f"{MIDDLEWARE}.auth.stripprefix.prefixes": "/x",
+                f"{MIDDLEWARE}.chain.chain.middlewares": "auth",
+                f"{SERVICE}.other.loadbalancer.server.port": "80",
+            },
+            "s2",
+        )
+        (added,) = [one for one in directory.update("s2", "other", other).added if one.name == "r"]
+        assert added.middlewares == (model.StripPrefix(("/x",)),) * 2
+        assert list(directory.problems()) == []
+        removed = directory.update("s2", "other", Declared()).removed
+        assert "r" in [one.name for one in removed]
+
+    @pytest.mark.parametrize("reference", ["auth@file", "nobody", "api@internal"])
+    def test_what_is_not_there_takes_the_router_out(self, reference: str) -> None:
+        directory = Directory()
+        labels = {f"{ROUTER}.r.rule": "Host(`a`)", f"{ROUTER}.r.middlewares": reference}
+        assert directory.update("s1", "web", self.declared(labels)).added == []
+
+    def test_a_chain_that_is_part_of_itself(self) -> None:
+        directory = Directory()
+        labels = {
+            f"{ROUTER}.r.rule": "Host(`a`)",
+            f"{ROUTER}.r.middlewares": "one",
+            f"{MIDDLEWARE}.one.chain.middlewares": "two",
+            f"{MIDDLEWARE}.two.chain.middlewares": "one",
+        }
+        directory.update("s1", "web", self.declared(labels))
+        (problem,) = directory.problems()
+        assert "part of itself" in problem.message
+
+    def test_a_name_declared_twice_and_differently_is_nobodys(self) -> None:
+        directory = Directory()
+        first = self.declared({f"{ROUTER}.r.rule": "Host(`a`)"})
+        second = self.declared({f"{ROUTER}.r.rule": "Host(`b`)"}, "s2")
+        assert len(directory.update("s1", "one", first).added) == 1
+        changed = directory.update("s2", "two", second)
+        assert (len(changed.removed), changed.added) == (1, [])
+        assert {problem.file for problem in directory.problems()} == {"one", "two"}
+        assert len(directory.update("s2", "two", Declared()).added) == 1
+
+    def test_what_is_the_same_as_before_changes_nothing(self) -> None:
+        directory = Directory()
+        declared = self.declared({f"{ROUTER}.r.rule": "Host(`a`)"})
+        directory.update("s1", "one", declared)
+        changed = directory.update("s1", "one", declared)
+        assert (changed.removed, changed.added, changed.services) == ([], [], set())

@@ -1,0 +1,230 @@
+"""Host-routed HTTP through real sockets: labels in, responses out, and changes that disturb nobody else."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from mesh.catalog.model import Network, Service, ServiceNetwork, Task, TaskState
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.http.front import Front
+from mesh.http.reach import OwnNamespace
+from mesh.http.site import EntryPoint, Site
+from mesh.relay.listener import listen, plain_socket
+from tests.http.conftest import Conversation, Handler, Stand, Tasks
+
+ROUTER, SERVICE, MIDDLEWARE = (f"traefik.http.{kind}" for kind in ("routers", "services", "middlewares"))
+NET = Network("n1", "net", ("127.0.0.0/8",))
+
+
+def saying(text: str) -> Handler:
+    async def endpoint(one: Conversation) -> None:
+        while head := await one.head():
+            body = f"{text} {head.split(' ')[1]}"
+            await one.say(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}")
+
+    return endpoint
+
+
+class World:
+    def __init__(self, stand: Stand, draw: Callable[[], float]) -> None:
+        self.stand = stand
+        self.snapshot = Snapshot().apply(Change(networks={NET.id: NET}))
+        entries = (EntryPoint("web"), EntryPoint("internal"))
+        self.site = Site(stand.core, OwnNamespace(plain_socket), entries, draw=draw)
+        self.site.start(self.snapshot)
+        self.fronts = {
+            name: Front(stand.core, listen("127.0.0.1", 0), self.site.serving(name))
+            for name in ("web", "internal")
+        }
+
+    def put(self, id_: str, labels: dict[str, str], *tasks: Tasks) -> None:
+        """A service whose tasks all listen on the same port number at addresses of their own."""
+        service = Service(
+            id_,
+            id_,
+            networks=(ServiceNetwork(NET.id),),
+            labels=labels,
+            tasks=tuple(
+                Task(f"{id_}.{i}", f"{id_}.{i}", "here", TaskState.RUNNING, {NET.id: one.endpoint.address})
+                for i, one in enumerate(tasks)
+            ),
+        )
+        self.change(Change(services={id_: service}))
+
+    def change(self, change: Change) -> None:
+        old, self.snapshot = self.snapshot, self.snapshot.apply(change)
+        self.site.update(old, self.snapshot, change)
+
+    async def client(self, entry: str = "web") -> Conversation:
+        reader, writer = await asyncio.open_connection(*self.fronts[entry].address)
+        return Conversation(reader, writer)
+
+    async def get(
+        self, url: str, *lines: str, entry: str = "web", method: str = "GET"
+    ) -> tuple[int, dict[str, str], str]:
+        host, slash, path = url.partition("/")
+        one = await self.client(entry)
+        head = "".join(
+            f"{line}\r\n" for line in (f"{method} {slash}{path} HTTP/1.1", f"Host: {host}", *lines)
+        )
+        await one.say(head + "Connection: close\r\n\r\n")
+        status, fields, body = await one.response()
+        one.close()
+        return status, fields, body.decode()
+
+
+@pytest.fixture
+async def world(stand: Stand) -> World:
+    made = World(stand, draw=lambda: 0.05)
+    async with AsyncExitStack() as stack:
+        for front in made.fronts.values():
+            stack.push_async_callback(front.close)
+        stand._stack.push_async_callback(stack.pop_all().aclose)
+    return made
+
+
+def routed(name: str, rule: str, port: int, **more: str) -> dict[str, str]:
+    labels = {f"{ROUTER}.{name}.rule": rule, f"{SERVICE}.{name}.loadbalancer.server.port": str(port)}
+    return labels | {f"{ROUTER}.{name}.{option}": value for option, value in more.items()}
+
+
+async def test_host_path_and_priority(world: World) -> None:
+    shop = await world.stand.endpoint(saying("shop"))
+    api = await world.stand.endpoint(saying("api"))
+    world.put("shop", routed("shop", "Host(`a.example`)", shop.endpoint.port), shop)
+    world.put("api", routed("api", "Host(`a.example`) && PathPrefix(`/api`)", api.endpoint.port), api)
+    assert await world.get("a.example/x?y") == (
+        200,
+        {"content-length": "9", "connection": "close"},
+        "shop /x?y",
+    )
+    assert (await world.get("a.example/api/1"))[2] == "api /api/1"
+    assert (await world.get("A.EXAMPLE:80/x/../api/%31"))[2] == "api /api/1"
+    status, _, body = await world.get("b.example/")
+    assert (status, "no_route" in body) == (404, True)
+
+
+async def test_entry_points(world: World) -> None:
+    one = await world.stand.endpoint(saying("one"))
+    labels = routed("one", "Host(`a`)", one.endpoint.port, entrypoints="internal,nowhere")
+    world.put("one", labels, one)
+    assert (await world.get("a/", entry="internal"))[0] == 200
+    assert (await world.get("a/"))[0] == 404
+    (problem,) = world.site.problems()
+    assert "no entry point 'nowhere'" in problem.message
+
+
+async def test_middlewares(world: World) -> None:
+    heads: list[str] = []
+
+    async def endpoint(one: Conversation) -> None:
+        while head := await one.head():
+            heads.append(head)
+            await one.say("HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 0\r\n\r\n")
+
+    one = await world.stand.endpoint(endpoint)
+    labels = routed("one", "Host(`a`)", one.endpoint.port, middlewares="strip,add,chain") | {
+        f"{MIDDLEWARE}.strip.stripprefix.prefixes": "/old",
+        f"{MIDDLEWARE}.add.headers.customrequestheaders.X-Added": "1",
+        f"{MIDDLEWARE}.add.headers.customresponseheaders.Server": "",
+        f"{MIDDLEWARE}.add.headers.stsSeconds": "60",
+        f"{MIDDLEWARE}.chain.chain.middlewares": "limit",
+        f"{MIDDLEWARE}.limit.buffering.maxRequestBodyBytes": "10",
+    }
+    world.put("one", labels, one)
+    status, fields, _ = await world.get("a/old/x?q=1")
+    assert (status, fields["strict-transport-security"], "server" in fields) == (200, "max-age=60", False)
+    assert heads[0].startswith("GET /x?q=1 HTTP/1.1\r\n")
+    assert "X-Added: 1\r\n" in heads[0]
+    assert "X-Forwarded-Prefix: /old\r\n" in heads[0]
+    assert (await world.get("a/", "Content-Length: 11", method="POST"))[0] == 413
+    client = await world.client()
+    await client.say("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n")
+    await client.say("6\r\n123456\r\n")
+    assert (await client.response())[0] == 413
+
+
+async def test_a_sticky_cookie_holds(world: World) -> None:
+    port = 0
+    tasks = []
+    for number in (1, 2, 3):
+        task = await world.stand.endpoint_at(f"127.0.0.{number}", port, saying(str(number)))
+        port = task.endpoint.port
+        tasks.append(task)
+    cookie = {f"{SERVICE}.s.loadbalancer.sticky.cookie.name": "lb"}
+    world.put("s", routed("s", "Host(`a`)", port) | cookie, *tasks)
+    _, fields, first = await world.get("a/")
+    given = fields["set-cookie"].split(";")[0]
+    assert given.startswith("lb=")
+    for _ in range(5):
+        _, fields, body = await world.get("a/", f"Cookie: x=y; {given}")
+        assert (body, "set-cookie" in fields) == (first, False)
+    left = [task for task in tasks if not first.startswith(task.endpoint.address[-1])]
+    world.put("s", routed("s", "Host(`a`)", port) | cookie, *left)
+    _, fields, body = await world.get("a/", f"Cookie: {given}")
+    assert body != first
+    assert fields["set-cookie"].split(";")[0] != given
+
+
+async def test_a_canary_takes_its_share(world: World) -> None:
+    old, new = await world.stand.endpoint(saying("old")), await world.stand.endpoint(saying("new"))
+    world.put("old", routed("app", "Host(`a`)", old.endpoint.port), old)
+    labels = {"mesh.http.port": str(new.endpoint.port), "mesh.http.canary_of": "app"}
+    world.put("new", labels | {"mesh.http.canary": "5"}, new)
+    assert (await world.get("a/"))[2] == "old /", "5 is drawn of 100, and 0 … 4 are the canary's"
+    world.put("new", labels | {"mesh.http.canary": "6"}, new)
+    assert (await world.get("a/"))[2] == "new /"
+    world.change(Change(services={"new": None}))
+    assert (await world.get("a/"))[2] == "old /"
+
+
+async def test_too_many_requests_under_way(world: World) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def endpoint(one: Conversation) -> None:
+        while await one.head():
+            asked.set()
+            await go_on.wait()
+            await one.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    one = await world.stand.endpoint(endpoint)
+    labels = {"mesh.http.host": "a", "mesh.http.port": str(one.endpoint.port), "mesh.http.max_requests": "1"}
+    world.put("one", labels, one)
+    first = asyncio.create_task(world.get("a/"))
+    await asyncio.wait_for(asked.wait(), 10)
+    status, _, body = await world.get("a/")
+    assert (status, "overloaded" in body) == (503, True)
+    go_on.set()
+    assert (await first)[0] == 200
+
+
+async def test_other_services_changes_disturb_no_open_websocket(world: World) -> None:
+    async def echo(one: Conversation) -> None:
+        await one.head()
+        await one.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        while data := await one.reader.read(100):
+            await one.say(data)
+
+    socket, other = await world.stand.endpoint(echo), await world.stand.endpoint(saying("other"))
+    world.put("ws", routed("ws", "Host(`ws`)", socket.endpoint.port), socket)
+    client = await world.client()
+    await client.say("GET / HTTP/1.1\r\nHost: ws\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    await client.head()
+    for turn in range(20):
+        world.put("other", routed(f"r{turn}", f"Host(`h{turn}`)", other.endpoint.port), other)
+        assert (await world.get(f"h{turn}/"))[0] == 200
+    world.change(Change(services={"other": None}))
+    assert (await world.get("h19/"))[0] == 404
+    await client.say("still there")
+    assert await client.read(11) == b"still there"
+    client.close()
+
+
+async def test_a_service_that_cannot_be_reached_is_told(world: World) -> None:
+    labels = routed("r", "Host(`a`)", 80) | {"traefik.swarm.network": "elsewhere"}
+    world.put("s", labels)
+    assert (await world.get("a/"))[0] == 503
+    (problem,) = world.site.problems()
+    assert problem.message == "cannot be reached: it is not on network 'elsewhere'"

@@ -1,0 +1,169 @@
+"""Middlewares: what they make of a request, and when they answer themselves."""
+
+import base64
+from ipaddress import ip_network
+
+import pytest
+
+from mesh.http import model
+from mesh.http.expressions import Expression
+from mesh.http.faults import Fault
+from mesh.http.passwords import matches
+from mesh.http.steps import Asked, Treatment, steps, treat
+from tests.http.test_rules import Asking
+
+MD5 = "$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/"  # openssl passwd -apr1 -salt abcdefgh secret
+SHA = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="  # secret
+BCRYPT = "$2y$04$abcdefghijklmnopqrstuuSOFHCi5YK2ZsdAQMmdZMyYCp2iaTwIC"
+
+
+def treated(
+    *middlewares: model.Middleware,
+    path: str = "/a/b",
+    query: str = "",
+    method: str = "GET",
+    scheme: str = "http",
+    authority: str = "a.example",
+    client: str = "10.0.0.1",
+    authorization: bytes | None = None,
+) -> Treatment:
+    asking = Asking(path=path, query=query, method=method, client=client)
+    asked = Asked(asking, scheme, authority, b"id", authorization, now=0.0)
+    return treat(steps(middlewares), asked)
+
+
+def location(treatment: Treatment) -> tuple[int, str]:
+    assert treatment.answer is not None
+    return treatment.answer.status, dict(treatment.answer.fields)[b"Location"].decode()
+
+
+@pytest.mark.parametrize(
+    ("middleware", "asked", "expected"),
+    [
+        (model.RedirectScheme("https"), {}, (302, "https://a.example/a/b")),
+        (model.RedirectScheme("https", True), {"query": "x=1"}, (301, "https://a.example/a/b?x=1")),
+        (model.RedirectScheme("https", True), {"method": "POST"}, (308, "https://a.example/a/b")),
+        (model.RedirectScheme("https", port="8443"), {}, (302, "https://a.example:8443/a/b")),
+        (model.RedirectScheme("https"), {"authority": "a.example:8080"}, (302, "https://a.example/a/b")),
+        (
+            model.RedirectRegex(Expression("^http://a.example/(.*)"), "https://b.example/${1}", True),
+            {},
+            (301, "https://b.example/a/b"),
+        ),
+    ],
+)
+def test_redirects(middleware: model.Middleware, asked: dict[str, str], expected: tuple[int, str]) -> None:
+    assert location(treated(middleware, **asked)) == expected
+
+
+def test_what_is_already_where_it_should_be_is_not_redirected() -> None:
+    assert treated(model.RedirectScheme("https"), scheme="https").answer is None
+    assert treated(model.RedirectRegex(Expression("^https://"), "http://")).answer is None
+
+
+@pytest.mark.parametrize(
+    ("middleware", "path"),
+    [
+        (model.StripPrefix(("/x", "/a")), "/b"),
+        (model.StripPrefix(("/a/b",)), "/"),
+        (model.StripPrefix(("/x",)), "/a/b"),
+        (model.AddPrefix("/v1"), "/v1/a/b"),
+        (model.ReplacePath("/z"), "/z"),
+        (model.ReplacePathRegex(Expression("^/a/(.*)"), "/c/$1"), "/c/b"),
+    ],
+)
+def test_paths(middleware: model.Middleware, path: str) -> None:
+    assert treated(middleware).path == path
+
+
+def test_a_stripped_prefix_is_told() -> None:
+    assert treated(model.StripPrefix(("/a/",))).request_fields == [("X-Forwarded-Prefix", "/a")]
+
+
+def test_middlewares_work_in_order() -> None:
+    assert treated(model.AddPrefix("/x"), model.StripPrefix(("/x/a",))).path == "/b"
+    limited = treated(model.IpAllowList(()), model.RedirectScheme("https"))
+    assert limited.fault is Fault.FORBIDDEN
+
+
+def test_fields_are_set_and_taken_away() -> None:
+    headers = model.Headers((("X-A", "1"), ("Cookie", "")), (("Server", ""), ("X-B", "2")))
+    treatment = treated(headers)
+    assert treatment.request_fields == [("X-A", "1"), ("Cookie", None)]
+    assert treatment.response_fields == [("Server", None), ("X-B", "2")]
+
+
+def basic(name: str, password: str) -> bytes:
+    return b"Basic " + base64.b64encode(f"{name}:{password}".encode())
+
+
+@pytest.mark.parametrize("hashed", [MD5, SHA])
+def test_passwords(hashed: str) -> None:
+    assert matches("secret", hashed)
+    assert not matches("Secret", hashed)
+    assert not matches("", hashed)
+
+
+def test_bcrypt() -> None:
+    import bcrypt
+
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+    assert matches("secret", hashed)
+    assert not matches("wrong", hashed)
+    assert not matches("wrong", BCRYPT)
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        (basic("admin", "secret"), True),
+        (basic("admin", "wrong"), False),
+        (basic("other", "secret"), False),
+        (b"Bearer x", False),
+        (b"Basic !!!", False),
+        (None, False),
+    ],
+)
+def test_basic_auth(given: bytes | None, allowed: bool) -> None:
+    treatment = treated(model.BasicAuth((("admin", MD5),), keep_header=False), authorization=given)
+    if allowed:
+        assert treatment.answer is None
+        assert treatment.request_fields == [("Authorization", None)]
+    else:
+        assert treatment.answer is not None
+        assert treatment.answer.status == 401
+        assert dict(treatment.answer.fields)[b"WWW-Authenticate"] == b'Basic realm="traefik"'
+
+
+@pytest.mark.parametrize(("client", "allowed"), [("10.0.0.1", True), ("10.1.0.1", False), ("::1", True)])
+def test_addresses(client: str, allowed: bool) -> None:
+    one = model.IpAllowList((ip_network("10.0.0.0/24"), ip_network("::1/128")))
+    assert (treated(one, client=client).fault is None) is allowed
+
+
+def test_a_rate_is_each_clients_own() -> None:
+    made = steps([model.RateLimit(2.0, 3)])
+
+    def faults(client: str, now: float) -> Fault | None:
+        return treat(made, Asked(Asking(client=client), "http", "a", b"", None, now)).fault
+
+    limited = Fault.TOO_MANY_REQUESTS
+    assert [faults("a", 0.0) for _ in range(4)] == [None, None, None, limited]
+    assert faults("b", 0.0) is None
+    assert [faults("a", 0.5), faults("a", 0.5)] == [None, limited]
+    assert [faults("a", 100.0) for _ in range(4)] == [None, None, None, limited]
+
+
+def test_requests_under_way_of_one_client() -> None:
+    made = steps([model.InFlightReq(1)])
+
+    def ask(client: str) -> Treatment:
+        return treat(made, Asked(Asking(client=client), "http", "a", b"", None, 0.0))
+
+    first = ask("a")
+    assert first.fault is None
+    assert ask("a").fault is Fault.TOO_MANY_REQUESTS
+    assert ask("b").fault is None
+    (end,) = first.at_end
+    end()
+    assert ask("a").fault is None
