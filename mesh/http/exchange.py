@@ -146,6 +146,11 @@ class Exchange:
         self.sent = 0  # bytes of the response's body
         self.started = monotonic()
 
+    def address_to(self, authority: str) -> None:
+        """The endpoint gets this as Host, in place of what the client wrote."""
+        others = [one for one in self._request_fields if one[0] != "Host"]
+        self._request_fields = [*others, ("Host", authority)]
+
     def set_cookie(self, cookie: str) -> None:
         """With the response; the last one counts."""
         others = [one for one in self.response_fields if one[0] != "Set-Cookie"]

@@ -349,7 +349,15 @@ def _to(name: str, read: Callable[[str], object]) -> Callable[[str], dict[str, A
 
 _PORT = _number(1, 65535)
 _PERCENT = _number(0, 100)
-_SCHEMES = _one_of({scheme.value: scheme for scheme in Scheme})
+
+
+def _scheme(text: str) -> Scheme:
+    scheme = _one_of({one.value: one for one in Scheme})(text)
+    if scheme is not Scheme.HTTP:
+        raise ValueError(f"{scheme} is not spoken to tasks yet, http is")
+    return scheme
+
+
 _TRAEFIK_POLICIES = {
     "wrr": Policy.ROUND_ROBIN,
     "p2c": Policy.LEAST_CONN,
@@ -360,7 +368,7 @@ _POLICIES = {policy.value: policy for policy in Policy}
 
 _SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "server.port": _to("port", _PORT),
-    "server.scheme": _to("scheme", _SCHEMES),
+    "server.scheme": _to("scheme", _scheme),
     "passhostheader": _to("pass_host", _flag),
     "strategy": _to("policy", _one_of(_TRAEFIK_POLICIES)),
 }
@@ -393,7 +401,7 @@ _TLS = {
 }
 _OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "port": _to("port", _PORT),
-    "scheme": _to("scheme", _SCHEMES),
+    "scheme": _to("scheme", _scheme),
     "network": _to("network", str),
     "policy": _to("policy", _one_of(_POLICIES)),
     "pass_host": _to("pass_host", _flag),

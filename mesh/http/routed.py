@@ -28,6 +28,12 @@ class RoutedTarget(Target):
             self._tokens = {_token(one): server for one, server in self.backend.servers.items()}
 
     def pick(self, exchange: Exchange) -> Server | None:
+        server = self._picked(exchange)
+        if server is not None and not self.http.pass_host:
+            exchange.address_to(str(server.endpoint))
+        return server
+
+    def _picked(self, exchange: Exchange) -> Server | None:
         if not self._cookie:
             return self._free(super().pick(exchange), exchange)
         kept = self._tokens.get(_cookie_value(exchange, self._cookie))

@@ -1,10 +1,13 @@
 """People's labels: what is made of them, and that nothing is passed over in silence."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from mesh.balance.policies import Policy
 from mesh.catalog.model import Port, Service
-from mesh.http import model
+from mesh.http import labels, middleware_labels, model
 from mesh.http.directory import Directory
 from mesh.http.labels import Read, read_labels
 from mesh.http.model import Declared, StickyCookie
@@ -256,3 +259,16 @@ class TestDirectory:
         directory.update("s1", "one", declared)
         changed = directory.update("s1", "one", declared)
         assert (changed.removed, changed.added, changed.services) == ([], [], set())
+
+
+def test_the_documentation_names_all_that_is_read() -> None:
+    text = (Path(__file__).parents[2] / "docs/http.md").read_text().lower()
+    tables = "\n".join(line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `"))
+    named = set(re.findall(r"`([a-z_.]+)`", tables.replace("traefik.http.", "").replace("mesh.http.", ".")))
+    options = {part for one in named for part in one.split(".") if part}
+    for option in (*labels._SERVICE, *labels._COOKIE, *labels._ROUTER):
+        assert set(option.split(".")) <= options, option
+    for option in (*labels._OUR_SERVICE, *labels._OUR_ROUTER, "host", "path", "rule", "sticky"):
+        assert option in options, option
+    for kind in middleware_labels._KINDS:
+        assert kind in options, kind

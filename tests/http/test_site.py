@@ -168,6 +168,24 @@ async def test_a_sticky_cookie_holds(world: World) -> None:
     assert fields["set-cookie"].split(";")[0] != given
 
 
+async def test_the_host_that_tasks_get(world: World) -> None:
+    heads: list[str] = []
+
+    async def endpoint(one: Conversation) -> None:
+        while head := await one.head():
+            heads.append(head)
+            await one.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    one = await world.stand.endpoint(endpoint)
+    labels = routed("one", "Host(`a`)", one.endpoint.port)
+    world.put("one", labels, one)
+    await world.get("a/")
+    world.put("one", labels | {f"{SERVICE}.one.loadbalancer.passhostheader": "false"}, one)
+    await world.get("a/")
+    assert "\r\nHost: a\r\n" in heads[0]
+    assert f"\r\nHost: {one.endpoint}\r\n" in heads[1]
+
+
 async def test_a_canary_takes_its_share(world: World) -> None:
     old, new = await world.stand.endpoint(saying("old")), await world.stand.endpoint(saying("new"))
     world.put("old", routed("app", "Host(`a`)", old.endpoint.port), old)
