@@ -223,9 +223,10 @@ class Entry:
 
     name: str
     address: Address
+    tls: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}={self.address}"
+        return f"{self.name}={self.address}{'/tls' if self.tls else ''}"
 
 
 def _entry(value: object) -> Entry:
@@ -233,8 +234,11 @@ def _entry(value: object) -> Entry:
         return value
     name, sign, place = value.partition("=") if isinstance(value, str) else ("", "", "")
     if not sign or not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
-        raise ValueError(f"must be NAME=ADDR:PORT, not {value!r}")
-    return Entry(name.lower(), parse_address(place))
+        raise ValueError(f"must be NAME=ADDR:PORT or NAME=ADDR:PORT/tls, not {value!r}")
+    address, slash, tls = place.partition("/")
+    if slash and tls != "tls":
+        raise ValueError(f"must end with /tls or the port, not {value!r}")
+    return Entry(name.lower(), parse_address(address), bool(tls))
 
 
 def _network(value: object) -> str:
@@ -266,6 +270,7 @@ class Http:
         BeforeValidator(_one_or_many),
         Field(max_length=MAX_TRUSTED),
     ] = ()  # proxies in front whose X-Forwarded-* are believed
+    certificates: str = "/run/secrets"  # folder with certificates and keys for /tls
     access_log: AccessLog = AccessLog.OFF
     access_log_sample: Annotated[float, Field(ge=0, le=1)] = 1.0  # the share of requests that is logged
 
@@ -417,6 +422,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_INGRESS_WORKERS": (("ingress", "workers"), _same),
     "MESH_HTTP_ENTRYPOINTS": (("http", "entrypoints"), _csv),
     "MESH_HTTP_EXPOSED_BY_DEFAULT": (("http", "exposed_by_default"), _same),
+    "MESH_HTTP_CERTIFICATES": (("http", "certificates"), _same),
     "MESH_HTTP_TRUSTED": (("http", "trusted"), _csv),
     "MESH_HTTP_ACCESS_LOG": (("http", "access_log"), _same),
     "MESH_HTTP_ACCESS_LOG_SAMPLE": (("http", "access_log_sample"), _same),
@@ -527,6 +533,11 @@ def _sense(config: Config, blame: Callable[[Location], tuple[str, str]]) -> Iter
         yield Problem(*blame(("discovery", "kind")), "kind file needs the catalogue's path (discovery.path)")
     if config.discovery.kind is DiscoveryKind.DOCKER and config.discovery.path:
         yield Problem(*blame(("discovery", "path")), "belongs to kind: file; this is kind: docker")
+    kinds: dict[str, bool] = {}
+    for index, entry in enumerate(config.http.entrypoints):
+        if kinds.setdefault(entry.name, entry.tls) is not entry.tls:
+            message = f"entry point {entry.name} is with TLS at one address and without at another"
+            yield Problem(*blame(("http", "entrypoints", index)), message)
     yield from _clashes(config, blame)
 
 

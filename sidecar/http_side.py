@@ -1,5 +1,6 @@
 """The HTTP side of the sidecar put together: what its parts share, the entry points, the access log."""
 
+import asyncio
 import random
 import sys
 import time
@@ -20,11 +21,14 @@ from mesh.http.model import Route
 from mesh.http.port import HttpPort
 from mesh.http.reach import Reach
 from mesh.http.site import EntryPoint, Site
+from mesh.http.tls import Certificates
 from mesh.net.tasks import Tasks
 from mesh.relay.carried import OpenPort
 from mesh.relay.proxy_protocol import trusts
 from sidecar import report
 from sidecar.config import AccessLog, Http
+
+CERTIFICATES_SECONDS = 5.0  # between two looks at the folder
 
 
 class HttpSide:
@@ -37,6 +41,7 @@ class HttpSide:
         self.core = Core()
         self.site: Site | None = None
         self._entries: EntryPoints | None = None
+        self.certificates: Certificates | None = None
         store.subscribe(self._forget_gone)
 
     def port(self, service: str) -> OpenPort:
@@ -47,11 +52,15 @@ class HttpSide:
         config = self._config
         if not config.entrypoints:
             return
-        names = dict.fromkeys(entry.name for entry in config.entrypoints)
+        kinds = {entry.name: entry.tls for entry in config.entrypoints}
+        if any(kinds.values()):
+            self.certificates = certificates = Certificates(config.certificates)
+            certificates.look()
+            self._tasks.start(self._look_again(certificates), "certificates")
         self.site = site = Site(
             self.core,
             reach,
-            tuple(EntryPoint(name) for name in names),
+            tuple(EntryPoint(name, tls) for name, tls in kinds.items()),
             exposed_by_default=config.exposed_by_default,
             as_published=as_published,
             over=self._logged if config.access_log is not AccessLog.OFF else _nothing,
@@ -61,9 +70,19 @@ class HttpSide:
         trusted = tuple(map(ip_network, config.trusted))
         places = [(entry.name, entry.address.host, entry.address.port) for entry in config.entrypoints]
         self._entries = EntryPoints(
-            self._tasks, self.core, site, places, lambda address: trusts(trusted, address)
+            self._tasks,
+            self.core,
+            site,
+            places,
+            lambda address: trusts(trusted, address),
+            lambda name: self.certificates.context if self.certificates and kinds[name] else None,
         )
         self._entries.start()
+
+    async def _look_again(self, certificates: Certificates) -> None:
+        while True:
+            await asyncio.sleep(CERTIFICATES_SECONDS)
+            await asyncio.to_thread(certificates.look)
 
     async def close(self, drain_seconds: float) -> None:
         """Accept no more, let requests end for so long."""
@@ -86,6 +105,10 @@ class HttpSide:
         if self.site is None or self._entries is None:
             return
         yield from self.site.problems()
+        if self.certificates is not None:
+            yield from self.certificates.problems()
+            if not self.certificates.any:
+                yield Problem(self._config.certificates, "", "no certificate: no TLS handshake succeeds")
         ours = self._entries.ports
         for service in snapshot.services.values():
             for one in plan(service).ports:

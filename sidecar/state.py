@@ -194,6 +194,7 @@ class Telling:
             http_durations={name: deepcopy(one.durations) for name, one in http},
             http_faults={(name, why): count for name, one in http for why, count in one.faults.items()},
             http_retries={(name,): one.retries for name, one in http},
+            http_certificates=self._certificates(),
             probes={(n, str(p), r): count for (n, p, r), count in self._probed().items()},
             port_connections=_connections(relayed, carried),
             port_active={(name, port, c.mode): c.active for name, port, c in relayed} | active,
@@ -207,6 +208,11 @@ class Telling:
         known = side.core.stats.items() if side else ()
         # Of requests that no router is for there is no service.
         return [(services[id_].name if id_ else "", one) for id_, one in known if not id_ or id_ in services]
+
+    def _certificates(self) -> dict[tuple[str, ...], float]:
+        side = self.carrying.http
+        known = side.certificates.certificates() if side and side.certificates else []
+        return {(one.file,): one.not_after for one in known}
 
     def _probed(self) -> Mapping[tuple[str, int, str], int]:
         return self.carrying.prober.results if self.carrying.prober else {}

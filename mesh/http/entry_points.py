@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class Listening:
 
 
 class EntryPoints:
-    """`places`: entry point, address, port; an entry point may have several."""
+    """`places`: entry point, address, port; an entry point may have several. `tls`: of those that have it."""
 
     def __init__(
         self,
@@ -36,12 +37,14 @@ class EntryPoints:
         site: Site,
         places: Sequence[tuple[str, str, int]],
         trusted: Callable[[str], bool],
+        tls: Callable[[str], ssl.SSLContext | None] = lambda _name: None,
     ) -> None:
         self._tasks = tasks
         self._core = core
         self._site = site
         self._places = tuple(places)
         self._trusted = trusted
+        self._tls = tls
         self._fronts: dict[tuple[str, str, int], Front] = {}
         self._faults: dict[tuple[str, str, int], str] = {}
         self._running: list[asyncio.Task[None]] = []
@@ -91,4 +94,5 @@ class EntryPoints:
                 self._faults[place] = str(error)
                 continue
             self._faults.pop(place, None)
-            self._fronts[place] = Front(self._core, listener, self._site.serving(name), self._trusted)
+            serving = self._site.serving(name)
+            self._fronts[place] = Front(self._core, listener, serving, self._trusted, self._tls(name))

@@ -28,7 +28,6 @@ class Fault(Enum):
     BODY_TOO_LARGE = 413, Side.CLIENT, "body_too_large"
     TARGET_TOO_LONG = 414, Side.CLIENT, "target_too_long"
     EXPECTATION = 417, Side.CLIENT, "expectation"
-    MISDIRECTED = 421, Side.CLIENT, "misdirected"
     TOO_MANY_REQUESTS = 429, Side.CLIENT, "rate_limit"
     HEAD_TOO_LARGE = 431, Side.CLIENT, "head_too_large"
     CLIENT_GONE = (
@@ -43,7 +42,6 @@ class Fault(Enum):
     NO_ENDPOINT = 503, Side.ROUTE, "no_endpoint"
     OVERLOADED = 503, Side.ENDPOINT, "overloaded"
     FULL = 503, Side.US, "full"
-    DRAINING = 503, Side.US, "draining"
     CONNECT_TIMEOUT = 504, Side.ENDPOINT, "connect_timeout"
     RESPONSE_TIMEOUT = 504, Side.ENDPOINT, "response_timeout"
     VERSION = 505, Side.CLIENT, "version"

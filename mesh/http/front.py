@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault
 from mesh.http.forwarding import Edge
 from mesh.http.h1_client import H1Client
+from mesh.http.handshake import Handshake
 from mesh.http.head import RequestHead
 from mesh.net.netns import LISTEN_BACKLOG
 from mesh.relay.counts import OUT_OF_DESCRIPTORS
@@ -39,13 +41,16 @@ class Front:
         listener: socket.socket,
         serving: Serving,
         trusted: Callable[[str], bool] = lambda _: False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._core = core
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._serving = serving
         self._trusted = trusted
+        self._tls = tls
         self._clients: set[H1Client] = set()
+        self._handshakes: set[Handshake] = set()
         self._empty = asyncio.Event()  # set when the last client of a closing front is gone
         self._pause: asyncio.TimerHandle | None = None
         self._port = int(listener.getsockname()[1])
@@ -66,7 +71,7 @@ class Front:
     @property
     def active(self) -> int:
         """Open connections."""
-        return len(self._clients)
+        return len(self._clients) + len(self._handshakes)
 
     async def close(self, drain_seconds: float = 0.0) -> None:
         """Accept no more; requests under way get so long; then what is left is cut."""
@@ -78,12 +83,14 @@ class Front:
             self._listener.close()
             for client in tuple(self._clients):
                 client.finish()
-        if self._clients and drain_seconds > 0:
+        if self.active and drain_seconds > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(drain_seconds):
                     await self._empty.wait()
         for client in tuple(self._clients):
             client.abort()
+        for handshake in tuple(self._handshakes):
+            handshake.abort()
 
     # --- accepting ---
 
@@ -102,7 +109,7 @@ class Front:
                 self._refuse_accept(error)
                 return
             sock.setblocking(False)
-            if len(self._clients) >= limits.CONNECTIONS_MAX:
+            if self.active >= limits.CONNECTIONS_MAX or len(self._handshakes) >= limits.HANDSHAKES_MAX:
                 self.refusals[Fault.FULL.reason] += 1
                 reset_on_close(sock)
                 sock.close()
@@ -112,9 +119,33 @@ class Front:
     def _begin(self, sock: socket.socket, peer: str) -> None:
         self.connections += 1
         address = peer.removeprefix("::ffff:") if "." in peer else peer
-        client = H1Client(self, sock, Edge(address, "http", self._port, self._trusted(address)))
+        if self._tls is None:
+            self._serve(sock, Edge(address, "http", self._port, self._trusted(address)))
+            return
+        edge = Edge(address, "https", self._port, self._trusted(address))
+
+        def done(one: Handshake, secured: ssl.SSLSocket) -> None:
+            self._handshakes.discard(one)
+            self._serve(secured, edge)
+
+        try:
+            handshake = Handshake(self.poller, self.deadlines, sock, self._tls, done, self._not_secured)
+        except OSError:  # it has gone already
+            sock.close()
+            self.refusals["tls"] += 1
+            return
+        self._handshakes.add(handshake)
+        handshake.start()
+
+    def _serve(self, sock: socket.socket, edge: Edge) -> None:
+        client = H1Client(self, sock, edge)
         self._clients.add(client)
         client.start()
+
+    def _not_secured(self, handshake: Handshake) -> None:
+        self._handshakes.discard(handshake)
+        self.refusals["tls"] += 1
+        self._note_empty()
 
     def _refuse_accept(self, error: OSError) -> None:
         """Out of descriptors the listener stays readable: watching on would spin."""
@@ -156,5 +187,8 @@ class Front:
 
     def over(self, client: H1Client) -> None:
         self._clients.discard(client)
-        if self.closing and not self._clients:
+        self._note_empty()
+
+    def _note_empty(self) -> None:
+        if self.closing and not self.active:
             self._empty.set()

@@ -12,7 +12,9 @@ answer is slowed down by TCP itself.
 """
 
 import socket
+import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Protocol
 
@@ -39,6 +41,7 @@ from mesh.relay.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, WRITABLE, Po
 from mesh.relay.splice import reset_on_close
 
 INCOMING = READABLE | PEER_DONE | UNUSUAL
+WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class State(Enum):
@@ -75,12 +78,14 @@ class H1Client(Timed):
         "_blocked",
         "_chunked_out",
         "_chunks",
+        "_cut",
         "_eof_follows",
         "_exchange",
         "_got",
         "_held",
         "_hold",
         "_host",
+        "_in_records",
         "_keep",
         "_left",
         "_out",
@@ -101,6 +106,8 @@ class H1Client(Timed):
         self._host = host
         self._poller = host.poller
         self._sock = sock
+        # TLS: there can be more in the record that was read, whatever the socket has.
+        self._in_records = isinstance(sock, ssl.SSLSocket)
         self.edge = edge
         self._reader = RequestReader()
         self._state = HEAD
@@ -114,6 +121,7 @@ class H1Client(Timed):
         self._eof_follows = False
         self._keep = True  # the connection, after this response
         self._served = False  # there has been a request
+        self._cut = False  # a response could not be completed
         self._chunked_out = False
         self._out: list[bytes] = []  # written, to be sent with the next flush
         self._held = b""  # what the client has not taken yet
@@ -124,11 +132,15 @@ class H1Client(Timed):
         self.request_id = b""
 
     def start(self) -> None:
+        """Whoever watched the socket before may have been told of bytes that are still there."""
         self.within(limits.HEAD_SECONDS)
         try:
             self._poller.watch(self._sock, self._told)
         except OSError:
             self._close()
+            return
+        if self._in_records:
+            self._poller.again(self._readable)
 
     def finish(self) -> None:
         """No more requests after the one under way. A connection that had none yet still gets its first."""
@@ -167,7 +179,7 @@ class H1Client(Timed):
                 return
             try:
                 data = self._sock.recv(limits.READ_BYTES)
-            except (BlockingIOError, InterruptedError):
+            except WOULD_BLOCK:
                 return
             except OSError:
                 self._gone()
@@ -175,7 +187,7 @@ class H1Client(Timed):
             if not data:
                 self._at_eof()
                 return
-            whole = len(data) == limits.READ_BYTES or self._eof_follows
+            whole = len(data) == limits.READ_BYTES or self._eof_follows or self._in_records
             self._take(data)
             if not whole:
                 return
@@ -351,7 +363,7 @@ class H1Client(Timed):
         data = b"%b\r\n%b" % (head.forwarded or response_lines(head), body)
         try:
             sent = self._sock.send(data)
-        except (BlockingIOError, InterruptedError):
+        except WOULD_BLOCK:
             sent = 0
         except OSError:
             self._close()
@@ -395,7 +407,7 @@ class H1Client(Timed):
             return False
         try:
             sent = self._sock.send(data)
-        except (BlockingIOError, InterruptedError):
+        except WOULD_BLOCK:
             sent = 0
         except OSError:
             self._gone()
@@ -439,6 +451,7 @@ class H1Client(Timed):
         self._exchange = None
         if self._state is not CLOSED:
             self.flush()
+            self._cut = True
             reset_on_close(self._sock)
             self._close()
 
@@ -505,6 +518,7 @@ class H1Client(Timed):
         self._left = limits.LINGER_BYTES
         self.within(limits.LINGER_SECONDS)
         try:
+            self._end_records()
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._close()
@@ -530,9 +544,18 @@ class H1Client(Timed):
         if exchange is not None:
             exchange.gone()
 
+    def _end_records(self) -> None:
+        """TLS: what we said ends here, and was not cut off (close_notify)."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            with suppress(*WOULD_BLOCK, ssl.SSLError, ValueError):
+                self._sock.unwrap()
+
     def _close(self) -> None:
         if self._state is CLOSED:
             return
+        if self._in_records and self._state is not LINGER and not self._cut:
+            with suppress(OSError):
+                self._end_records()
         self._state = CLOSED
         self.stop_clock()
         self._poller.close(self._sock)

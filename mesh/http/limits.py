@@ -5,11 +5,13 @@ RESPONSE_HEAD_MAX = 64 * 1024  # of an endpoint's head; applications set large c
 HELD_MAX = 4 * READ_BYTES  # of a request's body while its endpoint is being found
 REPLAY_MAX = 64 * 1024  # a body up to this is kept so that its request can be sent once more
 CONNECTIONS_MAX = 20_000  # clients of one listener
+HANDSHAKES_MAX = 1000  # under way at one listener; each holds keys and buffers
 IDLE_PER_ENDPOINT = 256  # connections kept open for the next request
 ATTEMPTS = 3  # endpoints tried for one request
 
 HEAD_SECONDS = 15.0  # from a request's first byte to the end of its head
 KEEP_ALIVE_SECONDS = 75.0  # between two requests
+HANDSHAKE_SECONDS = 10.0  # of TLS
 BODY_SECONDS = 60.0  # without a byte of a body that is under way, either direction
 LINGER_SECONDS = 2.0  # for the client to read our last words while it still sends
 LINGER_BYTES = 1024 * 1024  # of what it still sends

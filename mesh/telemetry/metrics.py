@@ -62,6 +62,7 @@ class Reading:
     http_durations: Mapping[str, Distribution] = field(default_factory=dict)  # service
     http_faults: Counts = field(default_factory=dict)  # service, reason
     http_retries: Counts = field(default_factory=dict)  # service
+    http_certificates: Mapping[Labels, float] = field(default_factory=dict)  # file
     probes: Counts = field(default_factory=dict)  # service, port, result
 
 
@@ -197,6 +198,12 @@ def _http(reading: Reading) -> Iterator[Metric]:
         ["service"],
         reading.http_retries,
     )
+    yield _labelled_gauge(
+        "mesh_http_certificate_expiry_timestamp_seconds",
+        "When a certificate ends, in seconds since 1970.",
+        ["file"],
+        reading.http_certificates,
+    )
 
 
 def _probes(reading: Reading) -> Metric:
@@ -264,7 +271,7 @@ def _gauge(name: str, help_: str, value: float) -> Metric:
     return GaugeMetricFamily(name, help_, value=value)
 
 
-def _labelled_gauge(name: str, help_: str, labels: list[str], series: Counts) -> Metric:
+def _labelled_gauge(name: str, help_: str, labels: list[str], series: Mapping[Labels, float]) -> Metric:
     family = GaugeMetricFamily(name, help_, labels=labels)
     for values, value in series.items():
         family.add_metric(values, value)

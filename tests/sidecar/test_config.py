@@ -250,3 +250,27 @@ def test_any_address_text_is_an_address_or_a_value_error(text: str) -> None:
     with suppress(ValueError):
         address = config.parse_address(text)
         assert config.parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.0.0.0:80", "must be NAME=ADDR:PORT or NAME=ADDR:PORT/tls"),
+        ("web=80", "must be ADDR:PORT"),
+        ("we b=0.0.0.0:80", "must be NAME=ADDR:PORT"),
+        ("web=0.0.0.0:80/ssl", "must end with /tls or the port"),
+        ("web=0.0.0.0:80,web=0.0.0.0:443/tls", "with TLS at one address and without at another"),
+    ],
+)
+def test_entry_points_that_cannot_be(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.build("", "", {"MESH_HTTP_ENTRYPOINTS": text}, {}, "here")
+    (problem,) = caught.value.problems
+    assert problem.key == "MESH_HTTP_ENTRYPOINTS"
+    assert message in problem.message
+
+
+def test_entry_points() -> None:
+    text = "Web=0.0.0.0:80, web=[::]:80, secure=0.0.0.0:443/tls"
+    found = config.build("", "", {"MESH_HTTP_ENTRYPOINTS": text}, {}, "here").http.entrypoints
+    assert list(map(str, found)) == ["web=0.0.0.0:80", "web=[::]:80", "secure=0.0.0.0:443/tls"]

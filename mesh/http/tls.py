@@ -1,0 +1,176 @@
+"""Certificates from a folder, chosen by the name that a client asks for, taken anew when the files change.
+
+A Docker secret is a file, so any PEM file with a certificate and its key will do, or a certificate NAME.crt
+(.pem, .cert) beside NAME.key. Each becomes a context of its own; the names are those in the certificate. A
+pair that cannot be used is named, and the one before it stays.
+"""
+
+import logging
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from mesh.errors import Problem
+
+logger = logging.getLogger(__name__)
+
+FILES_MAX = 1000  # in the folder
+FILE_MAX = 256 * 1024  # bytes; a chain takes some thousands
+ALPN = ("http/1.1",)
+# As Mozilla's "intermediate": forward secrecy, no CBC. TLS 1.3 has its own.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """One that can be used."""
+
+    file: str
+    names: tuple[str, ...]  # lower case; may begin with "*."
+    not_after: float  # seconds since 1970
+    context: ssl.SSLContext = field(compare=False)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A file as it was when it was last looked at."""
+
+    stamp: tuple[tuple[int, int], ...]
+    certificate: Certificate | None
+    problem: Problem | None = None
+
+
+class Certificates:
+    """`look` again every few seconds. `context` is for every listener: it hands over by name."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+        self._seen: dict[str, _Seen] = {}
+        self._exact: dict[str, Certificate] = {}
+        self._wild: dict[str, Certificate] = {}  # by what follows "*."
+        self._first: Certificate | None = None
+        self._trouble: Problem | None = None  # of the folder
+        self.context = _new_context()
+        self.context.sni_callback = self._by_name
+
+    @property
+    def any(self) -> bool:
+        """Is there one to begin a handshake with?"""
+        return self._first is not None
+
+    def look(self) -> None:
+        """Read what has changed. It blocks, for as long as reading some files takes."""
+        try:
+            files = sorted(one for one in self._folder.iterdir() if not one.name.startswith("."))[:FILES_MAX]
+            self._trouble = None
+        except OSError as error:
+            self._trouble = Problem(str(self._folder), "", f"cannot be read: {error.strerror}")
+            return
+        keys = {one.stem: one for one in files if one.suffix == ".key"}
+        seen: dict[str, _Seen] = {}
+        for file in files:
+            if file.suffix != ".key":
+                found = self._looked(file, keys.get(file.stem))
+                if found is not None:
+                    seen[file.name] = found
+        changed = {name: one.stamp for name, one in seen.items()} != {
+            name: one.stamp for name, one in self._seen.items()
+        }
+        self._seen = seen
+        if changed:
+            self._arrange()
+
+    def problems(self) -> Iterator[Problem]:
+        if self._trouble is not None:
+            yield self._trouble
+        for one in self._seen.values():
+            if one.problem is not None:
+                yield one.problem
+
+    def certificates(self) -> list[Certificate]:
+        return [one.certificate for one in self._seen.values() if one.certificate is not None]
+
+    def _looked(self, file: Path, key: Path | None) -> _Seen | None:
+        """None: it is no certificate at all."""
+        before = self._seen.get(file.name)
+        try:
+            stamp = tuple(_stamp(one) for one in (file, key) if one is not None)
+            if before is not None and before.stamp == stamp:
+                return before
+            if file.stat().st_size > FILE_MAX:
+                return None
+            text = file.read_bytes()
+        except OSError:
+            return before  # it is being replaced: next time
+        if b"-----BEGIN CERTIFICATE-----" not in text:
+            return None
+        try:
+            return _Seen(stamp, _read(file, text, key))
+        except (ValueError, ssl.SSLError, OSError) as error:
+            logger.error("%s: %s", file, error)
+            return _Seen(stamp, before.certificate if before else None, Problem(str(file), "", str(error)))
+
+    def _arrange(self) -> None:
+        exact: dict[str, Certificate] = {}
+        wild: dict[str, Certificate] = {}
+        found = self.certificates()
+        for one in sorted(found, key=lambda one: one.not_after):  # of two for a name the one that lasts
+            for name in one.names:
+                if name.startswith("*."):
+                    wild[name[2:]] = one
+                else:
+                    exact[name] = one
+        self._exact, self._wild = exact, wild
+        self._first = found[0] if found else None
+        logger.info("%d certificates for %s", len(found), ", ".join(sorted({*exact, *wild})) or "no name")
+
+    def find(self, name: str) -> Certificate | None:
+        """The one for this name, or the first of all (RFC 6066 section 3 lets the handshake go on)."""
+        name = name.lower().rstrip(".")
+        return self._exact.get(name) or self._wild.get(name.partition(".")[2]) or self._first
+
+    def _by_name(
+        self, sock: ssl.SSLSocket | ssl.SSLObject, name: str | None, _: ssl.SSLContext
+    ) -> int | None:
+        found = self.find(name or "")
+        if found is None:
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        sock.context = found.context
+        return None
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    about = file.stat()
+    return about.st_mtime_ns, about.st_size
+
+
+def _read(file: Path, text: bytes, key: Path | None) -> Certificate:
+    """Raises ValueError, OSError, ssl.SSLError."""
+    if key is None and b"PRIVATE KEY-----" not in text:
+        raise ValueError(f"has no private key, and there is no {file.stem}.key beside it")
+    leaf = x509.load_pem_x509_certificates(text)[0]
+    context = _new_context()
+    context.load_cert_chain(file, key)
+    return Certificate(file.name, _names(leaf), leaf.not_valid_after_utc.timestamp(), context)
+
+
+def _names(leaf: x509.Certificate) -> tuple[str, ...]:
+    try:
+        extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        return tuple(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
+    except x509.ExtensionNotFound:
+        common = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return tuple(str(one.value).lower() for one in common)
+
+
+def _new_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(list(ALPN))
+    return context
