@@ -43,6 +43,8 @@ class Directory:
         self._owners: dict[Name, set[str]] = {}
         self._users: dict[Name, set[tuple[str, str]]] = {}  # → routers (owner, name)
         self._resolved: dict[tuple[str, str], _Resolved] = {}
+        self._canary_of: dict[str, str] = {}  # canary → whose requests it takes a share of
+        self._canaries: dict[str, tuple[HttpService, ...]] = {}  # the other way round
 
     def update(self, owner: str, name: str, declared: Declared) -> Changed:
         """This is what the service (id, name) declares from now on."""
@@ -60,6 +62,7 @@ class Directory:
         if not _names(declared):
             del self._declared[owner], self._file[owner]
         changed = Changed(services={called for kind, called in touched if kind == SERVICE})
+        self._look_for_canaries(changed.services)
         for router in self._affected(touched):
             self._resolve_again(router, changed)
         return changed
@@ -71,29 +74,51 @@ class Directory:
     def services_of(self, owner: str) -> Iterator[HttpService]:
         yield from self._declared.get(owner, _NOTHING).services.values()
 
-    def canaries_of(self, name: str) -> list[HttpService]:
-        """Services that take a share of this one's requests."""
-        return sorted(
-            (
-                one
-                for declared in self._declared.values()
-                for one in declared.services.values()
-                if one.canary_of == name and one.weight
-            ),
-            key=lambda one: one.name,
-        )
+    def canaries_of(self, name: str) -> tuple[HttpService, ...]:
+        """Services that take a share of this one's requests, by name. Asked for every request."""
+        return self._canaries.get(name, ())
 
     def problems(self) -> Iterator[Problem]:
         for one in self._resolved.values():
             if one.problem is not None:
                 yield one.problem
+        yield from self._taken()
+        for base, canaries in self._canaries.items():
+            if (SERVICE, base) not in self._owners:
+                for canary in canaries:
+                    message = f"there is no service {base!r}"
+                    yield Problem(self._file[canary.owner], "mesh.http.canary_of", message)
 
     def routes(self) -> Iterator[Route]:
         for one in self._resolved.values():
             if one.route is not None:
                 yield one.route
 
+    def _taken(self) -> Iterator[Problem]:
+        """What only the first of several owners gets."""
+        for (kind, name), owners in self._owners.items():
+            if kind == SERVICE and len(owners) > 1:
+                first, *others = sorted(owners)
+                for owner in others:
+                    message = f"{self._file[first]} declares this name too, and gets its requests"
+                    yield Problem(self._file[owner], f"traefik.http.services.{name}", message)
+
     # --- what has to be looked at again ---
+
+    def _look_for_canaries(self, names: set[str]) -> None:
+        bases: set[str] = set()
+        for name in names:
+            if (before := self._canary_of.pop(name, None)) is not None:
+                bases.add(before)
+            service = self.service(name)
+            if service is not None and service.canary_of and service.weight:
+                self._canary_of[name] = service.canary_of
+                bases.add(service.canary_of)
+        for base in bases:
+            known = {one.name for one in self._canaries.pop(base, ())} | names
+            canaries = [self.service(name) for name in sorted(known) if self._canary_of.get(name) == base]
+            if canaries:
+                self._canaries[base] = tuple(one for one in canaries if one is not None)
 
     def _affected(self, touched: set[Name]) -> set[tuple[str, str]]:
         affected: set[tuple[str, str]] = set()

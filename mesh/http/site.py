@@ -83,7 +83,6 @@ class Site:
         self._planned: dict[tuple[str, str], _Planned] = {}
         self._targets: dict[str, RoutedTarget] = {}
         self._networks: dict[str, str] = {}  # HTTP service → the network it is reached on
-        self._canaries: dict[str, list[HttpService]] = {}
         self._nobody = Target(core, "", _no_socket)
 
     # --- the catalogue ---
@@ -143,13 +142,13 @@ class Site:
             for name in self._on(route):
                 self._tables[name].add(route)
         for name in changed.services:
-            if self._directory.service(name) is None and name in self._targets:
-                self._targets.pop(name).close()
-                self._networks.pop(name, None)
-        if changed.services:
-            self._canaries = {
-                name: found for name in self._targets if (found := self._directory.canaries_of(name))
-            }
+            http = self._directory.service(name)
+            if http is None:
+                if name in self._targets:
+                    self._targets.pop(name).close()
+                    self._networks.pop(name, None)
+            elif http.owner in self._known and (owner := self._snapshot.services.get(http.owner)):
+                self._aim(http, owner, self._known[http.owner])  # it may be another's from now on
 
     def _on(self, route: Route) -> Iterator[str]:
         """The entry points that it is served on: a router with TLS is not for those without."""
@@ -174,9 +173,6 @@ class Site:
             connect = self._reach.connect(wanted) if network else _no_socket
             target = self._targets[http.name] = RoutedTarget(self._core, http, connect)
             self._networks[http.name] = wanted
-            self._canaries = {
-                name: found for name in self._targets if (found := self._directory.canaries_of(name))
-            }
         target.retarget(endpoints_of(http, service, network, self._as_published()) if network else ())
 
     # --- requests ---
@@ -214,7 +210,7 @@ class Site:
 
     def _target(self, route: Route) -> RoutedTarget | None:
         name = route.service
-        if self._canaries and (canaries := self._canaries.get(name)):
+        if canaries := self._directory.canaries_of(name):
             drawn = self._draw() * 100
             for canary in canaries:
                 drawn -= canary.weight

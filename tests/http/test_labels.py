@@ -260,6 +260,48 @@ class TestDirectory:
         changed = directory.update("s1", "one", declared)
         assert (changed.removed, changed.added, changed.services) == ([], [], set())
 
+    def test_canaries_follow_what_is_declared(self) -> None:
+        directory = Directory()
+
+        def canary(percent: str, of: str = "mesh-app") -> dict[str, str]:
+            return {"mesh.http.port": "80", "mesh.http.canary_of": of, "mesh.http.canary": percent}
+
+        def declare(id_: str, labels: dict[str, str]) -> None:
+            directory.update(id_, id_, read(labels, id_=id_, name=id_).declared)
+
+        def shares(of: str = "mesh-app") -> list[tuple[str, int]]:
+            return [(one.name, one.weight) for one in directory.canaries_of(of)]
+
+        declare("b", canary("5"))
+        assert [problem.message for problem in directory.problems()] == ["there is no service 'mesh-app'"]
+        declare("app", {"mesh.http.port": "80"})
+        declare("a", canary("10"))
+        assert shares() == [("mesh-a", 10), ("mesh-b", 5)]
+        declare("a", canary("11"))
+        assert shares() == [("mesh-a", 11), ("mesh-b", 5)]
+        declare("b", canary("0"))
+        assert shares() == [("mesh-a", 11)]
+        declare("a", canary("11", of="mesh-b"))
+        assert (shares(), shares("mesh-b")) == ([], [("mesh-a", 11)])
+        declare("a", {})
+        assert shares("mesh-b") == []
+        assert list(directory.problems()) == []
+
+    def test_a_service_declared_twice_is_the_firsts_and_the_other_is_told(self) -> None:
+        directory = Directory()
+        for id_ in ("s2", "s1"):
+            labels = {
+                f"{SERVICE}.app.loadbalancer.server.port": "80",
+                f"{ROUTER}.{id_}.rule": f"Host(`{id_}`)",
+            }
+            directory.update(id_, f"the-{id_}", self.declared(labels, id_))
+        found = directory.service("app")
+        assert found is not None
+        assert found.owner == "s1"
+        (problem,) = directory.problems()
+        assert (problem.file, problem.key) == ("the-s2", f"{SERVICE}.app")
+        assert "the-s1 declares this name too" in problem.message
+
 
 def test_the_documentation_names_all_that_is_read() -> None:
     text = (Path(__file__).parents[2] / "docs/http.md").read_text().lower()

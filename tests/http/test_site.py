@@ -186,6 +186,18 @@ async def test_the_host_that_tasks_get(world: World) -> None:
     assert f"\r\nHost: {one.endpoint}\r\n" in heads[1]
 
 
+async def test_a_name_of_two_services_goes_to_the_other_when_the_first_ends(world: World) -> None:
+    one, two = await world.stand.endpoint(saying("one")), await world.stand.endpoint(saying("two"))
+    service = f"{SERVICE}.app.loadbalancer.server.port"
+    world.put("s1", routed("app", "Host(`a`)", one.endpoint.port), one)
+    world.put("s2", {f"{ROUTER}.b.rule": "Host(`b`)", service: str(two.endpoint.port)}, two)
+    assert (await world.get("b/"))[2] == "one /"
+    world.change(Change(services={"s1": None}))
+    assert (await world.get("b/"))[2] == "two /"
+    world.put("s1", routed("app", "Host(`a`)", one.endpoint.port), one)
+    assert (await world.get("b/"))[2] == "one /"
+
+
 async def test_a_canary_takes_its_share(world: World) -> None:
     old, new = await world.stand.endpoint(saying("old")), await world.stand.endpoint(saying("new"))
     world.put("old", routed("app", "Host(`a`)", old.endpoint.port), old)
