@@ -13,7 +13,7 @@ from mesh.balance.policies import Policy
 from mesh.balance.ports import duration
 from mesh.catalog.model import Protocol, PublishMode, Service
 from mesh.errors import Problem
-from mesh.http.middleware_labels import LabelError, read_middleware
+from mesh.http.middleware_labels import FIELD, LabelError, read_middleware
 from mesh.http.model import Declared, HttpService, Middleware, Router, Scheme, StickyCookie
 from mesh.http.rules import RuleError, read_rule
 
@@ -23,6 +23,7 @@ OURS = "mesh.http."
 TRAEFIK = "traefik."
 NAME_MAX = 128  # characters of a router's, service's, middleware's name
 LABELS_MAX = 500  # of one service that are read
+NUMBER_DIGITS_MAX = 10  # Python refuses to read numbers of thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,14 @@ def read_labels(service: Service, exposed_by_default: bool = True) -> Read:
     if not relevant or not service.enabled:
         return Read()
     reader = _Reader(service, relevant)
+    for key in service.labels:
+        lower = key.strip().lower()
+        if lower in relevant and relevant[lower][0] != key:
+            reader.fault(key, f"is the same label as {relevant[lower][0]}; ignored")
     enabled = reader.switch("traefik.enable", found.get("traefik.enable"), exposed_by_default)
     if not enabled and any(key.startswith(TRAEFIK) for key in relevant):
         relevant = {key: one for key, one in relevant.items() if key.startswith(OURS)}
-        reader = _Reader(service, relevant)
+        reader = _Reader(service, relevant, reader.problems)
     return reader.read()
 
 
@@ -258,7 +263,8 @@ class _Reader:
             elif option == "rule":
                 rules.append(f"({value})")
             elif option == "sticky":
-                sticky = StickyCookie(value)
+                change = self.value(key, value, _COOKIE["name"])
+                sticky = StickyCookie(**change) if change is not None else None
             elif option in _OUR_SERVICE:
                 change = self.value(key, value, _OUR_SERVICE[option])
                 service = replace(service, **change) if change is not None else service
@@ -323,11 +329,24 @@ def _flag(text: str) -> bool:
 
 def _number(least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
-            raise ValueError(f"{text!r} is no number from {least} to {most}")
+        digits = text.isascii() and text.isdecimal() and len(text) <= NUMBER_DIGITS_MAX
+        if not digits or not least <= int(text) <= most:
+            raise ValueError(f"{text[:20]!r} is no number from {least} to {most}")
         return int(text)
 
     return read
+
+
+def _cookie_name(text: str) -> str:
+    if FIELD.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no name of a cookie")
+    return text
+
+
+def _cookie_text(text: str) -> str:
+    if re.fullmatch(r"[!-:<-~]{1,256}", text) is None:  # no space, no ";"
+        raise ValueError(f"{text!r} cannot be in a cookie")
+    return text
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -380,12 +399,12 @@ _UNSUPPORTED_OF_SERVICES = {
     "serverstransport": "transports are not supported",
 }
 _COOKIE: Mapping[str, Callable[[str], dict[str, Any]]] = {
-    "name": _to("name", str),
+    "name": _to("name", _cookie_name),
     "secure": _to("secure", _flag),
     "httponly": _to("http_only", _flag),
     "samesite": _to("same_site", _one_of({"none": "None", "lax": "Lax", "strict": "Strict"})),
-    "path": _to("path", str),
-    "domain": _to("domain", str),
+    "path": _to("path", _cookie_text),
+    "domain": _to("domain", _cookie_text),
     "maxage": _to("max_age", _number(0, 10**9)),
 }
 _ROUTER: Mapping[str, Callable[[str], dict[str, Any]]] = {

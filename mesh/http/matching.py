@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 from mesh.http.expressions import Expression
 
@@ -255,6 +255,7 @@ def _query_has(query: str, name: str, accepts: Callable[[str], bool]) -> bool:
 
 
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -276,6 +277,11 @@ def normal_path(path: str) -> str:
             segments.append(part)
     folder = parts[-1] in ("", ".", "..") and segments
     return "/" + "/".join(segments) + ("/" if folder else "")
+
+
+def escaped(path: str) -> str:
+    """A path of a rule as requests have it after `normal_path`: what no target may have is escaped."""
+    return _ESCAPE.sub(_escape, quote(path, safe=_PRINTABLE))
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -12,6 +12,7 @@ from mesh.http.expressions import Expression
 from mesh.http.passwords import known_hash
 
 LIST_MAX = 256  # entries of a list in a label
+NUMBER_MAX = 10**9  # of any number in a label
 FIELD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
 VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,4096}")
 # Those would change what the message is.
@@ -81,9 +82,16 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{text!r} is no positive number")
+    # By digits first: Python refuses to read numbers of thousands of them.
+    if not text.isascii() or not text.isdecimal() or len(text) > 10 or not 1 <= int(text) <= NUMBER_MAX:
+        raise ValueError(f"{text[:20]!r} is no number from 1 to {NUMBER_MAX}")
     return int(text)
+
+
+def _text(text: str) -> str:
+    if VALUE.fullmatch(text) is None:
+        raise ValueError("has bytes that no field may have")
+    return text
 
 
 def _path(text: str) -> str:
@@ -103,14 +111,14 @@ def _redirect_scheme(options: _Options) -> model.Middleware:
 def _redirect_regex(options: _Options) -> model.Middleware:
     return model.RedirectRegex(
         options.read("regex", Expression),
-        options.read("replacement", str),
+        options.read("replacement", _text),
         options.read("permanent", _flag, False),
     )
 
 
 def _strip_prefix(options: _Options) -> model.Middleware:
     options.read("forceslash", _flag, True)
-    return model.StripPrefix(tuple(map(_path, options.read("prefixes", _list))))
+    return model.StripPrefix(options.read("prefixes", lambda text: tuple(map(_path, _list(text)))))
 
 
 def _headers(options: _Options) -> model.Middleware:
@@ -159,9 +167,10 @@ def _basic_auth(options: _Options) -> model.Middleware:
         if not colon or not name:
             raise LabelError("users", "an entry is not NAME:HASH")
         if not known_hash(hashed):
-            raise LabelError("users", f"the hash of {name!r} is not of htpasswd's (bcrypt, apr1, SHA)")
+            known = "bcrypt up to cost 12, apr1, SHA"
+            raise LabelError("users", f"the hash of {name!r} is not of htpasswd's ({known})")
         users.append((name, hashed))
-    realm = options.read("realm", str, "traefik")
+    realm = options.read("realm", _text, "traefik")
     return model.BasicAuth(tuple(users), realm, not options.read("removeheader", _flag, False))
 
 

@@ -25,6 +25,9 @@ class RuleError(ValueError):
 _TOKEN = re.compile(r"\s*(?:(?P<word>[A-Za-z]+)|(?P<text>`[^`]*`|\"[^\"]*\")|(?P<sign>&&|\|\||[!(),]))")
 
 
+_HOST = re.compile(r"[0-9A-Za-z._-]*[0-9A-Za-z_-]\.?|\[[0-9A-Fa-f:.]+\]")  # a name, or an address as in URLs
+
+
 def read_rule(text: str) -> Match:
     """Raises RuleError."""
     if len(text) > RULE_MAX:
@@ -128,7 +131,9 @@ def _expression(text: str) -> Expression:
 
 
 def _host(name: str) -> Match:
-    if not name or any(c in name for c in "/*{} "):
+    if not name.isascii():
+        raise ValueError(f"{name!r} has letters that requests write as xn--…")
+    if _HOST.fullmatch(name) is None:
         raise ValueError(f"{name!r} is no host name")
     return matching.Host(name.lower().rstrip("."))
 
@@ -139,7 +144,9 @@ def _path(make: Callable[[str], Match]) -> Callable[[str], Match]:
             raise ValueError(f"{path!r} does not begin with /")
         if "{" in path:
             raise ValueError("{…} in a path is Traefik v2's; use PathRegexp")
-        return make(path)
+        if any(part in path for part in ("//", "/./", "/../")):
+            raise ValueError(f"{path!r} is in no request: //, /./ and /../ are taken out before")
+        return make(matching.escaped(path))
 
     return made
 

@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 
-TARGETS = ("queries", "datagrams", "streams", "replies", "parsers", "headers")
+TARGETS = ("queries", "datagrams", "streams", "replies", "parsers", "headers", "rules", "labels")
 
 
 def main() -> int:

@@ -6,6 +6,8 @@
 `replies`    one upstream's message, for what was asked or something else, all the way into the caches
 `parsers`    one query, read by us and by another
 `headers`    what a connection from a trusted proxy begins with
+`rules`      one router's rule, in a table and tried by itself
+`labels`     services' labels, all the way to what becomes of a request
 """
 
 import errno
@@ -28,6 +30,7 @@ from mesh.dns.wire import DO, HEADER, parse_query
 from mesh.errors import WireError
 from tests.fuzz.engine import Target
 from tests.fuzz.headers import Headers
+from tests.fuzz.labels import Labels, Rules
 from tests.fuzz.parsers import compare
 from tests.fuzz.place import SCOPES, UPSTREAMS, Place, check_no_reply, check_reply
 from tests.fuzz.stubs import Door, Pipe
@@ -422,4 +425,6 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "replies": Replies,
     "parsers": Parsers,
     "headers": Headers,
+    "rules": Rules,
+    "labels": Labels,
 }

@@ -25,6 +25,8 @@ RUNS = {
     "replies": 40_000,
     "parsers": 40_000,
     "headers": 20_000,
+    "rules": 20_000,
+    "labels": 10_000,
 }
 SECONDS = 4.0  # of each, at most: a slow machine does less
 

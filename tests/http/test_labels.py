@@ -152,6 +152,17 @@ def test_a_service_without_such_labels_says_nothing() -> None:
         (f"{MIDDLEWARE}.m.forwardauth.address", "http://x", "forwardauth is not supported"),
         (f"{MIDDLEWARE}.m.redirectscheme.permanent", "true", "is required"),
         (f"{MIDDLEWARE}.m.basicauth.users", "admin:plain", "is not of htpasswd's"),
+        (f"{MIDDLEWARE}.m.basicauth.users", f"admin:$2y$31${'a' * 21}O{'a' * 31}", "bcrypt up to cost 12"),
+        (f"{MIDDLEWARE}.m.basicauth.users", f"admin:$2y$05${'z' * 53}", "is not of htpasswd's"),
+        (f"{MIDDLEWARE}.m.ratelimit.average", "9" * 400, "is no number from 1 to"),
+        (f"{MIDDLEWARE}.m.inflightreq.amount", "9" * 5000, "is no number from 1 to"),
+        (f"{MIDDLEWARE}.m.stripprefix.prefixes", "/a,api", "is no path"),
+        (f"{MIDDLEWARE}.m.addprefix.prefix", "/\u00e9", "is no path"),
+        (f"{SERVICE}.web.loadbalancer.server.port", "9" * 5000, "is no number from 1 to"),
+        (f"{SERVICE}.web.loadbalancer.sticky.cookie.name", "a;b", "is no name of a cookie"),
+        (f"{SERVICE}.web.loadbalancer.sticky.cookie.path", "/; Secure", "cannot be in a cookie"),
+        ("mesh.http.sticky", "a\r\nb", "is no name of a cookie"),
+        ("Traefik.http.routers.good.rule", "Host(`other`)", "is the same label as"),
         (f"{MIDDLEWARE}.m.headers.customrequestheaders.Connection", "x", "no field that can be set"),
         (f"{MIDDLEWARE}.m.headers.customrequestheaders.X-A", "a\r\nb: c", "bytes that no field may have"),
         ("mesh.http.colour", "red", "unknown option, known are"),
@@ -166,6 +177,18 @@ def test_every_fault_is_named_and_takes_nothing_else_down(label: str, value: str
     assert any(message in problem.message for problem in found.problems)
     assert found.declared.routers["good"].service == "good"
     assert found.declared.services["good"].port == 80
+
+
+@pytest.mark.parametrize("option", ["redirectregex.replacement", "basicauth.realm"])
+def test_no_label_writes_field_lines_of_its_own(option: str) -> None:
+    kind = option.partition(".")[0]
+    whole = {f"{MIDDLEWARE}.m.redirectregex.regex": "a", f"{MIDDLEWARE}.m.redirectregex.replacement": "b"}
+    if kind == "basicauth":
+        whole = {f"{MIDDLEWARE}.m.basicauth.users": "a:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc="}
+    assert "m" in read(whole).declared.middlewares
+    found = read(whole | {f"{MIDDLEWARE}.m.{option}": "x\r\nSet-Cookie: y"})
+    assert keys(found) == [f"{MIDDLEWARE}.m.{option}"]
+    assert found.declared.middlewares == {}
 
 
 def test_sticky_cookies_and_strategies() -> None:

@@ -1,0 +1,104 @@
+"""Labels that people wrote, changed at random: values and problems come of them, and never an exception."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mesh.catalog.model import Port, Service
+from mesh.http.directory import Directory
+from mesh.http.labels import read_labels
+from mesh.http.matching import normal_path
+from mesh.http.model import Declared, Route
+from mesh.http.routing import Table, order
+from mesh.http.rules import RuleError, read_rule
+from mesh.http.steps import Asked, steps, treat
+
+OWNERS = ("s1", "s2")
+
+
+@dataclass(frozen=True)
+class Asking:
+    host: str = "a.example"
+    path: str = "/"
+    method: str = "GET"
+    query: str = "a=1&b"
+    client: str = "10.0.0.1"
+
+    def header(self, name: str) -> list[str]:
+        return ["v", "w"] if name == "x-key" else []
+
+
+ASKING = (
+    Asking(),
+    Asking(path="/api/x", method="POST", client="fd00::1"),
+    Asking(host="b.example", path=normal_path("/%7Ea%2f/../.git")),
+    Asking(host=""),
+)
+
+
+class Rules:
+    """Input: a rule."""
+
+    def __call__(self, data: bytes) -> None:
+        with suppress(RuleError):
+            match = read_rule(data.decode("utf-8", "replace"))
+            table = Table()
+            route = Route("r", "s", "", match, (), "svc", (), 1, False)
+            table.add(route)
+            for asking in ASKING:
+                assert (table.find(asking) is route) == match.matches(asking)
+            table.remove(route)
+            assert not table._places
+
+
+class Labels:
+    """Input: lines KEY=VALUE; an empty line ends a service."""
+
+    def __call__(self, data: bytes) -> None:
+        directory, table = Directory(), Table()
+        routes: set[tuple[str, str]] = set()
+        given = data.decode("utf-8", "replace").split("\n\n")
+        for owner, lines in zip(OWNERS, given, strict=False):
+            labels = dict(line.partition("=")[::2] for line in lines.split("\n"))
+            read = read_labels(Service(owner, f"shop_{owner}", ports=(Port(80, 8080),), labels=labels))
+            assert all(problem.key and problem.message for problem in read.problems)
+            self._update(directory, table, routes, owner, read.declared)
+        self._ask(directory, table)
+        for owner in OWNERS:
+            self._update(directory, table, routes, owner, Declared())
+        assert not routes
+        assert not table._places
+        assert not list(directory.problems())
+
+    def _update(
+        self, directory: Directory, table: Table, routes: set[tuple[str, str]], owner: str, what: Declared
+    ) -> None:
+        changed = directory.update(owner, owner, what)
+        for route in changed.removed:
+            routes.remove((route.owner, route.name))
+            table.remove(route)
+        for route in changed.added:
+            assert (route.owner, route.name) not in routes
+            routes.add((route.owner, route.name))
+            table.add(route)
+
+    def _ask(self, directory: Directory, table: Table) -> None:
+        in_order = sorted(directory.routes(), key=order)
+        list(directory.problems())
+        for asking in ASKING:
+            route = table.find(asking)
+            assert route == next((one for one in in_order if one.match.matches(asking)), None)
+            if route is None:
+                continue
+            assert directory.service(route.service) is not None
+            directory.canaries_of(route.service)
+            asked = Asked(asking, "http", asking.host, b"id", b"Basic YTpi", 0.0)
+            treatment = treat(steps(route.middlewares), asked)
+            self._check(treatment.path, treatment.answer.fields if treatment.answer else ())
+
+    def _check(self, path: str, fields: tuple[tuple[bytes, bytes], ...]) -> None:
+        """What goes on is one line."""
+        assert path.startswith("/")
+        assert path.isascii()
+        assert path.isprintable()
+        assert b"\r" not in b"".join(value for _, value in fields)
+        assert b"\n" not in b"".join(value for _, value in fields)
