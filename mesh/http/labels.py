@@ -7,12 +7,14 @@ Names and options are told apart from case as Traefik does: not at all.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, TypeVar
 
 from mesh.balance.policies import Policy
 from mesh.balance.ports import duration
 from mesh.catalog.model import Protocol, PublishMode, Service
 from mesh.errors import Problem
+from mesh.http.matching import Always, And, Match
 from mesh.http.middleware_labels import FIELD, LabelError, read_middleware
 from mesh.http.model import Declared, HttpService, Middleware, Router, Scheme, StickyCookie
 from mesh.http.rules import RuleError, read_rule
@@ -76,9 +78,11 @@ class _Reader:
         middlewares = self._middlewares()
         services = self._services()
         routers = self._routers(services)
-        routers |= self._our_router(services)
+        routers |= self._our_routers(services)
         self._without_port(services)
-        return Read(Declared(routers, services, middlewares), tuple(self.problems))
+        # What several routers share is told once.
+        problems = tuple(dict.fromkeys(self.problems))
+        return Read(Declared(routers, services, middlewares), problems)
 
     def fault(self, key: str, message: str) -> None:
         self.problems.append(Problem(self.service.name, key, message))
@@ -249,22 +253,46 @@ class _Reader:
 
     # --- ours ---
 
-    def _our_router(self, services: dict[str, HttpService]) -> dict[str, Router]:
-        if not self.ours:
-            return {}
-        name = f"mesh-{_normal(self.service.name)}"
+    def _our_routers(self, services: dict[str, HttpService]) -> dict[str, Router]:
+        """`mesh.http.OPTION` is one router, `mesh.http.R.OPTION` are others. What R does not say of its
+        service, entry points and middlewares is as without R."""
+        plain: dict[str, tuple[str, str]] = {}
+        named: dict[str, dict[str, tuple[str, str]]] = {}
+        for option, given in self.ours.items():
+            name, dot, rest = option.rpartition(".")
+            if not dot:
+                plain[option] = given
+            elif not re.fullmatch(r"[a-z0-9_-]{1,128}", name):
+                self.fault(given[0], f"{name!r} is no name of a router; ignored")
+            else:
+                named.setdefault(name, {})[rest] = given
+        made: dict[str, Router] = {}
+        base = f"mesh-{_normal(self.service.name)}"
+        if plain and (not named or not plain.keys().isdisjoint((*_CLAUSES, "canary_of"))):
+            self._our_router(base, plain, services, made)
+        inherited = {option: given for option, given in plain.items() if option not in _OF_ONE}
+        for name, options in named.items():
+            self._our_router(f"{base}.{name}", inherited | options, services, made)
+        return made
+
+    def _our_router(
+        self,
+        name: str,
+        options: dict[str, tuple[str, str]],
+        services: dict[str, HttpService],
+        made: dict[str, Router],
+    ) -> None:
         service = self._plain_service(name)
-        rules: list[str] = []
-        router = Router(name, self.service.id, "", read_rule("PathPrefix(`/`)"), service=name)
-        sticky: StickyCookie | None = None
-        for option, (key, value) in self.ours.items():
-            if option in ("host", "path"):
-                rules.append(_any_of("Host" if option == "host" else "PathPrefix", value))
-            elif option == "rule":
-                rules.append(f"({value})")
-            elif option == "sticky":
-                change = self.value(key, value, _COOKIE["name"])
-                sticky = StickyCookie(**change) if change is not None else None
+        router = Router(name, self.service.id, "", Always(), service=name)
+        clauses: list[tuple[str, Match]] = []
+        broken = False
+        for option, (key, value) in options.items():
+            if option in _CLAUSES:
+                try:
+                    clauses.append(_CLAUSES[option](value))
+                except ValueError as error:
+                    self.fault(key, f"{error}; the router is left out")
+                    broken = True
             elif option in _OUR_SERVICE:
                 change = self.value(key, value, _OUR_SERVICE[option])
                 service = replace(service, **change) if change is not None else service
@@ -272,18 +300,15 @@ class _Reader:
                 change = self.value(key, value, _OUR_ROUTER[option])
                 router = replace(router, **change) if change is not None else router
             else:
-                known = ", ".join(sorted({"host", "path", "rule", "sticky", *_OUR_SERVICE, *_OUR_ROUTER}))
+                known = ", ".join(sorted({*_CLAUSES, *_OUR_SERVICE, *_OUR_ROUTER}))
                 self.fault(key, f"unknown option, known are {known}; ignored")
-        services[name] = replace(service, sticky=sticky)
-        if not rules:
-            return {}  # the service alone: a canary or mirror of another one's
-        rule = " && ".join(rules)
-        try:
-            match = read_rule(rule)
-        except RuleError as error:
-            self.fault("mesh.http.rule", f"{error}; the router is left out")
-            return {}
-        return {name: replace(router, rule=rule, match=match, priority=router.priority or len(rule))}
+        services[name] = service
+        # Without one of its clauses a router would be for more than was meant; without any it is none: its
+        # service may be a canary of another one's.
+        if clauses and not broken:
+            rule = " && ".join(text for text, _ in clauses)
+            match = reduce(And, (match for _, match in clauses))
+            made[name] = replace(router, rule=rule, match=match, priority=router.priority or len(rule))
 
     # --- helpers ---
 
@@ -315,9 +340,16 @@ def _normal(name: str) -> str:
     return re.sub(r"[^0-9A-Za-z]+", "-", name).strip("-").lower()
 
 
-def _any_of(matcher: str, value: str) -> str:
-    wanted = [f"{matcher}(`{one.strip()}`)" for one in value.split(",")]
-    return f"({' || '.join(wanted)})"
+def _clause(rule: str) -> tuple[str, Match]:
+    return f"({rule})", read_rule(rule)
+
+
+def _any_of(matcher: str) -> Callable[[str], tuple[str, Match]]:
+    return lambda text: _clause(" || ".join(f"{matcher}(`{one.strip()}`)" for one in text.split(",")))
+
+
+def _our_cookie(text: str) -> StickyCookie:
+    return StickyCookie(_cookie_name(text))
 
 
 def _flag(text: str) -> bool:
@@ -429,6 +461,12 @@ _OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "max_requests": _to("max_requests", _number(0, 10**6)),
     "canary_of": _to("canary_of", str.lower),
     "canary": _to("weight", _PERCENT),
+    "sticky": _to("sticky", _our_cookie),
+}
+_CLAUSES: Mapping[str, Callable[[str], tuple[str, Match]]] = {  # what a request must be; all must hold
+    "host": _any_of("Host"),
+    "path": _any_of("PathPrefix"),
+    "rule": _clause,
 }
 _OUR_ROUTER: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "entrypoints": _to("entrypoints", _names),
@@ -436,3 +474,4 @@ _OUR_ROUTER: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "priority": _to("priority", _number(1, 2**31)),
     "tls": _to("tls", _flag),
 }
+_OF_ONE = (*_CLAUSES, "priority", "canary", "canary_of")  # what other routers of the service do not take over

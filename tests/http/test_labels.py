@@ -11,6 +11,7 @@ from mesh.http import labels, middleware_labels, model
 from mesh.http.directory import Directory
 from mesh.http.labels import Read, read_labels
 from mesh.http.model import Declared, StickyCookie
+from mesh.http.rules import read_rule
 
 ROUTER, SERVICE, MIDDLEWARE = (f"traefik.http.{kind}" for kind in ("routers", "services", "middlewares"))
 
@@ -217,8 +218,61 @@ def test_our_own_labels() -> None:
     )
     (router,) = found.declared.routers.values()
     assert router.rule == "(Host(`a.example`) || Host(`b.example`)) && (PathPrefix(`/api`))"
+    assert router.match == read_rule(router.rule)
     assert found.declared.services[router.service].port == 3000
     assert found.problems == ()
+
+
+def test_several_routers_of_our_own() -> None:
+    found = read(
+        {
+            "mesh.http.port": "8080",
+            "mesh.http.middlewares": "auth",
+            "mesh.http.site.host": "a.example",
+            "mesh.http.api.host": "a.example",
+            "mesh.http.api.path": "/api",
+            "mesh.http.api.port": "9090",
+            "mesh.http.api.middlewares": "auth,limit",
+        }
+    )
+    assert {name: router.rule for name, router in found.declared.routers.items()} == {
+        "mesh-shop-web.site": "(Host(`a.example`))",
+        "mesh-shop-web.api": "(Host(`a.example`)) && (PathPrefix(`/api`))",
+    }
+    services = {name: service.port for name, service in found.declared.services.items()}
+    assert services == {"mesh-shop-web.site": 8080, "mesh-shop-web.api": 9090}
+    assert found.declared.routers["mesh-shop-web.site"].middlewares == ("auth",)
+    assert found.declared.routers["mesh-shop-web.api"].middlewares == ("auth", "limit")
+    assert found.problems == ()
+
+
+def test_one_router_of_our_own_beside_others() -> None:
+    found = read({"mesh.http.host": "a", "mesh.http.priority": "9", "mesh.http.b.host": "b"}, PORT)
+    routers = found.declared.routers
+    assert (routers["mesh-shop-web"].priority, routers["mesh-shop-web"].rule) == (9, "(Host(`a`))")
+    assert (routers["mesh-shop-web.b"].priority, routers["mesh-shop-web.b"].rule) == (11, "(Host(`b`))")
+
+
+@pytest.mark.parametrize(
+    ("labels", "key"),
+    [
+        ({"mesh.http.host": "a/b", "mesh.http.path": "/"}, "mesh.http.host"),
+        ({"mesh.http.host": "a", "mesh.http.path": "/,x"}, "mesh.http.path"),
+        ({"mesh.http.host": "a", "mesh.http.rule": "Path(`/`)) || (Path(`/x`)"}, "mesh.http.rule"),
+        ({"mesh.http.host": "a", "mesh.http.rule": "!" * 49 + "Path(`/`)" * 2}, "mesh.http.rule"),
+        ({"mesh.http.a b.host": "a"}, "mesh.http.a b.host"),
+        ({"mesh.http.a.b.host": "a"}, "mesh.http.a.b.host"),
+    ],
+)
+def test_a_router_of_our_own_is_whole_or_not_there(labels: dict[str, str], key: str) -> None:
+    found = read(labels, PORT)
+    assert (found.declared.routers, keys(found)) == ({}, [key])
+
+
+def test_what_routers_share_is_told_once() -> None:
+    found = read({"mesh.http.port": "x", "mesh.http.a.host": "a", "mesh.http.b.host": "b"}, PORT)
+    assert keys(found) == ["mesh.http.port"]
+    assert len(found.declared.routers) == 2
 
 
 class TestDirectory:
@@ -333,7 +387,7 @@ def test_the_documentation_names_all_that_is_read() -> None:
     options = {part for one in named for part in one.split(".") if part}
     for option in (*labels._SERVICE, *labels._COOKIE, *labels._ROUTER):
         assert set(option.split(".")) <= options, option
-    for option in (*labels._OUR_SERVICE, *labels._OUR_ROUTER, "host", "path", "rule", "sticky"):
+    for option in (*labels._OUR_SERVICE, *labels._OUR_ROUTER, *labels._CLAUSES):
         assert option in options, option
     for kind in middleware_labels._KINDS:
         assert kind in options, kind
