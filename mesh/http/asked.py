@@ -4,18 +4,30 @@ from mesh.http.forwarding import Edge
 from mesh.http.head import RequestHead
 from mesh.http.matching import normal_path
 
+_SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
+
 
 class AskedHead:
     """`matching.Request` over a head."""
 
-    __slots__ = ("_head", "client", "host", "path", "query")
+    __slots__ = ("_edge", "_head", "client", "host", "path", "query")
 
     def __init__(self, head: RequestHead, edge: Edge) -> None:
         self._head = head
+        self._edge = edge
         self.host = head.host
         path, _, self.query = head.target.decode("latin-1").partition("?")
         self.path = normal_path(path)
         self.client = edge.client
+
+    @property
+    def scheme(self) -> str:
+        """As the client has it: a trusted proxy in front may have ended its TLS."""
+        if self._edge.trusted:
+            said = self.header("x-forwarded-proto")
+            if said and (scheme := _SCHEMES.get(said[-1].strip().lower())):
+                return scheme
+        return self._edge.scheme
 
     @property
     def method(self) -> str:

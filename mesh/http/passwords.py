@@ -26,7 +26,7 @@ def known_hash(hashed: str) -> bool:
 def matches(password: str, hashed: str) -> bool:
     """Takes as long for a wrong password as for the right one."""
     given = password.encode()
-    if len(given) > PASSWORD_MAX:
+    if len(given) > PASSWORD_MAX or b"\0" in given:  # some versions of bcrypt raise for NUL
         return False
     if _BCRYPT.fullmatch(hashed):
         return bcrypt.checkpw(given[:72], hashed.encode())

@@ -192,7 +192,7 @@ class Site:
             return self._refused(client, head, Fault.NO_ENDPOINT)
         asked = Asked(
             request,
-            client.edge.scheme,
+            request.scheme,
             (head.about.authority or b"").decode("latin-1"),
             client.request_id,
             head.fields.get(b"authorization"),

@@ -38,6 +38,10 @@ class World:
             name: Front(stand.core, listen("127.0.0.1", 0), self.site.serving(name))
             for name in ("web", "internal")
         }
+        # The entry point `web` again, as those find it whom it trusts.
+        self.fronts["behind a proxy"] = Front(
+            stand.core, listen("127.0.0.1", 0), self.site.serving("web"), lambda _peer: True
+        )
 
     def put(self, id_: str, labels: dict[str, str], *tasks: Tasks) -> None:
         """A service whose tasks all listen on the same port number at addresses of their own."""
@@ -184,6 +188,18 @@ async def test_the_host_that_tasks_get(world: World) -> None:
     await world.get("a/")
     assert "\r\nHost: a\r\n" in heads[0]
     assert f"\r\nHost: {one.endpoint}\r\n" in heads[1]
+
+
+async def test_what_a_proxy_in_front_has_taken_by_tls_is_not_redirected_to_it(world: World) -> None:
+    one = await world.stand.endpoint(saying("one"))
+    redirect = {f"{MIDDLEWARE}.red.redirectscheme.scheme": "https"}
+    world.put("one", routed("one", "Host(`a`)", one.endpoint.port, middlewares="red") | redirect, one)
+    said = "X-Forwarded-Proto: https"
+    assert (await world.get("a/", said, entry="behind a proxy"))[0] == 200
+    assert (await world.get("a/", entry="behind a proxy"))[0] == 302
+    assert (await world.get("a/", "X-Forwarded-Proto: gopher", entry="behind a proxy"))[0] == 302
+    status, fields, _ = await world.get("a/x", said)
+    assert (status, fields["location"]) == (302, "https://a/x"), "anybody could say so"
 
 
 async def test_a_name_of_two_services_goes_to_the_other_when_the_first_ends(world: World) -> None:

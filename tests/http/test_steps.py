@@ -102,6 +102,7 @@ def test_passwords(hashed: str) -> None:
     assert matches("secret", hashed)
     assert not matches("Secret", hashed)
     assert not matches("", hashed)
+    assert not matches("secret\0", hashed)
 
 
 def test_bcrypt() -> None:
