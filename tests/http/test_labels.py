@@ -391,3 +391,59 @@ def test_the_documentation_names_all_that_is_read() -> None:
         assert option in options, option
     for kind in middleware_labels._KINDS:
         assert kind in options, kind
+
+
+def documented() -> list[tuple[str, ...]]:
+    """The labels of the tables; where one is shortened to its end, what it may be short for."""
+    found: list[tuple[str, ...]] = []
+    for line in (Path(__file__).parents[2] / "docs/http.md").read_text().splitlines():
+        if not line.startswith(("| `traefik.", "| `mesh.http.")):
+            continue
+        whole = ""
+        for one in re.findall(r"`([A-Za-z_.]+)`", line.split(" | ")[0]):
+            if not one.startswith("."):
+                whole = one
+                found.append((one,))
+            else:
+                up = whole.rsplit(".", 1)[0]
+                found.append((whole + one, up + one, up.rsplit(".", 1)[0] + one))
+    return found
+
+
+def test_all_that_the_documentation_names_is_read() -> None:
+    assert len(documented()) > 60
+    for labels_ in documented():
+        assert any(not _unknown(label) for label in labels_), labels_
+
+
+def test_what_the_documentation_does_not_name_is_unknown() -> None:
+    """Or the test above could not fail."""
+    for label in (f"{ROUTER}.R.colour", f"{SERVICE}.S.loadbalancer.colour", f"{MIDDLEWARE}.M.headers.colour"):
+        assert _unknown(label)
+    assert _unknown(f"{MIDDLEWARE}.M.colour.red")
+    assert _unknown("mesh.http.colour")
+    assert _unknown("mesh.http.R.colour")
+
+
+def _unknown(label: str) -> bool:
+    if label == "traefik.enable":
+        return read(WHOAMI | {label: "x"}).problems == ()
+    siblings = {  # without which the middleware is not made, and its other options not looked at
+        f"{MIDDLEWARE}.M.{kind}.{option}": value
+        for kind, option, value in (
+            ("redirectscheme", "scheme", "https"),
+            ("redirectregex", "regex", "a"),
+            ("redirectregex", "replacement", "b"),
+            ("replacepathregex", "regex", "a"),
+            ("replacepathregex", "replacement", "/"),
+            ("basicauth", "users", "a:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc="),
+            ("ratelimit", "average", "1"),
+        )
+        if label.startswith(f"{MIDDLEWARE}.M.{kind}.")
+    }
+    problems = read(siblings | {label: siblings.get(label, "1")}, PORT).problems
+    return any(
+        label.lower().startswith(problem.key.lower())
+        and re.search("unknown|is not supported", problem.message)
+        for problem in problems
+    )
