@@ -3,7 +3,7 @@
 The sidecar opens a port's listening socket, accepts from it itself, and hands it to every worker, which does
 the same. So there is one queue of connections that wait to be accepted, and whoever is free takes the next.
 A socket for each with SO_REUSEPORT would be spread over more evenly (two idle processes got 50:50 of 400
-connections, with one socket 55:45 to 75:25, under load 63:37), but then each process has a queue of its own:
+connections, with one socket 55:45 to 80:20, under load 63:37), but then each process has a queue of its own:
 the kernel resets what waits in it when the process dies or leaves, and holds it up while the process is held
 up. And a port that another program holds could be taken all the same, if that program shares it too.
 EPOLLEXCLUSIVE, which wakes one process instead of all, gave up to nine tenths to one of them; what it spares

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 from mesh.http import limits
@@ -22,6 +23,8 @@ class Core:
         self.stats: dict[str, ServiceStats] = {}  # by the Swarm's service id
         self._prefix = os.urandom(8).hex().encode()
         self._ids = count()
+        self._thread = ThreadPoolExecutor(1, "mesh-http")
+        self._in_thread = 0
 
     def request_id(self) -> bytes:
         """Unique among all nodes: this process's random number, and the request's."""
@@ -39,10 +42,22 @@ class Core:
         """From now on look after its idle connections, as long as there are some."""
         self.deadlines.add(_Sweep(self, backend), limits.IDLE_ENDPOINT_SECONDS / 2)
 
-    def later(self, seconds: float, do: Callable[[], None]) -> None:
-        self.poller.loop.call_later(seconds, do)
+    def in_thread(self, work: Callable[[], None], then: Callable[[], None]) -> bool:
+        """Work that takes long; `then` on the loop. False: too much of it is waiting already."""
+        if self._in_thread >= limits.IN_THREAD_MAX:
+            return False
+        self._in_thread += 1
+
+        def done(work: asyncio.Future[None]) -> None:
+            self._in_thread -= 1
+            if not work.cancelled():
+                then()
+
+        self.poller.loop.run_in_executor(self._thread, work).add_done_callback(done)
+        return True
 
     def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
         self.deadlines.stop()
         self.poller.stop()
 

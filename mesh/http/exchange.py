@@ -109,6 +109,7 @@ class Exchange:
         "switching",
         "target",
         "tried",
+        "waiting",
     )
 
     def __init__(
@@ -124,6 +125,7 @@ class Exchange:
         self.method = head.method
         self.target = head.target
         self._treatment = treatment
+        self.waiting = False  # for the treatment to be complete: `go_on`
         self._service = service
         self._over = over
         self._upstream: H1Upstream | None = None
@@ -167,10 +169,18 @@ class Exchange:
             self._remember(body)
         if not complete:
             self.client.hold_body(True)
+        if self.waiting:
+            return
         if self._treatment is not None:
             self._treated(self._treatment)
         else:
             self._attempt()
+
+    def go_on(self) -> None:
+        """What the treatment waited for is known. Nothing, if the client has gone meanwhile."""
+        if self.waiting and self._treatment is not None:
+            self.waiting = False
+            self._treated(self._treatment)
 
     def body(self, data: bytes, complete: bool) -> None:
         self.received += len(data)
@@ -392,6 +402,7 @@ class Exchange:
 
     def _finish(self, fault: Fault | None) -> None:
         self.fault = fault
+        self.waiting = False
         server, self.server = self.server, None
         if server is not None:
             server.active -= 1

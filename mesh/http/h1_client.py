@@ -195,7 +195,11 @@ class H1Client(Timed):
     def _take(self, data: bytes) -> None:
         state = self._state
         if state is HEAD:
-            self._of_head(self._got + data if self._got else data)
+            if self._got:
+                got, self._got = self._got, b""
+                self._of_head(got + data, len(got))
+            else:
+                self._of_head(data)
         elif state is BODY:
             self.within(limits.BODY_SECONDS)
             try:
@@ -213,13 +217,13 @@ class H1Client(Timed):
             if self._left < 0:
                 self._close()
 
-    def _of_head(self, data: bytes) -> None:
-        self._got = b""
+    def _of_head(self, data: bytes, known: int = 0) -> None:
+        """`known`: so many of its bytes were looked at before; one that trickles in costs no more for it."""
         if data[0] in b"\r\n":
-            data = _without_empty_lines(data)
-        end = data.find(b"\r\n\r\n") + 4
+            data, known = _without_empty_lines(data), 0
+        end = data.find(b"\r\n\r\n", max(known - 3, 0)) + 4
         if end < 4 or end > HEAD_MAX:
-            self._incomplete(data, end)
+            self._incomplete(data, known, end)
             return
         try:
             head = self._reader.read(data if end == len(data) else data[:end])
@@ -246,13 +250,13 @@ class H1Client(Timed):
         trailers = self._chunks.trailers if complete and self._chunks is not None else b""
         exchange.begin(body, complete, trailers)
 
-    def _incomplete(self, data: bytes, end: int) -> None:
+    def _incomplete(self, data: bytes, known: int, end: int) -> None:
         """Wait for the rest of a head, if it can become one and within its time."""
-        if len(data) > LINE_MAX and data.find(b"\r\n", 0, LINE_MAX + 2) < 0:
+        if len(data) > LINE_MAX >= known and data.find(b"\r\n", 0, LINE_MAX + 2) < 0:
             self._refuse(Refused(Fault.TARGET_TOO_LONG, f"a request line longer than {LINE_MAX} bytes"))
         elif end > HEAD_MAX or len(data) > HEAD_MAX:
             self._refuse(Refused(Fault.HEAD_TOO_LARGE, f"a head larger than {HEAD_MAX} bytes"))
-        elif hopeless(data):
+        elif hopeless(data, known):
             self._refuse(Refused(Fault.BAD_HEAD, "a line that does not end with CRLF"))
         else:
             self._got = data
@@ -296,7 +300,11 @@ class H1Client(Timed):
 
     def hold_body(self, hold: bool) -> None:
         self._hold = hold
-        if not hold and self._unread:
+        if hold:
+            return
+        if self._state is BODY:
+            self.within(limits.BODY_SECONDS)
+        if self._unread:
             self._unread = False
             self._poller.again(self._readable)
 
@@ -392,6 +400,8 @@ class H1Client(Timed):
             self._poller.again(self._readable)
 
     def write(self, data: bytes) -> None:
+        if self._state is TUNNEL:
+            self.within(limits.TUNNEL_SECONDS)
         self._out.append(chunk(data) if self._chunked_out else data)
 
     def flush(self) -> bool:

@@ -62,6 +62,7 @@ class H1Upstream(Timed):
         "_exchange",
         "_got",
         "_held",
+        "_idle",
         "_keep",
         "_left",
         "_paused",
@@ -87,6 +88,7 @@ class H1Upstream(Timed):
         self._left = 0  # of the response's body; or CHUNKED, UNTIL_CLOSE
         self._chunks: ChunkedReader | None = None
         self._keep = False
+        self._idle = limits.RESPONSE_IDLE_SECONDS  # without a byte from it
         self._paused = False
         self._unread = False
         self._eof_follows = False
@@ -148,7 +150,11 @@ class H1Upstream(Timed):
         if self._held:
             self._held += data
             return False
-        return self._write(data)
+        if self._write(data):
+            return True
+        if not last:
+            self.within(limits.BODY_SECONDS)
+        return False
 
     def _write(self, data: bytes) -> bool:
         assert self._sock is not None
@@ -168,7 +174,12 @@ class H1Upstream(Timed):
 
     def _writable(self) -> None:
         held, self._held = self._held, b""
-        if self._write(held) and self._exchange is not None:
+        taken = self._write(held)
+        if not self._request_sent:
+            self.limit = NEVER
+            if not taken:
+                self.within(limits.BODY_SECONDS)
+        if taken and self._exchange is not None:
             self._exchange.upstream_room()
 
     # --- the response ---
@@ -267,7 +278,7 @@ class H1Upstream(Timed):
         if left > 0:
             if len(data) < left:
                 self._left = left - len(data)
-                self.within(limits.BODY_SECONDS)
+                self.within(self._idle)
                 exchange.payload(data)
                 return
             if len(data) > left:
@@ -284,10 +295,10 @@ class H1Upstream(Timed):
                     self._keep = False
                 self._done(exchange, chunks.trailers)
             else:
-                self.within(limits.BODY_SECONDS)
+                self.within(self._idle)
         elif left == UNTIL_CLOSE:
             if data:
-                self.within(limits.BODY_SECONDS)
+                self.within(self._idle)
                 exchange.payload(data)
         else:
             if data:
@@ -324,6 +335,7 @@ class H1Upstream(Timed):
         self.head = head
         self._left = UNTIL_CLOSE
         self._keep = False
+        self._idle = limits.TUNNEL_SECONDS
         exchange.switched(head)
         self.limit = NEVER
 

@@ -274,9 +274,10 @@ def read_response(head: bytes) -> ResponseHead:
     return ResponseHead(int(status), reason or b"", 1 if minor == b"1" else 0, Fields(block))
 
 
-def hopeless(beginning: bytes) -> bool:
-    """Can this never become a head, so that waiting for its end is in vain? Lines end with CRLF, no less."""
-    return beginning.count(b"\n") != beginning.count(b"\r\n")
+def hopeless(beginning: bytes, known: int = 0) -> bool:
+    """Can this never become a head, so that waiting for its end is in vain? Lines end with CRLF, no less.
+    `known`: so many of its bytes were looked at before."""
+    return beginning.count(b"\n", known) != beginning.count(b"\r\n", max(known - 1, 0))
 
 
 def _host(values: list[bytes]) -> tuple[bytes | None, str]:

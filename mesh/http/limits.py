@@ -6,13 +6,15 @@ HELD_MAX = 4 * READ_BYTES  # of a request's body while its endpoint is being fou
 REPLAY_MAX = 64 * 1024  # a body up to this is kept so that its request can be sent once more
 CONNECTIONS_MAX = 20_000  # clients of one listener
 HANDSHAKES_MAX = 1000  # under way at one listener; each holds keys and buffers
+IN_THREAD_MAX = 64  # passwords that wait to be compared; each takes some 50 ms
 IDLE_PER_ENDPOINT = 256  # connections kept open for the next request
 ATTEMPTS = 3  # endpoints tried for one request
 
 HEAD_SECONDS = 15.0  # from a request's first byte to the end of its head
 KEEP_ALIVE_SECONDS = 75.0  # between two requests
 HANDSHAKE_SECONDS = 10.0  # of TLS
-BODY_SECONDS = 60.0  # without a byte of a body that is under way, either direction
+BODY_SECONDS = 60.0  # without a byte of a request's body, or of room for more
+RESPONSE_IDLE_SECONDS = 300.0  # without a byte of a response that has begun: events may be rare
 LINGER_SECONDS = 2.0  # for the client to read our last words while it still sends
 LINGER_BYTES = 1024 * 1024  # of what it still sends
 IDLE_ENDPOINT_SECONDS = 4.0  # many servers close theirs after 5 s; who is first loses no request

@@ -57,7 +57,8 @@ class Namespaces:
         self._sockets: dict[str, Sockets] = {}
 
     def here(self, network: Network, snapshot: Snapshot) -> bool:
-        return self._path(network, snapshot) is not None
+        # The ingress network is on every node, if only in a moment.
+        return network.ingress or self._path(network, snapshot) is not None
 
     def connect(self, network: str) -> Connect:
         sockets = self._sockets.get(network)

@@ -26,7 +26,7 @@ from mesh.http.pages import error_answer
 from mesh.http.reach import Reach, endpoints_of, network_for
 from mesh.http.routed import RoutedTarget
 from mesh.http.routing import Table
-from mesh.http.steps import Asked, Step, Treatment, steps, treat
+from mesh.http.steps import Asked, Step, Treatment, Unverified, go_on, steps
 from mesh.http.target import Target
 
 
@@ -198,7 +198,7 @@ class Site:
             head.fields.get(b"authorization"),
             monotonic(),
         )
-        treatment = treat(planned.steps, asked)
+        treatment = Treatment(request.path, request.query)
 
         def over(exchange: Exchange) -> None:
             for end in treatment.at_end:
@@ -206,7 +206,25 @@ class Site:
             target.over(exchange)
             self._over(exchange, route)
 
-        return Exchange(client, head, target, over, treatment)
+        exchange = Exchange(client, head, target, over, treatment)
+        self._treat(planned, asked, treatment, exchange)
+        return exchange
+
+    def _treat(self, planned: _Planned, asked: Asked, treatment: Treatment, exchange: Exchange) -> None:
+        """All steps; one that has to compare a password waits for that in a thread."""
+        try:
+            go_on(planned.steps, asked, treatment)
+        except Unverified as unverified:
+
+            def then() -> None:
+                if exchange.waiting:  # the client is still there
+                    self._treat(planned, asked, treatment, exchange)
+
+            if self._core.in_thread(unverified.verify, then):
+                exchange.waiting = True
+                return
+            treatment.refuse(Fault.OVERLOADED, asked.request_id)
+        exchange.go_on()
 
     def _target(self, route: Route) -> RoutedTarget | None:
         name = route.service

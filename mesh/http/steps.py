@@ -4,10 +4,11 @@ What they decide is a `Treatment`: the target and field lines that go on, the fi
 change, and whether we answer ourselves. Nothing here waits; clocks are arguments.
 """
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from hashlib import blake2b
 from ipaddress import ip_address
 
 from mesh.http import model, passwords
@@ -28,6 +29,7 @@ class Treatment:
     query: str
     request_fields: list[tuple[str, str | None]] = field(default_factory=list)
     response_fields: list[tuple[str, str | None]] = field(default_factory=list)
+    taken: int = 0  # steps
     answer: Answer | None = None
     fault: Fault | None = None  # that `answer` stands for
     body_max: int = 0  # bytes; 0: no limit
@@ -54,19 +56,29 @@ class Asked:
 Step = Callable[[Asked, Treatment], None]
 
 
+class Unverified(Exception):
+    """A password has to be compared with a slow hash first: `verify` does it, in a thread, and remembers."""
+
+    def __init__(self, password: str, hashed: str) -> None:
+        super().__init__()
+        self._password = password
+        self._hashed = hashed
+
+    def verify(self) -> None:
+        _verified.compare(self._password, self._hashed)
+
+
 def steps(middlewares: Sequence[model.Middleware]) -> tuple[Step, ...]:
     """In order; those that count something keep their counts as long as the steps live."""
     return tuple(_made(one) for one in middlewares)
 
 
-def treat(made: Sequence[Step], asked: Asked) -> Treatment:
-    """The first answer ends it; what earlier steps change of responses holds for that too."""
-    treatment = Treatment(asked.request.path, asked.request.query)
-    for step in made:
-        step(asked, treatment)
-        if treatment.answer is not None:
-            break
-    return treatment
+def go_on(made: Sequence[Step], asked: Asked, treatment: Treatment) -> None:
+    """The steps that are left; the first answer ends it, and what earlier ones change of responses holds for
+    that too. Raises Unverified: verify, and go on."""
+    while treatment.answer is None and treatment.taken < len(made):
+        made[treatment.taken](asked, treatment)
+        treatment.taken += 1
 
 
 def _made(one: model.Middleware) -> Step:
@@ -176,9 +188,30 @@ def _headers(one: model.Headers, treatment: Treatment) -> None:
 # --- who may ---
 
 
-@lru_cache(maxsize=VERIFIED_MAX)
-def _verified(password: str, hashed: str) -> bool:
-    return passwords.matches(password, hashed)
+class _Verified:
+    """What comparing has said, by a digest of both: the passwords themselves are not kept."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, bool] = OrderedDict()
+        self._salt = os.urandom(16)
+
+    def __call__(self, password: str, hashed: str) -> bool:
+        """Raises Unverified."""
+        known = self._known.get(self._key(password, hashed))
+        if known is None:
+            raise Unverified(password, hashed)
+        return known
+
+    def compare(self, password: str, hashed: str) -> None:
+        self._known[self._key(password, hashed)] = passwords.matches(password, hashed)
+        if len(self._known) > VERIFIED_MAX:
+            self._known.popitem(last=False)
+
+    def _key(self, password: str, hashed: str) -> bytes:
+        return blake2b(f"{hashed}\n{password}".encode(), key=self._salt, digest_size=16).digest()
+
+
+_verified = _Verified()
 
 
 def _basic_auth(one: model.BasicAuth, asked: Asked, treatment: Treatment) -> None:

@@ -301,3 +301,6 @@ def test_a_reader_gives_a_head_or_says_what_is_wrong(noise: bytes) -> None:
 )
 def test_a_beginning_that_can_never_be_a_head(beginning: bytes, never: bool) -> None:
     assert hopeless(beginning) is never
+    # However it is cut: one of the looks sees it, and none sees what is not there.
+    for cut in range(len(beginning)):
+        assert (hopeless(beginning[:cut]) or hopeless(beginning, cut)) is never

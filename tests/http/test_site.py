@@ -1,6 +1,8 @@
 """Host-routed HTTP through real sockets: labels in, responses out, and changes that disturb nobody else."""
 
 import asyncio
+import base64
+import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -8,6 +10,7 @@ import pytest
 
 from mesh.catalog.model import Network, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.http import steps
 from mesh.http.front import Front
 from mesh.http.reach import OwnNamespace
 from mesh.http.site import EntryPoint, Site
@@ -148,6 +151,39 @@ async def test_middlewares(world: World) -> None:
     await client.say("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n")
     await client.say("6\r\n123456\r\n")
     assert (await client.response())[0] == 413
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_password_is_compared_while_others_are_served(
+    world: World, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    """Comparing takes until the test says so; who goes away meanwhile is forgotten."""
+    comparing, go_on = threading.Event(), threading.Event()
+
+    def slowly(password: str, hashed: str) -> bool:
+        comparing.set()
+        return go_on.wait(10) and password == f"secret{leaves}"
+
+    monkeypatch.setattr(steps.passwords, "matches", slowly)
+    one = await world.stand.endpoint(saying("one"))
+    labels = routed("one", "Host(`a`)", one.endpoint.port, middlewares="auth,limit")
+    labels |= {f"{MIDDLEWARE}.limit.inflightreq.amount": "1"}
+    world.put(
+        "one", labels | {f"{MIDDLEWARE}.auth.basicauth.users": "u:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="}, one
+    )
+    world.put("two", routed("two", "Host(`b`)", one.endpoint.port), one)
+    authorization = "Authorization: Basic " + base64.b64encode(f"u:secret{leaves}".encode()).decode()
+    client = await world.client()
+    await client.say(f"GET /x HTTP/1.1\r\nHost: a\r\n{authorization}\r\n\r\n")
+    await asyncio.wait_for(asyncio.to_thread(comparing.wait), 10)
+    assert (await world.get("b/"))[0] == 200
+    if leaves:
+        client.reset()
+    go_on.set()
+    if not leaves:
+        assert (await client.response())[2] == b"one /x"
+    assert (await world.get("a/y", authorization))[2] == "one /y"
+    assert (await world.get("a/z"))[0] == 401
 
 
 async def test_a_sticky_cookie_holds(world: World) -> None:
