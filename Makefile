@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LAB := tests/lab/lab
 
-.PHONY: demo test test-ipvs lint fuzz image lab-up lab-down bench bench-dns bench-l4 bench-convergence clean
+.PHONY: demo test test-ipvs lint fuzz image lab-up lab-down bench bench-dns bench-l4 bench-l7 bench-convergence clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
@@ -50,13 +50,16 @@ lab-up: $(STAMP)
 lab-down:
 	$(LAB) down
 
-bench: bench-dns bench-l4 bench-convergence
+bench: bench-dns bench-l4 bench-l7 bench-convergence
 
 bench-dns: $(STAMP)
 	$(BIN)/python -m benchmarks.dns $(BENCH_ARGS)
 
 bench-l4: $(STAMP)
 	$(BIN)/python -m benchmarks.l4 $(BENCH_ARGS)
+
+bench-l7: $(STAMP)
+	$(BIN)/python -m benchmarks.l7 $(BENCH_ARGS)
 
 bench-convergence: $(STAMP)
 	$(BIN)/python -m benchmarks.convergence $(BENCH_ARGS)

@@ -62,6 +62,10 @@ class State(Protocol):
         """Raises LookupError with a sentence when there is none; Busy."""
         ...
 
+    def explain_http(self, host: str, path: str, method: str) -> report.HttpExplained:
+        """Raises LookupError with a sentence when there is no entry point."""
+        ...
+
 
 class Server:
     """An application on one address. `start` raises OSError when it cannot be bound."""
@@ -124,6 +128,7 @@ def admin_app(state: State) -> web.Application:
             web.get("/v1/resolve", _resolve(state)),
             web.get("/v1/explain/port/{port}", _explain_port(state)),
             web.get("/v1/explain/service/{service}", _explain_service(state)),
+            web.get("/v1/explain/http", _explain_http(state)),
         ]
     )
     return app
@@ -203,6 +208,20 @@ def _explain_port(state: State) -> Handler:
         except Busy as error:
             return _error(503, str(error))
         return web.json_response({"ports": [asdict(path) for path in paths]})
+
+    return handle
+
+
+def _explain_http(state: State) -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        host, path = request.query.get("host", ""), request.query.get("target", "/")
+        if not host or len(host) > MAX_NAME or not path.startswith("/"):
+            return _error(400, "?host= and a ?target= that begins with / are needed")
+        try:
+            found = state.explain_http(host, path, request.query.get("method", "GET").upper())
+        except LookupError as error:
+            return _error(404, str(error.args[0]))
+        return web.json_response(asdict(found))
 
     return handle
 

@@ -2,8 +2,9 @@
 
     run, demo                                     the sidecar; a try-out without Docker and root
     status, services, endpoints, networks, nodes  tables from the sidecar on this machine, or --json
+    routes                                        routers of host-routed HTTP
     resolve                                       what an asker gets for a name, and why
-    explain                                       the way to a port, service or name, hop by hop, as it is now
+    explain                                       the way to a port, service, name or page, as it is now
     doctor                                        checks of node and cluster, each with a remedy
     check                                         every fault in a configuration or catalogue
     cleanup                                       remove what a sidecar that died left in the kernel
@@ -122,8 +123,8 @@ def _add_question(resolve: argparse.ArgumentParser) -> None:
 def _add_explain(commands: Any) -> None:
     explain = commands.add_parser(
         "explain",
-        help="the way to a port, service or name, hop by hop, as it is now",
-        description="The way to a port, service or name, hop by hop: as wanted, and as the kernel has it.",
+        help="the way to a port, service, name or page, hop by hop, as it is now",
+        description="The way to a port, service, name or page, hop by hop: as wanted and as it is.",
     )
     subjects = explain.add_subparsers(title="what", metavar="WHAT", required=True)
     port = _add(subjects, "port", _explain_port, "a published port of this node: 80 or 53/udp")
@@ -132,6 +133,11 @@ def _add_explain(commands: Any) -> None:
     service = _add(subjects, "service", _explain_service, "a service's virtual IPs and published ports")
     service.add_argument("service", metavar="SERVICE")
     _add_admin(service)
+    http = _add(subjects, "http", _explain_http, "whose a request is, and where it would go")
+    http.add_argument("host", metavar="HOST")
+    http.add_argument("path", metavar="PATH", nargs="?", default="/")
+    http.add_argument("--method", default="GET", help="default: GET")
+    _add_admin(http)
     name = _add(subjects, "name", _resolve, "what an asker gets for a name, and why (as: mesh resolve)")
     _add_question(name)
 
@@ -195,6 +201,13 @@ def _explain_port(options: argparse.Namespace) -> int:
     query = {"protocol": protocol} if protocol else {}
     document = client.get(_admin(options), f"/v1/explain/port/{number}", **query)
     _show(document, options, tables.ports_explained)
+    return OK
+
+
+def _explain_http(options: argparse.Namespace) -> int:
+    query = {"host": options.host, "target": options.path, "method": options.method}
+    document = client.get(_admin(options), "/v1/explain/http", **query)
+    _show(document, options, tables.http_explained)
     return OK
 
 

@@ -14,13 +14,16 @@ from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.errors import Problem
 from mesh.http.access_log import Entry, as_common, as_json
+from mesh.http.asked import Imagined
 from mesh.http.core import Core
 from mesh.http.entry_points import EntryPoints
 from mesh.http.exchange import Exchange
+from mesh.http.matching import normal_path
 from mesh.http.model import Route
 from mesh.http.port import HttpPort
 from mesh.http.reach import Reach
 from mesh.http.site import EntryPoint, Site
+from mesh.http.target import Target
 from mesh.http.tls import Certificates
 from mesh.net.tasks import Tasks
 from mesh.relay.carried import OpenPort
@@ -128,6 +131,43 @@ class HttpSide:
                 endpoints=tuple(map(str, target.backend.servers)) if target else (),
             )
 
+    def explain(self, host: str, path: str, method: str) -> report.HttpExplained:
+        """What would become of such a request at each entry point. Raises LookupError with a sentence."""
+        if self.site is None:
+            raise LookupError("there is no entry point (http.entrypoints)")
+        way, _, query = path.partition("?")
+        request = Imagined(host.lower().partition(":")[0].rstrip("."), normal_path(way), method, query)
+        at = [self._at_entry(self.site, name, request) for name in self.site.entries]
+        return report.HttpExplained(method, request.host, request.path, tuple(at))
+
+    def _at_entry(self, site: Site, name: str, request: Imagined) -> report.HttpAtEntry:
+        route = site.would_take(name, request)
+        if route is None:
+            hosts = [one.name for one, entries, _ in site.routes() if request.host in (one.match.hosts or ())]
+            note = (
+                f"404; routers of this host: {', '.join(hosts)}" if hosts else "404; no router has this host"
+            )
+            return report.HttpAtEntry(name, note=note)
+        target = next((found for one, _, found in site.routes() if one == route), None)
+        endpoints = tuple(_endpoints(target)) if target else ()
+        network = site.network_of(route.service)
+        note = (
+            ""
+            if endpoints
+            else "503; " + ("no task serves" if network else "no network of it is on this node")
+        )
+        return report.HttpAtEntry(
+            name,
+            route.name,
+            route.rule,
+            route.priority,
+            tuple(type(one).__name__ for one in route.middlewares),
+            route.service,
+            network,
+            endpoints,
+            note,
+        )
+
     # --- what is logged ---
 
     def _logged(self, exchange: Exchange, route: Route | None) -> None:
@@ -142,6 +182,12 @@ class HttpSide:
         for id_, service in change.services.items():
             if service is None:
                 self.core.forget(id_)
+
+
+def _endpoints(target: Target) -> Iterator[report.HttpEndpoint]:
+    backend, now = target.backend, monotonic()
+    for one, server in backend.servers.items():
+        yield report.HttpEndpoint(str(one), server.active, round(backend.health.ejected_for(one, now), 1))
 
 
 def _nothing(exchange: Exchange, route: Route | None) -> None:

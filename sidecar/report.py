@@ -125,3 +125,33 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class Routes:
     routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpEndpoint:
+    address: str
+    requests: int  # under way
+    ejected_for: float  # seconds more
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAtEntry:
+    """What an entry point would do with a request; without a router its answer is in `note`."""
+
+    entrypoint: str
+    router: str = ""
+    rule: str = ""
+    priority: int = 0
+    middlewares: tuple[str, ...] = ()
+    service: str = ""
+    network: str = ""
+    endpoints: tuple[HttpEndpoint, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpExplained:
+    method: str
+    host: str
+    path: str  # as rules see it
+    entrypoints: tuple[HttpAtEntry, ...]

@@ -241,6 +241,12 @@ class Telling:
     async def explain_service(self, name: str) -> ServicePath:
         return await self.explaining.service(name)
 
+    def explain_http(self, host: str, path: str, method: str) -> report.HttpExplained:
+        side = self.carrying.http
+        if side is None:
+            raise LookupError("nothing speaks HTTP here")
+        return side.explain(host, path, method)
+
     # --- resolve ---
 
     async def resolve(self, name: str, type_: str, asker: str) -> report.Resolution:

@@ -148,6 +148,34 @@ def service_explained(document: Document) -> list[Section]:
     return sections + _unused(document)
 
 
+def http_explained(document: Document) -> list[Section]:
+    asked = f"{document['method']} {document['host']}{document['path']}"
+    sections = [Section("", (), [("request", asked)])]
+    for at in document["entrypoints"]:
+        facts = [
+            ("router", at["router"]),
+            ("rule", at["rule"]),
+            ("priority", str(at["priority"] or "")),
+            ("middlewares", ", ".join(at["middlewares"])),
+            ("service", at["service"]),
+            ("reached on", at["network"]),
+            ("answer", at["note"]),
+        ]
+        title = f"Entry point {at['entrypoint']}"
+        sections.append(Section(title, (), [fact for fact in facts if fact[1]]))
+        if at["endpoints"]:
+            rows = [
+                (
+                    one["address"],
+                    str(one["requests"]),
+                    f"ejected for {one['ejected_for']} s" if one["ejected_for"] else "ok",
+                )
+                for one in at["endpoints"]
+            ]
+            sections.append(Section("", ("ENDPOINT", "REQUESTS", "STATE"), rows))
+    return sections
+
+
 def diagnosis(document: Document) -> list[Section]:
     checks = document["checks"]
     rows = [(_verdict(one), one["name"], one["seen"]) for one in checks]

@@ -1,5 +1,7 @@
 """A request's head as rules see it. Made where there are rules; a port of one service has none to ask."""
 
+from dataclasses import dataclass
+
 from mesh.http.forwarding import Edge
 from mesh.http.head import RequestHead
 from mesh.http.matching import normal_path
@@ -35,3 +37,17 @@ class AskedHead:
 
     def header(self, name: str) -> list[str]:
         return [value.decode("latin-1") for value in self._head.fields.all(name.encode("latin-1"))]
+
+
+@dataclass(frozen=True, slots=True)
+class Imagined:
+    """A request that nobody has made, for `mesh explain http`."""
+
+    host: str
+    path: str
+    method: str = "GET"
+    query: str = ""
+    client: str = "127.0.0.1"
+
+    def header(self, name: str) -> list[str]:
+        return [self.host] if name == "host" else []

@@ -21,6 +21,7 @@ from mesh.http.faults import Fault
 from mesh.http.h1_client import H1Client
 from mesh.http.head import RequestHead
 from mesh.http.labels import read_labels
+from mesh.http.matching import Request
 from mesh.http.model import Declared, HttpService, Route
 from mesh.http.pages import error_answer
 from mesh.http.reach import Reach, endpoints_of, network_for
@@ -247,6 +248,10 @@ class Site:
 
     # --- telling ---
 
+    @property
+    def entries(self) -> tuple[str, ...]:
+        return tuple(self._entries)
+
     def problems(self) -> Iterator[Problem]:
         for known in self._known.values():
             yield from known.problems
@@ -265,6 +270,15 @@ class Site:
         """Each with its entry points, and where it leads."""
         for route in sorted(self._directory.routes(), key=lambda one: one.name):
             yield route, tuple(self._on(route)), self._targets.get(route.service)
+
+    def would_take(self, entry: str, request: Request) -> Route | None:
+        """The route of a request to this entry point, as it would be taken now."""
+        return self._tables[entry].find(request)
+
+    def network_of(self, name: str) -> str:
+        """Where an HTTP service's tasks are reached from here, by name; "" where they are not."""
+        network = self._snapshot.networks.get(self._networks.get(name, ""))
+        return network.name if network else ""
 
     def close(self) -> None:
         for target in self._targets.values():

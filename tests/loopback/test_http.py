@@ -125,6 +125,13 @@ async def test_entry_points_follow_labels(tmp_path: Path, capsys: pytest.Capture
             status = (await get(bound.admin, "/v1/status"))[1]
             assert {"name": "http web", "address": f"127.0.0.1:{entry}", "error": ""} in status["listeners"]
             assert (await get(bound.admin, "/v1/routes"))[1]["routes"][0]["endpoints"] == [str(task.endpoint)]
+            (at,) = (await get(bound.admin, "/v1/explain/http?host=SHOP.example:80&target=/a/../x"))[1][
+                "entrypoints"
+            ]
+            assert (at["router"], at["network"], at["note"]) == ("web", "inside", "")
+            assert [one["address"] for one in at["endpoints"]] == [str(task.endpoint)]
+            (at,) = (await get(bound.admin, "/v1/explain/http?host=other&target=/"))[1]["entrypoints"]
+            assert at["note"] == "404; no router has this host"
             text = (await get(bound.metrics, "/metrics"))[1]
             assert 'mesh_http_requests_total{code="200",method="GET",service="web"} 1.0' in text
             assert 'mesh_http_faults_total{reason="no_route",service=""}' in text

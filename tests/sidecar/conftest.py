@@ -149,6 +149,21 @@ class FakeState:
             raise LookupError(f"no service publishes port {published}; published are: 80/tcp (web)")
         return [WEB_80]
 
+    def explain_http(self, host: str, path: str, method: str) -> report.HttpExplained:
+        if host == "nowhere":
+            raise LookupError("there is no entry point (http.entrypoints)")
+        taken = report.HttpAtEntry(
+            "web",
+            "shop",
+            "Host(`a`)",
+            9,
+            ("StripPrefix",),
+            "shop",
+            "net",
+            (report.HttpEndpoint("10.0.1.3:80", 2, 0.0), report.HttpEndpoint("10.0.1.4:80", 0, 3.5)),
+        )
+        return report.HttpExplained(method, host, path, (taken, report.HttpAtEntry("internal", note="404")))
+
     async def explain_service(self, name: str) -> ServicePath:
         if name != "web":
             raise LookupError(f"no service '{name}'; there are: web")

@@ -211,6 +211,22 @@ def test_explain_a_service(running: Address, capsys: pytest.CaptureFixture[str])
     assert out.count("its node is down") == 1
 
 
+def test_explain_http(running: Address, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain", "http", "a", "/x", "--method", "post", "--admin", str(running)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.startswith("request POST a/x Entry point web router shop rule Host(`a`) priority 9")
+    assert "reached on net ENDPOINT REQUESTS STATE 10.0.1.3:80 2 ok 10.0.1.4:80 0 ejected for 3.5 s" in out
+    assert out.endswith("Entry point internal answer 404")
+    assert cli.main(["explain", "http", "nowhere", "--admin", str(running)]) == 1
+    assert capsys.readouterr().err == "mesh: there is no entry point (http.entrypoints)\n"
+
+
+def test_routes(running: Address, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["routes", "--admin", str(running)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.endswith("web Host(`a`) web 9 StripPrefix web 10.0.1.3:80 10.0.1.4:80")
+
+
 def test_explain_a_name_is_resolve(running: Address, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["explain", "name", "web", "--from", "web.1.a", "--admin", str(running)]) == 0
     assert "Why\nweb is a service on shop" in capsys.readouterr().out

@@ -1,0 +1,65 @@
+"""Our HTTP side as a program: a port in `mode: http`, or an entry point behind so many routers.
+
+python -m benchmarks.l7.ours PORT APPLICATION [ROUTERS]
+"""
+
+import asyncio
+import gc
+import signal
+import sys
+
+import uvloop
+
+from mesh.balance.policies import Endpoint
+from mesh.catalog.model import Network, Service, ServiceNetwork, Task, TaskState
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.http.core import Core
+from mesh.http.front import Front
+from mesh.http.port import HttpPort
+from mesh.http.reach import OwnNamespace
+from mesh.http.site import EntryPoint, Site
+from mesh.relay.connection import Options
+from mesh.relay.listener import listen, plain_socket
+
+LOOPBACK = "127.0.0.1"
+
+
+async def serve(port: int, application: int, routers: int) -> None:
+    core, listener = Core(), listen(LOOPBACK, port)
+    opened: HttpPort | Front
+    if routers:
+        site = Site(core, OwnNamespace(plain_socket), (EntryPoint("web"),))
+        site.start(_catalogue(application, routers))
+        opened = Front(core, listener, site.serving("web"))
+    else:
+        opened = HttpPort(core, "web", listener, [Endpoint(LOOPBACK, application)], Options(), plain_socket)
+    gc.freeze()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+    await opened.close()
+    core.close()
+
+
+def _catalogue(application: int, routers: int) -> Snapshot:
+    """So many hosts; the last router is the one that the load's requests are for."""
+    network = Network("net", "net", ("127.0.0.0/8",))
+    services = {}
+    for number in range(routers):
+        name = f"s{number}"
+        rule = f"Host(`h{number}.example`) && PathPrefix(`/`)" if number else f"Host(`{LOOPBACK}`)"
+        services[name] = Service(
+            name,
+            name,
+            networks=(ServiceNetwork("net"),),
+            labels={
+                f"traefik.http.routers.{name}.rule": rule,
+                f"traefik.http.services.{name}.loadbalancer.server.port": str(application),
+            },
+            tasks=(Task(f"{name}.1", f"{name}.1", "here", TaskState.RUNNING, {"net": LOOPBACK}),),
+        )
+    return Snapshot().apply(Change(networks={"net": network}, services=services))
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0))
