@@ -10,7 +10,8 @@ from mesh.http.matching import normal_path
 from mesh.http.model import Declared, Route
 from mesh.http.routing import Table, order
 from mesh.http.rules import RuleError, read_rule
-from mesh.http.steps import Asked, steps, treat
+from mesh.http.steps import Asked, steps
+from tests.support.http_steps import treat
 
 OWNERS = ("s1", "s2")
 

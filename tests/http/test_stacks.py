@@ -13,7 +13,8 @@ from mesh.http.labels import read_labels
 from mesh.http.matching import normal_path
 from mesh.http.model import Route
 from mesh.http.routing import Table
-from mesh.http.steps import Asked, steps, treat
+from mesh.http.steps import Asked, steps
+from tests.support.http_steps import treat
 
 ROUTER, SERVICE, MIDDLEWARE = (f"traefik.http.{kind}" for kind in ("routers", "services", "middlewares"))
 PLAIN, SECURE = "http", "https"

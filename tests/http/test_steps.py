@@ -1,7 +1,6 @@
 """Middlewares: what they make of a request, and when they answer themselves."""
 
 import base64
-from collections.abc import Sequence
 from ipaddress import ip_network
 
 import pytest
@@ -10,23 +9,13 @@ from mesh.http import model
 from mesh.http.expressions import Expression
 from mesh.http.faults import Fault
 from mesh.http.passwords import matches
-from mesh.http.steps import Asked, Step, Treatment, Unverified, go_on, steps
+from mesh.http.steps import Asked, Treatment, steps
 from tests.http.test_rules import Asking
+from tests.support.http_steps import treat
 
 MD5 = "$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/"  # openssl passwd -apr1 -salt abcdefgh secret
 SHA = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="  # secret
 BCRYPT = "$2y$04$abcdefghijklmnopqrstuuSOFHCi5YK2ZsdAQMmdZMyYCp2iaTwIC"
-
-
-def treat(made: Sequence[Step], asked: Asked) -> Treatment:
-    treatment = Treatment(asked.request.path, asked.request.query)
-    while True:
-        try:
-            go_on(made, asked, treatment)
-        except Unverified as unverified:
-            unverified.verify()
-        else:
-            return treatment
 
 
 def treated(
