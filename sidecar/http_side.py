@@ -202,7 +202,7 @@ def _entry(exchange: Exchange, route: Route | None) -> Entry:
 
     return Entry(
         at=time.time(),
-        client=exchange.client.edge.client,
+        client=exchange.source,
         method=shown(head.method),
         host=head.host,
         target=shown(head.target),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mesh.http.forwarding import Edge
+from mesh.http.forwarding import Edge, source_of
 from mesh.http.head import RequestHead
 from mesh.http.matching import normal_path
 
@@ -20,7 +20,7 @@ class AskedHead:
         self.host = head.host
         path, _, self.query = head.target.decode("latin-1").partition("?")
         self.path = normal_path(path)
-        self.client = edge.client
+        self.client = source_of(head.fields, edge)
 
     @property
     def scheme(self) -> str:

@@ -104,6 +104,7 @@ class Exchange:
         "response_timeout",
         "sent",
         "server",
+        "source",
         "started",
         "status",
         "switching",
@@ -123,6 +124,7 @@ class Exchange:
         self.client = client
         self.head = head
         self.method = head.method
+        self.source = client.edge.client  # whose request it is
         self.target = head.target
         self._treatment = treatment
         self.waiting = False  # for the treatment to be complete: `go_on`

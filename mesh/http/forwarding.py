@@ -5,8 +5,9 @@ interfaces take for the same), so what it says of itself counts only where the o
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from mesh.http.head import CHUNKED, Fields, RequestFields, ResponseHead
 
@@ -32,7 +33,11 @@ class Edge:
     client: str  # address
     scheme: str  # http, https
     port: int  # that the client came to
-    trusted: bool = False  # it is a proxy that may speak for others
+    trusts: Callable[[str], bool] = lambda _: False  # of an address: it is a proxy that may speak for others
+    trusted: bool = field(init=False)  # so is this client
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trusted", self.trusts(self.client))
 
     @property
     def node(self) -> str:
@@ -83,7 +88,8 @@ def _begun(about: RequestFields, edge: Edge) -> dict[bytes, bytes]:
 def _continued(about: RequestFields, edge: Edge) -> dict[bytes, bytes]:
     """What a trusted proxy said stays; it is added to the list of those who passed the request on."""
     fields = about.fields
-    added = {name: value for name, value in _begun(about, edge).items() if not fields.has(name.lower())}
+    begun = _begun(about, edge) | {b"X-Real-Ip": source_of(fields, edge).encode()}
+    added = {name: value for name, value in begun.items() if not fields.has(name.lower())}
     before = b", ".join(fields.all(b"x-forwarded-for"))
     if before:
         added[b"X-Forwarded-For"] = before + b", " + edge.client.encode()
@@ -97,10 +103,25 @@ def _without_named(block: bytes, added: dict[bytes, bytes]) -> bytes:
     return re.sub(rb"^(?:" + names + rb"):.*\r\n", b"", block, flags=re.I | re.M)
 
 
-def given_request_id(about: RequestFields, edge: Edge) -> bytes | None:
-    """The id that a trusted proxy gave the request."""
+def source_of(fields: Fields, edge: Edge) -> str:
+    """Whose request it is: of those whom proxies name, the last one that is no trusted proxy itself. What
+    somebody further away says of himself does not count."""
+    source = edge.client
     if not edge.trusted:
-        return None
+        return source
+    named = b",".join(fields.all(b"x-forwarded-for")).decode("latin-1").split(",")
+    for one in reversed(named):
+        try:
+            source = str(ip_address(one.strip()))
+        except ValueError:
+            return source
+        if not edge.trusts(source):
+            return source
+    return source
+
+
+def given_request_id(about: RequestFields) -> bytes | None:
+    """The id that a trusted proxy gave the request."""
     value = about.fields.get(b"x-request-id")
     return value if value and _REQUEST_ID.fullmatch(value) else None
 

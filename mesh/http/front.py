@@ -120,9 +120,9 @@ class Front:
         self.connections += 1
         address = peer.removeprefix("::ffff:") if "." in peer else peer
         if self._tls is None:
-            self._serve(sock, Edge(address, "http", self._port, self._trusted(address)))
+            self._serve(sock, Edge(address, "http", self._port, self._trusted))
             return
-        edge = Edge(address, "https", self._port, self._trusted(address))
+        edge = Edge(address, "https", self._port, self._trusted)
 
         def done(one: Handshake, secured: ssl.SSLSocket) -> None:
             self._handshakes.discard(one)

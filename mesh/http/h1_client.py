@@ -244,8 +244,7 @@ class H1Client(Timed):
             return
         self._keep = head.persistent and self._keep
         self._served = True
-        given = given_request_id(head.about, self.edge) if self.edge.trusted else None
-        self.request_id = given or self._host.request_id()
+        self.request_id = (self.edge.trusted and given_request_id(head.about)) or self._host.request_id()
         exchange = self._exchange = self._host.exchange(self, head)
         trailers = self._chunks.trailers if complete and self._chunks is not None else b""
         exchange.begin(body, complete, trailers)

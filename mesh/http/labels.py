@@ -226,6 +226,9 @@ class _Reader:
                 continue
             if option in _ROUTER:
                 change = self.value(key, value, _ROUTER[option])
+                if change is None and option == "tls":
+                    change = {"tls": True}  # whatever was meant, it is not to be served without
+                    self.fault(key, "the router is taken for one with TLS")
                 router = replace(router, **change) if change is not None else router
             elif head == "tls":
                 router = replace(router, tls=True)

@@ -101,21 +101,15 @@ class Site:
             self._look(id_)
 
     def _moved(self, old: Snapshot, new: Snapshot, change: Change) -> set[str]:
+        """Services on networks of which something has come to this node, or gone."""
         networks = set(change.networks)
         for id_ in change.containers:
             for snapshot in (old, new):
                 if (container := snapshot.containers.get(id_)) is not None:
                     networks.update(one.network for one in container.attachments)
-        if not networks:
-            return set()
-        return {
-            id_ for id_ in self._known if id_ in new.services and self._is_on(new.services[id_], networks)
-        }
-
-    def _is_on(self, service: Service, networks: set[str]) -> bool:
-        return any(one.network in networks for one in service.networks) or any(
-            not networks.isdisjoint(task.addresses) for task in service.tasks
-        )
+        # Of the ingress network, which tasks may be on without their service, nothing can change that way.
+        members = (new.members.get(network, ()) for network in networks)
+        return {id_ for found in members for id_ in found if id_ in self._known}
 
     def _look(self, id_: str) -> None:
         service, known = self._snapshot.services.get(id_), self._known.get(id_)
@@ -208,6 +202,7 @@ class Site:
             self._over(exchange, route)
 
         exchange = Exchange(client, head, target, over, treatment)
+        exchange.source = request.client
         self._treat(planned, asked, treatment, exchange)
         return exchange
 

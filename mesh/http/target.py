@@ -39,7 +39,7 @@ class Target:
 
     def pick(self, exchange: Exchange) -> Server | None:
         """By the client's address, where the policy asks for it."""
-        return self.backend.pick(exchange.client.edge.client, exchange.tried)
+        return self.backend.pick(exchange.source, exchange.tried)
 
     def connection(self, server: Server, exchange: Exchange) -> H1Upstream:
         """A new one, not connected yet."""

@@ -5,10 +5,11 @@ import base64
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import ClassVar
 
 import pytest
 
-from mesh.catalog.model import Network, Service, ServiceNetwork, Task, TaskState
+from mesh.catalog.model import Attachment, Container, Network, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.http import steps
 from mesh.http.front import Front
@@ -310,3 +311,34 @@ async def test_a_service_that_cannot_be_reached_is_told(world: World) -> None:
     assert (await world.get("a/"))[0] == 503
     (problem,) = world.site.problems()
     assert problem.message == "cannot be reached: it is not on network 'elsewhere'"
+
+
+async def test_a_network_that_comes_to_the_node_makes_its_services_reachable(stand: Stand) -> None:
+    """And no other service is looked at for it."""
+
+    class Here(OwnNamespace):
+        asked: ClassVar[list[str]] = []
+
+        def here(self, network: Network, snapshot: Snapshot) -> bool:
+            self.asked.append(network.id)
+            return any(
+                one.network == network.id for box in snapshot.containers.values() for one in box.attachments
+            )
+
+    networks = {id_: Network(id_, id_, ("127.0.0.0/8",)) for id_ in ("a", "b")}
+    site = Site(stand.core, Here(plain_socket), (EntryPoint("web"),))
+    services = {
+        id_: Service(id_, id_, networks=(ServiceNetwork(id_),), labels=routed(id_, f"Host(`{id_}`)", 80))
+        for id_ in networks
+    }
+    before = Snapshot().apply(Change(networks=networks, services=services))
+    site.start(before)
+    assert [problem.file for problem in site.problems()] == ["a", "b"]
+    Here.asked.clear()
+    change = Change(containers={"c": Container("c", "c", "/ns", (Attachment("a", "127.0.0.9"),))})
+    site.update(before, before.apply(change), change)
+    assert Here.asked == ["a"]
+    assert [problem.file for problem in site.problems()] == ["b"]
+    after = before.apply(change)
+    site.update(after, before, Change(containers={"c": None}))
+    assert [problem.file for problem in site.problems()] == ["a", "b"]
