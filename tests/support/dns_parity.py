@@ -70,7 +70,9 @@ class Parity:
         """Those that persist: a faulty answer is asked for again until it is right or time is up."""
         pairs = list(pairs)
         self.ask(pairs)
-        found = self._faulty(pairs)
+        return self._persisting(self._faulty(pairs))
+
+    def _persisting(self, found: list[Fault]) -> list[Fault]:
         end = time.monotonic() + PERSISTENCE
         while found and time.monotonic() < end:
             time.sleep(AGAIN)
@@ -84,11 +86,10 @@ class Parity:
         return [fault for pair in pairs if (fault := self.fault(pair)) is not None]
 
     def confirmed(self, pair: Pair) -> Fault | None:
-        """As `fault`, but believed the second time only: a datagram may be lost."""
-        if self.fault(pair) is None:
-            return None
-        self.asking.forget(self._asked(pair))
-        return self.fault(pair)
+        """As `fault`, but believed only if it persists: a datagram may be lost, and Docker's resolver is silent
+        when an upstream takes long, as on a machine that is busy."""
+        found = self.fault(pair)
+        return next(iter(self._persisting([found])), None) if found is not None else None
 
     def known(self, pairs: Iterable[Pair]) -> dict[str, list[Labels]]:
         """Which of the names asked for Docker answers itself, by asker."""
