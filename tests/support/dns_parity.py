@@ -86,8 +86,8 @@ class Parity:
         return [fault for pair in pairs if (fault := self.fault(pair)) is not None]
 
     def confirmed(self, pair: Pair) -> Fault | None:
-        """As `fault`, but believed only if it persists: a datagram may be lost, and Docker's resolver is silent
-        when an upstream takes long, as on a machine that is busy."""
+        """As `fault`, but believed only if it persists: a datagram may be lost, and Docker's resolver is
+        silent when an upstream takes long, as on a machine that is busy."""
         found = self.fault(pair)
         return next(iter(self._persisting([found])), None) if found is not None else None
 
