@@ -197,7 +197,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--only", action="append", choices=[*SCENARIOS, "routers"], help="may be repeated")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of load per proxy and round")
+    parser.add_argument("--seconds", type=int, default=2, help="of load per proxy and round")
     return parser.parse_args()
 
 
