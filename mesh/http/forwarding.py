@@ -59,6 +59,8 @@ def request_block(about: RequestFields, edge: Edge) -> bytes:
         added = _begun(about, edge)
         block = _OF_PROXIES.sub(b"", block)
     lines = [block, *(b"%b: %b\r\n" % line for line in added.items())]
+    if about.authority is None:  # of HTTP/1.0; what we send needs one, if an empty one: RFC 9112 section 3.2
+        lines.insert(0, b"Host:\r\n")
     if about.length == CHUNKED:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     if b"te" in drop and b"trailers" in fields.tokens(b"te"):

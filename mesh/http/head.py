@@ -137,7 +137,9 @@ class RequestFields:
         self.close = b"close" in self.options
         self.keep_alive = b"keep-alive" in self.options
         self.upgrade = b""
-        if b"upgrade" in self.options:
+        # Some servers read what follows an Upgrade as no body, and then as the next request. To leave the
+        # Upgrade out is allowed: RFC 9110 section 7.8.
+        if self.length == 0 and b"upgrade" in self.options:
             self.upgrade = fields.get(b"upgrade") or b""
         self.expects = fields.has(b"expect")
         if self.expects and fields.tokens(b"expect") != [b"100-continue"]:
@@ -307,9 +309,9 @@ def _length(fields: Fields, fault: Fault) -> int:
         return 0
     if sized:
         raise Refused(fault, "both Content-Length and Transfer-Encoding")
-    codings = fields.tokens(b"transfer-encoding")
-    if coded == 1 and codings == [b"chunked"]:
+    if coded == 1 and (fields.get(b"transfer-encoding") or b"").lower() == b"chunked":
         return CHUNKED
+    codings = fields.tokens(b"transfer-encoding")
     if fault is Fault.BAD_HEAD and codings.count(b"chunked") == 1 and codings[-1] == b"chunked":
         raise Refused(Fault.UNKNOWN_CODING, "a transfer coding besides chunked")
     raise Refused(fault, "Transfer-Encoding is not chunked alone")
