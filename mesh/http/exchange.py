@@ -220,6 +220,10 @@ class Exchange:
 
     # --- the endpoint's side ---
 
+    @property
+    def upgrades(self) -> bool:
+        return bool(self.head.about.upgrade)
+
     def _attempt(self) -> None:
         service = self._service
         server = None

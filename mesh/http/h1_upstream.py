@@ -42,6 +42,11 @@ class Asking(Protocol):
     method: bytes
     response_timeout: float
 
+    @property
+    def upgrades(self) -> bool:
+        """Does the request ask for another protocol?"""
+        ...
+
     def connected(self) -> None: ...
     def not_connected(self, fault: Fault) -> None: ...
     def interim(self, head: ResponseHead) -> None: ...
@@ -319,6 +324,8 @@ class H1Upstream(Timed):
             if head.status >= 200:
                 break
             if head.status == 101:
+                if not exchange.upgrades:
+                    raise Refused(Fault.BAD_RESPONSE, "101 to a request that asked for no upgrade")
                 self._switch(head, exchange)
                 return data
             exchange.interim(head)

@@ -138,8 +138,9 @@ class RequestFields:
         self.keep_alive = b"keep-alive" in self.options
         self.upgrade = b""
         # Some servers read what follows an Upgrade as no body, and then as the next request. To leave the
-        # Upgrade out is allowed: RFC 9110 section 7.8.
-        if self.length == 0 and b"upgrade" in self.options:
+        # Upgrade out is allowed: RFC 9110 section 7.8. And not to HTTP/2: what then went through the tunnel
+        # would be requests that nobody has looked at.
+        if self.length == 0 and b"upgrade" in self.options and b"h2c" not in fields.tokens(b"upgrade"):
             self.upgrade = fields.get(b"upgrade") or b""
         self.expects = fields.has(b"expect")
         if self.expects and fields.tokens(b"expect") != [b"100-continue"]:

@@ -358,6 +358,18 @@ class TestConnections:
         assert await client.rest() == b"bye"
         assert not stand.endpoints[0].faults
 
+    async def test_an_upgrade_that_nobody_asked_for_is_no_response(self, stand: Stand) -> None:
+        async def endpoint(one: Conversation) -> None:
+            await one.head()
+            await one.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+            await one.rest()
+
+        client = await stand.before(endpoint)
+        await client.request(
+            "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"
+        )
+        assert (await client.response())[0] == 502
+
 
 class TestRefusals:
     @pytest.mark.parametrize(

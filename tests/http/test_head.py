@@ -174,6 +174,14 @@ def test_an_upgrade_counts_only_with_connection() -> None:
     assert request("Host: a", "Connection: Upgrade", "Upgrade: websocket").about.upgrade == b"websocket"
 
 
+@pytest.mark.parametrize("protocol", ["h2c", "H2C", "websocket, h2c"])
+def test_nobody_tunnels_http_2_past_the_rules(protocol: str) -> None:
+    head = request(
+        "Host: a", "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}", "HTTP2-Settings: x"
+    )
+    assert head.about.upgrade == b""
+
+
 def test_expectations() -> None:
     assert request("Host: a", "Expect: 100-Continue", "Content-Length: 1").about.expects
     assert refused("Host: a", "Expect: 200-ok") is Fault.EXPECTATION

@@ -290,7 +290,9 @@ def _unknown_pointer(case: Case) -> bool:
     """A PTR question about anything but `….in-addr.arpa` and `….ip6.arpa`, in lower case."""
     if case.question.qtype != PTR or case.question.name[-2:] in REVERSE or _refused(case):
         return False
-    nobody = not case.known and _vip(case) is None and not _unspeakable(case)
+    # Of a name that DNS cannot hold only those on its network could be told.
+    named = _unspeakable(case) and case.ours is not None and bool(case.ours.answers)
+    nobody = not case.known and _vip(case) is None and not named
     return (nobody or _four_octets(case)) and not case.asker.shut_in and not _nodata(case.ours)
 
 

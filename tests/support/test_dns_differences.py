@@ -181,6 +181,19 @@ def test_an_engines_rule_is_not_anothers() -> None:
     assert judged(case(asked, None, outside, reference=outside))[0] == {"silence"}
 
 
+def test_silence_about_the_address_of_a_name_that_dns_cannot_hold() -> None:
+    """From another network it is an address like any other; from its own it has a pointer."""
+    spelled = ip_address(OTHER).reverse_pointer.replace("in-addr", "IN-ADDR")
+    asked = Question(labels(spelled), PTR)
+    outside = reply(asked, flags=QR | RD | RA | NXDOMAIN)
+    assert judged(case(asked, None, outside, reference=outside, engine="20.10.24"))[0] == set()
+    named = reply(asked, pointer(spelled, "id.alpha", 5))
+    assert (
+        "PTR of what is no address"
+        not in judged(case(asked, None, named, reference=outside, engine="20.10.24"))[1]
+    )
+
+
 def test_each_rule_is_a_row_of_the_manual() -> None:
     section = (
         MANUAL.read_text().partition("\n## Where we differ from Docker on purpose\n")[2].partition("\n## ")[0]
