@@ -16,14 +16,10 @@ from mesh.http.forwarding import Edge
 from mesh.http.h1_client import H1Client
 from mesh.http.handshake import Handshake
 from mesh.http.head import RequestHead
-from mesh.net.netns import LISTEN_BACKLOG
-from mesh.relay.counts import OUT_OF_DESCRIPTORS
+from mesh.relay.accepting import Accepting
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
 from mesh.relay.splice import reset_on_close
-
-ACCEPTS_AT_ONCE = 64  # then requests get their turn
-PAUSE_SECONDS = 0.2  # of accepting when descriptors have run out
 
 
 class Serving(Protocol):
@@ -44,7 +40,6 @@ class Front:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._core = core
-        self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._serving = serving
         self._trusted = trusted
@@ -52,12 +47,11 @@ class Front:
         self._clients: set[H1Client] = set()
         self._handshakes: set[Handshake] = set()
         self._empty = asyncio.Event()  # set when the last client of a closing front is gone
-        self._pause: asyncio.TimerHandle | None = None
         self._port = int(listener.getsockname()[1])
         self.connections = 0
         self.refusals: Counter[str] = Counter()  # of what never became a request, by reason
         self.closing = False
-        self._loop.add_reader(listener, self._acceptable)
+        self._accepting = Accepting(listener, self._take, self._not_accepted)
 
     @property
     def listener(self) -> socket.socket:
@@ -77,10 +71,7 @@ class Front:
         """Accept no more; requests under way get so long; then what is left is cut."""
         if not self.closing:
             self.closing = True
-            self._stop_accepting()
-            if drain_seconds > 0:
-                self._accept(LISTEN_BACKLOG)  # those who wait have been told that they are connected
-            self._listener.close()
+            self._accepting.stop(take_waiting=drain_seconds > 0)
             for client in tuple(self._clients):
                 client.finish()
         if self.active and drain_seconds > 0:
@@ -94,27 +85,17 @@ class Front:
 
     # --- accepting ---
 
-    def _acceptable(self) -> None:
-        self._accept(ACCEPTS_AT_ONCE)
+    def _not_accepted(self, reason: str) -> None:
+        self.refusals[reason] += 1
 
-    def _accept(self, most: int) -> None:
-        for _ in range(most):
-            try:
-                sock, peer = self._listener.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except ConnectionAbortedError:
-                continue
-            except OSError as error:
-                self._refuse_accept(error)
-                return
-            sock.setblocking(False)
-            if self.active >= limits.CONNECTIONS_MAX or len(self._handshakes) >= limits.HANDSHAKES_MAX:
-                self.refusals[Fault.FULL.reason] += 1
-                reset_on_close(sock)
-                sock.close()
-                continue
-            self._begin(sock, str(peer[0]))
+    def _take(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        sock.setblocking(False)
+        if self.active >= limits.CONNECTIONS_MAX or len(self._handshakes) >= limits.HANDSHAKES_MAX:
+            self.refusals[Fault.FULL.reason] += 1
+            reset_on_close(sock)
+            sock.close()
+        else:
+            self._begin(sock, peer[0])
 
     def _begin(self, sock: socket.socket, peer: str) -> None:
         self.connections += 1
@@ -146,25 +127,6 @@ class Front:
         self._handshakes.discard(handshake)
         self.refusals["tls"] += 1
         self._note_empty()
-
-    def _refuse_accept(self, error: OSError) -> None:
-        """Out of descriptors the listener stays readable: watching on would spin."""
-        self.refusals["fd_limit" if error.errno in OUT_OF_DESCRIPTORS else "other"] += 1
-        if self.closing:
-            return
-        self._loop.remove_reader(self._listener)
-        self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
-
-    def _resume(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._listener, self._acceptable)
-
-    def _stop_accepting(self) -> None:
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
-        else:
-            self._loop.remove_reader(self._listener)
 
     # --- what clients ask of their host ---
 

@@ -15,16 +15,15 @@ from contextlib import suppress
 from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError
 from mesh.net import proc
-from mesh.net.netns import LISTEN_BACKLOG, Namespace
+from mesh.net.netns import Namespace
+from mesh.relay.accepting import Accepting
 from mesh.relay.connection import Connection, Options
-from mesh.relay.counts import OUT_OF_DESCRIPTORS, PortStats, Seen
+from mesh.relay.counts import PortStats, Seen
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
 from mesh.relay.splice import reset_on_close
 from mesh.relay.upstreams import Upstreams
 
-ACCEPTS_AT_ONCE = 64  # then relayed bytes get their turn
-PAUSE_SECONDS = 0.2  # of accepting when descriptors have run out; some connection will have ended by then
 MAX_CONNECTIONS = 20_000  # per port here: each holds 2 descriptors, a bulk one 6; more are reset and counted
 
 # Makes the non-blocking socket that goes out to a task: in the ingress namespace, or a plain one.
@@ -61,8 +60,7 @@ class Port:
         self._open: set[Connection] = set()
         self._empty = asyncio.Event()  # set when the last connection of a closing port is over
         self._closing = False
-        self._pause: asyncio.TimerHandle | None = None
-        self._loop.add_reader(listener, self._acceptable)
+        self._accepting = Accepting(listener, self._begin, self._not_accepted)
 
     @property
     def listener(self) -> socket.socket:
@@ -110,10 +108,7 @@ class Port:
         """Stop accepting, let connections end by themselves for so long, then reset them."""
         if not self._closing:
             self._closing = True
-            self._stop_accepting()
-            if drain_seconds > 0:
-                self._accept(LISTEN_BACKLOG)  # those who wait have been told that they are connected
-            self._listener.close()
+            self._accepting.stop(take_waiting=drain_seconds > 0)
         if self._open and drain_seconds > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(drain_seconds):
@@ -123,13 +118,6 @@ class Port:
         self.deadlines.stop()
         self.poller.stop()
 
-    def _stop_accepting(self) -> None:
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
-        else:
-            self._loop.remove_reader(self._listener)
-
     def _abort_left(self) -> None:
         for connection in tuple(self._open):
             if connection.endpoint not in self._upstreams.current:
@@ -137,32 +125,8 @@ class Port:
 
     # --- accepting ---
 
-    def _acceptable(self) -> None:
-        self._accept(ACCEPTS_AT_ONCE)
-
-    def _accept(self, most: int) -> None:
-        for _ in range(most):
-            try:
-                client, peer = self._listener.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except ConnectionAbortedError:
-                continue
-            except OSError as error:
-                self._refuse_accept(error)
-                return
-            self._begin(client, peer)
-
-    def _refuse_accept(self, error: OSError) -> None:
-        """Out of descriptors the listener stays readable: watching on would spin."""
-        self._stats.errors["fd_limit" if error.errno in OUT_OF_DESCRIPTORS else "other"] += 1
-        if not self._closing:
-            self._loop.remove_reader(self._listener)
-            self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
-
-    def _resume(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._listener, self._acceptable)
+    def _not_accepted(self, reason: str) -> None:
+        self._stats.errors[reason] += 1
 
     def _begin(self, client: socket.socket, peer: tuple[str, int]) -> None:
         self._stats.connections += 1

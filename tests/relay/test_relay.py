@@ -14,8 +14,8 @@ import pytest
 
 from mesh.balance.policies import Endpoint, Policy
 from mesh.balance.rendezvous import best, slot_of
+from mesh.relay import accepting
 from mesh.relay import connection as connection_module
-from mesh.relay import listener as listener_module
 from mesh.relay.connection import Options
 from mesh.relay.listener import Port, PortTaken, listen
 from mesh.relay.proxy_protocol import header
@@ -302,8 +302,8 @@ async def test_running_out_of_descriptors_pauses_accepting(
         def __getattr__(self, name: str) -> object:
             return getattr(listening, name)
 
-    monkeypatch.setattr(relayed, "_listener", Failing())
-    monkeypatch.setattr(listener_module, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(relayed._accepting, "_listener", Failing())
+    monkeypatch.setattr(accepting, "PAUSE_SECONDS", 0.05)
     assert await asyncio.to_thread(greeting, relayed.address) == b"hello"
     assert relayed.stats.errors == {"fd_limit": 1}
     monkeypatch.undo()
