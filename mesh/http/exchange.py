@@ -19,9 +19,8 @@ from mesh.http import limits
 from mesh.http.backend import Server
 from mesh.http.faults import Fault
 from mesh.http.forwarding import Edge, changed_response, with_fields
-from mesh.http.framing import LAST_CHUNK, chunk
 from mesh.http.h1_upstream import H1Upstream
-from mesh.http.head import CHUNKED, RequestHead, ResponseHead
+from mesh.http.head import RequestHead, ResponseHead
 from mesh.http.pages import Answer, changed_answer, error_answer
 from mesh.http.steps import Treatment
 
@@ -66,6 +65,38 @@ class Downstream(Protocol):
         ...
 
 
+class Upstream(Protocol):
+    """The endpoint's side: a connection (HTTP/1), or a stream of one (HTTP/2)."""
+
+    reused: bool  # the connection had served before: that it ends says nothing of the endpoint
+
+    def connect(self, make: Callable[[], socket.socket], seconds: float) -> None:
+        """The exchange is told, now or later, once."""
+        ...
+
+    def begin(
+        self, head: RequestHead, target: bytes, lines: bytes, body: list[bytes], last: bool, trailers: bytes
+    ) -> bool:
+        """The request, with what there is of its body. `lines`: its field lines. Otherwise as `send`."""
+        ...
+
+    def send(self, data: bytes, last: bool, trailers: bytes = b"") -> bool:
+        """More of the body; `last`: the end of it. True when all is taken, or else `upstream_room` tells."""
+        ...
+
+    def resume(self) -> None:
+        """There is room for more of the response again."""
+        ...
+
+    def shut_request(self) -> None:
+        """After an upgrade: the client has said all."""
+        ...
+
+    def discard(self) -> None:
+        """Nobody wants more of it."""
+        ...
+
+
 class Service(Protocol):
     """What the exchange needs of the one who made it."""
 
@@ -77,7 +108,7 @@ class Service(Protocol):
         """The endpoint to try next, besides those tried."""
         ...
 
-    def connection(self, server: Server, exchange: "Exchange") -> H1Upstream: ...
+    def connection(self, server: Server, exchange: "Exchange") -> Upstream: ...
     def socket(self) -> socket.socket: ...
 
 
@@ -85,7 +116,6 @@ class Exchange:
     __slots__ = (
         "_attempts",
         "_body_max",
-        "_chunked",
         "_complete",
         "_held",
         "_over",
@@ -130,8 +160,7 @@ class Exchange:
         self.waiting = False  # for the treatment to be complete: `go_on`
         self._service = service
         self._over = over
-        self._upstream: H1Upstream | None = None
-        self._chunked = head.length == CHUNKED
+        self._upstream: Upstream | None = None
         self._complete = False  # the client has sent all of the request
         self._trailers = b""
         self._held: list[bytes] = []  # of the body, until an endpoint takes it
@@ -195,7 +224,7 @@ class Exchange:
             self._remember(data)
             return
         self._remember(data)
-        if not self._upstream.send(self._coded(data, complete, b""), complete) and not complete:
+        if not self._upstream.send(data, complete) and not complete:
             self.client.hold_body(True)
 
     def body_ended(self, trailers: bytes) -> None:
@@ -203,7 +232,7 @@ class Exchange:
         self._complete = True
         self._trailers = trailers
         if self._upstream is not None:
-            self._upstream.send(self._coded(b"", True, trailers), True)
+            self._upstream.send(b"", True, trailers)
 
     def client_room(self) -> None:
         if self._upstream is not None:
@@ -254,18 +283,10 @@ class Exchange:
         if self._request_fields:
             lines = with_fields(lines, self._request_fields)
         held, complete = self._held, self._complete
+        taken = upstream.begin(head, self.target, lines, held, complete, self._trailers)
         if held:
-            parts = [self._coded(one, False, b"") for one in held]
-            if complete and self._chunked:
-                parts.append(self._coded(b"", True, self._trailers))
             held.clear()
-            data = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, self.target, lines, b"".join(parts))
-        elif complete and self._chunked:
-            end = self._coded(b"", True, self._trailers)
-            data = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, self.target, lines, end)
-        else:
-            data = b"%b %b HTTP/1.1\r\n%b\r\n" % (head.method, self.target, lines)
-        if upstream.send(data, complete) and not complete:
+        if taken and not complete:
             self.client.hold_body(False)
 
     def not_connected(self, fault: Fault) -> None:
@@ -308,7 +329,6 @@ class Exchange:
     def switched(self, head: ResponseHead) -> None:
         self.status = head.status
         self.switching = True
-        self._chunked = False
         self._replay = None
         self.client.switch(head)
 
@@ -422,11 +442,3 @@ class Exchange:
     def _remember(self, data: bytes) -> None:
         if self._replay is not None:
             self._replay = self._replay + data if len(self._replay) + len(data) <= limits.REPLAY_MAX else None
-
-    def _coded(self, data: bytes, last: bool, trailers: bytes) -> bytes:
-        if not self._chunked:
-            return data
-        coded = chunk(data) if data else b""
-        if last:
-            coded += LAST_CHUNK + trailers + b"\r\n"
-        return coded

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from mesh.http import limits
 from mesh.http.core import Core
-from mesh.http.exchange import Exchange
+from mesh.http.exchange import Downstream, Exchange
 from mesh.http.faults import Fault
 from mesh.http.forwarding import Edge
 from mesh.http.h1_client import H1Client
@@ -25,7 +25,7 @@ from mesh.relay.splice import reset_on_close
 class Serving(Protocol):
     """Who answers this listener's requests."""
 
-    def exchange(self, client: H1Client, head: RequestHead) -> Exchange: ...
+    def exchange(self, client: Downstream, head: RequestHead) -> Exchange: ...
 
 
 class Front:
@@ -141,7 +141,7 @@ class Front:
     def request_id(self) -> bytes:
         return self._core.request_id()
 
-    def exchange(self, client: H1Client, head: RequestHead) -> Exchange:
+    def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
         return self._serving.exchange(client, head)
 
     def refused(self, client: H1Client, fault: Fault, message: str) -> None:

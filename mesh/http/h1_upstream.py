@@ -19,8 +19,8 @@ from typing import Protocol
 from mesh.http import limits
 from mesh.http.backend import Server
 from mesh.http.faults import Fault, Refused
-from mesh.http.framing import ChunkedReader
-from mesh.http.head import CHUNKED, UNTIL_CLOSE, ResponseHead
+from mesh.http.framing import LAST_CHUNK, ChunkedReader, chunk
+from mesh.http.head import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
 from mesh.http.timing import NEVER, Timed
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
@@ -62,6 +62,7 @@ class Asking(Protocol):
 
 class H1Upstream(Timed):
     __slots__ = (
+        "_chunked",
         "_chunks",
         "_eof_follows",
         "_exchange",
@@ -98,6 +99,7 @@ class H1Upstream(Timed):
         self._unread = False
         self._eof_follows = False
         self._request_sent = False
+        self._chunked = False  # the request's body
         self.head: ResponseHead | None = None
         self.reused = False
         self.idle_since = 0.0
@@ -144,8 +146,31 @@ class H1Upstream(Timed):
 
     # --- the request ---
 
-    def send(self, data: bytes, last: bool) -> bool:
+    def begin(
+        self, head: RequestHead, target: bytes, lines: bytes, body: list[bytes], last: bool, trailers: bytes
+    ) -> bool:
+        """The request, with what there is of its body. As `send`."""
+        self._chunked = head.length == CHUNKED
+        if not body and not (last and self._chunked):
+            data = b"%b %b HTTP/1.1\r\n%b\r\n" % (head.method, target, lines)
+        else:
+            parts = [self._coded(one) for one in body]
+            if last and self._chunked:
+                parts.append(b"%b%b\r\n" % (LAST_CHUNK, trailers))
+            data = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, target, lines, b"".join(parts))
+        return self._send(data, last)
+
+    def send(self, data: bytes, last: bool, trailers: bytes = b"") -> bool:
         """True when all of it is taken, or else `upstream_room` tells when. `last`: the request ends here."""
+        coded = self._coded(data)
+        if last and self._chunked:
+            coded += LAST_CHUNK + trailers + b"\r\n"
+        return self._send(coded, last)
+
+    def _coded(self, data: bytes) -> bytes:
+        return chunk(data) if self._chunked and data else data
+
+    def _send(self, data: bytes, last: bool) -> bool:
         if last:
             self._request_sent = True
             if self.head is None:
@@ -340,6 +365,7 @@ class H1Upstream(Timed):
     def _switch(self, head: ResponseHead, exchange: Asking) -> None:
         """Another protocol from here on: bytes both ways until one side ends."""
         self.head = head
+        self._chunked = False
         self._left = UNTIL_CLOSE
         self._keep = False
         self._idle = limits.TUNNEL_SECONDS

@@ -6,9 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from mesh.balance.policies import Endpoint
 from mesh.http.core import Core
-from mesh.http.exchange import Exchange
+from mesh.http.exchange import Downstream, Exchange
 from mesh.http.front import Front
-from mesh.http.h1_client import H1Client
 from mesh.http.head import RequestHead
 from mesh.http.target import Target
 from mesh.relay.connection import Options
@@ -34,7 +33,7 @@ class HttpPort:
         self._front = Front(core, listener, self, self._trusts)
         self.retarget(endpoints, options, near)
 
-    def exchange(self, client: H1Client, head: RequestHead) -> Exchange:
+    def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
         return Exchange(client, head, self.target, self.target.over)
 
     @property

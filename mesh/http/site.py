@@ -16,9 +16,8 @@ from mesh.errors import Problem
 from mesh.http.asked import AskedHead
 from mesh.http.core import Core
 from mesh.http.directory import Changed, Directory
-from mesh.http.exchange import Exchange
+from mesh.http.exchange import Downstream, Exchange
 from mesh.http.faults import Fault
-from mesh.http.h1_client import H1Client
 from mesh.http.head import RequestHead
 from mesh.http.labels import read_labels
 from mesh.http.matching import Request
@@ -176,7 +175,7 @@ class Site:
         """For the `Front` of this entry point."""
         return _Entry(self, entry, self._tables[entry])
 
-    def exchange(self, table: Table, client: H1Client, head: RequestHead) -> Exchange:
+    def exchange(self, table: Table, client: Downstream, head: RequestHead) -> Exchange:
         request = AskedHead(head, client.edge)
         route = table.find(request)
         if route is None:
@@ -232,7 +231,7 @@ class Site:
                     return self._targets[canary.name]
         return self._targets.get(name)
 
-    def _refused(self, client: H1Client, head: RequestHead, fault: Fault) -> Exchange:
+    def _refused(self, client: Downstream, head: RequestHead, fault: Fault) -> Exchange:
         treatment = Treatment("", "", answer=error_answer(fault, client.request_id), fault=fault)
 
         def over(exchange: Exchange) -> None:
@@ -286,7 +285,7 @@ class _Entry:
     name: str
     table: Table
 
-    def exchange(self, client: H1Client, head: RequestHead) -> Exchange:
+    def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
         return self.site.exchange(self.table, client, head)
 
 
