@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from mesh.balance.policies import Endpoint
+from mesh.catalog.model import Network, Service, ServiceNetwork, Task, TaskState
+from mesh.catalog.snapshot import Change, Snapshot
 from mesh.http.core import Core
+from mesh.http.front import Front
 from mesh.http.port import HttpPort
+from mesh.http.reach import OwnNamespace
+from mesh.http.site import EntryPoint, Site
 from mesh.relay.connection import Options
 from mesh.relay.listener import listen, plain_socket
 
@@ -152,3 +157,85 @@ class Stand:
 async def stand() -> AsyncIterator[Stand]:
     async with AsyncExitStack() as stack:
         yield Stand(stack)
+
+
+# --- entry points ---
+
+ROUTER, SERVICE, MIDDLEWARE = (f"traefik.http.{kind}" for kind in ("routers", "services", "middlewares"))
+NET = Network("n1", "net", ("127.0.0.0/8",))
+
+
+def saying(text: str) -> Handler:
+    async def endpoint(one: Conversation) -> None:
+        while head := await one.head():
+            body = f"{text} {head.split(' ')[1]}"
+            await one.say(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}")
+
+    return endpoint
+
+
+class World:
+    def __init__(self, stand: Stand, draw: Callable[[], float]) -> None:
+        self.stand = stand
+        self.snapshot = Snapshot().apply(Change(networks={NET.id: NET}))
+        entries = (EntryPoint("web"), EntryPoint("internal"))
+        self.site = Site(stand.core, OwnNamespace(plain_socket), entries, draw=draw)
+        self.site.start(self.snapshot)
+        self.fronts = {
+            name: Front(stand.core, listen("127.0.0.1", 0), self.site.serving(name))
+            for name in ("web", "internal")
+        }
+        # The entry point `web` again, as those find it whom it trusts.
+        self.fronts["behind a proxy"] = Front(
+            stand.core, listen("127.0.0.1", 0), self.site.serving("web"), lambda _peer: True
+        )
+
+    def put(self, id_: str, labels: dict[str, str], *tasks: Tasks) -> None:
+        """A service whose tasks all listen on the same port number at addresses of their own."""
+        service = Service(
+            id_,
+            id_,
+            networks=(ServiceNetwork(NET.id),),
+            labels=labels,
+            tasks=tuple(
+                Task(f"{id_}.{i}", f"{id_}.{i}", "here", TaskState.RUNNING, {NET.id: one.endpoint.address})
+                for i, one in enumerate(tasks)
+            ),
+        )
+        self.change(Change(services={id_: service}))
+
+    def change(self, change: Change) -> None:
+        old, self.snapshot = self.snapshot, self.snapshot.apply(change)
+        self.site.update(old, self.snapshot, change)
+
+    async def client(self, entry: str = "web") -> Conversation:
+        reader, writer = await asyncio.open_connection(*self.fronts[entry].address)
+        return Conversation(reader, writer)
+
+    async def get(
+        self, url: str, *lines: str, entry: str = "web", method: str = "GET"
+    ) -> tuple[int, dict[str, str], str]:
+        host, slash, path = url.partition("/")
+        one = await self.client(entry)
+        head = "".join(
+            f"{line}\r\n" for line in (f"{method} {slash}{path} HTTP/1.1", f"Host: {host}", *lines)
+        )
+        await one.say(head + "Connection: close\r\n\r\n")
+        status, fields, body = await one.response()
+        one.close()
+        return status, fields, body.decode()
+
+
+@pytest.fixture
+async def world(stand: Stand) -> World:
+    made = World(stand, draw=lambda: 0.05)
+    async with AsyncExitStack() as stack:
+        for front in made.fronts.values():
+            stack.push_async_callback(front.close)
+        stand._stack.push_async_callback(stack.pop_all().aclose)
+    return made
+
+
+def routed(name: str, rule: str, port: int, **more: str) -> dict[str, str]:
+    labels = {f"{ROUTER}.{name}.rule": rule, f"{SERVICE}.{name}.loadbalancer.server.port": str(port)}
+    return labels | {f"{ROUTER}.{name}.{option}": value for option, value in more.items()}
