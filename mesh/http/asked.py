@@ -32,6 +32,14 @@ class AskedHead:
         return self._edge.scheme
 
     @property
+    def forwarded_for(self) -> tuple[str, ...]:
+        """Whom trusted proxies name as those who asked, the nearest last. What others say does not count."""
+        if not self._edge.trusted:
+            return ()
+        said = ",".join(self.header("x-forwarded-for"))
+        return tuple(one for part in said.split(",") if (one := part.strip()))
+
+    @property
     def method(self) -> str:
         return self._head.method.decode("latin-1")
 

@@ -38,6 +38,11 @@ class Expression:
         """Anywhere in it, unless the expression says ^ and $."""
         return len(subject) <= SUBJECT_MAX and self._compiled.search(subject) is not None
 
+    def first(self, subject: str) -> str:
+        """What it matches first; "" if nothing."""
+        found = self._compiled.search(subject) if len(subject) <= SUBJECT_MAX else None
+        return found.group(0) if found is not None else ""
+
     def replaced(self, subject: str, by: str) -> str | None:
         """The subject with its first match replaced (`$1`, `${1}`: groups); None when nothing matches."""
         if len(subject) > SUBJECT_MAX:

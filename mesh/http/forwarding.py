@@ -23,6 +23,7 @@ _OF_PROXIES = re.compile(
 _UNDERSCORED = re.compile(
     rb"^x(?=[^:]*_)[-_](?:forwarded[-_][^:\r\n]*|real[-_]ip|request[-_]id):.*\r\n", re.I | re.M
 )
+_ADDED = ("Set-Cookie", "Vary")  # of a response: what the application has said of these stays
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
@@ -152,8 +153,8 @@ def with_fields(block: bytes, fields: Sequence[tuple[str, str | None]]) -> bytes
 
 
 def changed_response(head: ResponseHead, fields: Sequence[tuple[str, str | None]]) -> ResponseHead:
-    """With these set; Set-Cookie is added to those that are there."""
-    cookies = [one for one in fields if one[0] == "Set-Cookie"]
-    block = with_fields(head.fields.raw, [one for one in fields if one[0] != "Set-Cookie"])
-    lines = [f"Set-Cookie: {value}\r\n".encode("latin-1") for _, value in cookies]
+    """With these set; Set-Cookie and Vary are added to those that are there."""
+    added = [one for one in fields if one[0] in _ADDED and one[1] is not None]
+    block = with_fields(head.fields.raw, [one for one in fields if one not in added])
+    lines = [f"{name}: {value}\r\n".encode("latin-1") for name, value in added]
     return ResponseHead(head.status, head.reason, head.minor, Fields(block + b"".join(lines)))

@@ -15,7 +15,7 @@ from mesh.balance.ports import duration
 from mesh.catalog.model import Protocol, PublishMode, Service
 from mesh.errors import Problem
 from mesh.http.matching import Always, And, Match
-from mesh.http.middleware_labels import FIELD, LabelError, read_middleware
+from mesh.http.middleware_labels import FIELD, WITHOUT, LabelError, read_middleware
 from mesh.http.model import Declared, HttpService, Middleware, Router, Scheme, StickyCookie
 from mesh.http.rules import RuleError, read_rule
 
@@ -152,6 +152,8 @@ class _Reader:
                 continue
             for option in ignored:
                 self.fault(f"{where}.{kind}.{option}", "is not supported; ignored")
+            if kind in WITHOUT:
+                self.fault(f"{where}.{kind}", f"is not followed: {WITHOUT[kind]}; routers are served without")
         return made
 
     def _services(self) -> dict[str, HttpService]:

@@ -7,6 +7,7 @@ REPLAY_MAX = 64 * 1024  # a body up to this is kept so that its request can be s
 CONNECTIONS_MAX = 20_000  # clients of one listener
 HANDSHAKES_MAX = 1000  # under way at one listener; each holds keys and buffers
 IN_THREAD_MAX = 64  # passwords that wait to be compared; each takes some 50 ms
+COMPRESSING_MAX = 256  # responses that come in pieces; a coder takes 256 KiB. Beyond it they go as they are
 IDLE_PER_ENDPOINT = 256  # connections kept open for the next request
 ATTEMPTS = 3  # endpoints tried for one request
 

@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -59,9 +60,21 @@ class _Options:
         return sorted(self._written[key] for key in self._options.keys() - self.asked if key)
 
 
+# Not followed. Routers that name them are served without, for these keep nobody out.
+WITHOUT: Mapping[str, str] = {
+    "circuitbreaker": "tasks that fail are left out, and limited by max_requests",
+    "contenttype": "Content-Type is never guessed",
+    "grpcweb": "gRPC-Web is passed on as it comes",
+}
+
+
 def read_middleware(kind: str, options: Mapping[str, str]) -> tuple[model.Middleware, list[str]]:
-    """The middleware, and the options that are not followed. Raises LabelError."""
+    """The middleware, and the options that are not followed. Raises LabelError.
+
+    Of a kind in WITHOUT the middleware is nothing at all."""
     make = _KINDS.get(kind)
+    if make is None and kind in WITHOUT:
+        return model.Chain(()), []
     if make is None:
         raise LabelError("", f"{kind} is not supported (known are {', '.join(sorted(_KINDS))})")
     given = _Options(options)
@@ -88,6 +101,10 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
+
+
 def _text(text: str) -> str:
     if VALUE.fullmatch(text) is None:
         raise ValueError("has bytes that no field may have")
@@ -97,6 +114,25 @@ def _text(text: str) -> str:
 def _path(text: str) -> str:
     if not text.startswith("/") or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(f"{text!r} is no path")
+    return text
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(map(_text, _list(text)))
+
+
+def _media_types(text: str) -> tuple[str, ...]:
+    """Without their parameters."""
+    return tuple(one.partition(";")[0].strip().lower() for one in _list(text))
+
+
+def _networks(text: str) -> tuple[model.Network, ...]:
+    return tuple(ip_network(one, strict=False) for one in _list(text))
+
+
+def _field_name(text: str) -> str:
+    if FIELD.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no name of a field")
     return text
 
 
@@ -121,6 +157,12 @@ def _strip_prefix(options: _Options) -> model.Middleware:
     return model.StripPrefix(options.read("prefixes", lambda text: tuple(map(_path, _list(text)))))
 
 
+def _strip_prefix_regex(options: _Options) -> model.Middleware:
+    return model.StripPrefixRegex(
+        options.read("regex", lambda text: tuple(Expression(one) for one in _list(text)))
+    )
+
+
 def _headers(options: _Options) -> model.Middleware:
     request = [_field(*one) for one in options.below("customrequestheaders")]
     response = [_field(*one) for one in options.below("customresponseheaders")]
@@ -136,7 +178,24 @@ def _headers(options: _Options) -> model.Middleware:
     for option, name in _NAMED:
         if value := options.read(option, str, ""):
             response.append(_field(name, value))
-    return model.Headers(tuple(request), tuple(response))
+    options.read("forcestsheader", _flag, True)  # browsers heed it after TLS only
+    return model.Headers(tuple(request), tuple(response), _cors(options))
+
+
+def _cors(options: _Options) -> model.Cors | None:
+    cors = model.Cors(
+        origins=options.read("accesscontrolalloworiginlist", _words, ()),
+        expressions=options.read(
+            "accesscontrolalloworiginlistregex", lambda text: tuple(map(Expression, _list(text))), ()
+        ),
+        methods=options.read("accesscontrolallowmethods", _words, ()),
+        headers=options.read("accesscontrolallowheaders", _words, ()),
+        exposed=options.read("accesscontrolexposeheaders", _words, ()),
+        credentials=options.read("accesscontrolallowcredentials", _flag, False),
+        max_age=options.read("accesscontrolmaxage", _count, 0),
+    )
+    vary = options.read("addvaryheader", _flag, False)
+    return replace(cors, vary=vary) if cors != model.Cors() else None
 
 
 _SWITCHED = (
@@ -147,6 +206,8 @@ _SWITCHED = (
 _NAMED = (
     ("customframeoptionsvalue", "X-Frame-Options"),
     ("contentsecuritypolicy", "Content-Security-Policy"),
+    ("contentsecuritypolicyreportonly", "Content-Security-Policy-Report-Only"),
+    ("custombrowserxssvalue", "X-XSS-Protection"),
     ("referrerpolicy", "Referrer-Policy"),
     ("permissionspolicy", "Permissions-Policy"),
 )
@@ -174,16 +235,53 @@ def _basic_auth(options: _Options) -> model.Middleware:
     return model.BasicAuth(tuple(users), realm, not options.read("removeheader", _flag, False))
 
 
+def _compress(options: _Options) -> model.Middleware:
+    options.read("", _text, "true")
+    included = options.read("includedcontenttypes", _media_types, ())
+    excluded = options.read("excludedcontenttypes", _media_types, ())
+    if included and excluded:
+        raise LabelError("includedcontenttypes", "excludes excludedcontenttypes")
+    return model.Compress(options.read("minresponsebodybytes", _count, 1024), included, excluded)
+
+
 def _ip_allow_list(options: _Options) -> model.Middleware:
-    ranges = options.read(
-        "sourcerange", lambda text: tuple(ip_network(one, strict=False) for one in _list(text))
+    status = options.read("rejectstatuscode", _positive, 403)
+    if not 400 <= status <= 599:
+        raise LabelError("rejectstatuscode", f"{status} is not from 400 to 599")
+    return model.IpAllowList(options.read("sourcerange", _networks), _ip_strategy(options, ""), status)
+
+
+def _ip_strategy(options: _Options, within: str) -> model.IpStrategy:
+    options.read(f"{within}ipstrategy", _text, "true")
+    return model.IpStrategy(
+        options.read(f"{within}ipstrategy.depth", _count, 0),
+        options.read(f"{within}ipstrategy.excludedips", _networks, ()),
     )
-    return model.IpAllowList(ranges)
+
+
+def _source(options: _Options, default: model.Source) -> model.Source:
+    """Where nothing is said, or several things at once that exclude each other, it cannot be told apart."""
+    strategy = _ip_strategy(options, "sourcecriterion.")
+    prefix = options.read("sourcecriterion.ipstrategy.ipv6subnet", _count, 0)
+    if prefix > 128:
+        raise LabelError("sourcecriterion.ipstrategy.ipv6subnet", f"{prefix} is more than 128")
+    header = options.read("sourcecriterion.requestheadername", _field_name, "")
+    host = options.read("sourcecriterion.requesthost", _flag, False)
+    if bool(header) + host + (strategy.named or prefix > 0) > 1:
+        raise LabelError("sourcecriterion", "several criteria")
+    found = model.Source(header, host, strategy, prefix)
+    return found if found != model.Source() else default
 
 
 def _rate_limit(options: _Options) -> model.Middleware:
     period = options.read("period", duration, 1.0)
-    return model.RateLimit(options.read("average", _positive) / period, options.read("burst", _positive, 1))
+    average, burst = options.read("average", _positive), options.read("burst", _positive, 1)
+    return model.RateLimit(average / period, burst, _source(options, model.Source()))
+
+
+def _in_flight(options: _Options) -> model.Middleware:
+    # Without a criterion it is the host that is asked for, with Traefik.
+    return model.InFlightReq(options.read("amount", _positive), _source(options, model.Source(host=True)))
 
 
 def _buffering(options: _Options) -> model.Middleware:
@@ -195,8 +293,9 @@ _KINDS: Mapping[str, Callable[[_Options], model.Middleware]] = {
     "basicauth": _basic_auth,
     "buffering": _buffering,
     "chain": lambda options: model.Chain(tuple(map(str.lower, options.read("middlewares", _list)))),
+    "compress": _compress,
     "headers": _headers,
-    "inflightreq": lambda options: model.InFlightReq(options.read("amount", _positive)),
+    "inflightreq": _in_flight,
     "ipallowlist": _ip_allow_list,
     "ipwhitelist": _ip_allow_list,  # v2's name of it
     "ratelimit": _rate_limit,
@@ -208,6 +307,7 @@ _KINDS: Mapping[str, Callable[[_Options], model.Middleware]] = {
     ),
     "retry": lambda options: model.Retry(options.read("attempts", _positive)),
     "stripprefix": _strip_prefix,
+    "stripprefixregex": _strip_prefix_regex,
 }
 
 

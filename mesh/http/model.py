@@ -43,6 +43,11 @@ class StripPrefix:
 
 
 @dataclass(frozen=True, slots=True)
+class StripPrefixRegex:
+    expressions: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AddPrefix:
     prefix: str
 
@@ -59,11 +64,35 @@ class ReplacePathRegex:
 
 
 @dataclass(frozen=True, slots=True)
+class Cors:
+    """What pages of other origins may do here (Fetch standard, section 3.3)."""
+
+    origins: tuple[str, ...] = ()  # "*": all
+    expressions: tuple[Expression, ...] = ()  # of origins
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()
+    credentials: bool = False
+    max_age: int = 0  # seconds that what a preflight said holds
+    vary: bool = False  # say also where it is the same for all that it depends on the origin
+
+
+@dataclass(frozen=True, slots=True)
 class Headers:
     """An empty value takes the field away."""
 
     request: tuple[tuple[str, str], ...] = ()
     response: tuple[tuple[str, str], ...] = ()
+    cors: Cors | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compress:
+    """`included`, `excluded`: media types. Without either: those that gain from it."""
+
+    minimum: int = 1024  # bytes of a body
+    included: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +103,47 @@ class BasicAuth:
 
 
 @dataclass(frozen=True, slots=True)
+class IpStrategy:
+    """Which address of those that trusted proxies name in X-Forwarded-For; without both: the client's."""
+
+    depth: int = 0  # so many from the right
+    excluded: tuple[Network, ...] = ()  # the first from the right that is none of these
+
+    @property
+    def named(self) -> bool:
+        return bool(self.depth or self.excluded)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """By what requests are told apart: the value of a field, the host that is asked for, or an address."""
+
+    header: str = ""
+    host: bool = False
+    address: IpStrategy = IpStrategy()
+    prefix6: int = 0  # IPv6 addresses that have so many bits in common count as one; 0: all of them
+
+
+@dataclass(frozen=True, slots=True)
 class IpAllowList:
     ranges: tuple[Network, ...]
+    strategy: IpStrategy = IpStrategy()
+    status: int = 403
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Of one client, on one node."""
+    """Of one source, on one node."""
 
     average: float  # requests per second
     burst: int = 1
+    source: Source = Source()
 
 
 @dataclass(frozen=True, slots=True)
 class InFlightReq:
-    amount: int  # of one client at once, on one node
+    amount: int  # of one source at once, on one node
+    source: Source = Source()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +167,12 @@ Middleware = (
     RedirectScheme
     | RedirectRegex
     | StripPrefix
+    | StripPrefixRegex
     | AddPrefix
     | ReplacePath
     | ReplacePathRegex
     | Headers
+    | Compress
     | BasicAuth
     | IpAllowList
     | RateLimit

@@ -26,8 +26,9 @@ from mesh.http.pages import error_answer
 from mesh.http.reach import Reach, endpoints_of, network_for
 from mesh.http.routed import RoutedTarget
 from mesh.http.routing import Table
-from mesh.http.steps import Asked, Step, Treatment, Unverified, go_on, steps
+from mesh.http.steps import Asked, Step, Treatment, steps
 from mesh.http.target import Target
+from mesh.http.treating import Treating
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Site:
         self._planned: dict[tuple[str, str], _Planned] = {}
         self._targets: dict[str, RoutedTarget] = {}
         self._networks: dict[str, str] = {}  # HTTP service → the network it is reached on
+        self._treating = Treating(core)
         self._nobody = Target(core, "", _no_socket)
 
     # --- the catalogue ---
@@ -191,6 +193,7 @@ class Site:
             client.request_id,
             head.fields.get(b"authorization"),
             monotonic(),
+            request.forwarded_for,
         )
         treatment = Treatment(request.path, request.query)
 
@@ -202,24 +205,8 @@ class Site:
 
         exchange = Exchange(client, head, target, over, treatment)
         exchange.source = request.client
-        self._treat(planned, asked, treatment, exchange)
+        self._treating.treat(planned.steps, asked, treatment, exchange)
         return exchange
-
-    def _treat(self, planned: _Planned, asked: Asked, treatment: Treatment, exchange: Exchange) -> None:
-        """All steps; one that has to compare a password waits for that in a thread."""
-        try:
-            go_on(planned.steps, asked, treatment)
-        except Unverified as unverified:
-
-            def then() -> None:
-                if exchange.waiting:  # the client is still there
-                    self._treat(planned, asked, treatment, exchange)
-
-            if self._core.in_thread(unverified.verify, then):
-                exchange.waiting = True
-                return
-            treatment.refuse(Fault.OVERLOADED, asked.request_id)
-        exchange.go_on()
 
     def _target(self, route: Route) -> RoutedTarget | None:
         name = route.service

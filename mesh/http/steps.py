@@ -7,11 +7,11 @@ change, and whether we answer ourselves. Nothing here waits; clocks are argument
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from ipaddress import ip_address
 
-from mesh.http import model, passwords
+from mesh.http import cors, model, passwords, sources
 from mesh.http.faults import Fault
 from mesh.http.matching import Request
 from mesh.http.middleware_labels import credentials
@@ -34,6 +34,7 @@ class Treatment:
     fault: Fault | None = None  # that `answer` stands for
     body_max: int = 0  # bytes; 0: no limit
     attempts: int = 0  # 0: as the service says
+    around: list[model.Compress] = field(default_factory=list)  # the client, the outermost first
     at_end: list[Callable[[], None]] = field(default_factory=list)  # when the request is over
 
     def refuse(self, fault: Fault, request_id: bytes) -> None:
@@ -51,6 +52,7 @@ class Asked:
     request_id: bytes
     authorization: bytes | None
     now: float
+    forwarded_for: tuple[str, ...] = ()  # that trusted proxies name, the nearest last
 
 
 Step = Callable[[Asked, Treatment], None]
@@ -89,6 +91,8 @@ def _made(one: model.Middleware) -> Step:
             return lambda asked, treatment: _redirect_regex(one, asked, treatment)
         case model.StripPrefix():
             return lambda asked, treatment: _strip_prefix(one, treatment)
+        case model.StripPrefixRegex():
+            return lambda asked, treatment: _strip_prefix_regex(one, treatment)
         case model.AddPrefix():
             return lambda asked, treatment: _replace_path(one.prefix + treatment.path, treatment)
         case model.ReplacePath():
@@ -96,7 +100,9 @@ def _made(one: model.Middleware) -> Step:
         case model.ReplacePathRegex():
             return lambda asked, treatment: _replace_path_regex(one, treatment)
         case model.Headers():
-            return lambda asked, treatment: _headers(one, treatment)
+            return lambda asked, treatment: _headers(one, asked, treatment)
+        case model.Compress():
+            return lambda asked, treatment: _compress(one, asked, treatment)
         case model.BasicAuth():
             return lambda asked, treatment: _basic_auth(one, asked, treatment)
         case model.IpAllowList():
@@ -172,17 +178,40 @@ def _replace_path_regex(one: model.ReplacePathRegex, treatment: Treatment) -> No
 def _strip_prefix(one: model.StripPrefix, treatment: Treatment) -> None:
     for prefix in one.prefixes:
         if treatment.path.startswith(prefix):
-            treatment.request_fields.append(("X-Forwarded-Prefix", prefix.rstrip("/") or "/"))
-            _replace_path(treatment.path[len(prefix) :], treatment)
+            _stripped(prefix, treatment)
             return
 
 
-# --- fields ---
+def _strip_prefix_regex(one: model.StripPrefixRegex, treatment: Treatment) -> None:
+    for expression in one.expressions:
+        prefix = expression.first(treatment.path)
+        if prefix and treatment.path.startswith(prefix):
+            _stripped(prefix, treatment)
+            return
 
 
-def _headers(one: model.Headers, treatment: Treatment) -> None:
+def _stripped(prefix: str, treatment: Treatment) -> None:
+    treatment.request_fields.append(("X-Forwarded-Prefix", prefix.rstrip("/") or "/"))
+    _replace_path(treatment.path[len(prefix) :], treatment)
+
+
+# --- fields, bodies ---
+
+
+def _headers(one: model.Headers, asked: Asked, treatment: Treatment) -> None:
     treatment.request_fields += [(name, value or None) for name, value in one.request]
     treatment.response_fields += [(name, value or None) for name, value in one.response]
+    if one.cors is not None:
+        if cors.is_preflight(asked.request):
+            treatment.answer = cors.preflight(one.cors, asked.request)
+        else:
+            treatment.response_fields += cors.response_lines(one.cors, asked.request)
+
+
+def _compress(one: model.Compress, asked: Asked, treatment: Treatment) -> None:
+    # RFC 9111 section 5.2.1.6: whoever asks may forbid it.
+    if "no-transform" not in ",".join(asked.request.header("cache-control")).lower():
+        treatment.around.append(one)
 
 
 # --- who may ---
@@ -230,23 +259,29 @@ def _basic_auth(one: model.BasicAuth, asked: Asked, treatment: Treatment) -> Non
 
 
 def _ip_allow_list(one: model.IpAllowList, asked: Asked, treatment: Treatment) -> None:
-    client = ip_address(asked.request.client)
-    if not any(client in network for network in one.ranges):
+    try:
+        client = ip_address(sources.address(one.strategy, asked))
+    except ValueError:  # the proxies in front have not said it
+        client = None
+    if client is None or not any(client in network for network in one.ranges):
         treatment.refuse(Fault.FORBIDDEN, asked.request_id)
+        assert treatment.answer is not None
+        treatment.answer = replace(treatment.answer, status=one.status)
 
 
 # --- how much ---
 
 
 class _RateLimiter:
-    """A token bucket for each client."""
+    """A token bucket for each source."""
 
     def __init__(self, limit: model.RateLimit) -> None:
         self._limit = limit
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, as of when
 
     def __call__(self, asked: Asked, treatment: Treatment) -> None:
-        client, limit = asked.request.client, self._limit
+        limit = self._limit
+        client = sources.key(limit.source, asked)
         tokens, since = self._buckets.pop(client, (float(limit.burst), asked.now))
         tokens = min(float(limit.burst), tokens + (asked.now - since) * limit.average)
         allowed = tokens >= 1
@@ -263,14 +298,15 @@ class _RateLimiter:
 
 
 class _InFlight:
-    """Requests of each client that are under way."""
+    """Requests of each source that are under way."""
 
     def __init__(self, limit: model.InFlightReq) -> None:
         self._amount = limit.amount
+        self._source = limit.source
         self._under_way: dict[str, int] = {}
 
     def __call__(self, asked: Asked, treatment: Treatment) -> None:
-        client = asked.request.client
+        client = sources.key(self._source, asked)
         count = self._under_way.get(client, 0)
         if count >= self._amount:
             treatment.refuse(Fault.TOO_MANY_REQUESTS, asked.request_id)

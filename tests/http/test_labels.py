@@ -1,6 +1,7 @@
 """People's labels: what is made of them, and that nothing is passed over in silence."""
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mesh.balance.policies import Policy
 from mesh.catalog.model import Port, Service
 from mesh.http import labels, middleware_labels, model
 from mesh.http.directory import Directory
+from mesh.http.expressions import Expression
 from mesh.http.labels import Read, read_labels
 from mesh.http.model import Declared, StickyCookie
 from mesh.http.rules import read_rule
@@ -150,7 +152,15 @@ def test_a_service_without_such_labels_says_nothing() -> None:
         (f"{SERVICE}.web.loadbalancer.healthcheck.path", "/x", "active checks are not supported"),
         (f"{SERVICE}.web.loadbalancer.sticky.cookie.colour", "x", "unknown option"),
         (f"{SERVICE}.web.weighted.services", "x", "only loadbalancer"),
-        (f"{MIDDLEWARE}.m.forwardauth.address", "http://x", "forwardauth is not supported"),
+        (f"{MIDDLEWARE}.m.digestauth.users", "a:b:c", "digestauth is not supported"),
+        (f"{MIDDLEWARE}.m.circuitbreaker.expression", "x", "routers are served without"),
+        (f"{MIDDLEWARE}.m.contenttype", "true", "routers are served without"),
+        (f"{MIDDLEWARE}.m.compress.encodings", "br", "is not supported; ignored"),
+        (f"{MIDDLEWARE}.m.compress.minresponsebodybytes", "-1", "is no number from 1 to"),
+        (f"{MIDDLEWARE}.m.ipallowlist.sourcerange", "10.0.0.0/8,x", "does not appear to be"),
+        (f"{MIDDLEWARE}.m.headers.accesscontrolallowmethods", "GET\r\nX: y", "bytes that no field may have"),
+        (f"{MIDDLEWARE}.m.headers.accesscontrolalloworiginlistregex", "(", "is no regular expression"),
+        (f"{MIDDLEWARE}.m.stripprefixregex.regex", "/a,(", "is no regular expression"),
         (f"{MIDDLEWARE}.m.redirectscheme.permanent", "true", "is required"),
         (f"{MIDDLEWARE}.m.basicauth.users", "admin:plain", "is not of htpasswd's"),
         (f"{MIDDLEWARE}.m.basicauth.users", f"admin:$2y$31${'a' * 21}O{'a' * 31}", "bcrypt up to cost 12"),
@@ -190,6 +200,72 @@ def test_no_label_writes_field_lines_of_its_own(option: str) -> None:
     found = read(whole | {f"{MIDDLEWARE}.m.{option}": "x\r\nSet-Cookie: y"})
     assert keys(found) == [f"{MIDDLEWARE}.m.{option}"]
     assert found.declared.middlewares == {}
+
+
+def test_what_middlewares_are_told() -> None:
+    prefix = f"{MIDDLEWARE}.m"
+    networks = (ip_network("10.0.0.0/8"), ip_network("192.0.2.7/32"))
+    by_depth = {"sourceCriterion.ipStrategy.depth": "2", "sourceCriterion.ipStrategy.ipv6Subnet": "64"}
+    for options, expected in (
+        ({"compress": "true"}, model.Compress()),
+        (
+            {"compress.excludedContentTypes": "text/event-stream, text/CSV; charset=x"},
+            model.Compress(excluded=("text/event-stream", "text/csv")),
+        ),
+        (
+            {"compress.minResponseBodyBytes": "0", "compress.includedContentTypes": "text/html"},
+            model.Compress(0, ("text/html",)),
+        ),
+        ({"stripprefixregex.regex": "^/[a-z]+/"}, model.StripPrefixRegex((Expression("^/[a-z]+/"),))),
+        (
+            {
+                "ipallowlist.sourceRange": "10.0.0.0/8, 192.0.2.7",
+                "ipallowlist.ipStrategy.excludedIPs": "10.0.0.0/8,192.0.2.7",
+                "ipallowlist.rejectStatusCode": "404",
+            },
+            model.IpAllowList(networks, model.IpStrategy(excluded=networks), 404),
+        ),
+        (
+            {f"ratelimit.{name}": value for name, value in by_depth.items()} | {"ratelimit.average": "5"},
+            model.RateLimit(5.0, 1, model.Source(address=model.IpStrategy(2), prefix6=64)),
+        ),
+        ({"inflightreq.amount": "3"}, model.InFlightReq(3, model.Source(host=True))),
+        (
+            {"inflightreq.amount": "3", "inflightreq.sourceCriterion.requestHeaderName": "X-Key"},
+            model.InFlightReq(3, model.Source("X-Key")),
+        ),
+        (
+            {
+                "headers.accessControlAllowOriginList": "https://a.example,https://b.example",
+                "headers.accessControlAllowMethods": "GET,PUT",
+                "headers.accessControlMaxAge": "100",
+                "headers.addVaryHeader": "true",
+            },
+            model.Headers(
+                cors=model.Cors(
+                    ("https://a.example", "https://b.example"), methods=("GET", "PUT"), max_age=100, vary=True
+                )
+            ),
+        ),
+    ):
+        found = read({f"{prefix}.{option}": value for option, value in options.items()})
+        assert found.problems == ()
+        assert found.declared.middlewares["m"] == expected
+
+
+def test_several_criteria_are_none() -> None:
+    prefix = f"{MIDDLEWARE}.m.inflightreq"
+    both = {
+        f"{prefix}.sourcecriterion.requesthost": "true",
+        f"{prefix}.sourcecriterion.ipstrategy.depth": "1",
+    }
+    found = read({f"{prefix}.amount": "1"} | both)
+    assert (found.declared.middlewares, keys(found)) == ({}, [f"{prefix}.sourcecriterion"])
+
+
+def test_what_keeps_nobody_out_is_passed_over() -> None:
+    found = read({f"{MIDDLEWARE}.m.circuitbreaker.expression": "NetworkErrorRatio() > 0.3"})
+    assert found.declared.middlewares == {"m": model.Chain(())}
 
 
 def test_sticky_cookies_and_strategies() -> None:
@@ -439,6 +515,8 @@ def _unknown(label: str) -> bool:
             ("replacepathregex", "replacement", "/"),
             ("basicauth", "users", "a:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc="),
             ("ratelimit", "average", "1"),
+            ("inflightreq", "amount", "1"),
+            ("ipallowlist", "sourcerange", "10.0.0.0/8"),
         )
         if label.startswith(f"{MIDDLEWARE}.M.{kind}.")
     }

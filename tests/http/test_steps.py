@@ -2,6 +2,7 @@
 
 import base64
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
@@ -27,9 +28,11 @@ def treated(
     authority: str = "a.example",
     client: str = "10.0.0.1",
     authorization: bytes | None = None,
+    fields: dict[str, list[str]] | None = None,
+    forwarded_for: tuple[str, ...] = (),
 ) -> Treatment:
-    asking = Asking(path=path, query=query, method=method, client=client)
-    asked = Asked(asking, scheme, authority, b"id", authorization, now=0.0)
+    asking = Asking(path=path, query=query, method=method, client=client, fields=fields or {})
+    asked = Asked(asking, scheme, authority, b"id", authorization, 0.0, forwarded_for)
     return treat(steps(middlewares), asked)
 
 
@@ -68,6 +71,8 @@ def test_what_is_already_where_it_should_be_is_not_redirected() -> None:
         (model.StripPrefix(("/x", "/a")), "/b"),
         (model.StripPrefix(("/a/b",)), "/"),
         (model.StripPrefix(("/x",)), "/a/b"),
+        (model.StripPrefixRegex((Expression("^/x"), Expression("^/[a-z]"))), "/b"),
+        (model.StripPrefixRegex((Expression("/b"),)), "/a/b"),  # not where the path begins
         (model.AddPrefix("/v1"), "/v1/a/b"),
         (model.ReplacePath("/z"), "/z"),
         (model.ReplacePathRegex(Expression("^/a/(.*)"), "/c/$1"), "/c/b"),
@@ -141,6 +146,54 @@ def test_basic_auth(given: bytes | None, allowed: bool) -> None:
 def test_addresses(client: str, allowed: bool) -> None:
     one = model.IpAllowList((ip_network("10.0.0.0/24"), ip_network("::1/128")))
     assert (treated(one, client=client).fault is None) is allowed
+
+
+@pytest.mark.parametrize(
+    ("strategy", "forwarded_for", "status"),
+    [
+        (model.IpStrategy(depth=1), ("6.6.6.6", "192.0.2.1"), None),
+        (model.IpStrategy(depth=2), ("192.0.2.1", "6.6.6.6"), None),
+        (model.IpStrategy(depth=1), ("192.0.2.1", "6.6.6.6"), 404),
+        (model.IpStrategy(depth=3), ("192.0.2.1", "6.6.6.6"), 404),
+        (model.IpStrategy(depth=1), (), 404),
+        (model.IpStrategy(depth=1), ("nonsense",), 404),
+        (model.IpStrategy(excluded=(ip_network("10.0.0.0/8"),)), ("192.0.2.1", "10.1.1.1", "10.2.2.2"), None),
+        (model.IpStrategy(excluded=(ip_network("10.0.0.0/8"),)), ("192.0.2.1", "6.6.6.6", "10.2.2.2"), 404),
+        (model.IpStrategy(excluded=(ip_network("10.0.0.0/8"),)), ("10.2.2.2",), 404),
+        (model.IpStrategy(), ("192.0.2.1",), 404),
+    ],
+)
+def test_which_address_counts(
+    strategy: model.IpStrategy, forwarded_for: tuple[str, ...], status: int | None
+) -> None:
+    one = model.IpAllowList((ip_network("192.0.2.0/24"),), strategy, 404)
+    answer = treated(one, forwarded_for=forwarded_for).answer
+    assert (answer.status if answer else None) == status
+
+
+@pytest.mark.parametrize(
+    ("source", "same", "other"),
+    [
+        (model.Source("X-Key"), {"client": "10.0.0.2"}, {"fields": {"x-key": ["b"]}}),
+        (model.Source(host=True), {"client": "10.0.0.2"}, {"host": "b"}),
+        (model.Source(), {"host": "b"}, {"client": "10.0.0.2"}),
+        (model.Source(address=model.IpStrategy(1)), {"client": "10.0.0.2"}, {"forwarded_for": ("::2",)}),
+        (model.Source(prefix6=64), {"client": "2001:db8::7"}, {"client": "2001:db8:0:1::1"}),
+    ],
+)
+def test_sources_that_share_a_limit(
+    source: model.Source, same: dict[str, Any], other: dict[str, Any]
+) -> None:
+    made = steps([model.InFlightReq(1, source)])
+
+    def fault(**of: Any) -> Fault | None:
+        usual = {"client": "2001:db8::1", "fields": {"x-key": ["a" * 99]}, "forwarded_for": ("::1",)} | of
+        forwarded_for = usual.pop("forwarded_for")
+        return treat(made, Asked(Asking(**usual), "http", "a", b"", None, 0.0, forwarded_for)).fault
+
+    assert fault() is None
+    assert fault(**same) is Fault.TOO_MANY_REQUESTS
+    assert fault(**other) is None
 
 
 def test_a_rate_is_each_clients_own() -> None:
