@@ -27,15 +27,24 @@ class Idle(Protocol):
     def discard(self) -> None: ...
 
 
+class Link(Protocol):
+    """A connection to an endpoint that many requests share."""
+
+    def retire(self) -> None:
+        """Take no more of them."""
+        ...
+
+
 class Server:
     """One endpoint and its connections."""
 
-    __slots__ = ("active", "backend", "endpoint", "idle", "leaving", "reader", "requests")
+    __slots__ = ("active", "backend", "endpoint", "idle", "leaving", "links", "reader", "requests")
 
     def __init__(self, backend: "Backend", endpoint: Endpoint) -> None:
         self.backend = backend
         self.endpoint = endpoint
         self.idle: list[Idle] = []
+        self.links: list[Link] = []
         self.active = 0  # requests under way
         self.requests = 0
         self.reader = ResponseReader()
@@ -49,6 +58,13 @@ class Server:
         connection.idle_since = monotonic()
         self.idle.append(connection)
         self.backend.has_idle()
+
+    def leave(self) -> None:
+        """It is no endpoint any more: what is under way goes on."""
+        self.leaving = True
+        self.forget_idle()
+        for link in tuple(self.links):
+            link.retire()
 
     def forget_idle(self, before: float = float("inf")) -> None:
         """Close those that were last used before then."""
@@ -87,8 +103,7 @@ class Backend:
         left, joined = self.servers.keys() - set(endpoints), set(endpoints) - self.servers.keys()
         for gone in left:
             server = self.servers.pop(gone)
-            server.leaving = True
-            server.forget_idle()
+            server.leave()
         if self.slow_start and self.servers:
             self._young.joined(joined, monotonic())
         for new in joined:

@@ -117,6 +117,7 @@ class Exchange:
         "_attempts",
         "_body_max",
         "_complete",
+        "_connected",
         "_held",
         "_over",
         "_replay",
@@ -161,6 +162,7 @@ class Exchange:
         self._service = service
         self._over = over
         self._upstream: Upstream | None = None
+        self._connected = False  # it has the head, and gets more of the body as that comes
         self._complete = False  # the client has sent all of the request
         self._trailers = b""
         self._held: list[bytes] = []  # of the body, until an endpoint takes it
@@ -219,19 +221,18 @@ class Exchange:
             self._too_large()
             return
         self._complete = complete
-        if self._upstream is None:
-            self._held.append(data)
-            self._remember(data)
-            return
         self._remember(data)
-        if not self._upstream.send(data, complete) and not complete:
+        upstream = self._upstream
+        if upstream is None or not self._connected:
+            self._held.append(data)
+        elif not upstream.send(data, complete) and not complete:
             self.client.hold_body(True)
 
     def body_ended(self, trailers: bytes) -> None:
         """All was passed to `body` already."""
         self._complete = True
         self._trailers = trailers
-        if self._upstream is not None:
+        if self._upstream is not None and self._connected:
             self._upstream.send(b"", True, trailers)
 
     def client_room(self) -> None:
@@ -262,6 +263,7 @@ class Exchange:
             self._fail(self.fault or Fault.NO_ENDPOINT)
             return
         self.server = server
+        self._connected = False
         self.tried.append(server)
         server.active += 1
         server.requests += 1
@@ -282,6 +284,7 @@ class Exchange:
         lines = self.client.forwarded(head)
         if self._request_fields:
             lines = with_fields(lines, self._request_fields)
+        self._connected = True
         held, complete = self._held, self._complete
         taken = upstream.begin(head, self.target, lines, held, complete, self._trailers)
         if held:
@@ -345,16 +348,17 @@ class Exchange:
         self.client.end(trailers)
         self._finish(None)
 
-    def broken(self, fault: Fault) -> None:
-        """The connection is no more."""
+    def broken(self, fault: Fault, *, unprocessed: bool = False) -> None:
+        """The connection, or the stream, is no more. `unprocessed`: the endpoint says that it has not looked
+        at the request."""
         upstream, self._upstream = self._upstream, None
         if self.status:
             self.client.cut()
             self._finish(fault)
             return
         reused = upstream is not None and upstream.reused
-        self._lose(fault, count=not reused)
-        if self._repeatable(fault):
+        self._lose(fault, count=not reused and not unprocessed)
+        if self._repeatable(fault, unprocessed):
             if reused and self.server is not None:
                 self.tried.pop()  # it only closed what it had not used for long
                 self.server.forget_idle()
@@ -379,10 +383,9 @@ class Exchange:
             upstream.discard()
         self._fail(Fault.BODY_TOO_LARGE)
 
-    def _repeatable(self, fault: Fault) -> bool:
+    def _repeatable(self, fault: Fault, unprocessed: bool) -> bool:
         return (
-            fault is Fault.ENDPOINT_CLOSED
-            and self.method in IDEMPOTENT
+            (unprocessed or (fault is Fault.ENDPOINT_CLOSED and self.method in IDEMPOTENT))
             and self._replay is not None
             and not self.switching
         )

@@ -23,6 +23,8 @@ class Fault(Enum):
     FORBIDDEN = 403, Side.CLIENT, "forbidden"
     NO_ROUTE = 404, Side.ROUTE, "no_route"
     METHOD = 405, Side.CLIENT, "method"
+    H2_PROTOCOL = 400, Side.CLIENT, "h2_protocol"  # a connection that cannot go on
+    H2_FLOOD = 400, Side.CLIENT, "h2_flood"  # of frames that achieve nothing, or without an end
     HEAD_TIMEOUT = 408, Side.CLIENT, "head_timeout"
     BODY_TIMEOUT = 408, Side.CLIENT, "body_timeout"
     BODY_TOO_LARGE = 413, Side.CLIENT, "body_too_large"

@@ -14,8 +14,10 @@ from mesh.http.exchange import Downstream, Exchange
 from mesh.http.faults import Fault
 from mesh.http.forwarding import Edge
 from mesh.http.h1_client import H1Client
+from mesh.http.h2_client import H2Client
 from mesh.http.handshake import Handshake
 from mesh.http.head import RequestHead
+from mesh.http.host import Client
 from mesh.relay.accepting import Accepting
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
@@ -44,7 +46,7 @@ class Front:
         self._serving = serving
         self._trusted = trusted
         self._tls = tls
-        self._clients: set[H1Client] = set()
+        self._clients: set[Client] = set()
         self._handshakes: set[Handshake] = set()
         self._empty = asyncio.Event()  # set when the last client of a closing front is gone
         self._port = int(listener.getsockname()[1])
@@ -119,7 +121,8 @@ class Front:
         handshake.start()
 
     def _serve(self, sock: socket.socket, edge: Edge) -> None:
-        client = H1Client(self, sock, edge)
+        h2 = isinstance(sock, ssl.SSLSocket) and sock.selected_alpn_protocol() == "h2"
+        client = H2Client(self, sock, edge) if h2 else H1Client(self, sock, edge)
         self._clients.add(client)
         client.start()
 
@@ -144,10 +147,16 @@ class Front:
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
         return self._serving.exchange(client, head)
 
-    def refused(self, client: H1Client, fault: Fault, message: str) -> None:
+    def refused(self, fault: Fault, message: str) -> None:
         self.refusals[fault.reason] += 1
 
-    def over(self, client: H1Client) -> None:
+    def speaks_h2(self, client: H1Client, sock: socket.socket, data: bytes) -> None:
+        self._clients.discard(client)
+        instead = H2Client(self, sock, client.edge)
+        self._clients.add(instead)
+        instead.start(data)
+
+    def over(self, client: Client) -> None:
         self._clients.discard(client)
         self._note_empty()
 

@@ -18,11 +18,12 @@ from contextlib import suppress
 from enum import Enum
 from typing import Protocol
 
-from mesh.http import limits
-from mesh.http.exchange import Downstream, Exchange
+from mesh.http import host, limits
+from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault, Refused
 from mesh.http.forwarding import Edge, given_request_id, request_block, response_lines
 from mesh.http.framing import END_OF_CHUNKS, LAST_CHUNK, ChunkedReader, chunk
+from mesh.http.h2_wire import PREFACE
 from mesh.http.head import (
     BEFORE_MAX,
     CHUNKED,
@@ -36,8 +37,7 @@ from mesh.http.head import (
 )
 from mesh.http.pages import Answer, as_http1, error_answer
 from mesh.http.timing import NEVER, Timed
-from mesh.relay.deadlines import Deadlines
-from mesh.relay.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
+from mesh.relay.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, WRITABLE
 from mesh.relay.splice import reset_on_close
 
 INCOMING = READABLE | PEER_DONE | UNUSUAL
@@ -56,19 +56,12 @@ class State(Enum):
 HEAD, BODY, WAIT, TUNNEL, LINGER, CLOSED = State
 
 
-class Host(Protocol):
-    """Who accepted the connection."""
+class Host(host.Host, Protocol):
+    """And another protocol may follow."""
 
-    closing: bool
-
-    @property
-    def poller(self) -> Poller: ...
-    @property
-    def deadlines(self) -> Deadlines: ...
-    def exchange(self, client: Downstream, head: RequestHead) -> Exchange: ...
-    def request_id(self) -> bytes: ...
-    def refused(self, client: "H1Client", fault: Fault, message: str) -> None: ...
-    def over(self, client: "H1Client") -> None: ...
+    def speaks_h2(self, client: "H1Client", sock: socket.socket, data: bytes) -> None:
+        """What it takes for a client of HTTP/1 has begun with HTTP/2's preface; `data` was read of it."""
+        ...
 
 
 class H1Client(Timed):
@@ -240,7 +233,10 @@ class H1Client(Timed):
                 body, complete = self._of_body(rest)
                 self.within(limits.BODY_SECONDS)
         except Refused as refused:
-            self._refuse(refused)
+            if not self._served and data.startswith(PREFACE[:18]) and not self._in_records:
+                self._hand_over(data)
+            else:
+                self._refuse(refused)
             return
         self._keep = head.persistent and self._keep
         self._served = True
@@ -248,6 +244,12 @@ class H1Client(Timed):
         exchange = self._exchange = self._host.exchange(self, head)
         trailers = self._chunks.trailers if complete and self._chunks is not None else b""
         exchange.begin(body, complete, trailers)
+
+    def _hand_over(self, data: bytes) -> None:
+        """HTTP/2 with prior knowledge: RFC 9113 section 3.3."""
+        self._state = CLOSED
+        self.stop_clock()
+        self._host.speaks_h2(self, self._sock, data)
 
     def _incomplete(self, data: bytes, known: int, end: int) -> None:
         """Wait for the rest of a head, if it can become one and within its time."""
@@ -504,7 +506,7 @@ class H1Client(Timed):
 
     def _refuse(self, refused: Refused) -> None:
         """It cannot be understood, so it is not known where the next request would begin."""
-        self._host.refused(self, refused.fault, str(refused))
+        self._host.refused(refused.fault, str(refused))
         self._keep = False
         exchange, self._exchange = self._exchange, None
         if exchange is not None:

@@ -409,8 +409,8 @@ _PERCENT = _number(0, 100)
 
 def _scheme(text: str) -> Scheme:
     scheme = _one_of({one.value: one for one in Scheme})(text)
-    if scheme is not Scheme.HTTP:
-        raise ValueError(f"{scheme} is not spoken to tasks yet, http is")
+    if scheme is Scheme.HTTPS:
+        raise ValueError("https is not spoken to tasks yet, http and h2c are")
     return scheme
 
 

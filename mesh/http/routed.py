@@ -9,7 +9,7 @@ from mesh.http.backend import Server
 from mesh.http.core import Core
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault
-from mesh.http.model import HttpService, StickyCookie
+from mesh.http.model import HttpService, Scheme, StickyCookie
 from mesh.http.target import Target
 
 
@@ -19,6 +19,7 @@ class RoutedTarget(Target):
         self.http = http
         self.response_timeout = http.response_timeout
         self.attempts = http.attempts
+        self.h2 = http.scheme is Scheme.H2C
         self._tokens: dict[str, Server] = {}  # what the cookie says → the endpoint
         self._cookie = _cookie_name(http) if http.sticky else ""
 

@@ -10,8 +10,9 @@ from mesh.errors import KernelError, NamespaceGone
 from mesh.http import limits
 from mesh.http.backend import Backend, Server
 from mesh.http.core import Core
-from mesh.http.exchange import Exchange
+from mesh.http.exchange import Exchange, Upstream
 from mesh.http.h1_upstream import H1Upstream
+from mesh.http.h2_upstream import H2Upstream
 
 RESPONSE_SECONDS = 300.0  # to a response's first byte: a report may take minutes, a hanging task for ever
 
@@ -33,6 +34,7 @@ class Target:
         self.attempts = limits.ATTEMPTS
         self.backend = Backend(policy, core.has_idle)
         self.stats = core.stats_of(service)
+        self.h2 = False  # endpoints are asked in HTTP/2, with prior knowledge
 
     def retarget(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
         self.backend.retarget(endpoints, near)
@@ -41,8 +43,10 @@ class Target:
         """By the client's address, where the policy asks for it."""
         return self.backend.pick(exchange.source, exchange.tried)
 
-    def connection(self, server: Server, exchange: Exchange) -> H1Upstream:
-        """A new one, not connected yet."""
+    def connection(self, server: Server, exchange: Exchange) -> Upstream:
+        """Not connected yet."""
+        if self.h2:
+            return H2Upstream(self._core.poller, self._core.deadlines, server, exchange)
         return H1Upstream(self._core.poller, self._core.deadlines, server, exchange)
 
     def over(self, exchange: Exchange) -> None:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 FILES_MAX = 1000  # in the folder
 FILE_MAX = 256 * 1024  # bytes; a chain takes some thousands
-ALPN = ("http/1.1",)
+ALPN = ("h2", "http/1.1")
 # As Mozilla's "intermediate": forward secrecy, no CBC. TLS 1.3 has its own.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
 

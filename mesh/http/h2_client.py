@@ -1,0 +1,353 @@
+"""A client's HTTP/2 connection, and its requests: each stream is the client's side of an exchange."""
+
+import socket
+
+from mesh.http import limits
+from mesh.http.exchange import Exchange
+from mesh.http.faults import Fault, Refused
+from mesh.http.forwarding import Edge, given_request_id, request_block
+from mesh.http.h2_connection import H2Connection, Outgoing
+from mesh.http.h2_fields import RequestLists, answer_list, read_trailers, response_list
+from mesh.http.h2_wire import Broken, Code, Fields, Stream
+from mesh.http.head import RequestFields, RequestHead, ResponseHead
+from mesh.http.host import Host
+from mesh.http.pages import Answer, error_answer
+from mesh.http.timing import NEVER
+
+
+class H2Client(H2Connection):
+    """`start` it; `host` is told when it is `over`."""
+
+    def __init__(self, host: Host, sock: socket.socket, edge: Edge) -> None:
+        super().__init__(host.poller, host.deadlines, sock, client=False)
+        self.host = host
+        self.edge = edge
+        self._lists = RequestLists()
+        self._requests: dict[int, H2Request] = {}
+        self._draining = False
+        self._told_last = False  # the peer knows the last stream that we take
+        self._block_of: RequestFields | None = None
+        self._block = b""
+
+    def start(self, data: bytes = b"") -> None:
+        """`data`: what was read of it already."""
+        try:
+            self.poller.watch(self.sock, self.told)
+        except OSError:
+            self.close()
+            return
+        self.wire.start()
+        if data:
+            self.take(data)
+        else:
+            self.push()
+        self.poller.again(self.readable)  # who watched the socket before may have been told of what is there
+
+    def finish(self) -> None:
+        """No more requests after those that are on their way: RFC 9113 section 6.8 has two steps for it."""
+        if not self._draining and not self.closed:
+            self._draining = True
+            self.wire.go_away(at_once=False)
+            self.wire.ping()
+            self.idle_seconds = limits.LINGER_SECONDS  # if the answer to the ping never comes
+            self.push()
+
+    def abort(self) -> None:
+        """Now."""
+        self.lost()
+
+    def block(self, about: RequestFields) -> bytes:
+        """The fields of a request for an endpoint. A client repeats most of them."""
+        if about is not self._block_of:
+            self._block_of, self._block = about, request_block(about, self.edge)
+        return self._block
+
+    # --- what the wire tells ---
+
+    def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
+        request = self._requests[stream.id] = H2Request(self, stream)
+        try:
+            head = self._lists.read(fields, ended)
+        except Refused as refused:
+            request.refuse(refused)
+            return
+        request.open(head, ended)
+
+    def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
+        if (request := self._requests.get(stream.id)) is not None:
+            request.trailers(fields)
+
+    def data(self, stream: Stream, data: bytes, ended: bool) -> None:
+        if (request := self._requests.get(stream.id)) is not None:
+            request.body(data, ended)
+        else:
+            self.wire.consumed(stream, len(data))
+
+    def was_reset(self, stream: Stream, code: int) -> None:
+        if (request := self._requests.pop(stream.id, None)) is not None:
+            request.gone()
+            self._look_at_end()
+
+    def going_away(self, last: int) -> None:
+        """It will ask for nothing more, and gets what it has asked for."""
+        self._draining = self._told_last = True
+        self._look_at_end()
+
+    def ponged(self) -> None:
+        if self._draining and not self._told_last:
+            self._told_last = True
+            self.wire.go_away()
+            self._look_at_end()
+
+    def over(self, request: "H2Request") -> None:
+        """Of this request nothing more is said or heard."""
+        self._requests.pop(request.id, None)
+        self._look_at_end()
+
+    def _look_at_end(self) -> None:
+        if self._told_last and not self._requests:
+            self.leave()
+        else:
+            self.dirty()
+
+    # --- the end ---
+
+    def broke(self, broken: Broken) -> None:
+        fault = Fault.H2_FLOOD if broken.code is Code.ENHANCE_YOUR_CALM else Fault.H2_PROTOCOL
+        self.host.refused(fault, str(broken))
+        self._all_gone()
+        super().broke(broken)
+
+    def too_late(self) -> None:
+        if not self._held and not self._lingering and not self.wire.in_block and not self._requests:
+            self.leave()  # idle
+        elif self.wire.in_block:
+            self.host.refused(Fault.HEAD_TIMEOUT, "the head took too long")
+            self._all_gone()
+            self.leave(Code.PROTOCOL_ERROR)
+        else:
+            self.lost()
+
+    def lost(self) -> None:
+        self._all_gone()
+        self.close()
+
+    def _all_gone(self) -> None:
+        requests = tuple(self._requests.values())
+        self._requests.clear()
+        for request in requests:
+            request.gone()
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self.host.over(self)
+
+
+class H2Request(Outgoing):
+    """The client's side of one exchange."""
+
+    __slots__ = (
+        "_body_left",
+        "_client",
+        "_complete",
+        "_exchange",
+        "_head",
+        "_head_only",
+        "_hold",
+        "_unreturned",
+        "edge",
+        "id",
+        "request_id",
+    )
+
+    def __init__(self, client: H2Client, stream: Stream) -> None:
+        super().__init__(client, stream, client.deadlines)
+        self._client = client
+        self.id = stream.id
+        self.edge = client.edge
+        self.request_id = b""
+        self._exchange: Exchange | None = None
+        self._complete = stream.ended_in  # the request
+        self._body_left = -1  # of the length that was announced
+        self._hold = False
+        self._unreturned = 0  # bytes of the body that the exchange has not done with
+        self._head: list[tuple[bytes, bytes]] | None = None  # of the response, to be sent with what follows
+        self._head_only = False
+
+    # --- the request ---
+
+    def open(self, head: RequestHead, ended: bool) -> None:
+        host = self._client.host
+        self.request_id = (self.edge.trusted and given_request_id(head.about)) or host.request_id()
+        self._head_only = head.method == b"HEAD"
+        self._body_left = head.length
+        if not ended:
+            self.within(limits.BODY_SECONDS)
+        exchange = self._exchange = host.exchange(self, head)
+        exchange.begin(b"", ended)
+
+    def body(self, data: bytes, ended: bool) -> None:
+        stream = self.stream
+        assert stream is not None
+        exchange, wire = self._exchange, self._client.wire
+        if exchange is None:  # it is answered; what still comes is nobody's
+            wire.consumed(stream, len(data))
+            return
+        if self._body_left >= 0:
+            self._body_left -= len(data)
+            if self._body_left < 0 or (ended and self._body_left):
+                self._malformed("the body is not of the length announced")
+                return
+        self._complete = ended
+        if ended:
+            self.limit = NEVER
+        elif not exchange.status:
+            self.within(limits.BODY_SECONDS)
+        exchange.body(data, ended)
+        if self._hold:
+            self._unreturned += len(data)
+        else:
+            wire.consumed(stream, len(data))
+            self._client.dirty()
+
+    def trailers(self, fields: Fields) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        self.limit = NEVER
+        try:
+            trailers = read_trailers(fields, Fault.BAD_BODY)
+        except Refused as refused:
+            self._malformed(str(refused))
+            return
+        if self._body_left > 0:
+            self._malformed("the body is shorter than announced")
+            return
+        self._complete = True
+        exchange.body_ended(trailers)
+
+    def hold_body(self, hold: bool) -> None:
+        self._hold = hold
+        if self._complete or self.stream is None:
+            return
+        if hold:
+            self.limit = NEVER
+            return
+        if self._exchange is not None and not self._exchange.status:
+            self.within(limits.BODY_SECONDS)
+        if self._unreturned:
+            returned, self._unreturned = self._unreturned, 0
+            self._client.wire.consumed(self.stream, returned)
+            self._client.dirty()
+
+    def forwarded(self, head: RequestHead) -> bytes:
+        return b"%bX-Request-Id: %b\r\n" % (self._client.block(head.about), self.request_id)
+
+    def refuse(self, refused: Refused) -> None:
+        """There is no exchange: this is no request."""
+        self._client.host.refused(refused.fault, str(refused))
+        self.request_id = self._client.host.request_id()
+        self.answer(error_answer(refused.fault, self.request_id))
+
+    def _malformed(self, message: str) -> None:
+        """RFC 9113 section 8.1.1."""
+        self._client.host.refused(Fault.BAD_BODY, message)
+        stream = self.stream
+        assert stream is not None
+        self._client.wire.fail(stream, Code.PROTOCOL_ERROR)
+        self._client.dirty()
+
+    # --- the response ---
+
+    def interim(self, head: ResponseHead) -> None:
+        if self.stream is not None:
+            self._client.wire.send_headers(self.stream, response_list(head), False)
+            self._client.dirty()
+
+    def respond(self, head: ResponseHead, length: int) -> None:
+        self.limit = NEVER  # from now on both may take their time: the endpoint's side has a limit
+        self._head = response_list(head)
+
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        self.respond(head, len(body))
+        if body:
+            self.put(body)
+        self.end(b"")
+
+    def switch(self, head: ResponseHead) -> None:
+        raise AssertionError("there is no Upgrade in HTTP/2")
+
+    def write(self, data: bytes) -> None:
+        self.put(data)
+
+    def flush(self) -> bool:
+        listed, self._head = self._head, None
+        if listed is not None and self.stream is not None:
+            self._client.wire.send_headers(self.stream, listed, False)
+            self._client.dirty()
+        return super().flush()
+
+    def end(self, trailers: bytes) -> None:
+        self._exchange = None
+        listed, stream = self._head, self.stream
+        if listed is not None and stream is not None and not self._out and not trailers:
+            self._head = None
+            self._client.wire.send_headers(stream, listed, True)
+            self._client.dirty()
+            self.all_sent()
+        else:
+            self.finish(trailers)
+
+    def answer(self, answer: Answer) -> None:
+        self._head = answer_list(answer)
+        if answer.body and not self._head_only:
+            self.put(answer.body)
+        self.end(b"")
+
+    def cut(self) -> None:
+        self._drop(Code.INTERNAL_ERROR)
+
+    def has_room(self) -> None:
+        if self._exchange is not None:
+            self._exchange.client_room()
+
+    def all_sent(self) -> None:
+        if self.stream is not None and not self.stream.ended_in:
+            self._drop(Code.NO_ERROR)  # RFC 9113 section 8.1: whoever still sends may stop
+        else:
+            self._over()
+
+    # --- the end ---
+
+    def too_late(self) -> None:
+        exchange = self._exchange
+        if self.blocked or exchange is None or exchange.status:
+            self._exchange = None
+            self._drop(Code.CANCEL)
+            if exchange is not None:
+                exchange.gone()
+        else:
+            self._exchange = None
+            self._client.host.refused(Fault.BODY_TIMEOUT, "the body took too long")
+            exchange.gone()
+            self.answer(error_answer(Fault.BODY_TIMEOUT, self.request_id))
+
+    def gone(self) -> None:
+        """The client's stream is no more."""
+        self.stream = None
+        self.stop_clock()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.gone()
+
+    def _drop(self, code: Code) -> None:
+        if self.stream is not None:
+            self._client.wire.cancel(self.stream, code)
+        self._over()
+
+    def _over(self) -> None:
+        self.stream = None
+        self._exchange = None
+        self.stop_clock()
+        self._client.over(self)

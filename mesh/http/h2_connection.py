@@ -1,0 +1,302 @@
+"""An HTTP/2 connection on a watched socket, whichever side of it we are: bytes between socket and `Wire`.
+
+What streams have to say waits in `Outgoing`, one for each, until the peer's windows and the socket have room:
+each sends what it may in its turn, and tells whoever fills it to wait meanwhile. A peer that does not read
+what we say is not read from either, so nothing that it asks for can pile up here.
+"""
+
+import socket
+import ssl
+from contextlib import suppress
+
+from mesh.http import limits
+from mesh.http.h2_fields import trailer_list
+from mesh.http.h2_wire import Broken, Code, Fields, Stream, Wire
+from mesh.http.timing import NEVER, Timed
+from mesh.relay.deadlines import Deadlines
+from mesh.relay.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
+
+INCOMING = READABLE | PEER_DONE | UNUSUAL
+WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+OUT_MAX = 256 * 1024  # bytes on their way to the socket; then streams wait, and at last the peer
+
+
+class Outgoing(Timed):
+    """What one stream sends: `put`, `flush`, and once `finish`."""
+
+    __slots__ = ("_ending", "_held", "_out", "_trailers", "connection", "stream")
+
+    def __init__(
+        self, connection: "H2Connection | None", stream: Stream | None, deadlines: Deadlines
+    ) -> None:
+        super().__init__(deadlines)
+        self.connection = connection
+        self.stream = stream
+        self._out: list[bytes] = []
+        self._held = b""  # what the peer has not taken yet
+        self._ending = False
+        self._trailers = b""
+
+    def put(self, data: bytes) -> None:
+        self._out.append(data)
+
+    @property
+    def blocked(self) -> bool:
+        return bool(self._held)
+
+    def flush(self) -> bool:
+        """False: not all of it can be sent now; `has_room` tells when."""
+        connection, stream = self.connection, self.stream
+        if connection is None or stream is None or stream.ended_out:
+            self._out.clear()
+            return True
+        out = self._out
+        if not out and not self._held and not self._ending:
+            return True
+        data = self._held + b"".join(out) if self._held or len(out) != 1 else out[0]
+        out.clear()
+        wire, full = connection.wire, connection.full
+        end_with_it = self._ending and not self._trailers
+        sent = 0
+        if not full and (data or end_with_it):
+            sent = wire.send_data(stream, data, end_with_it)
+            connection.dirty()
+        was_blocked, self._held = bool(self._held), data[sent:] if sent < len(data) else b""
+        if self._held or (self._ending and full):
+            connection.wait(self)
+            if sent or not was_blocked:
+                self.within(limits.BODY_SECONDS)
+            return False
+        if was_blocked:
+            self.limit = NEVER
+        if self._ending:
+            if self._trailers:
+                wire.send_headers(stream, trailer_list(self._trailers), True)
+                connection.dirty()
+            self.all_sent()
+        return True
+
+    def finish(self, trailers: bytes = b"") -> bool:
+        """Nothing comes after that."""
+        self._ending = True
+        self._trailers = trailers
+        return self.flush()
+
+    def go_on(self) -> None:
+        """There may be room again."""
+        if self.flush():
+            self.has_room()
+
+    def has_room(self) -> None:
+        raise NotImplementedError
+
+    def all_sent(self) -> None:
+        """With its end."""
+        raise NotImplementedError
+
+
+class H2Connection(Timed):
+    """Derive, and answer what `Wire` tells its side."""
+
+    idle_seconds = limits.KEEP_ALIVE_SECONDS
+
+    def __init__(self, poller: Poller, deadlines: Deadlines, sock: socket.socket, *, client: bool) -> None:
+        super().__init__(deadlines)
+        self.poller = poller
+        self.deadlines = deadlines
+        self.sock = sock
+        self.wire = Wire(self, client=client)
+        self.closed = False
+        self._in_records = isinstance(sock, ssl.SSLSocket)
+        self._held = b""  # what the socket has not taken yet
+        self._waiting: dict[Outgoing, None] = {}  # for room, in their turn
+        self._dirty = False
+        self._reading = False
+        self._unread = False
+        self._eof_follows = False
+        self._lingering = 0  # bytes that are still read over; we have said our last word
+        self._ending = False  # it follows
+        self._wait = 0.0  # the limit that holds now
+
+    # --- reading ---
+
+    def told(self, mask: int) -> None:
+        """By the poller."""
+        if mask & INCOMING:
+            if mask & (PEER_DONE | UNUSUAL):
+                self._eof_follows = True
+            self.readable()
+        if mask & WRITABLE and self._held:
+            self.push()
+
+    def readable(self) -> None:
+        while not self.closed:
+            if len(self._held) > OUT_MAX:
+                self._unread = True
+                return
+            try:
+                data = self.sock.recv(limits.READ_BYTES)
+            except WOULD_BLOCK:
+                return
+            except OSError:
+                self.lost()
+                return
+            if not data:
+                self.lost()
+                return
+            whole = len(data) == limits.READ_BYTES or self._eof_follows or self._in_records
+            self.take(data)
+            if not whole:
+                return
+
+    def take(self, data: bytes) -> None:
+        """What was read."""
+        if self._lingering or self._ending:
+            self._lingering -= len(data)
+            if self._lingering < 0 and not self._ending:
+                self.close()
+            return
+        self._reading = True
+        try:
+            self.wire.receive(data)
+        except Broken as broken:
+            self.broke(broken)
+            return
+        finally:
+            self._reading = False
+        self.push()
+
+    # --- sending ---
+
+    @property
+    def full(self) -> bool:
+        """Streams wait."""
+        return len(self._held) + len(self.wire.out) >= OUT_MAX
+
+    def dirty(self) -> None:
+        """There is something to send: with all else that comes in this round."""
+        if not self._dirty and not self._reading:
+            self._dirty = True
+            self.poller.again(self.push)
+
+    def wait(self, outgoing: Outgoing) -> None:
+        self._waiting[outgoing] = None
+
+    def push(self) -> None:
+        self._dirty = False
+        moved = False
+        while not self.closed:
+            if self.wire.out:
+                self._held += self.wire.out
+                self.wire.out.clear()
+            if not self._held:
+                break
+            try:
+                sent = self.sock.send(self._held)
+            except WOULD_BLOCK:
+                sent = 0
+            except OSError:
+                self.lost()
+                return
+            moved = moved or sent > 0
+            all_sent = sent == len(self._held)
+            self._held = b"" if all_sent else self._held[sent:]
+            if not all_sent:
+                break
+            self._let_wait_go_on()
+        if self.closed:
+            return
+        if self._ending and not self._held:
+            self._last_word()
+            return
+        if self._unread and len(self._held) <= OUT_MAX:
+            self._unread = False
+            self.poller.again(self.readable)
+        self._set_clock(moved)
+
+    def _let_wait_go_on(self) -> None:
+        """Each of those who wait, once; those who still cannot send wait on, behind the others."""
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting:
+            one.go_on()
+
+    def _set_clock(self, moved: bool) -> None:
+        wire = self.wire
+        if self._held:
+            wait = limits.BODY_SECONDS
+        elif wire.in_block:
+            wait = limits.HEAD_SECONDS
+        else:
+            wait = 0.0 if wire.streams else self.idle_seconds
+        if wait != self._wait or (moved and self._held):
+            self._wait = wait
+            if wait:
+                self.within(wait)
+            else:
+                self.limit = NEVER
+
+    # --- what the wire tells ---
+
+    def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
+        raise NotImplementedError
+
+    def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
+        raise NotImplementedError
+
+    def data(self, stream: Stream, data: bytes, ended: bool) -> None:
+        raise NotImplementedError
+
+    def was_reset(self, stream: Stream, code: int) -> None:
+        raise NotImplementedError
+
+    def going_away(self, last: int) -> None:
+        raise NotImplementedError
+
+    def room(self, stream: Stream | None) -> None:
+        self._let_wait_go_on()
+
+    def ponged(self) -> None:
+        pass
+
+    # --- the end ---
+
+    def broke(self, broken: Broken) -> None:
+        """The peer is no HTTP/2 that can be understood."""
+        self.leave(broken.code)
+
+    def lost(self) -> None:
+        """The peer is gone."""
+        self.close()
+
+    def leave(self, code: Code = Code.NO_ERROR) -> None:
+        """Say so, and end when that is sent. No stream is open that matters."""
+        if not self.closed and not self._ending:
+            self._ending = True
+            self._lingering = limits.LINGER_BYTES
+            self.wire.go_away(code)
+            self.push()
+
+    def _last_word(self) -> None:
+        """To close with bytes unread would reset the connection, and the peer lose what we said."""
+        self._ending = False
+        self._wait = limits.LINGER_SECONDS
+        self.within(limits.LINGER_SECONDS)
+        self.wire.out.clear()
+        try:
+            if isinstance(self.sock, ssl.SSLSocket):
+                with suppress(*WOULD_BLOCK, ssl.SSLError, ValueError):
+                    self.sock.unwrap()
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self.poller.again(self.readable)
+
+    def close(self) -> None:
+        """Now, and for good."""
+        if not self.closed:
+            self.closed = True
+            self.stop_clock()
+            self._waiting.clear()
+            self.poller.close(self.sock)

@@ -1,0 +1,511 @@
+"""One HTTP/2 connection as frames: bytes in, calls on its side; calls, bytes out. No I/O (RFC 9113).
+
+hyperframe reads and writes frames, hpack the blocks of fields; what is here is what they mean: which streams
+there are, how much each side may send, when it is over. The library h2 does all of this too, but for it a
+GOAWAY ends the connection, sent or received, with the streams that are still open. A proxy has to let them
+finish.
+
+A frame that achieves nothing (a ping, a reset of what was just asked for) costs the peer something of a
+budget, which time and finished requests fill up again. Whoever has spent it is told to be calm, and cut off.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from struct import Struct
+from time import monotonic
+from typing import Any, Protocol
+
+from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
+from hyperframe.exceptions import HyperframeError
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+
+from mesh.errors import WireError
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+FRAME_MAX = 16 * 1024  # of a frame's payload: what every peer must take, and all that we do
+WINDOW = 256 * 1024  # that a stream may send ahead of us
+CONNECTION_WINDOW = 1024 * 1024  # all streams of a connection: what one client can make us hold
+STREAMS_MAX = 128  # requests of one connection under way
+FIELDS_BYTES_MAX = 64 * 1024  # of a block of fields, coded and decoded
+CONTINUATIONS_MAX = 16  # frames after the one that begins a block
+TABLE_MAX = 4096  # bytes of the compression's memory, each way
+
+BUDGET = 1000.0  # frames that achieve nothing
+BUDGET_PER_SECOND = 10.0
+BUDGET_PER_REQUEST = 2.0  # gained with each that is finished; and the cost of one that is reset
+
+_FIRST_WINDOW = 65_535  # RFC 9113 section 6.9.2
+_WINDOW_MAX = 2**31 - 1
+_LAST_ID = 2**31 - 1
+_HEAD = Struct(">HBBBL")  # length (24 bits), type, flags, stream
+_END_STREAM, _END_HEADERS = 0x1, 0x4
+
+Fields = Sequence[tuple[bytes, bytes]]
+
+
+class Code(IntEnum):
+    """RFC 9113 section 7."""
+
+    NO_ERROR = 0x0
+    PROTOCOL_ERROR = 0x1
+    INTERNAL_ERROR = 0x2
+    FLOW_CONTROL_ERROR = 0x3
+    STREAM_CLOSED = 0x5
+    FRAME_SIZE_ERROR = 0x6
+    REFUSED_STREAM = 0x7
+    CANCEL = 0x8
+    COMPRESSION_ERROR = 0x9
+    ENHANCE_YOUR_CALM = 0xB
+
+
+class Broken(WireError):
+    """The connection cannot go on."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Stream:
+    __slots__ = ("ended_in", "ended_out", "id", "left", "owed", "returned", "room")
+
+    def __init__(self, id_: int, room: int) -> None:
+        self.id = id_
+        self.room = room  # bytes that the peer takes
+        self.left = WINDOW  # bytes that it may still send
+        self.owed = 0  # of those that came: not consumed yet
+        self.returned = 0  # consumed; the peer has not been told yet
+        self.ended_in = False  # the peer has said all
+        self.ended_out = False  # we have
+
+
+class Side(Protocol):
+    """Whose connection it is."""
+
+    def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
+        """A request (to a server)."""
+        ...
+
+    def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
+        """A response's head, an interim one, or trailers."""
+        ...
+
+    def data(self, stream: Stream, data: bytes, ended: bool) -> None:
+        """To be given back with `consumed`."""
+        ...
+
+    def was_reset(self, stream: Stream, code: int) -> None:
+        """By the peer, or by us for its fault. It is no more."""
+        ...
+
+    def room(self, stream: Stream | None) -> None:
+        """The peer takes more of this stream; None: of any."""
+        ...
+
+    def going_away(self, last: int) -> None:
+        """The peer takes no streams after this one."""
+        ...
+
+    def ponged(self) -> None: ...
+
+
+class Wire:
+    """Call `start` first; take `out` and clear it whenever it is time to send."""
+
+    def __init__(self, side: Side, *, client: bool = False, clock: Callable[[], float] = monotonic) -> None:
+        self._side = side
+        self._client = client
+        self._clock = clock
+        self.out = bytearray()
+        self.streams: dict[int, Stream] = {}
+        self.highest = 0  # stream that the peer has opened
+        self.streams_max = 100  # that the peer takes; until it says otherwise
+        self.frames = 0  # that came
+        self._next = 1
+        self._accept = _LAST_ID  # the last stream that we take
+        self._got = b""
+        self._preface = not client
+        self._settled = False  # the peer's SETTINGS have come
+        self._decoder = Decoder(FIELDS_BYTES_MAX)
+        self._encoder = Encoder()
+        self._block_of: HeadersFrame | None = None  # whose block of fields is coming in
+        self._block: list[bytes] = []
+        self._room = _FIRST_WINDOW
+        self._room_of_new = _FIRST_WINDOW
+        self._frame_max = FRAME_MAX
+        self._left = CONNECTION_WINDOW
+        self._returned = 0
+        self._budget = BUDGET
+        self._filled = clock()
+        self._handlers: dict[int, Callable[[Any], None]] = {
+            0x0: self._data,
+            0x1: self._headers,
+            0x2: self._nothing,  # PRIORITY, which RFC 9113 section 5.3 has given up
+            0x3: self._reset,
+            0x4: self._settings,
+            0x5: self._push,
+            0x6: self._ping,
+            0x7: self._goaway,
+            0x8: self._window,
+            0x9: self._continuation,
+        }
+
+    # --- in ---
+
+    @property
+    def in_block(self) -> bool:
+        """Has a block of fields begun that is not whole? The client's time for it runs."""
+        return self._block_of is not None or self._preface
+
+    def receive(self, data: bytes) -> None:
+        """Raises Broken."""
+        if self._got:
+            data = self._got + data
+        at, end = 0, len(data)
+        if self._preface:
+            if not PREFACE.startswith(data[:24]) and not data.startswith(PREFACE):
+                raise Broken(Code.PROTOCOL_ERROR, "not HTTP/2's preface")
+            if end < len(PREFACE):
+                self._got = data
+                return
+            self._preface = False
+            at = len(PREFACE)
+        view = memoryview(data)
+        try:
+            while end - at >= 9:
+                frame, length = Frame.parse_frame_header(view[at : at + 9])
+                if length > FRAME_MAX:
+                    raise Broken(Code.FRAME_SIZE_ERROR, "a frame larger than was allowed")
+                if end - at - 9 < length:
+                    break
+                frame.parse_body(view[at + 9 : at + 9 + length])
+                at += 9 + length
+                self._frame(frame)
+        except HyperframeError as error:
+            raise Broken(Code.FRAME_SIZE_ERROR, f"a malformed frame: {error}") from error
+        self._got = data[at:]
+
+    def _frame(self, frame: Frame) -> None:
+        self.frames += 1
+        kind = frame.type
+        if not self._settled and kind != SettingsFrame.type:
+            raise Broken(Code.PROTOCOL_ERROR, "no SETTINGS at the beginning")
+        if self._block_of is not None and kind != ContinuationFrame.type:
+            raise Broken(Code.PROTOCOL_ERROR, "a frame within a block of fields")
+        handler = self._handlers.get(kind) if kind is not None else None
+        if handler is None:
+            self._spend(1)  # unknown ones are read over: section 4.1
+        else:
+            handler(frame)
+
+    def _headers(self, frame: HeadersFrame) -> None:
+        if "PRIORITY" in frame.flags and frame.depends_on == frame.stream_id:
+            raise Broken(Code.PROTOCOL_ERROR, "a stream that depends on itself")
+        self._block = [frame.data]
+        self._block_of = frame
+        if "END_HEADERS" in frame.flags:
+            self._whole_block()
+
+    def _continuation(self, frame: ContinuationFrame) -> None:
+        begun = self._block_of
+        if begun is None or begun.stream_id != frame.stream_id:
+            raise Broken(Code.PROTOCOL_ERROR, "CONTINUATION of nothing")
+        self._block.append(frame.data)
+        if len(self._block) > CONTINUATIONS_MAX or sum(map(len, self._block)) > FIELDS_BYTES_MAX:
+            raise Broken(Code.ENHANCE_YOUR_CALM, "a block of fields without an end")
+        if "END_HEADERS" in frame.flags:
+            self._whole_block()
+
+    def _whole_block(self) -> None:
+        frame, block = self._block_of, b"".join(self._block)
+        assert frame is not None
+        self._block_of = None
+        self._block = []
+        try:
+            fields: Fields = self._decoder.decode(block, raw=True)  # type: ignore[assignment]
+        except OversizedHeaderListError as error:
+            raise Broken(Code.ENHANCE_YOUR_CALM, "too many fields") from error
+        except HPACKError as error:
+            raise Broken(Code.COMPRESSION_ERROR, f"fields that cannot be decoded: {error}") from error
+        id_, ended = frame.stream_id, "END_STREAM" in frame.flags
+        stream = self.streams.get(id_)
+        if stream is None:
+            self._new(id_, fields, ended)
+        elif stream.ended_in:
+            self.fail(stream, Code.STREAM_CLOSED)
+        elif not self._client and not ended:
+            self.fail(stream, Code.PROTOCOL_ERROR)  # trailers are the end: section 8.1
+        else:
+            stream.ended_in = ended
+            self._side.headers(stream, fields, ended)
+            self._over_if_ended(stream)
+
+    def _new(self, id_: int, fields: Fields, ended: bool) -> None:
+        if self._client or id_ % 2 == 0:
+            self._check_known(id_)
+            return
+        if id_ <= self.highest:
+            self._spend(1)  # trailers, sent before the peer knew that the stream was reset
+            return
+        self.highest = id_
+        if id_ > self._accept:
+            return  # section 6.8: it has been told
+        if len(self.streams) >= STREAMS_MAX:
+            self._spend(1)
+            self.out += RstStreamFrame(id_, Code.REFUSED_STREAM).serialize()
+            return
+        stream = self.streams[id_] = Stream(id_, self._room_of_new)
+        stream.ended_in = ended
+        self._side.opened(stream, fields, ended)
+        self._over_if_ended(stream)
+
+    def _data(self, frame: DataFrame) -> None:
+        size = frame.flow_controlled_length
+        self._left -= size
+        if self._left < 0:
+            raise Broken(Code.FLOW_CONTROL_ERROR, "more than the connection's window")
+        stream = self.streams.get(frame.stream_id)
+        if stream is None:
+            self._check_known(frame.stream_id)
+            self._give_back(size)
+            return
+        if stream.ended_in:
+            self._give_back(size)
+            self.fail(stream, Code.STREAM_CLOSED)
+            return
+        stream.left -= size
+        if stream.left < 0:
+            self._give_back(size)
+            self.fail(stream, Code.FLOW_CONTROL_ERROR)
+            return
+        stream.owed += size
+        ended = stream.ended_in = "END_STREAM" in frame.flags
+        if not frame.data and not ended:
+            self._spend(1)
+        if size > len(frame.data):
+            self.consumed(stream, size - len(frame.data))  # padding
+        self._side.data(stream, frame.data, ended)
+        self._over_if_ended(stream)
+
+    def _reset(self, frame: RstStreamFrame) -> None:
+        stream = self.streams.get(frame.stream_id)
+        if stream is None:
+            self._check_known(frame.stream_id)
+            self._spend(1)
+            return
+        if not self._client:
+            self._spend(BUDGET_PER_REQUEST)
+        self._drop(stream)
+        self._side.was_reset(stream, frame.error_code)
+
+    def _settings(self, frame: SettingsFrame) -> None:
+        if "ACK" in frame.flags:
+            return
+        self._settled = True
+        for name, value in frame.settings.items():
+            if name == SettingsFrame.HEADER_TABLE_SIZE:
+                self._encoder.header_table_size = min(value, TABLE_MAX)
+            elif name == SettingsFrame.ENABLE_PUSH:
+                if value not in (0, 1) or (self._client and value):
+                    raise Broken(Code.PROTOCOL_ERROR, "ENABLE_PUSH is malformed")
+            elif name == SettingsFrame.MAX_CONCURRENT_STREAMS:
+                self.streams_max = value
+            elif name == SettingsFrame.INITIAL_WINDOW_SIZE:
+                self._first_window(value)
+            elif name == SettingsFrame.MAX_FRAME_SIZE:
+                if not 16_384 <= value < 2**24:
+                    raise Broken(Code.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of range")
+                self._frame_max = min(value, 64 * 1024)
+        self.out += SettingsFrame(0, flags=["ACK"]).serialize()
+        self._spend(1)
+        self._side.room(None)
+
+    def _first_window(self, value: int) -> None:
+        if value > _WINDOW_MAX:
+            raise Broken(Code.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is out of range")
+        more, self._room_of_new = value - self._room_of_new, value
+        for stream in self.streams.values():
+            stream.room += more
+            if stream.room > _WINDOW_MAX:
+                raise Broken(Code.FLOW_CONTROL_ERROR, "a window is too large")
+
+    def _push(self, _: Frame) -> None:
+        raise Broken(Code.PROTOCOL_ERROR, "PUSH_PROMISE, which was not allowed")
+
+    def _nothing(self, _: Frame) -> None:
+        self._spend(1)
+
+    def _ping(self, frame: PingFrame) -> None:
+        if "ACK" in frame.flags:
+            self._side.ponged()
+            return
+        self.out += PingFrame(0, frame.opaque_data, flags=["ACK"]).serialize()
+        self._spend(1)
+
+    def _goaway(self, frame: GoAwayFrame) -> None:
+        self._spend(1)
+        self._side.going_away(frame.last_stream_id)
+
+    def _window(self, frame: WindowUpdateFrame) -> None:
+        more = frame.window_increment
+        if not frame.stream_id:
+            self._room += more
+            if self._room > _WINDOW_MAX:
+                raise Broken(Code.FLOW_CONTROL_ERROR, "the connection's window is too large")
+            self._side.room(None)
+            return
+        stream = self.streams.get(frame.stream_id)
+        if stream is None:
+            self._check_known(frame.stream_id)
+            return
+        stream.room += more
+        if stream.room > _WINDOW_MAX:
+            self.fail(stream, Code.FLOW_CONTROL_ERROR)
+        else:
+            self._side.room(stream)
+
+    def _check_known(self, id_: int) -> None:
+        """Frames for a stream that is no more may still come; not for one that never was (section 5.1)."""
+        ours = bool(id_ % 2) == self._client
+        if id_ >= self._next if ours else id_ > self.highest:
+            raise Broken(Code.PROTOCOL_ERROR, "a frame of a stream that was never opened")
+
+    def _spend(self, cost: float) -> None:
+        self._budget -= cost
+        if self._budget < 0:
+            now = self._clock()
+            self._budget += min((now - self._filled) * BUDGET_PER_SECOND, BUDGET)
+            self._filled = now
+            if self._budget < 0:
+                raise Broken(Code.ENHANCE_YOUR_CALM, "too many frames that achieve nothing")
+
+    # --- out ---
+
+    def start(self) -> None:
+        """What each side says first."""
+        settings = {
+            SettingsFrame.INITIAL_WINDOW_SIZE: WINDOW,
+            SettingsFrame.MAX_HEADER_LIST_SIZE: FIELDS_BYTES_MAX,
+        }
+        if self._client:
+            self.out += PREFACE
+            settings[SettingsFrame.ENABLE_PUSH] = 0
+        else:
+            settings[SettingsFrame.MAX_CONCURRENT_STREAMS] = STREAMS_MAX
+        self.out += SettingsFrame(0, settings).serialize()
+        self.out += WindowUpdateFrame(0, CONNECTION_WINDOW - _FIRST_WINDOW).serialize()
+
+    def open(self, fields: Fields, ended: bool) -> Stream:
+        """A request, to a server."""
+        stream = self.streams[self._next] = Stream(self._next, self._room_of_new)
+        self._next += 2
+        self.send_headers(stream, fields, ended)
+        return stream
+
+    @property
+    def exhausted(self) -> bool:
+        """There are no numbers left for new streams."""
+        return self._next > _LAST_ID - 2
+
+    def send_headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
+        # Huffman's code would spare the network some bytes and cost us more than all the rest of a request.
+        block = self._encoder.encode(fields, huffman=False)
+        id_, most = stream.id, self._frame_max
+        flags = _END_STREAM if ended else 0
+        if len(block) <= most:
+            self._put(0x1, flags | _END_HEADERS, id_, block)
+        else:
+            self._put(0x1, flags, id_, block[:most])
+            for at in range(most, len(block), most):
+                last = at + most >= len(block)
+                self._put(0x9, _END_HEADERS if last else 0, id_, block[at : at + most])
+        if ended:
+            self._ended(stream)
+
+    def send_data(self, stream: Stream, data: bytes, ended: bool) -> int:
+        """As much of it as the peer takes; how much that was. `ended`: the stream ends with it."""
+        most = min(len(data), max(stream.room, 0), self._room)
+        stream.room -= most
+        self._room -= most
+        ended = ended and most == len(data)
+        whole = self._frame_max
+        at = 0
+        while at < most:
+            piece = data[at : min(at + whole, most)] if most != len(data) or most > whole else data
+            at += len(piece)
+            self._put(0x0, _END_STREAM if ended and at == most else 0, stream.id, piece)
+        if ended:
+            if not data:
+                self._put(0x0, _END_STREAM, stream.id, b"")
+            self._ended(stream)
+        return most
+
+    def _put(self, kind: int, flags: int, id_: int, payload: bytes) -> None:
+        size = len(payload)
+        self.out += _HEAD.pack(size >> 8, size & 0xFF, kind, flags, id_)
+        self.out += payload
+
+    def consumed(self, stream: Stream, size: int) -> None:
+        """So much of what came is done with: the peer may send as much again."""
+        stream.owed -= size
+        stream.returned += size
+        if stream.returned >= WINDOW // 2 and not stream.ended_in:
+            self.out += WindowUpdateFrame(stream.id, stream.returned).serialize()
+            stream.left += stream.returned
+            stream.returned = 0
+        self._give_back(size)
+
+    def _give_back(self, size: int) -> None:
+        self._returned += size
+        if self._returned >= CONNECTION_WINDOW // 2:
+            self.out += WindowUpdateFrame(0, self._returned).serialize()
+            self._left += self._returned
+            self._returned = 0
+
+    def cancel(self, stream: Stream, code: Code) -> None:
+        """End it from here, if it has not ended."""
+        if stream.id in self.streams:
+            self.out += RstStreamFrame(stream.id, code).serialize()
+            self._drop(stream)
+
+    def fail(self, stream: Stream, code: Code) -> None:
+        """As `cancel`, for a fault of the peer's: the side is told."""
+        self._spend(1)
+        self.cancel(stream, code)
+        self._side.was_reset(stream, code)
+
+    def go_away(self, code: Code = Code.NO_ERROR, *, at_once: bool = True) -> None:
+        """Take no more streams. Not `at_once`: only say so; those that are on their way are still taken."""
+        last = self.highest if at_once else _LAST_ID
+        self._accept = min(self._accept, last)
+        self.out += GoAwayFrame(0, self._accept, code).serialize()
+
+    def ping(self) -> None:
+        """`ponged` when all that was sent before it has arrived."""
+        self.out += PingFrame(0, b"\0" * 8).serialize()
+
+    def _ended(self, stream: Stream) -> None:
+        stream.ended_out = True
+        self._over_if_ended(stream)
+
+    def _over_if_ended(self, stream: Stream) -> None:
+        if stream.ended_in and stream.ended_out and stream.id in self.streams:
+            self._drop(stream)
+            self._budget = min(self._budget + BUDGET_PER_REQUEST, BUDGET)
+
+    def _drop(self, stream: Stream) -> None:
+        del self.streams[stream.id]
+        if stream.owed:
+            self._give_back(stream.owed)
+            stream.owed = 0

@@ -1,0 +1,39 @@
+"""Who accepts clients' connections, as those see it."""
+
+from typing import Protocol
+
+from mesh.http.exchange import Downstream, Exchange
+from mesh.http.faults import Fault
+from mesh.http.head import RequestHead
+from mesh.relay.deadlines import Deadlines
+from mesh.relay.poller import Poller
+
+
+class Client(Protocol):
+    """A connection, whatever it speaks."""
+
+    def finish(self) -> None:
+        """No more requests after those under way."""
+        ...
+
+    def abort(self) -> None:
+        """Now."""
+        ...
+
+
+class Host(Protocol):
+    closing: bool
+
+    @property
+    def poller(self) -> Poller: ...
+    @property
+    def deadlines(self) -> Deadlines: ...
+    def exchange(self, client: Downstream, head: RequestHead) -> Exchange: ...
+    def request_id(self) -> bytes: ...
+    def refused(self, fault: Fault, message: str) -> None:
+        """Something came that is no request."""
+        ...
+
+    def over(self, client: Client) -> None:
+        """It is closed."""
+        ...
