@@ -17,6 +17,7 @@ from mesh.http.around import Around
 from mesh.http.exchange import Downstream
 from mesh.http.head import CHUNKED, Fields, ResponseHead
 from mesh.http.model import Compress
+from mesh.http.room import Room
 
 LEVEL = 4  # 6 takes twice the time for a twentieth less
 GZIP = 31  # `wbits`: the largest window, in gzip's format
@@ -106,22 +107,6 @@ def _changed(head: ResponseHead, block: bytes) -> ResponseHead:
     if b"*" not in known and b"accept-encoding" not in known:
         block += b"Vary: Accept-Encoding\r\n"
     return ResponseHead(head.status, head.reason, head.minor, Fields(block))
-
-
-class Room:
-    """For so many coders at once."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-
-    def take(self) -> bool:
-        if not self._left:
-            return False
-        self._left -= 1
-        return True
-
-    def give_back(self) -> None:
-        self._left += 1
 
 
 class Compressing(Around):

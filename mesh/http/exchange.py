@@ -187,8 +187,13 @@ class Exchange:
         self._request_fields = [*others, ("Host", authority)]
 
     def set_cookie(self, cookie: str) -> None:
-        """With the response; the last one counts."""
-        others = [one for one in self.response_fields if one[0] != "Set-Cookie"]
+        """With the response; of one name the last one counts."""
+        name = cookie.partition("=")[0] + "="
+        others = [
+            one
+            for one in self.response_fields
+            if one[0] != "Set-Cookie" or one[1] is None or not one[1].startswith(name)
+        ]
         self.response_fields = [*others, ("Set-Cookie", cookie)]
 
     # --- the client's side ---

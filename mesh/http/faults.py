@@ -43,6 +43,7 @@ class Fault(Enum):
     CONNECT_FAILED = 502, Side.ENDPOINT, "connect"
     NO_ENDPOINT = 503, Side.ROUTE, "no_endpoint"
     OVERLOADED = 503, Side.ENDPOINT, "overloaded"
+    NO_VERDICT = 503, Side.ENDPOINT, "auth_unavailable"
     FULL = 503, Side.US, "full"
     CONNECT_TIMEOUT = 504, Side.ENDPOINT, "connect_timeout"
     RESPONSE_TIMEOUT = 504, Side.ENDPOINT, "response_timeout"

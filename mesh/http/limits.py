@@ -8,6 +8,8 @@ CONNECTIONS_MAX = 20_000  # clients of one listener
 HANDSHAKES_MAX = 1000  # under way at one listener; each holds keys and buffers
 IN_THREAD_MAX = 64  # passwords that wait to be compared; each takes some 50 ms
 COMPRESSING_MAX = 256  # responses that come in pieces; a coder takes 256 KiB. Beyond it they go as they are
+ASIDES_MAX = 1024  # requests of our own at once: who may come in, pages for errors
+ASIDE_BODY_MAX = 256 * 1024  # of their responses, which are held whole
 IDLE_PER_ENDPOINT = 256  # connections kept open for the next request
 ATTEMPTS = 3  # endpoints tried for one request
 
@@ -16,6 +18,7 @@ KEEP_ALIVE_SECONDS = 75.0  # between two requests
 HANDSHAKE_SECONDS = 10.0  # of TLS
 BODY_SECONDS = 60.0  # without a byte of a request's body, or of room for more
 RESPONSE_IDLE_SECONDS = 300.0  # without a byte of a response that has begun: events may be rare
+ASIDE_SECONDS = 30.0  # for a request of our own: a client waits for it
 LINGER_SECONDS = 2.0  # for the client to read our last words while it still sends
 LINGER_BYTES = 1024 * 1024  # of what it still sends
 IDLE_ENDPOINT_SECONDS = 4.0  # many servers close theirs after 5 s; who is first loses no request

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 from mesh.balance.ports import duration
 from mesh.http import model
@@ -15,9 +16,8 @@ from mesh.http.passwords import known_hash
 LIST_MAX = 256  # entries of a list in a label
 NUMBER_MAX = 10**9  # of any number in a label
 FIELD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]{0,252}[a-z0-9_])?")
 VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,4096}")
-# Those would change what the message is.
-NEVER_SET = {"connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive"}
 
 
 class LabelError(ValueError):
@@ -214,7 +214,7 @@ _NAMED = (
 
 
 def _field(name: str, value: str) -> tuple[str, str]:
-    if FIELD.fullmatch(name) is None or name.lower() in NEVER_SET:
+    if FIELD.fullmatch(name) is None or name.lower() in model.NEVER_SET - {"host"}:
         raise LabelError(name, f"{name!r} is no field that can be set")
     if VALUE.fullmatch(value) is None:
         raise LabelError(name, "the value has bytes that no field may have")
@@ -233,6 +233,47 @@ def _basic_auth(options: _Options) -> model.Middleware:
         users.append((name, hashed))
     realm = options.read("realm", _text, "traefik")
     return model.BasicAuth(tuple(users), realm, not options.read("removeheader", _flag, False))
+
+
+def _forward_auth(options: _Options) -> model.Middleware:
+    auth: model.ForwardAuth = options.read("address", _address)
+    return replace(
+        auth,
+        trust=options.read("trustforwardheader", _flag, False),
+        request_headers=options.read("authrequestheaders", _field_names, ()),
+        response_headers=options.read("authresponseheaders", _settable, ()),
+        response_expression=options.read("authresponseheadersregex", _expression, ()) or None,
+        cookies=options.read("addauthcookiestoresponse", _field_names, ()),
+        keep_location=options.read("preservelocationheader", _flag, False),
+        keep_method=options.read("preserverequestmethod", _flag, False),
+    )
+
+
+def _address(text: str) -> model.ForwardAuth:
+    url = urlsplit(text)
+    if url.scheme == "https":
+        raise ValueError("https is not spoken to services")
+    host = (url.hostname or "").rstrip(".")
+    if url.scheme != "http" or _HOST.fullmatch(host) is None or "@" in url.netloc:
+        raise ValueError(f"{text!r} is no address as http://NAME:PORT/PATH")
+    target = _path((url.path or "/") + (f"?{url.query}" if url.query else ""))
+    authority = f"{host}:{url.port}" if url.port else host
+    return model.ForwardAuth(f"http://{authority}{target}", host, url.port or 80, target, authority)
+
+
+def _expression(text: str) -> Expression | None:
+    return Expression(text) if text else None
+
+
+def _field_names(text: str) -> tuple[str, ...]:
+    return tuple(map(_field_name, _list(text)))
+
+
+def _settable(text: str) -> tuple[str, ...]:
+    names = _field_names(text)
+    if never := [name for name in names if name.lower() in model.NEVER_SET]:
+        raise ValueError(f"{never[0]!r} is no field that can be set")
+    return names
 
 
 def _compress(options: _Options) -> model.Middleware:
@@ -294,6 +335,7 @@ _KINDS: Mapping[str, Callable[[_Options], model.Middleware]] = {
     "buffering": _buffering,
     "chain": lambda options: model.Chain(tuple(map(str.lower, options.read("middlewares", _list)))),
     "compress": _compress,
+    "forwardauth": _forward_auth,
     "headers": _headers,
     "inflightreq": _in_flight,
     "ipallowlist": _ip_allow_list,

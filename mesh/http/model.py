@@ -11,6 +11,11 @@ from mesh.http.matching import Match
 
 Network = IPv4Network | IPv6Network
 
+# Fields that no middleware sets: they would change what the message is.
+NEVER_SET = frozenset(
+    ("connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive", "host")
+)
+
 
 class Scheme(StrEnum):
     """What a task speaks."""
@@ -103,6 +108,24 @@ class BasicAuth:
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardAuth:
+    """Whoever is at this address says whether a request may go on."""
+
+    url: str  # with a path
+    host: str  # lower case
+    port: int
+    target: str  # path and query
+    authority: str
+    trust: bool = False  # what trusted proxies say of the method, host and target
+    request_headers: tuple[str, ...] = ()  # that are shown there; none: all
+    response_headers: tuple[str, ...] = ()  # of the answer, that the request goes on with
+    response_expression: Expression | None = None  # names of more of them
+    cookies: tuple[str, ...] = ()  # that the answer sets in the response
+    keep_location: bool = False  # as it is in the answer, if it is relative
+    keep_method: bool = False  # ask with the request's own
+
+
+@dataclass(frozen=True, slots=True)
 class IpStrategy:
     """Which address of those that trusted proxies name in X-Forwarded-For; without both: the client's."""
 
@@ -174,6 +197,7 @@ Middleware = (
     | Headers
     | Compress
     | BasicAuth
+    | ForwardAuth
     | IpAllowList
     | RateLimit
     | InFlightReq

@@ -5,7 +5,6 @@ that name something of it. Nothing else is rebuilt, and no connection of others 
 """
 
 import random
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
@@ -21,13 +20,15 @@ from mesh.http.faults import Fault
 from mesh.http.head import RequestHead
 from mesh.http.labels import read_labels
 from mesh.http.matching import Request
-from mesh.http.model import Declared, HttpService, Route
+from mesh.http.model import Declared, ForwardAuth, HttpService, Route
+from mesh.http.named import Named, Use
 from mesh.http.pages import error_answer
-from mesh.http.reach import Reach, endpoints_of, network_for
+from mesh.http.reach import Reach
 from mesh.http.routed import RoutedTarget
 from mesh.http.routing import Table
 from mesh.http.steps import Asked, Step, Treatment, steps
 from mesh.http.target import Target
+from mesh.http.targets import Targets, no_socket
 from mesh.http.treating import Treating
 
 
@@ -70,11 +71,8 @@ class Site:
         draw: Callable[[], float] = random.random,
         over: Callable[[Exchange, Route | None], None] = lambda _exchange, _route: None,
     ) -> None:
-        self._core = core
-        self._reach = reach
         self._entries = {entry.name: entry for entry in entries}
         self._exposed = exposed_by_default
-        self._as_published = as_published
         self._draw = draw
         self._over = over
         self._snapshot = Snapshot()
@@ -82,10 +80,10 @@ class Site:
         self._known: dict[str, _Known] = {}  # by Swarm service
         self._tables = {name: Table() for name in self._entries}
         self._planned: dict[tuple[str, str], _Planned] = {}
-        self._targets: dict[str, RoutedTarget] = {}
-        self._networks: dict[str, str] = {}  # HTTP service → the network it is reached on
-        self._treating = Treating(core)
-        self._nobody = Target(core, "", _no_socket)
+        self._targets = Targets(core, reach, as_published)
+        self._named = Named(core, reach, as_published)
+        self._treating = Treating(core, self._named)
+        self._nobody = Target(core, "", no_socket)
 
     # --- the catalogue ---
 
@@ -98,8 +96,10 @@ class Site:
         """Store subscriber."""
         self._snapshot = new
         # What comes or goes on this node may make a network reachable, or end that.
-        for id_ in set(change.services) | self._moved(old, new, change):
+        touched = set(change.services) | self._moved(old, new, change)
+        for id_ in touched:
             self._look(id_)
+        self._named.update(old, new, touched)
 
     def _moved(self, old: Snapshot, new: Snapshot, change: Change) -> set[str]:
         """Services on networks of which something has come to this node, or gone."""
@@ -110,7 +110,7 @@ class Site:
                     networks.update(one.network for one in container.attachments)
         # Of the ingress network, which tasks may be on without their service, nothing can change that way.
         members = (new.members.get(network, ()) for network in networks)
-        return {id_ for found in members for id_ in found if id_ in self._known}
+        return {id_ for found in members for id_ in found if id_ in self._known or self._named.concerns(id_)}
 
     def _look(self, id_: str) -> None:
         service, known = self._snapshot.services.get(id_), self._known.get(id_)
@@ -133,16 +133,18 @@ class Site:
             for name in self._on(route):
                 self._tables[name].remove(route)
             del self._planned[route.owner, route.name]
+            for use in _named_by(route):
+                self._named.drop(use)
         for route in changed.added:
             self._planned[route.owner, route.name] = _Planned(route, steps(route.middlewares))
             for name in self._on(route):
                 self._tables[name].add(route)
+            for use in _named_by(route):
+                self._named.use(use, self._snapshot)
         for name in changed.services:
             http = self._directory.service(name)
             if http is None:
-                if name in self._targets:
-                    self._targets.pop(name).close()
-                    self._networks.pop(name, None)
+                self._targets.drop(name)
             elif http.owner in self._known and (owner := self._snapshot.services.get(http.owner)):
                 self._aim(http, owner, self._known[http.owner])  # it may be another's from now on
 
@@ -156,20 +158,10 @@ class Site:
     def _aim(self, http: HttpService, service: Service, known: _Known) -> None:
         if self._directory.service(http.name) != http:
             return  # another service's of the same name counts
-        network, why = network_for(http, service, self._snapshot, self._reach)
-        if network is None:
+        if why := self._targets.aim(http, service, self._snapshot):
             known.unreachable[http.name] = Problem(service.name, http.name, f"cannot be reached: {why}")
         else:
             known.unreachable.pop(http.name, None)
-        target = self._targets.get(http.name)
-        wanted = network.id if network else ""
-        if target is None or target.http != http or self._networks.get(http.name) != wanted:
-            if target is not None:
-                target.close()
-            connect = self._reach.connect(wanted) if network else _no_socket
-            target = self._targets[http.name] = RoutedTarget(self._core, http, connect)
-            self._networks[http.name] = wanted
-        target.retarget(endpoints_of(http, service, network, self._as_published()) if network else ())
 
     # --- requests ---
 
@@ -205,7 +197,7 @@ class Site:
 
         exchange = Exchange(client, head, target, over, treatment)
         exchange.source = request.client
-        self._treating.treat(planned.steps, asked, treatment, exchange)
+        self._treating.treat(route.owner, planned.steps, asked, treatment, exchange)
         return exchange
 
     def _target(self, route: Route) -> RoutedTarget | None:
@@ -214,8 +206,8 @@ class Site:
             drawn = self._draw() * 100
             for canary in canaries:
                 drawn -= canary.weight
-                if drawn < 0 and canary.name in self._targets:
-                    return self._targets[canary.name]
+                if drawn < 0 and (target := self._targets.get(canary.name)) is not None:
+                    return target
         return self._targets.get(name)
 
     def _refused(self, client: Downstream, head: RequestHead, fault: Fault) -> Exchange:
@@ -238,6 +230,7 @@ class Site:
             yield from known.problems
             yield from known.unreachable.values()
         yield from self._directory.problems()
+        yield from self._named.problems(self._snapshot)
         for route in self._directory.routes():
             for name in route.entrypoints:
                 if name not in self._entries:
@@ -258,12 +251,12 @@ class Site:
 
     def network_of(self, name: str) -> str:
         """Where an HTTP service's tasks are reached from here, by name; "" where they are not."""
-        network = self._snapshot.networks.get(self._networks.get(name, ""))
+        network = self._snapshot.networks.get(self._targets.network(name))
         return network.name if network else ""
 
     def close(self) -> None:
-        for target in self._targets.values():
-            target.close()
+        self._targets.close()
+        self._named.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,5 +269,8 @@ class _Entry:
         return self.site.exchange(self.table, client, head)
 
 
-def _no_socket() -> socket.socket:
-    raise OSError("no network of the service is on this node")
+def _named_by(route: Route) -> Iterator[Use]:
+    """Services that its middlewares call by an address."""
+    for one in route.middlewares:
+        if isinstance(one, ForwardAuth):
+            yield Use(route.owner, one.host, one.port)

@@ -58,6 +58,13 @@ class Asked:
 Step = Callable[[Asked, Treatment], None]
 
 
+def put(fields: list[tuple[str, str | None]], name: str, *values: str) -> None:
+    """In place of what was to be set by that name; without values it is taken away."""
+    fields[:] = [one for one in fields if one[0].lower() != name.lower()]
+    fields.append((name, None))
+    fields += [(name, value) for value in values]
+
+
 class Unverified(Exception):
     """A password has to be compared with a slow hash first: `verify` does it, in a thread, and remembers."""
 
@@ -70,6 +77,14 @@ class Unverified(Exception):
         _verified.compare(self._password, self._hashed)
 
 
+class Unanswered(Exception):
+    """Somebody else has to be asked: `forward_auth.judge` says what becomes of it, and the step is taken."""
+
+    def __init__(self, one: model.ForwardAuth) -> None:
+        super().__init__()
+        self.one = one
+
+
 def steps(middlewares: Sequence[model.Middleware]) -> tuple[Step, ...]:
     """In order; those that count something keep their counts as long as the steps live."""
     return tuple(_made(one) for one in middlewares)
@@ -77,7 +92,7 @@ def steps(middlewares: Sequence[model.Middleware]) -> tuple[Step, ...]:
 
 def go_on(made: Sequence[Step], asked: Asked, treatment: Treatment) -> None:
     """The steps that are left; the first answer ends it, and what earlier ones change of responses holds for
-    that too. Raises Unverified: verify, and go on."""
+    that too. Raises Unverified: verify, and go on; Unanswered: ask, judge, and go on."""
     while treatment.answer is None and treatment.taken < len(made):
         made[treatment.taken](asked, treatment)
         treatment.taken += 1
@@ -105,6 +120,8 @@ def _made(one: model.Middleware) -> Step:
             return lambda asked, treatment: _compress(one, asked, treatment)
         case model.BasicAuth():
             return lambda asked, treatment: _basic_auth(one, asked, treatment)
+        case model.ForwardAuth():
+            return lambda _asked, _treatment: _ask(one)
         case model.IpAllowList():
             return lambda asked, treatment: _ip_allow_list(one, asked, treatment)
         case model.RateLimit():
@@ -256,6 +273,10 @@ def _basic_auth(one: model.BasicAuth, asked: Asked, treatment: Treatment) -> Non
         treatment.answer = Answer(401, (challenge, *treatment.answer.fields), treatment.answer.body)
     elif not one.keep_header:
         treatment.request_fields.append(("Authorization", None))
+
+
+def _ask(one: model.ForwardAuth) -> None:
+    raise Unanswered(one)
 
 
 def _ip_allow_list(one: model.IpAllowList, asked: Asked, treatment: Treatment) -> None:

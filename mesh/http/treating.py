@@ -1,38 +1,84 @@
 """Steps carried out for an exchange: what they have to wait for, and what they put around its client."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mesh.http import limits
-from mesh.http.compress import Compressing, Room, understands_gzip
+from mesh.http.aside import Aside
+from mesh.http.compress import Compressing, understands_gzip
 from mesh.http.core import Core
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault
-from mesh.http.model import Compress
-from mesh.http.steps import Asked, Step, Treatment, Unverified, go_on
+from mesh.http.forward_auth import judge, question
+from mesh.http.model import Compress, ForwardAuth
+from mesh.http.named import Named, Use
+from mesh.http.room import Room
+from mesh.http.steps import Asked, Step, Treatment, Unanswered, Unverified, go_on
 
 
 class Treating:
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, named: Named) -> None:
         self._core = core
+        self._named = named
         self._compressing = Room(limits.COMPRESSING_MAX)
+        self._asides = Room(limits.ASIDES_MAX)
 
-    def treat(self, steps: Sequence[Step], asked: Asked, treatment: Treatment, exchange: Exchange) -> None:
-        """All steps; one that has to compare a password waits for that in a thread."""
-        try:
-            go_on(steps, asked, treatment)
-        except Unverified as unverified:
+    def treat(
+        self, owner: str, steps: Sequence[Step], asked: Asked, treatment: Treatment, exchange: Exchange
+    ) -> None:
+        """All steps of a route of this service; where one has to wait, the rest follows."""
 
-            def then() -> None:
-                if exchange.waiting:  # the client is still there
-                    self.treat(steps, asked, treatment, exchange)
+        def again() -> None:
+            if exchange.waiting:  # the client is still there
+                self.treat(owner, steps, asked, treatment, exchange)
 
-            if self._core.in_thread(unverified.verify, then):
-                exchange.waiting = True
-                return
-            treatment.refuse(Fault.OVERLOADED, asked.request_id)
+        while True:
+            try:
+                go_on(steps, asked, treatment)
+            except Unverified as unverified:
+                if self._core.in_thread(unverified.verify, again):
+                    exchange.waiting = True
+                    return
+                treatment.refuse(Fault.OVERLOADED, asked.request_id)
+            except Unanswered as unanswered:
+                if not self._answered(unanswered.one, owner, asked, treatment, exchange, again):
+                    exchange.waiting = True
+                    return
+                continue
+            break
         for one in treatment.around:
             self._put_around(one, asked, treatment, exchange)
         exchange.go_on()
+
+    def _answered(
+        self,
+        one: ForwardAuth,
+        owner: str,
+        asked: Asked,
+        treatment: Treatment,
+        exchange: Exchange,
+        later: Callable[[], None],
+    ) -> bool:
+        """Ask whether the request may go on. False: it is not known yet, and `later` is to be called."""
+        lines = exchange.client.forwarded(exchange.head)
+        waits = False
+
+        def told(aside: Aside) -> None:
+            judge(one, asked, treatment, lines, aside.head, aside.body)
+            treatment.taken += 1
+            if waits:
+                later()
+
+        target = self._named.target(Use(owner, one.host, one.port))
+        if target is None:
+            judge(one, asked, treatment, lines, None, b"")
+            treatment.taken += 1
+            return True
+        aside = Aside(self._core.deadlines, self._asides, exchange.client.edge, asked.request_id, told)
+        treatment.at_end.append(aside.drop)
+        method = exchange.method if one.keep_method else b"GET"
+        aside.ask(target, method, one.target.encode(), question(one, asked, treatment, lines))
+        waits = not aside.done
+        return aside.done
 
     def _put_around(self, one: Compress, asked: Asked, treatment: Treatment, exchange: Exchange) -> None:
         wanted = understands_gzip(asked.request.header("accept-encoding"))

@@ -153,6 +153,12 @@ def test_a_service_without_such_labels_says_nothing() -> None:
         (f"{SERVICE}.web.loadbalancer.sticky.cookie.colour", "x", "unknown option"),
         (f"{SERVICE}.web.weighted.services", "x", "only loadbalancer"),
         (f"{MIDDLEWARE}.m.digestauth.users", "a:b:c", "digestauth is not supported"),
+        (f"{MIDDLEWARE}.m.forwardauth.address", "auth:9091", "is no address as"),
+        (f"{MIDDLEWARE}.m.forwardauth.address", "https://auth/", "https is not spoken"),
+        (f"{MIDDLEWARE}.m.forwardauth.address", "http://a:b@auth/", "is no address as"),
+        (f"{MIDDLEWARE}.m.forwardauth.address", "http://auth:99999/", "ort"),
+        (f"{MIDDLEWARE}.m.forwardauth.address", "http://auth/ x", "is no path"),
+        (f"{MIDDLEWARE}.m.forwardauth.trustforwardheader", "true", "is required"),
         (f"{MIDDLEWARE}.m.circuitbreaker.expression", "x", "routers are served without"),
         (f"{MIDDLEWARE}.m.contenttype", "true", "routers are served without"),
         (f"{MIDDLEWARE}.m.compress.encodings", "br", "is not supported; ignored"),
@@ -215,6 +221,26 @@ def test_what_middlewares_are_told() -> None:
         (
             {"compress.minResponseBodyBytes": "0", "compress.includedContentTypes": "text/html"},
             model.Compress(0, ("text/html",)),
+        ),
+        (
+            {
+                "forwardauth.address": "http://Auth_server:9091/verify?rd=https://x/",
+                "forwardauth.trustForwardHeader": "true",
+                "forwardauth.authResponseHeaders": "Remote-User, Remote-Groups",
+                "forwardauth.authRequestHeaders": "Cookie",
+                "forwardauth.authResponseHeadersRegex": "^X-",
+            },
+            model.ForwardAuth(
+                "http://auth_server:9091/verify?rd=https://x/",
+                "auth_server",
+                9091,
+                "/verify?rd=https://x/",
+                "auth_server:9091",
+                trust=True,
+                request_headers=("Cookie",),
+                response_headers=("Remote-User", "Remote-Groups"),
+                response_expression=Expression("^X-"),
+            ),
         ),
         ({"stripprefixregex.regex": "^/[a-z]+/"}, model.StripPrefixRegex((Expression("^/[a-z]+/"),))),
         (
@@ -516,6 +542,7 @@ def _unknown(label: str) -> bool:
             ("basicauth", "users", "a:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc="),
             ("ratelimit", "average", "1"),
             ("inflightreq", "amount", "1"),
+            ("forwardauth", "address", "http://auth"),
             ("ipallowlist", "sourcerange", "10.0.0.0/8"),
         )
         if label.startswith(f"{MIDDLEWARE}.M.{kind}.")

@@ -9,6 +9,7 @@ import pytest
 
 from mesh.catalog.model import Service
 from mesh.http.directory import Directory
+from mesh.http.head import ResponseHead, read_response
 from mesh.http.labels import read_labels
 from mesh.http.matching import normal_path
 from mesh.http.model import Route
@@ -96,6 +97,18 @@ STACKS = {
         f"{MIDDLEWARE}.files-gzip.compress": "true",
         f"{MIDDLEWARE}.files-gzip.compress.excludedContentTypes": "text/event-stream",
     },
+    "login_sso": {  # whom the others ask
+        f"{ROUTER}.sso.rule": "Host(`login.example`)",
+        **port("sso", 9091),
+        f"{MIDDLEWARE}.sso.forwardauth.address": "http://login_sso:9091/api/authz/forward-auth",
+        f"{MIDDLEWARE}.sso.forwardauth.trustForwardHeader": "true",
+        f"{MIDDLEWARE}.sso.forwardauth.authResponseHeaders": "X-User,X-Groups",
+    },
+    "wiki_app": {
+        **both_ways("wiki", "Host(`wiki.example`)", "sso@swarm", "wiki-prefix"),
+        **port("wiki", 80),
+        f"{MIDDLEWARE}.wiki-prefix.addprefix.prefix": "/w",
+    },
     "wild_tenants": {
         f"{ROUTER}.tenants.rule": "HostRegexp(`^[a-z0-9-]+\\.tenants\\.example$`) && !Path(`/internal`)",
         **port("tenants", 8000),
@@ -128,7 +141,13 @@ def directory() -> Directory:
     return made
 
 
-def becomes(directory: Directory, asking: Asking, entry: str, authorization: bytes | None = None) -> str:
+def becomes(
+    directory: Directory,
+    asking: Asking,
+    entry: str,
+    authorization: bytes | None = None,
+    verdict: ResponseHead | None = None,
+) -> str:
     table = Table()
     for route in directory.routes():
         if entry in (route.entrypoints or (entry,)) and (entry == SECURE or not route.tls):
@@ -137,7 +156,7 @@ def becomes(directory: Directory, asking: Asking, entry: str, authorization: byt
     if found is None:
         return "404"
     asked = Asked(asking, entry, asking.host, b"id", authorization, 0.0)
-    treatment = treat(steps(found.middlewares), asked)
+    treatment = treat(steps(found.middlewares), asked, verdict)
     if treatment.answer is None:
         return f"{found.service} {treatment.path}"
     location = dict(treatment.answer.fields).get(b"Location", b"").decode()
@@ -180,6 +199,16 @@ def test_who_may(directory: Directory) -> None:
     assert becomes(directory, Asking("dash.example", "/"), SECURE, b"Basic YWRtaW46d3Jvbmc=") == "401"
     assert becomes(directory, Asking("ops.example", "/", client="10.2.0.1"), SECURE) == "403"
     assert becomes(directory, Asking("ops.example", "/charts", client="10.2.0.1"), SECURE) == "charts /"
+
+
+def test_somebody_else_says_who_may(directory: Directory) -> None:
+    def asked(verdict: str) -> str:
+        head = read_response(f"HTTP/1.1 {verdict}\r\n\r\n".encode())
+        return becomes(directory, Asking("wiki.example", "/page"), SECURE, verdict=head)
+
+    assert asked("200 OK\r\nX-User: jane") == "wiki /w/page"
+    assert asked("302 Found\r\nLocation: https://login.example/") == "302 https://login.example/"
+    assert becomes(directory, Asking("wiki.example", "/page"), SECURE) == "503"
 
 
 def test_only_what_is_wrong_is_named(directory: Directory) -> None:

@@ -1,16 +1,26 @@
-"""A route's steps all at once: what the site does with a thread for slow passwords, here in place."""
+"""A route's steps all at once: what the site does with a thread and requests of its own, here in place."""
 
 from collections.abc import Sequence
 
-from mesh.http.steps import Asked, Step, Treatment, Unverified, go_on
+from mesh.http.forward_auth import judge, question
+from mesh.http.head import Fields, RequestFields, ResponseHead
+from mesh.http.steps import Asked, Step, Treatment, Unanswered, Unverified, go_on
+
+SENT = b"Host: a.example\r\nX-User: root\r\n"  # of a request, as an endpoint gets it
 
 
-def treat(made: Sequence[Step], asked: Asked) -> Treatment:
+def treat(made: Sequence[Step], asked: Asked, verdict: ResponseHead | None = None) -> Treatment:
+    """`verdict`: what is said whenever somebody has to be asked."""
     treatment = Treatment(asked.request.path, asked.request.query)
     while True:
         try:
             go_on(made, asked, treatment)
         except Unverified as unverified:
             unverified.verify()
+        except Unanswered as unanswered:
+            lines = question(unanswered.one, asked, treatment, SENT)
+            assert RequestFields(Fields(lines)).length == 0
+            judge(unanswered.one, asked, treatment, SENT, verdict, b"")
+            treatment.taken += 1
         else:
             return treatment

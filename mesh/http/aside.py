@@ -1,0 +1,125 @@
+"""A request of our own while a client's waits: somebody is asked who may come in, or for a page.
+
+It is an exchange like any other, with endpoints, connections, repetitions and time limits. This is its
+client's side: it takes the response as a whole, if that is not too large and comes in time.
+"""
+
+from collections.abc import Callable
+
+from mesh.http import limits
+from mesh.http.exchange import Exchange
+from mesh.http.forwarding import Edge
+from mesh.http.head import Fields, RequestFields, RequestHead, ResponseHead
+from mesh.http.pages import Answer
+from mesh.http.room import Room
+from mesh.http.target import Target
+from mesh.relay.deadlines import Deadlines
+
+
+class Aside:
+    """Told once, perhaps at once; never after `drop`."""
+
+    def __init__(
+        self, deadlines: Deadlines, room: Room, edge: Edge, request_id: bytes, told: Callable[["Aside"], None]
+    ) -> None:
+        """`edge`: of the client for whose sake it is."""
+        self.edge = edge
+        self.request_id = request_id
+        self.head: ResponseHead | None = None  # of a response that is whole
+        self.body = b""
+        self.done = False
+        self._deadlines = deadlines
+        self._room = room
+        self._told = told
+        self._exchange: Exchange | None = None
+        self._coming: ResponseHead | None = None
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._entry = 0.0
+
+    def ask(self, target: Target, method: bytes, path: bytes, lines: bytes) -> None:
+        """`lines`: all field lines, Host too. Raises Refused if they cannot be a request's."""
+        head = RequestHead(method, path, 1, RequestFields(Fields(lines)), "")
+        if not self._room.take():
+            self._ended(None)
+            return
+        self._entry = self._deadlines.add(self, limits.ASIDE_SECONDS)
+        self._exchange = exchange = Exchange(self, head, target, target.over)
+        exchange.begin(b"", True)
+
+    def drop(self) -> None:
+        """Nobody wants to know any more."""
+        if not self.done:
+            self._told = _nobody
+            self._give_up()
+
+    def due(self) -> None:
+        self._give_up()
+
+    # --- the client's side of the exchange ---
+
+    def forwarded(self, head: RequestHead) -> bytes:
+        return head.fields.raw
+
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        self._coming = head
+        self.write(body)
+        self._complete()
+
+    def respond(self, head: ResponseHead, length: int) -> None:
+        self._coming = head
+
+    def write(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size <= limits.ASIDE_BODY_MAX:
+            self._pieces.append(data)
+
+    def flush(self) -> bool:
+        if self._size > limits.ASIDE_BODY_MAX:
+            self._give_up()
+        return True
+
+    def end(self, trailers: bytes) -> None:
+        self._complete()
+
+    def answer(self, answer: Answer) -> None:
+        self._ended(None)
+
+    def cut(self) -> None:
+        self._ended(None)
+
+    def interim(self, head: ResponseHead) -> None:
+        """Nobody has asked for anything that takes long to send."""
+
+    def switch(self, head: ResponseHead) -> None:
+        """It is never asked for."""
+
+    def hold_body(self, hold: bool) -> None:
+        """There is none."""
+
+    # --- the end ---
+
+    def _complete(self) -> None:
+        self._ended(self._coming if self._size <= limits.ASIDE_BODY_MAX else None)
+
+    def _give_up(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._ended(None)
+        if exchange is not None:
+            exchange.gone()
+
+    def _ended(self, head: ResponseHead | None) -> None:
+        if self.done:
+            return
+        self.done = True
+        if self._entry:
+            self._deadlines.drop(self, self._entry)
+            self._room.give_back()
+        self.head = head
+        self.body = b"".join(self._pieces) if head is not None else b""
+        self._pieces.clear()
+        self._told(self)
+
+
+def _nobody(_: Aside) -> None:
+    """Wants to know."""
