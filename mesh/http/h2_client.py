@@ -6,9 +6,10 @@ from mesh.http import limits
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault, Refused
 from mesh.http.forwarding import Edge, given_request_id, request_block
+from mesh.http.h2_compression import Fields
 from mesh.http.h2_connection import H2Connection, Outgoing
 from mesh.http.h2_fields import RequestLists, answer_list, read_trailers, response_list
-from mesh.http.h2_wire import Broken, Code, Fields, Stream
+from mesh.http.h2_wire import Broken, Code, Stream
 from mesh.http.head import RequestFields, RequestHead, ResponseHead
 from mesh.http.host import Host
 from mesh.http.pages import Answer, error_answer

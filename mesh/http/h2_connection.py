@@ -10,8 +10,9 @@ import ssl
 from contextlib import suppress
 
 from mesh.http import limits
+from mesh.http.h2_compression import Fields
 from mesh.http.h2_fields import trailer_list
-from mesh.http.h2_wire import Broken, Code, Fields, Stream, Wire
+from mesh.http.h2_wire import Broken, Code, Stream, Wire
 from mesh.http.timing import NEVER, Timed
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller

@@ -12,9 +12,10 @@ from mesh.http import limits
 from mesh.http.backend import Server
 from mesh.http.faults import Fault, Refused
 from mesh.http.h1_upstream import Asking
+from mesh.http.h2_compression import Fields
 from mesh.http.h2_connection import H2Connection, Outgoing
 from mesh.http.h2_fields import read_response, read_trailers, request_list
-from mesh.http.h2_wire import STREAMS_MAX, Broken, Code, Fields, Stream
+from mesh.http.h2_wire import STREAMS_MAX, Broken, Code, Stream
 from mesh.http.head import RequestHead, ResponseHead
 from mesh.http.timing import NEVER
 from mesh.relay.deadlines import Deadlines
@@ -61,7 +62,7 @@ class H2Link(H2Connection):
         else:
             self._connecting.append(asked)
 
-    def ask(self, asked: "H2Upstream", fields: Fields, ended: bool) -> Stream:
+    def ask(self, asked: "H2Upstream", fields: list[tuple[bytes, bytes]], ended: bool) -> Stream:
         stream = self.wire.open(fields, ended)
         self._asked[stream.id] = asked
         self.dirty()

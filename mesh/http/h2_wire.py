@@ -9,13 +9,13 @@ A frame that achieves nothing (a ping, a reset of what was just asked for) costs
 budget, which time and finished requests fill up again. Whoever has spent it is told to be calm, and cut off.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import IntEnum
 from struct import Struct
 from time import monotonic
 from typing import Any, Protocol
 
-from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
+from hpack import HPACKError, OversizedHeaderListError
 from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import (
     ContinuationFrame,
@@ -30,6 +30,7 @@ from hyperframe.frame import (
 )
 
 from mesh.errors import WireError
+from mesh.http.h2_compression import Decoding, Encoding, Fields
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -50,8 +51,6 @@ _WINDOW_MAX = 2**31 - 1
 _LAST_ID = 2**31 - 1
 _HEAD = Struct(">HBBBL")  # length (24 bits), type, flags, stream
 _END_STREAM, _END_HEADERS = 0x1, 0x4
-
-Fields = Sequence[tuple[bytes, bytes]]
 
 
 class Code(IntEnum):
@@ -137,8 +136,8 @@ class Wire:
         self._got = b""
         self._preface = not client
         self._settled = False  # the peer's SETTINGS have come
-        self._decoder = Decoder(FIELDS_BYTES_MAX)
-        self._encoder = Encoder()
+        self._decoding = Decoding(FIELDS_BYTES_MAX)
+        self._encoding = Encoding()
         self._block_of: HeadersFrame | None = None  # whose block of fields is coming in
         self._block: list[bytes] = []
         self._room = _FIRST_WINDOW
@@ -233,7 +232,7 @@ class Wire:
         self._block_of = None
         self._block = []
         try:
-            fields: Fields = self._decoder.decode(block, raw=True)  # type: ignore[assignment]
+            fields = self._decoding.decode(block)
         except OversizedHeaderListError as error:
             raise Broken(Code.ENHANCE_YOUR_CALM, "too many fields") from error
         except HPACKError as error:
@@ -315,7 +314,7 @@ class Wire:
         self._settled = True
         for name, value in frame.settings.items():
             if name == SettingsFrame.HEADER_TABLE_SIZE:
-                self._encoder.header_table_size = min(value, TABLE_MAX)
+                self._encoding.limit(min(value, TABLE_MAX))
             elif name == SettingsFrame.ENABLE_PUSH:
                 if value not in (0, 1) or (self._client and value):
                     raise Broken(Code.PROTOCOL_ERROR, "ENABLE_PUSH is malformed")
@@ -406,7 +405,7 @@ class Wire:
         self.out += SettingsFrame(0, settings).serialize()
         self.out += WindowUpdateFrame(0, CONNECTION_WINDOW - _FIRST_WINDOW).serialize()
 
-    def open(self, fields: Fields, ended: bool) -> Stream:
+    def open(self, fields: list[tuple[bytes, bytes]], ended: bool) -> Stream:
         """A request, to a server."""
         stream = self.streams[self._next] = Stream(self._next, self._room_of_new)
         self._next += 2
@@ -418,9 +417,8 @@ class Wire:
         """There are no numbers left for new streams."""
         return self._next > _LAST_ID - 2
 
-    def send_headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
-        # Huffman's code would spare the network some bytes and cost us more than all the rest of a request.
-        block = self._encoder.encode(fields, huffman=False)
+    def send_headers(self, stream: Stream, fields: list[tuple[bytes, bytes]], ended: bool) -> None:
+        block = self._encoding.encode(fields)
         id_, most = stream.id, self._frame_max
         flags = _END_STREAM if ended else 0
         if len(block) <= most:

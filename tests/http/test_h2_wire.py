@@ -24,7 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.http import h2_wire
-from mesh.http.h2_wire import BUDGET, CONNECTION_WINDOW, PREFACE, WINDOW, Broken, Code, Fields, Stream, Wire
+from mesh.http.h2_compression import Fields
+from mesh.http.h2_wire import BUDGET, CONNECTION_WINDOW, PREFACE, WINDOW, Broken, Code, Stream, Wire
 
 REQUEST = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"a")]
 
