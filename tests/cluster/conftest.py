@@ -44,7 +44,9 @@ def lab() -> Iterator[Swarm]:
     """Three engines, one Swarm, the mesh deployed from deploy/stack.yml as it stands."""
     try:
         run([*LAB, "up", "--engine", os.environ.get("MESH_LAB_ENGINE", "bookworm")], limit=UP_LIMIT)
-        os.environ.setdefault("MESH_HTTP_ENTRYPOINTS", "web=0.0.0.0:8800")  # the stack file takes it over
+        os.environ.setdefault(
+            "MESH_HTTP_ENTRYPOINTS", "web=0.0.0.0:8800,websecure=0.0.0.0:8843/tls"
+        )  # the stack file takes it over
         run([*LAB, "deploy"], limit=UP_LIMIT)
         yield Swarm()
     finally:

@@ -10,10 +10,6 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from mesh.http import limits
 from mesh.http.front import Front
@@ -22,27 +18,7 @@ from mesh.http.tls import Certificates
 from mesh.relay.listener import listen
 from tests.http.conftest import LIMIT, Conversation, Stand
 from tests.http.test_exchanges import echo_heads
-
-NOW = datetime.datetime.now(datetime.UTC)
-
-
-def pair(*names: str, days: int = 10) -> tuple[bytes, bytes]:
-    """Certificate and key, PEM, self-signed."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - datetime.timedelta(days=1))
-        .not_valid_after(NOW + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return made.public_bytes(Encoding.PEM), secret
+from tests.support.certificates import NOW, pair
 
 
 def in_one_file(folder: Path, file: str, *names: str, days: int = 10) -> None:

@@ -24,6 +24,7 @@ TOOLS = {  # program → Debian package
     "/usr/sbin/iptables": "iptables",
     "/usr/bin/dig": "dnsutils",
     "/usr/bin/curl": "curl",
+    "/usr/bin/chromium": "chromium",
     "/usr/bin/ping": "iputils-ping",
     "/usr/sbin/haproxy": "haproxy",
     "/usr/sbin/dnsmasq": "dnsmasq-base",
