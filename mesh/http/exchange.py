@@ -126,6 +126,7 @@ class Exchange:
         "_trailers",
         "_treatment",
         "_upstream",
+        "afterwards",
         "client",
         "fault",
         "head",
@@ -159,6 +160,7 @@ class Exchange:
         self.target = head.target
         self._treatment = treatment
         self.waiting = False  # for the treatment to be complete: `go_on`
+        self.afterwards: Callable[[], None] | None = None  # when the client, who still waits, leaves
         self._service = service
         self._over = over
         self._upstream: Upstream | None = None
@@ -251,7 +253,14 @@ class Exchange:
 
     def gone(self) -> None:
         """The client takes no more, ever."""
-        self._finish(Fault.CLIENT_GONE)
+        if self.afterwards is not None:
+            self.afterwards()
+        else:
+            self._finish(Fault.CLIENT_GONE)
+
+    def dismiss(self) -> None:
+        """The rest of the response is not wanted; the client gets something else."""
+        self._finish(None)
 
     # --- the endpoint's side ---
 

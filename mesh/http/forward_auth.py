@@ -9,18 +9,13 @@ from collections.abc import Iterator
 from urllib.parse import urljoin
 
 from mesh.http.faults import Fault
-from mesh.http.forwarding import response_lines, with_fields
+from mesh.http.forwarding import NOT_WITHOUT_BODY, response_lines, with_fields
 from mesh.http.head import Fields, ResponseHead
 from mesh.http.model import NEVER_SET, ForwardAuth
 from mesh.http.pages import Answer
 from mesh.http.steps import Asked, Treatment, put
 
-# A body's, and what is for the way between us and the task.
-_NOT_ASKED = (
-    *(b"content-length", b"transfer-encoding", b"trailer", b"expect"),
-    *(b"connection", b"te", b"upgrade", b"host"),
-    *(b"x-forwarded-method", b"x-forwarded-uri"),
-)
+_NOT_ASKED = (*NOT_WITHOUT_BODY, b"host", b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-host")
 _OURS = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip")
 
 
@@ -37,7 +32,7 @@ def question(one: ForwardAuth, asked: Asked, treatment: Treatment, lines: bytes)
     if one.trust:  # there is none of others than trusted proxies
         for name in ("X-Forwarded-Method", "X-Forwarded-Uri", "X-Forwarded-Host"):
             told[name] = given.get(name.lower().encode()) or told[name]
-    block = Fields(given.without(*_NOT_ASKED, b"x-forwarded-host")).raw
+    block = Fields(given.without(*_NOT_ASKED)).raw
     if one.request_headers:
         wanted = {name.lower().encode() for name in one.request_headers} | set(_OURS)
         kept = [line for line in Fields(block).items() if line[0].lower() in wanted]

@@ -23,6 +23,11 @@ _OF_PROXIES = re.compile(
 _UNDERSCORED = re.compile(
     rb"^x(?=[^:]*_)[-_](?:forwarded[-_][^:\r\n]*|real[-_]ip|request[-_]id):.*\r\n", re.I | re.M
 )
+# What a request without a body that is not passed on, but made after another one, does not take over.
+NOT_WITHOUT_BODY = (
+    *(b"content-length", b"transfer-encoding", b"trailer", b"expect"),
+    *(b"connection", b"te", b"upgrade"),
+)
 _ADDED = ("Set-Cookie", "Vary")  # of a response: what the application has said of these stays
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 

@@ -285,6 +285,23 @@ def _compress(options: _Options) -> model.Middleware:
     return model.Compress(options.read("minresponsebodybytes", _count, 1024), included, excluded)
 
 
+def _errors(options: _Options) -> model.Middleware:
+    service: str = options.read("service", _text)
+    return model.ErrorPages(
+        options.read("status", lambda text: tuple(map(_statuses, _list(text)))),
+        service.lower().removesuffix("@swarm").removesuffix("@docker"),
+        options.read("query", _path, "/"),
+    )
+
+
+def _statuses(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    found = (_positive(low.strip()), _positive((high if dash else low).strip()))
+    if not 200 <= found[0] <= found[1] <= 599:
+        raise ValueError(f"{text!r} is no status, or range of them, from 200 to 599")
+    return found
+
+
 def _ip_allow_list(options: _Options) -> model.Middleware:
     status = options.read("rejectstatuscode", _positive, 403)
     if not 400 <= status <= 599:
@@ -335,6 +352,7 @@ _KINDS: Mapping[str, Callable[[_Options], model.Middleware]] = {
     "buffering": _buffering,
     "chain": lambda options: model.Chain(tuple(map(str.lower, options.read("middlewares", _list)))),
     "compress": _compress,
+    "errors": _errors,
     "forwardauth": _forward_auth,
     "headers": _headers,
     "inflightreq": _in_flight,

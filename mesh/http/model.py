@@ -101,6 +101,15 @@ class Compress:
 
 
 @dataclass(frozen=True, slots=True)
+class ErrorPages:
+    """Responses of these statuses are pages of that HTTP service."""
+
+    statuses: tuple[tuple[int, int], ...]  # first, last
+    service: str
+    query: str  # path of a page; {status}, {url} are filled in
+
+
+@dataclass(frozen=True, slots=True)
 class BasicAuth:
     users: tuple[tuple[str, str], ...]  # name, hash as htpasswd writes it
     realm: str = "traefik"
@@ -196,6 +205,7 @@ Middleware = (
     | ReplacePathRegex
     | Headers
     | Compress
+    | ErrorPages
     | BasicAuth
     | ForwardAuth
     | IpAllowList

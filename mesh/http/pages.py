@@ -39,6 +39,12 @@ def error_answer(fault: Fault, request_id: bytes) -> Answer:
     return Answer(fault.status, tuple(fields), text.encode())
 
 
+def status_answer(status: int, request_id: bytes) -> Answer:
+    """In place of a response of which the status is all that is left."""
+    text = f"{status} {reason_phrase(status)}\nrequest {request_id.decode('latin-1')}\n"
+    return Answer(status, ((b"Content-Type", b"text/plain; charset=utf-8"),), text.encode())
+
+
 def changed_answer(answer: Answer, fields: Sequence[tuple[str, str | None]]) -> Answer:
     """With these set, or taken away (None)."""
     named = {name.lower().encode() for name, _ in fields}

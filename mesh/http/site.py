@@ -20,7 +20,7 @@ from mesh.http.faults import Fault
 from mesh.http.head import RequestHead
 from mesh.http.labels import read_labels
 from mesh.http.matching import Request
-from mesh.http.model import Declared, ForwardAuth, HttpService, Route
+from mesh.http.model import Declared, ErrorPages, ForwardAuth, HttpService, Route
 from mesh.http.named import Named, Use
 from mesh.http.pages import error_answer
 from mesh.http.reach import Reach
@@ -82,7 +82,7 @@ class Site:
         self._planned: dict[tuple[str, str], _Planned] = {}
         self._targets = Targets(core, reach, as_published)
         self._named = Named(core, reach, as_published)
-        self._treating = Treating(core, self._named)
+        self._treating = Treating(core, self._targets, self._named)
         self._nobody = Target(core, "", no_socket)
 
     # --- the catalogue ---
@@ -232,6 +232,13 @@ class Site:
         yield from self._directory.problems()
         yield from self._named.problems(self._snapshot)
         for route in self._directory.routes():
+            for one in route.middlewares:
+                if isinstance(one, ErrorPages) and self._directory.service(one.service) is None:
+                    yield Problem(
+                        self._snapshot.services[route.owner].name,
+                        f"traefik.http.routers.{route.name}.middlewares",
+                        f"there is no service {one.service!r} for error pages",
+                    )
             for name in route.entrypoints:
                 if name not in self._entries:
                     yield Problem(

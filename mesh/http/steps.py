@@ -34,7 +34,8 @@ class Treatment:
     fault: Fault | None = None  # that `answer` stands for
     body_max: int = 0  # bytes; 0: no limit
     attempts: int = 0  # 0: as the service says
-    around: list[model.Compress] = field(default_factory=list)  # the client, the outermost first
+    # What is put around the client, the outermost first.
+    around: list[model.Compress | model.ErrorPages] = field(default_factory=list)
     at_end: list[Callable[[], None]] = field(default_factory=list)  # when the request is over
 
     def refuse(self, fault: Fault, request_id: bytes) -> None:
@@ -118,6 +119,8 @@ def _made(one: model.Middleware) -> Step:
             return lambda asked, treatment: _headers(one, asked, treatment)
         case model.Compress():
             return lambda asked, treatment: _compress(one, asked, treatment)
+        case model.ErrorPages():
+            return lambda _asked, treatment: treatment.around.append(one)
         case model.BasicAuth():
             return lambda asked, treatment: _basic_auth(one, asked, treatment)
         case model.ForwardAuth():

@@ -6,18 +6,21 @@ from mesh.http import limits
 from mesh.http.aside import Aside
 from mesh.http.compress import Compressing, understands_gzip
 from mesh.http.core import Core
+from mesh.http.error_pages import Paging
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault
 from mesh.http.forward_auth import judge, question
-from mesh.http.model import Compress, ForwardAuth
+from mesh.http.model import Compress, ErrorPages, ForwardAuth
 from mesh.http.named import Named, Use
 from mesh.http.room import Room
 from mesh.http.steps import Asked, Step, Treatment, Unanswered, Unverified, go_on
+from mesh.http.targets import Targets
 
 
 class Treating:
-    def __init__(self, core: Core, named: Named) -> None:
+    def __init__(self, core: Core, targets: Targets, named: Named) -> None:
         self._core = core
+        self._targets = targets
         self._named = named
         self._compressing = Room(limits.COMPRESSING_MAX)
         self._asides = Room(limits.ASIDES_MAX)
@@ -80,7 +83,13 @@ class Treating:
         waits = not aside.done
         return aside.done
 
-    def _put_around(self, one: Compress, asked: Asked, treatment: Treatment, exchange: Exchange) -> None:
+    def _put_around(
+        self, one: Compress | ErrorPages, asked: Asked, treatment: Treatment, exchange: Exchange
+    ) -> None:
+        if isinstance(one, ErrorPages):
+            target = self._targets.get(one.service)
+            exchange.client = Paging(exchange, one, target, self._core.deadlines, self._asides)
+            return
         wanted = understands_gzip(asked.request.header("accept-encoding"))
         head_only = exchange.method == b"HEAD"
         around = Compressing(exchange.client, one, wanted, head_only, self._compressing)

@@ -153,6 +153,7 @@ def test_a_service_without_such_labels_says_nothing() -> None:
         (f"{SERVICE}.web.loadbalancer.sticky.cookie.colour", "x", "unknown option"),
         (f"{SERVICE}.web.weighted.services", "x", "only loadbalancer"),
         (f"{MIDDLEWARE}.m.digestauth.users", "a:b:c", "digestauth is not supported"),
+        (f"{MIDDLEWARE}.m.errors.status", "500", "is required"),
         (f"{MIDDLEWARE}.m.forwardauth.address", "auth:9091", "is no address as"),
         (f"{MIDDLEWARE}.m.forwardauth.address", "https://auth/", "https is not spoken"),
         (f"{MIDDLEWARE}.m.forwardauth.address", "http://a:b@auth/", "is no address as"),
@@ -242,6 +243,10 @@ def test_what_middlewares_are_told() -> None:
                 response_expression=Expression("^X-"),
             ),
         ),
+        (
+            {"errors.status": "404, 500-599", "errors.service": "Pages@swarm", "errors.query": "/{status}"},
+            model.ErrorPages(((404, 404), (500, 599)), "pages", "/{status}"),
+        ),
         ({"stripprefixregex.regex": "^/[a-z]+/"}, model.StripPrefixRegex((Expression("^/[a-z]+/"),))),
         (
             {
@@ -287,6 +292,12 @@ def test_several_criteria_are_none() -> None:
     }
     found = read({f"{prefix}.amount": "1"} | both)
     assert (found.declared.middlewares, keys(found)) == ({}, [f"{prefix}.sourcecriterion"])
+
+
+@pytest.mark.parametrize("status", ["99", "600", "500-400", "4xx", "500-", "-599", "404,x"])
+def test_statuses_are_numbers(status: str) -> None:
+    found = read({f"{MIDDLEWARE}.m.errors.status": status, f"{MIDDLEWARE}.m.errors.service": "s"})
+    assert (found.declared.middlewares, keys(found)) == ({}, [f"{MIDDLEWARE}.m.errors.status"])
 
 
 def test_what_keeps_nobody_out_is_passed_over() -> None:
@@ -543,6 +554,8 @@ def _unknown(label: str) -> bool:
             ("ratelimit", "average", "1"),
             ("inflightreq", "amount", "1"),
             ("forwardauth", "address", "http://auth"),
+            ("errors", "status", "500"),
+            ("errors", "service", "pages"),
             ("ipallowlist", "sourcerange", "10.0.0.0/8"),
         )
         if label.startswith(f"{MIDDLEWARE}.M.{kind}.")
