@@ -187,7 +187,8 @@ class HttpSide:
 def _endpoints(target: Target) -> Iterator[report.HttpEndpoint]:
     backend, now = target.backend, monotonic()
     for one, server in backend.servers.items():
-        yield report.HttpEndpoint(str(one), server.active, round(backend.health.ejected_for(one, now), 1))
+        left = round(backend.health.ejected_for(one, now), 1)
+        yield report.HttpEndpoint(str(one), server.active, left, backend.health.why(one) if left else "")
 
 
 def _nothing(exchange: Exchange, route: Route | None) -> None:

@@ -132,6 +132,7 @@ class HttpEndpoint:
     address: str
     requests: int  # under way
     ejected_for: float  # seconds more
+    why: str = ""  # its last failure, while it is left out
 
 
 @dataclass(frozen=True, slots=True)

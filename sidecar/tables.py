@@ -168,7 +168,7 @@ def http_explained(document: Document) -> list[Section]:
                 (
                     one["address"],
                     str(one["requests"]),
-                    f"ejected for {one['ejected_for']} s" if one["ejected_for"] else "ok",
+                    f"ejected for {one['ejected_for']} s ({one['why']})" if one["ejected_for"] else "ok",
                 )
                 for one in at["endpoints"]
             ]

@@ -17,6 +17,8 @@ from mesh.balance.rendezvous import Rendezvous
 from mesh.balance.slow_start import Young
 from mesh.http import limits
 from mesh.http.head import ResponseReader
+from mesh.http.model import BAD_STATUSES
+from mesh.http.stats import ServiceStats
 
 
 class Idle(Protocol):
@@ -86,6 +88,8 @@ class Backend:
         self.policy = policy
         self.slow_start = 0.0
         self.health = Health()
+        self.bad = BAD_STATUSES  # a response with one of these is a failure of its endpoint
+        self.stats = ServiceStats()  # of whose it is
         self.servers: dict[Endpoint, Server] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
         self._in_order: tuple[Server, ...] = ()
@@ -139,16 +143,19 @@ class Backend:
         )
         return self.servers[choose(self.policy, among, draw)]
 
-    def answered(self, server: Server, asked: float) -> None:
+    def answered(self, server: Server, asked: float, status: int) -> None:
         """It begins a response; it was asked at that time (monotonic)."""
-        if self.health.known_bad:
-            self.health.succeeded(server.endpoint)
+        if status in self.bad:
+            self.failed(server, str(status))
+        elif self.health.known_bad:
+            self.health.answered(server.endpoint, asked, monotonic())
         if self.policy is Policy.P2C:
             now = monotonic()
             self._latency.observe(server.endpoint, now - asked, now)
 
-    def failed(self, server: Server) -> None:
-        self.health.failed(server.endpoint, monotonic())
+    def failed(self, server: Server, why: str) -> None:
+        if not server.leaving and self.health.failed(server.endpoint, monotonic(), why):
+            self.stats.ejections += 1
 
     def has_idle(self) -> None:
         if self._swept:

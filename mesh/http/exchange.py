@@ -322,7 +322,7 @@ class Exchange:
         self.status = head.status
         server = self.server
         assert server is not None
-        server.backend.answered(server, self.started)
+        server.backend.answered(server, self.started, head.status)
         if self.response_fields:
             head = changed_response(head, self.response_fields)
         self.client.respond(head, length)
@@ -336,7 +336,7 @@ class Exchange:
         assert server is not None
         server.active -= 1
         self.server = None
-        server.backend.answered(server, self.started)
+        server.backend.answered(server, self.started, head.status)
         self.fault = None
         self._over(self)
         if self.response_fields:
@@ -371,7 +371,8 @@ class Exchange:
             self._finish(fault)
             return
         reused = upstream is not None and upstream.reused
-        self._lose(fault, count=not reused and not unprocessed)
+        used_up = reused and fault is Fault.ENDPOINT_CLOSED
+        self._lose(fault, count=not used_up and not unprocessed)
         if self._repeatable(fault, unprocessed):
             if reused and self.server is not None:
                 self.tried.pop()  # it only closed what it had not used for long
@@ -411,7 +412,7 @@ class Exchange:
         server.active -= 1
         self._upstream = None
         if count:
-            server.backend.failed(server)
+            server.backend.failed(server, fault.reason)
 
     def _fail(self, fault: Fault) -> None:
         self.fault = fault

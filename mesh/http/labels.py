@@ -16,7 +16,7 @@ from mesh.catalog.model import Protocol, PublishMode, Service
 from mesh.errors import Problem
 from mesh.http.matching import Always, And, Match
 from mesh.http.middleware_labels import FIELD, WITHOUT, LabelError, read_middleware
-from mesh.http.model import Declared, HttpService, Middleware, Router, Scheme, StickyCookie
+from mesh.http.model import BAD_STATUSES, Declared, HttpService, Middleware, Router, Scheme, StickyCookie
 from mesh.http.rules import RuleError, read_rule
 
 T = TypeVar("T")
@@ -267,6 +267,8 @@ class _Reader:
             name, dot, rest = option.rpartition(".")
             if not dot:
                 plain[option] = given
+            elif name.startswith("services."):
+                self._more_of_service(name.removeprefix("services."), rest, given, services)
             elif not re.fullmatch(r"[a-z0-9_-]{1,128}", name):
                 self.fault(given[0], f"{name!r} is no name of a router; ignored")
             else:
@@ -279,6 +281,19 @@ class _Reader:
         for name, options in named.items():
             self._our_router(f"{base}.{name}", inherited | options, services, made)
         return made
+
+    def _more_of_service(
+        self, name: str, option: str, given: tuple[str, str], services: dict[str, HttpService]
+    ) -> None:
+        """`mesh.http.services.S.OPTION`: what Traefik has no label for, of a service it declares."""
+        key, value = given
+        if name not in services:
+            known = ", ".join(sorted(services)) or "none"
+            self.fault(key, f"Traefik's labels here declare no service {name!r} (but {known}); ignored")
+        elif option not in _OUR_SERVICE:
+            self.fault(key, f"unknown option, known are {', '.join(sorted(_OUR_SERVICE))}; ignored")
+        elif (change := self.value(key, value, _OUR_SERVICE[option])) is not None:
+            services[name] = replace(services[name], **change)
 
     def _our_router(
         self,
@@ -405,6 +420,7 @@ def _to(name: str, read: Callable[[str], object]) -> Callable[[str], dict[str, A
 
 _PORT = _number(1, 65535)
 _PERCENT = _number(0, 100)
+_STATUS = _number(200, 599)
 
 
 def _scheme(text: str) -> Scheme:
@@ -412,6 +428,21 @@ def _scheme(text: str) -> Scheme:
     if scheme is Scheme.HTTPS:
         raise ValueError("https is not spoken to tasks yet, http and h2c are")
     return scheme
+
+
+_STATUSES = {"gateway": BAD_STATUSES, "5xx": frozenset(range(500, 600)), "none": frozenset[int]()}
+
+
+def _statuses(text: str) -> frozenset[int]:
+    """`gateway`, `5xx`, `none`, or statuses and ranges of them by commas: `500,502-504,429`."""
+    if (known := _STATUSES.get(text.lower())) is not None:
+        return known
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        bounds = [_STATUS(first), _STATUS(last if dash else first)]
+        found.update(range(bounds[0], bounds[1] + 1))
+    return frozenset(found)
 
 
 _TRAEFIK_POLICIES = {
@@ -427,11 +458,12 @@ _SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "server.scheme": _to("scheme", _scheme),
     "passhostheader": _to("pass_host", _flag),
     "strategy": _to("policy", _one_of(_TRAEFIK_POLICIES)),
+    "passivehealthcheck.maxfailedattempts": _to("outlier_failures", _number(1, 1000)),
+    "passivehealthcheck.failurewindow": _to("outlier_time", duration),
 }
 _UNSUPPORTED_OF_SERVICES = {
     "server": "weight and url of servers are not supported: tasks are what Swarm runs",
     "healthcheck": "active checks are not supported, Docker's HEALTHCHECK and mesh.port.<port>.health are",
-    "passivehealthcheck": "always on, with limits of its own",
     "responseforwarding": "responses are always passed on at once",
     "serverstransport": "transports are not supported",
 }
@@ -464,6 +496,10 @@ _OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "response_timeout": _to("response_timeout", duration),
     "attempts": _to("attempts", _number(1, 10)),
     "max_requests": _to("max_requests", _number(0, 10**6)),
+    "outlier_failures": _to("outlier_failures", _number(0, 1000)),
+    "outlier_statuses": _to("outlier_statuses", _statuses),
+    "outlier_time": _to("outlier_time", duration),
+    "outlier_share": _to("outlier_share", _PERCENT),
     "canary_of": _to("canary_of", str.lower),
     "canary": _to("weight", _PERCENT),
     "sticky": _to("sticky", _our_cookie),

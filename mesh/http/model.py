@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 
+from mesh.balance.health import EJECT_SECONDS, EJECT_SHARE, FAILURES_TO_EJECT
 from mesh.balance.policies import Policy
 from mesh.http.expressions import Expression
 from mesh.http.matching import Match
@@ -15,6 +16,9 @@ Network = IPv4Network | IPv6Network
 NEVER_SET = frozenset(
     ("connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive", "host")
 )
+
+# What a server says that cannot serve: of itself, or as a gateway of what is behind it.
+BAD_STATUSES = frozenset((502, 503, 504))
 
 
 class Scheme(StrEnum):
@@ -248,6 +252,10 @@ class HttpService:
     max_requests: int = 0  # under way at one task; 0: no limit
     response_timeout: float = 300.0  # to the first byte
     attempts: int = 3
+    outlier_failures: int = FAILURES_TO_EJECT  # in a row; 0: no task is left out
+    outlier_statuses: frozenset[int] = BAD_STATUSES  # of responses that are failures of the task
+    outlier_time: float = EJECT_SECONDS  # that it is left out, the first time
+    outlier_share: int = EJECT_SHARE  # per cent of the tasks that may be, at once
 
 
 # --- routers ---

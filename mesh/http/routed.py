@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
 
+from mesh.balance.health import Ejection, Health
 from mesh.balance.policies import Endpoint
 from mesh.http.backend import Server
 from mesh.http.core import Core
@@ -19,6 +20,8 @@ class RoutedTarget(Target):
         self.http = http
         self.response_timeout = http.response_timeout
         self.attempts = http.attempts
+        self.backend.health = Health(Ejection(http.outlier_failures, http.outlier_time, http.outlier_share))
+        self.backend.bad = http.outlier_statuses
         self.h2 = http.scheme is Scheme.H2C
         self._tokens: dict[str, Server] = {}  # what the cookie says → the endpoint
         self._cookie = _cookie_name(http) if http.sticky else ""

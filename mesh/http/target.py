@@ -33,7 +33,7 @@ class Target:
         self.response_timeout = RESPONSE_SECONDS
         self.attempts = limits.ATTEMPTS
         self.backend = Backend(policy, core.has_idle)
-        self.stats = core.stats_of(service)
+        self.stats = self.backend.stats = core.stats_of(service)
         self.h2 = False  # endpoints are asked in HTTP/2, with prior knowledge
 
     def retarget(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:

@@ -336,7 +336,7 @@ def _reached(snapshot: Snapshot, task: Task | None, one: Reached, plan: PortPlan
         client, why = "not told", f"label mesh.port.{plan.port.published}.proxy_protocol=v2 would tell it"
     notes = [f"{one.active} open"] if one.active else []
     if one.ejected_for > 0:
-        notes.append(f"left out for {one.ejected_for:.0f} s more: it refused connections")
+        notes.append(f"left out for {one.ejected_for:.0f} s more: it kept failing")
     return TaskPath(
         task.name if task else "",
         node_name(snapshot, task.node) if task else "",

@@ -493,6 +493,47 @@ class TestDirectory:
         assert "the-s1 declares this name too" in problem.message
 
 
+def test_our_options_of_a_service_that_traefiks_labels_declare() -> None:
+    found = read(
+        WHOAMI
+        | {
+            "mesh.http.services.whoami.max_requests": "9",
+            "mesh.http.services.WhoAmI.outlier_statuses": "500,502-503",
+            "mesh.http.services.whoami.host": "a",
+            "mesh.http.services.nobody.max_requests": "9",
+            "mesh.http.services.whoami.policy": "nonsense",
+        }
+    )
+    service = found.declared.services["whoami"]
+    assert (service.port, service.max_requests, service.outlier_statuses) == (80, 9, {500, 502, 503})
+    assert list(found.declared.services) == ["whoami"]
+    assert [problem.message.split(",")[0] for problem in found.problems] == [
+        "Traefik's labels here declare no service 'nobody' (but whoami); ignored",
+        "unknown option",
+        "'nonsense' is not one of round_robin",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "statuses"),
+    [
+        ("gateway", {502, 503, 504}),
+        ("5XX", set(range(500, 600))),
+        ("none", set()),
+        ("429, 500-502", {429, 500, 501, 502}),
+        ("", None),
+        ("500-", None),
+        ("199", None),
+        ("five", None),
+    ],
+)
+def test_which_statuses_are_failures(text: str, statuses: set[int] | None) -> None:
+    found = read({"mesh.http.host": "a", "mesh.http.port": "80", "mesh.http.outlier_statuses": text})
+    (service,) = found.declared.services.values()
+    assert service.outlier_statuses == (model.BAD_STATUSES if statuses is None else statuses)
+    assert keys(found) == ["mesh.http.outlier_statuses"] * (statuses is None)
+
+
 def test_the_documentation_names_all_that_is_read() -> None:
     text = (Path(__file__).parents[2] / "docs/http.md").read_text().lower()
     tables = "\n".join(line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `"))

@@ -285,7 +285,7 @@ def test_a_relayed_port() -> None:
     near, far = path.tasks
     assert (near.task, near.note, near.client) == ("web.1.x", "2 open", "not told")
     assert near.why == "label mesh.port.80.proxy_protocol=v2 would tell it"
-    assert (far.share, far.note) == (0.0, "left out for 7 s more: it refused connections")
+    assert (far.share, far.note) == (0.0, "left out for 7 s more: it kept failing")
 
 
 def test_a_relayed_port_that_tells_the_client() -> None:

@@ -57,6 +57,7 @@ FULL = Reading(
     http_durations={"web": Histogram()},
     http_faults={("web", "connect"): 1},
     http_retries={("web",): 1},
+    http_ejections={("web",): 2},
     http_certificates={("shop.pem",): 1.8e9},
     probes={("web", "8080", "well"): 3},
 )
@@ -91,6 +92,7 @@ def test_a_reading_becomes_series() -> None:
         "mesh_neighbours_refused_total{reason=address}": 2,
         "mesh_build_info{version=1.2.3}": 1,
         "mesh_port_connections_total{mode=proxy,port=80/tcp,service=web}": 5,
+        "mesh_http_ejections_total{service=web}": 2,
     }
     assert {name: got.get(name) for name in expected} == expected
     assert "python_info" in " ".join(got)
