@@ -7,5 +7,6 @@ limits, timing    how much and how long
 exchange          one request and its response: the state of both sides
 h1_client         a client's connection              front            who accepts them
 h1_upstream       a connection to a task             backend, target  which task, and its connections
+steps, treating   what middlewares decide            around, aside     what they put around a client, or ask
 port              `mode: http` on a published port   core, stats      what all of them share
 """

@@ -5,6 +5,7 @@ over by then. The client gets the page with the status of the response, and of i
 acts upon. Where there is no page it gets what was held back.
 """
 
+from dataclasses import replace
 from urllib.parse import quote
 
 from mesh.http import limits
@@ -103,7 +104,7 @@ class Paging(Around):
         if self._size > limits.ASIDE_BODY_MAX:
             head = self._head
             self._exchange.dismiss()
-            self._instead(status_answer(head.status, self.request_id))
+            self._instead(self._left_of(head))
         return True
 
     def end(self, trailers: bytes) -> None:
@@ -111,7 +112,7 @@ class Paging(Around):
         if head is None:
             self.client.end(trailers)
         elif self._size > limits.ASIDE_BODY_MAX:
-            self._instead(status_answer(head.status, self.request_id))
+            self._instead(self._left_of(head))
         else:
             self._instead(answered(head, b"".join(self._held)))
 
@@ -119,7 +120,7 @@ class Paging(Around):
         if self._head is None:
             self.client.cut()
         else:
-            self._instead(status_answer(self._head.status, self.request_id))
+            self._instead(self._left_of(self._head))
 
     def answer(self, answer: Answer) -> None:
         if self._concerns(answer.status):
@@ -131,6 +132,12 @@ class Paging(Around):
         if self._target is None or status in _WITHOUT_BODY:
             return False
         return any(low <= status <= high for low, high in self._one.statuses)
+
+    def _left_of(self, head: ResponseHead) -> Answer:
+        """Of a response whose body is not here."""
+        answer = status_answer(head.status, self.request_id)
+        kept = [one for one in answered(head, b"").fields if one[0].lower() in _KEPT]
+        return replace(answer, fields=(*answer.fields, *kept))
 
     def _instead(self, held: Answer) -> None:
         exchange, target = self._exchange, self._target

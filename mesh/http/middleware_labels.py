@@ -60,6 +60,8 @@ class _Options:
         return sorted(self._written[key] for key in self._options.keys() - self.asked if key)
 
 
+NOTHING = model.Chain(())  # what does nothing
+
 # Not followed. Routers that name them are served without, for these keep nobody out.
 WITHOUT: Mapping[str, str] = {
     "circuitbreaker": "tasks that fail are left out, and limited by max_requests",
@@ -74,7 +76,7 @@ def read_middleware(kind: str, options: Mapping[str, str]) -> tuple[model.Middle
     Of a kind in WITHOUT the middleware is nothing at all."""
     make = _KINDS.get(kind)
     if make is None and kind in WITHOUT:
-        return model.Chain(()), []
+        return NOTHING, []
     if make is None:
         raise LabelError("", f"{kind} is not supported (known are {', '.join(sorted(_KINDS))})")
     given = _Options(options)
@@ -232,7 +234,11 @@ def _basic_auth(options: _Options) -> model.Middleware:
             raise LabelError("users", f"the hash of {name!r} is not of htpasswd's ({known})")
         users.append((name, hashed))
     realm = options.read("realm", _text, "traefik")
-    return model.BasicAuth(tuple(users), realm, not options.read("removeheader", _flag, False))
+    removed = options.read("removeheader", _flag, False)
+    header: str = "".join(options.read("headerfield", _settable, ()))
+    if header and any(VALUE.fullmatch(name) is None for name, _ in users):
+        raise LabelError("headerfield", "a name has bytes that no field may have")
+    return model.BasicAuth(tuple(users), realm, not removed, header)
 
 
 def _forward_auth(options: _Options) -> model.Middleware:
@@ -333,8 +339,9 @@ def _source(options: _Options, default: model.Source) -> model.Source:
 
 def _rate_limit(options: _Options) -> model.Middleware:
     period = options.read("period", duration, 1.0)
-    average, burst = options.read("average", _positive), options.read("burst", _positive, 1)
-    return model.RateLimit(average / period, burst, _source(options, model.Source()))
+    average, burst = options.read("average", _count, 0), options.read("burst", _positive, 1)
+    source = _source(options, model.Source())
+    return model.RateLimit(average / period, burst, source) if average else NOTHING
 
 
 def _in_flight(options: _Options) -> model.Middleware:
@@ -343,7 +350,8 @@ def _in_flight(options: _Options) -> model.Middleware:
 
 
 def _buffering(options: _Options) -> model.Middleware:
-    return model.BodyLimit(options.read("maxrequestbodybytes", _positive))
+    most = options.read("maxrequestbodybytes", _count, 0)
+    return model.BodyLimit(most) if most else NOTHING
 
 
 _KINDS: Mapping[str, Callable[[_Options], model.Middleware]] = {

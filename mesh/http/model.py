@@ -118,6 +118,7 @@ class BasicAuth:
     users: tuple[tuple[str, str], ...]  # name, hash as htpasswd writes it
     realm: str = "traefik"
     keep_header: bool = True  # false: the application does not see the password
+    header: str = ""  # in which it is told the name
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,8 +274,12 @@ def _basic_auth(one: model.BasicAuth, asked: Asked, treatment: Treatment) -> Non
         assert treatment.answer is not None
         challenge = (b"WWW-Authenticate", b'Basic realm="%b"' % realm)
         treatment.answer = Answer(401, (challenge, *treatment.answer.fields), treatment.answer.body)
-    elif not one.keep_header:
-        treatment.request_fields.append(("Authorization", None))
+        return
+    assert given is not None
+    if not one.keep_header:
+        put(treatment.request_fields, "Authorization")
+    if one.header:
+        put(treatment.request_fields, one.header, given[0])
 
 
 def _ask(one: model.ForwardAuth) -> None:

@@ -172,11 +172,12 @@ async def test_a_response_too_large_to_be_held_is_not_waited_for(world: World) -
 async def test_a_response_that_breaks_off(world: World) -> None:
     async def endpoint(one: Conversation) -> None:
         await one.head()
-        await one.say("HTTP/1.1 500 No\r\nContent-Length: 10\r\n\r\noops")
+        await one.say("HTTP/1.1 500 No\r\nAllow: GET\r\nX-A: b\r\nContent-Length: 10\r\n\r\noops")
 
     await with_endpoint(world, endpoint, "HTTP/1.1 nonsense\r\n\r\n")
-    status, _, body = await world.get("a/")
+    status, fields, body = await world.get("a/")
     assert (status, body.split("\n")[0]) == (500, "500 Internal Server Error")
+    assert (fields["allow"], "x-a" in fields) == ("GET", False)
 
 
 async def test_a_client_that_leaves_while_the_page_is_made(world: World) -> None:

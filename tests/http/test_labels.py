@@ -83,6 +83,7 @@ def test_case_does_not_matter() -> None:
 
 
 PORT = Port(80, 8080)
+SHA = "{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc="
 
 
 def test_a_service_alone_gets_a_router_by_its_name() -> None:
@@ -172,6 +173,8 @@ def test_a_service_without_such_labels_says_nothing() -> None:
         (f"{MIDDLEWARE}.m.basicauth.users", "admin:plain", "is not of htpasswd's"),
         (f"{MIDDLEWARE}.m.basicauth.users", f"admin:$2y$31${'a' * 21}O{'a' * 31}", "bcrypt up to cost 12"),
         (f"{MIDDLEWARE}.m.basicauth.users", f"admin:$2y$05${'z' * 53}", "is not of htpasswd's"),
+        (f"{MIDDLEWARE}.m.basicauth.usersfile", "/run/secrets/users", "is required"),
+        (f"{MIDDLEWARE}.m.buffering.retryexpression", "IsNetworkError()", "is not supported; ignored"),
         (f"{MIDDLEWARE}.m.ratelimit.average", "9" * 400, "is no number from 1 to"),
         (f"{MIDDLEWARE}.m.inflightreq.amount", "9" * 5000, "is no number from 1 to"),
         (f"{MIDDLEWARE}.m.stripprefix.prefixes", "/a,api", "is no path"),
@@ -246,6 +249,12 @@ def test_what_middlewares_are_told() -> None:
         (
             {"errors.status": "404, 500-599", "errors.service": "Pages@swarm", "errors.query": "/{status}"},
             model.ErrorPages(((404, 404), (500, 599)), "pages", "/{status}"),
+        ),
+        ({"buffering.maxRequestBodyBytes": "0"}, model.Chain(())),
+        ({"ratelimit.burst": "5"}, model.Chain(())),
+        (
+            {"basicauth.users": f"a:{SHA}", "basicauth.headerField": "X-User"},
+            model.BasicAuth((("a", SHA),), header="X-User"),
         ),
         ({"stripprefixregex.regex": "^/[a-z]+/"}, model.StripPrefixRegex((Expression("^/[a-z]+/"),))),
         (

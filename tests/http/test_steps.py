@@ -9,6 +9,7 @@ import pytest
 from mesh.http import model
 from mesh.http.expressions import Expression
 from mesh.http.faults import Fault
+from mesh.http.forwarding import with_fields
 from mesh.http.passwords import matches
 from mesh.http.steps import Asked, Treatment, steps
 from tests.http.test_rules import Asking
@@ -140,6 +141,13 @@ def test_basic_auth(given: bytes | None, allowed: bool) -> None:
         assert treatment.answer is not None
         assert treatment.answer.status == 401
         assert dict(treatment.answer.fields)[b"WWW-Authenticate"] == b'Basic realm="traefik"'
+
+
+def test_the_application_is_told_the_name_that_was_proven() -> None:
+    one = model.BasicAuth((("admin", MD5),), header="X-User")
+    fields = treated(one, authorization=basic("admin", "secret")).request_fields
+    sent = with_fields(b"x-user: root\r\nX-User: root\r\nA: b\r\n", fields)
+    assert sent == b"A: b\r\nX-User: admin\r\n"
 
 
 @pytest.mark.parametrize(("client", "allowed"), [("10.0.0.1", True), ("10.1.0.1", False), ("::1", True)])
