@@ -194,6 +194,7 @@ class Telling:
             http_durations={name: deepcopy(one.durations) for name, one in http},
             http_faults={(name, why): count for name, one in http for why, count in one.faults.items()},
             http_retries={(name,): one.retries for name, one in http},
+            http_retries_refused={(name,): one.retries_refused for name, one in http},
             http_ejections={(name,): one.ejections for name, one in http},
             http_certificates=self._certificates(),
             probes={(n, str(p), r): count for (n, p, r), count in self._probed().items()},

@@ -26,6 +26,7 @@ from mesh.http.steps import Treatment
 
 Fields = Sequence[tuple[str, str | None]]  # to be set; None: taken away
 
+_REPEATED = (Fault.ENDPOINT_CLOSED, Fault.TRY_TIMEOUT)
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
@@ -102,10 +103,15 @@ class Service(Protocol):
 
     connect_timeout: float
     response_timeout: float
+    repeats_late: bool  # who does not begin to answer in that time is given up, and another one tried
     attempts: int  # endpoints tried for one request
 
     def pick(self, exchange: "Exchange") -> Server | None:
         """The endpoint to try next, besides those tried."""
+        ...
+
+    def may_repeat(self, exchange: "Exchange") -> bool:
+        """Send it once more, although an endpoint may have acted on it."""
         ...
 
     def connection(self, server: Server, exchange: "Exchange") -> Upstream: ...
@@ -132,6 +138,7 @@ class Exchange:
         "head",
         "method",
         "received",
+        "repeating",
         "response_fields",
         "response_timeout",
         "sent",
@@ -176,6 +183,7 @@ class Exchange:
         self.response_timeout = service.response_timeout
         self.server: Server | None = None
         self.tried: list[Server] = []
+        self.repeating = False  # it was sent before
         self.status = 0
         self.fault: Fault | None = None
         self.switching = False
@@ -225,7 +233,7 @@ class Exchange:
     def body(self, data: bytes, complete: bool) -> None:
         self.received += len(data)
         if self._body_max and self.received > self._body_max:
-            self._too_large()
+            self._give_up(Fault.BODY_TOO_LARGE)
             return
         self._complete = complete
         self._remember(data)
@@ -241,6 +249,15 @@ class Exchange:
         self._trailers = trailers
         if self._upstream is not None and self._connected:
             self._upstream.send(b"", True, trailers)
+
+    def too_late(self) -> None:
+        """All of it takes longer than it may. A tunnel has no such limit."""
+        if self.switching:
+            return
+        self.waiting = False
+        if self.server is not None and self._connected and self._complete and not self.status:
+            self.server.backend.failed(self.server, Fault.TIMEOUT.reason)
+        self._give_up(Fault.TIMEOUT)
 
     def client_room(self) -> None:
         if self._upstream is not None:
@@ -371,10 +388,12 @@ class Exchange:
             self._finish(fault)
             return
         reused = upstream is not None and upstream.reused
+        if fault is Fault.RESPONSE_TIMEOUT and self._service.repeats_late:
+            fault = Fault.TRY_TIMEOUT
         used_up = reused and fault is Fault.ENDPOINT_CLOSED
         self._lose(fault, count=not used_up and not unprocessed)
-        if self._repeatable(fault, unprocessed):
-            if reused and self.server is not None:
+        if self._repeatable(fault, unprocessed, used_up) and (unprocessed or self._service.may_repeat(self)):
+            if used_up and self.server is not None:
                 self.tried.pop()  # it only closed what it had not used for long
                 self.server.forget_idle()
             if self._replay:
@@ -385,10 +404,10 @@ class Exchange:
 
     # --- ends ---
 
-    def _too_large(self) -> None:
+    def _give_up(self, fault: Fault) -> None:
         if self.status:
             self.client.cut()
-            self._finish(Fault.BODY_TOO_LARGE)
+            self._finish(fault)
             return
         upstream = self._upstream
         if self.server is not None:
@@ -396,11 +415,12 @@ class Exchange:
         self._upstream = None
         if upstream is not None:
             upstream.discard()
-        self._fail(Fault.BODY_TOO_LARGE)
+        self._fail(fault)
 
-    def _repeatable(self, fault: Fault, unprocessed: bool) -> bool:
+    def _repeatable(self, fault: Fault, unprocessed: bool, used_up: bool) -> bool:
         return (
-            (unprocessed or (fault is Fault.ENDPOINT_CLOSED and self.method in IDEMPOTENT))
+            (unprocessed or (fault in _REPEATED and self.method in IDEMPOTENT))
+            and (used_up or len(self.tried) < self._attempts)
             and self._replay is not None
             and not self.switching
         )

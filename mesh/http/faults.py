@@ -47,6 +47,8 @@ class Fault(Enum):
     FULL = 503, Side.US, "full"
     CONNECT_TIMEOUT = 504, Side.ENDPOINT, "connect_timeout"
     RESPONSE_TIMEOUT = 504, Side.ENDPOINT, "response_timeout"
+    TRY_TIMEOUT = 504, Side.ENDPOINT, "try_timeout"  # of the last of those that were tried
+    TIMEOUT = 504, Side.ENDPOINT, "timeout"  # of all of it
     VERSION = 505, Side.CLIENT, "version"
 
     @property

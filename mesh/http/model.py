@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from mesh.balance.health import EJECT_SECONDS, EJECT_SHARE, FAILURES_TO_EJECT
 from mesh.balance.policies import Policy
+from mesh.balance.retry_budget import LEAST, SHARE
 from mesh.http.expressions import Expression
 from mesh.http.matching import Match
 
@@ -252,7 +253,11 @@ class HttpService:
     canary_of: str = ""
     max_requests: int = 0  # under way at one task; 0: no limit
     response_timeout: float = 300.0  # to the first byte
+    try_timeout: float = 0.0  # to the first byte, before another task is tried; 0: `response_timeout`, once
+    timeout: float = 0.0  # to the end of the response; 0: none
     attempts: int = 3
+    retry_budget: int = SHARE  # per cent of the requests under way that may be repeated ones
+    retry_min: int = LEAST  # that may be, whatever the share comes to
     outlier_failures: int = FAILURES_TO_EJECT  # in a row; 0: no task is left out
     outlier_statuses: frozenset[int] = BAD_STATUSES  # of responses that are failures of the task
     outlier_time: float = EJECT_SECONDS  # that it is left out, the first time

@@ -6,11 +6,13 @@ from hashlib import blake2b
 
 from mesh.balance.health import Ejection, Health
 from mesh.balance.policies import Endpoint
+from mesh.balance.retry_budget import RetryBudget
 from mesh.http.backend import Server
 from mesh.http.core import Core
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault
 from mesh.http.model import HttpService, Scheme, StickyCookie
+from mesh.http.overall import Overall
 from mesh.http.target import Target
 
 
@@ -18,13 +20,20 @@ class RoutedTarget(Target):
     def __init__(self, core: Core, http: HttpService, connect: Callable[[], socket.socket]) -> None:
         super().__init__(core, http.owner, connect, http.policy)
         self.http = http
-        self.response_timeout = http.response_timeout
+        self.response_timeout = http.try_timeout or http.response_timeout
+        self.repeats_late = bool(http.try_timeout)
         self.attempts = http.attempts
+        self.budget = RetryBudget(http.retry_budget, http.retry_min)
         self.backend.health = Health(Ejection(http.outlier_failures, http.outlier_time, http.outlier_share))
         self.backend.bad = http.outlier_statuses
         self.h2 = http.scheme is Scheme.H2C
         self._tokens: dict[str, Server] = {}  # what the cookie says → the endpoint
         self._cookie = _cookie_name(http) if http.sticky else ""
+
+    def limit(self, exchange: Exchange) -> Overall | None:
+        """From now on, as far as the service has one."""
+        seconds = self.http.timeout
+        return Overall(self._core.deadlines, seconds, exchange.too_late) if seconds else None
 
     def retarget(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
         super().retarget(endpoints, near)

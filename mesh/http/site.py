@@ -197,6 +197,8 @@ class Site:
 
         exchange = Exchange(client, head, target, over, treatment)
         exchange.source = request.client
+        if (limit := target.limit(exchange)) is not None:
+            treatment.at_end.append(limit.end)
         self._treating.treat(route.owner, planned.steps, asked, treatment, exchange)
         return exchange
 

@@ -36,6 +36,7 @@ class ServiceStats:
     durations: Durations = field(default_factory=Durations)  # to the end of the response
     faults: Counter[str] = field(default_factory=Counter)  # by `Fault.reason`
     retries: int = 0
+    retries_refused: int = 0  # because too many others were under way
     ejections: int = 0  # of endpoints that kept failing
     received: int = 0  # bytes of bodies, client → endpoint
     sent: int = 0

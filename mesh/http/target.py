@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 
 from mesh.balance.policies import Endpoint, Policy
+from mesh.balance.retry_budget import RetryBudget
 from mesh.errors import KernelError, NamespaceGone
 from mesh.http import limits
 from mesh.http.backend import Backend, Server
@@ -31,7 +32,9 @@ class Target:
         self._connect = connect
         self.connect_timeout = 2.0
         self.response_timeout = RESPONSE_SECONDS
+        self.repeats_late = False
         self.attempts = limits.ATTEMPTS
+        self.budget = RetryBudget()
         self.backend = Backend(policy, core.has_idle)
         self.stats = self.backend.stats = core.stats_of(service)
         self.h2 = False  # endpoints are asked in HTTP/2, with prior knowledge
@@ -43,6 +46,15 @@ class Target:
         """By the client's address, where the policy asks for it."""
         return self.backend.pick(exchange.source, exchange.tried)
 
+    def may_repeat(self, exchange: Exchange) -> bool:
+        """As long as not too many of the requests under way are repeated ones."""
+        if exchange.repeating:
+            return True  # it is counted already
+        under_way = 1 + sum(server.active for server in self.backend.servers.values())
+        exchange.repeating = self.budget.take(under_way)
+        self.stats.retries_refused += not exchange.repeating
+        return exchange.repeating
+
     def connection(self, server: Server, exchange: Exchange) -> Upstream:
         """Not connected yet."""
         if self.h2:
@@ -51,6 +63,8 @@ class Target:
 
     def over(self, exchange: Exchange) -> None:
         """Count it."""
+        if exchange.repeating:
+            self.budget.give_back()
         stats = self.stats
         stats.count(exchange.method, exchange.status, monotonic() - exchange.started)
         stats.received += exchange.received

@@ -62,6 +62,7 @@ class Reading:
     http_durations: Mapping[str, Distribution] = field(default_factory=dict)  # service
     http_faults: Counts = field(default_factory=dict)  # service, reason
     http_retries: Counts = field(default_factory=dict)  # service
+    http_retries_refused: Counts = field(default_factory=dict)  # service
     http_ejections: Counts = field(default_factory=dict)  # service
     http_certificates: Mapping[Labels, float] = field(default_factory=dict)  # file
     probes: Counts = field(default_factory=dict)  # service, port, result
@@ -198,6 +199,12 @@ def _http(reading: Reading) -> Iterator[Metric]:
         "Further endpoints that requests were sent to.",
         ["service"],
         reading.http_retries,
+    )
+    yield _counter(
+        "mesh_http_retries_refused_total",
+        "Requests that were not sent again because too many others were.",
+        ["service"],
+        reading.http_retries_refused,
     )
     yield _counter(
         "mesh_http_ejections_total",

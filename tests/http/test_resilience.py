@@ -1,5 +1,6 @@
 """What clients notice of tasks that fail: through real sockets, labels in, responses out."""
 
+import asyncio
 from collections.abc import Callable
 from time import monotonic
 
@@ -80,3 +81,165 @@ class TestTasksThatKeepFailing:
         labels = routed("s", "Host(`a`)", both[0].endpoint.port) | {f"{MESH}.s.{option}": "0"}
         world.put("s", labels, *both)
         assert sorted(await statuses(world, 12)) == [200] * 6 + [503] * 6
+
+
+def options(name: str, **given: str) -> dict[str, str]:
+    return {f"{MESH}.{name}.{option}": value for option, value in given.items()}
+
+
+class Silent:
+    """Takes requests and says nothing until the client is gone."""
+
+    def __init__(self) -> None:
+        self.heads: list[str] = []
+
+    async def __call__(self, one: Conversation) -> None:
+        self.heads.append(await one.head())
+        assert await one.rest() == b""
+
+
+class TestTimeLimits:
+    async def test_a_task_that_does_not_answer_in_time_is_given_up_for_another(self, world: World) -> None:
+        silent = Silent()
+        both = await tasks(world, silent, saying("well"))
+        labels = routed("s", "Host(`a`)", both[0].endpoint.port) | options("s", try_timeout="100ms")
+        world.put("s", labels, *both)
+        assert [(await world.get("a/"))[2] for _ in range(2)] == ["well /"] * 2
+        assert len(silent.heads) == 1
+        stats = world.stand.core.stats_of("s")
+        assert (stats.retries, stats.retries_refused, sum(stats.faults.values())) == (1, 0, 0)
+
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    async def test_when_nobody_answers_in_time_the_client_is_told(self, world: World, method: str) -> None:
+        """And what must not be repeated is not."""
+        first, second = Silent(), Silent()
+        both = await tasks(world, first, second)
+        labels = routed("s", "Host(`a`)", both[0].endpoint.port)
+        world.put("s", labels | options("s", try_timeout="50ms"), *both)
+        status, _, body = await world.get("a/", "Content-Length: 0", method=method)
+        assert (status, "(try_timeout)" in body) == (504, True)
+        assert len(first.heads) + len(second.heads) == (2 if method == "GET" else 1)
+        assert all(head.startswith(method) for head in first.heads + second.heads)
+
+    async def test_silence_on_a_connection_that_served_before_counts_against_the_task(
+        self, world: World
+    ) -> None:
+        async def once(one: Conversation) -> None:
+            await one.head()
+            await one.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await one.head()
+            assert await one.rest() == b""
+
+        both = await tasks(world, once, once)
+        labels = routed("s", "Host(`a`)", both[0].endpoint.port)
+        labels |= options("s", response_timeout="50ms", outlier_failures="1")
+        world.put("s", labels, *both)
+        assert await statuses(world, 2) == [200, 200]
+        status, _, body = await world.get("a/")
+        assert (status, "(response_timeout)" in body) == (504, True)
+        assert list(left_out(world.site, "s").values()) == ["response_timeout"]
+
+    @pytest.mark.parametrize("attempts", ["1", "3"])
+    async def test_all_of_a_request(self, world: World, attempts: str) -> None:
+        silent = Silent()
+        (task,) = await tasks(world, silent)
+        labels = routed("s", "Host(`a`)", task.endpoint.port)
+        world.put("s", labels | options("s", timeout="50ms", attempts=attempts), task)
+        status, _, body = await world.get("a/")
+        assert (status, "(timeout)" in body) == (504, True)
+        assert len(silent.heads) == 1
+        assert world.stand.core.stats_of("s").faults == {"timeout": 1}
+
+    async def test_a_response_that_takes_too_long_breaks_off(self, world: World) -> None:
+        async def slow(one: Conversation) -> None:
+            await one.head()
+            await one.say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+            assert await one.rest() == b""
+
+        (task,) = await tasks(world, slow)
+        labels = routed("s", "Host(`a`)", task.endpoint.port) | options("s", timeout="50ms")
+        world.put("s", labels, task)
+        client = await world.client()
+        await client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await client.head()).startswith("HTTP/1.1 200 ")
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await client.read(9)
+
+    async def test_an_upload_that_takes_too_long(self, world: World) -> None:
+        """It is not the task's failure."""
+
+        async def reading(one: Conversation) -> None:
+            await one.head()
+            await one.rest()
+
+        both = await tasks(world, reading, reading)
+        labels = routed("s", "Host(`a`)", both[0].endpoint.port)
+        world.put("s", labels | options("s", timeout="50ms", outlier_failures="1"), *both)
+        client = await world.client()
+        await client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
+        assert (await client.response())[0] == 504
+        assert left_out(world.site, "s") == {}
+
+    async def test_a_tunnel_has_no_such_limit(self, world: World) -> None:
+        async def echo(one: Conversation) -> None:
+            head = await one.head()
+            if "/silent" in head:
+                await one.rest()
+                return
+            await one.say("HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+            await one.say(await one.read(4))
+
+        (task,) = await tasks(world, echo)
+        labels = routed("s", "Host(`a`)", task.endpoint.port) | options("s", timeout="50ms")
+        world.put("s", labels, task)
+        client = await world.client()
+        await client.say("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+        assert (await client.head()).startswith("HTTP/1.1 101 ")
+        assert (await world.get("a/silent"))[0] == 504  # it came later, so the tunnel's time is over too
+        await client.say("ping")
+        assert await client.read(4) == b"ping"
+
+
+class TestRetryBudget:
+    async def test_so_many_are_repeated_at_once_and_the_others_fail(self, world: World) -> None:
+        """Five requests whose task closes instead of answering; one may be repeated at a time."""
+        asked = 0
+        all_asked, let_go = asyncio.Event(), asyncio.Event()
+
+        async def closing(one: Conversation) -> None:
+            nonlocal asked
+            await one.head()
+            asked += 1
+            if asked > 5:
+                await let_go.wait()
+                await one.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            elif asked == 5:
+                all_asked.set()
+            else:
+                await all_asked.wait()
+
+        both = await tasks(world, closing, closing)
+        labels = routed("s", "Host(`a`)", both[0].endpoint.port)
+        labels |= options("s", retry_budget="0", retry_min="1", outlier_failures="0")
+        world.put("s", labels, *both)
+        clients = [asyncio.create_task(world.get("a/")) for _ in range(5)]
+        answers = [await one for _, one in zip(range(4), asyncio.as_completed(clients), strict=False)]
+        assert {(status, "(closed)" in body) for status, _, body in answers} == {(502, True)}
+        stats = world.stand.core.stats_of("s")
+        assert stats.retries_refused == 4
+        let_go.set()
+        done = await asyncio.gather(*clients)
+        assert sorted(status for status, _, _ in done) == [200, 502, 502, 502, 502]
+        assert asked == 6
+        target = world.site._targets.get("s")
+        assert target is not None
+        assert target.budget.taken == 0
+
+    async def test_what_was_never_sent_does_not_count(self, world: World) -> None:
+        (well,) = await tasks(world, saying("well"))
+        gone = Tasks(type(well.endpoint)("127.0.0.9", well.endpoint.port))
+        labels = routed("s", "Host(`a`)", well.endpoint.port)
+        world.put("s", labels | options("s", retry_budget="0", retry_min="0"), well, gone)
+        assert await statuses(world, 4) == [200] * 4
+        stats = world.stand.core.stats_of("s")
+        assert (stats.retries_refused, stats.retries > 0) == (0, True)

@@ -57,6 +57,7 @@ FULL = Reading(
     http_durations={"web": Histogram()},
     http_faults={("web", "connect"): 1},
     http_retries={("web",): 1},
+    http_retries_refused={("web",): 3},
     http_ejections={("web",): 2},
     http_certificates={("shop.pem",): 1.8e9},
     probes={("web", "8080", "well"): 3},
