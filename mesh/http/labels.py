@@ -16,7 +16,16 @@ from mesh.catalog.model import Protocol, PublishMode, Service
 from mesh.errors import Problem
 from mesh.http.matching import Always, And, Match
 from mesh.http.middleware_labels import FIELD, WITHOUT, LabelError, read_middleware
-from mesh.http.model import BAD_STATUSES, Declared, HttpService, Middleware, Router, Scheme, StickyCookie
+from mesh.http.model import (
+    BAD_STATUSES,
+    Declared,
+    HashBy,
+    HttpService,
+    Middleware,
+    Router,
+    Scheme,
+    StickyCookie,
+)
 from mesh.http.rules import RuleError, read_rule
 
 T = TypeVar("T")
@@ -445,6 +454,20 @@ def _statuses(text: str) -> frozenset[int]:
     return frozenset(found)
 
 
+def _hash_by(text: str) -> dict[str, Any]:
+    """`client`, `header:NAME`, `cookie:NAME`. It is a policy, so it sets that."""
+    kind, _, name = text.partition(":")
+    if kind.lower() == "client" and not name:
+        by = HashBy()
+    elif kind.lower() == "header" and FIELD.fullmatch(name):
+        by = HashBy(header=name.lower())
+    elif kind.lower() == "cookie" and FIELD.fullmatch(name):
+        by = HashBy(cookie=name)
+    else:
+        raise ValueError(f"{text[:80]!r} is not client, header:NAME or cookie:NAME")
+    return {"hash_by": by, "policy": Policy.SOURCE_HASH}
+
+
 _TRAEFIK_POLICIES = {
     "wrr": Policy.ROUND_ROBIN,
     "p2c": Policy.LEAST_CONN,
@@ -492,6 +515,7 @@ _OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "scheme": _to("scheme", _scheme),
     "network": _to("network", str),
     "policy": _to("policy", _one_of(_POLICIES)),
+    "hash_by": _hash_by,
     "pass_host": _to("pass_host", _flag),
     "response_timeout": _to("response_timeout", duration),
     "try_timeout": _to("try_timeout", duration),

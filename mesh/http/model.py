@@ -238,6 +238,14 @@ class StickyCookie:
 
 
 @dataclass(frozen=True, slots=True)
+class HashBy:
+    """What of a request says which task it goes to; where it has no such thing, the client's address."""
+
+    header: str = ""  # lower case
+    cookie: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HttpService:
     """Tasks of one Swarm service on one port. Times in seconds."""
 
@@ -247,6 +255,7 @@ class HttpService:
     scheme: Scheme = Scheme.HTTP
     network: str = ""  # name of the network to reach tasks on; "": any
     policy: Policy = Policy.ROUND_ROBIN
+    hash_by: HashBy = HashBy()  # for `Policy.SOURCE_HASH`
     sticky: StickyCookie | None = None
     pass_host: bool = True
     weight: int = 0  # per cent of the requests for `canary_of`

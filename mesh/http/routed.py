@@ -11,7 +11,7 @@ from mesh.http.backend import Server
 from mesh.http.core import Core
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault
-from mesh.http.model import HttpService, Scheme, StickyCookie
+from mesh.http.model import HashBy, HttpService, Scheme, StickyCookie
 from mesh.http.overall import Overall
 from mesh.http.target import Target
 
@@ -28,6 +28,7 @@ class RoutedTarget(Target):
         self.backend.bad = http.outlier_statuses
         self.h2 = http.scheme is Scheme.H2C
         self._tokens: dict[str, Server] = {}  # what the cookie says → the endpoint
+        self._hash_by = http.hash_by if http.hash_by != HashBy() else None
         self._cookie = _cookie_name(http) if http.sticky else ""
 
     def limit(self, exchange: Exchange) -> Overall | None:
@@ -48,14 +49,21 @@ class RoutedTarget(Target):
 
     def _picked(self, exchange: Exchange) -> Server | None:
         if not self._cookie:
-            return self._free(super().pick(exchange), exchange)
+            return self._free(self._chosen(exchange), exchange)
         kept = self._tokens.get(_cookie_value(exchange, self._cookie))
         if kept is not None and kept not in exchange.tried:
             return self._free(kept, exchange)
-        server = self._free(super().pick(exchange), exchange)
+        server = self._free(self._chosen(exchange), exchange)
         if server is not None and self.http.sticky is not None:
             exchange.set_cookie(_cookie(self._cookie, _token(server.endpoint), self.http.sticky))
         return server
+
+    def _chosen(self, exchange: Exchange) -> Server | None:
+        by = self._hash_by
+        if by is None:
+            return super().pick(exchange)
+        key = _cookie_value(exchange, by.cookie) if by.cookie else _header(exchange, by.header)
+        return self.backend.pick(key or exchange.source, exchange.tried)
 
     def _free(self, server: Server | None, exchange: Exchange) -> Server | None:
         """It, or another one if it has as many requests as it may; None when all have."""
@@ -85,6 +93,10 @@ def _cookie_value(exchange: Exchange, name: str) -> str:
             if found == name:
                 return value
     return ""
+
+
+def _header(exchange: Exchange, name: str) -> str:
+    return (exchange.head.fields.get(name.encode()) or b"").decode("latin-1")
 
 
 def _cookie(name: str, token: str, sticky: StickyCookie) -> str:

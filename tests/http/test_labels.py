@@ -524,6 +524,26 @@ def test_our_options_of_a_service_that_traefiks_labels_declare() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "by"),
+    [
+        ("client", model.HashBy()),
+        ("Header:X-User", model.HashBy(header="x-user")),
+        ("cookie:Session", model.HashBy(cookie="Session")),
+        ("header", None),
+        ("header:", None),
+        ("cookie:a b", None),
+        ("client:x", None),
+    ],
+)
+def test_what_tasks_are_chosen_by(text: str, by: model.HashBy | None) -> None:
+    found = read({"mesh.http.host": "a", "mesh.http.port": "80", "mesh.http.hash_by": text})
+    (service,) = found.declared.services.values()
+    assert service.hash_by == (by or model.HashBy())
+    assert (service.policy is Policy.SOURCE_HASH) is (by is not None)
+    assert keys(found) == ["mesh.http.hash_by"] * (by is None)
+
+
+@pytest.mark.parametrize(
     ("text", "statuses"),
     [
         ("gateway", {502, 503, 504}),

@@ -243,3 +243,30 @@ class TestRetryBudget:
         assert await statuses(world, 4) == [200] * 4
         stats = world.stand.core.stats_of("s")
         assert (stats.retries_refused, stats.retries > 0) == (0, True)
+
+
+class TestByWhatARequestSays:
+    @pytest.mark.parametrize(
+        ("by", "line"), [("header:X-User", "x-user: {}"), ("cookie:user", "Cookie: a=b; user={}; c=d")]
+    )
+    async def test_what_has_it_in_common_goes_to_the_same_task(
+        self, world: World, by: str, line: str
+    ) -> None:
+        found = await tasks(world, *(saying(name) for name in "xyz"))
+        labels = routed("s", "Host(`a`)", found[0].endpoint.port) | options("s", hash_by=by)
+        world.put("s", labels, *found)
+
+        async def whose(user: int) -> str:
+            return (await world.get("a/", line.format(user)))[2]
+
+        users = range(20)
+        before = {user: await whose(user) for user in users}
+        assert set(before.values()) == {"x /", "y /", "z /"}
+        assert {user: await whose(user) for user in users} == before
+        world.put("s", labels, found[0], found[2])
+        after = {user: await whose(user) for user in users}
+        assert {user for user in users if after[user] != before[user]} == {
+            user for user in users if before[user] == "y /"
+        }
+        without = {(await world.get("a/"))[2] for _ in range(6)}
+        assert len(without) == 1  # by the client's address
