@@ -20,6 +20,7 @@ from mesh.http.entry_points import EntryPoints
 from mesh.http.exchange import Exchange
 from mesh.http.matching import normal_path
 from mesh.http.model import Route
+from mesh.http.outside import Outside
 from mesh.http.port import HttpPort
 from mesh.http.reach import Reach
 from mesh.http.site import EntryPoint, Site
@@ -44,6 +45,7 @@ class HttpSide:
         self.core = Core()
         self.site: Site | None = None
         self._entries: EntryPoints | None = None
+        self._outside = Outside(tasks)
         self.certificates: Certificates | None = None
         store.subscribe(self._forget_gone)
 
@@ -67,6 +69,7 @@ class HttpSide:
             exposed_by_default=config.exposed_by_default,
             as_published=as_published,
             over=self._logged if config.access_log is not AccessLog.OFF else _nothing,
+            outside=self._outside,
         )
         site.start(self._store.current)
         self._store.subscribe(site.update)
@@ -93,6 +96,7 @@ class HttpSide:
             await self._entries.close(drain_seconds)
         if self.site is not None:
             self.site.close()
+        await self._outside.close()
 
     def stop(self) -> None:
         """When every port is closed."""

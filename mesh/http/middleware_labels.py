@@ -16,7 +16,7 @@ from mesh.http.passwords import known_hash
 LIST_MAX = 256  # entries of a list in a label
 NUMBER_MAX = 10**9  # of any number in a label
 FIELD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
-_HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]{0,252}[a-z0-9_])?")
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]{0,252}[a-z0-9_])?|[0-9a-f:.]{2,45}")
 VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,4096}")
 
 
@@ -257,14 +257,15 @@ def _forward_auth(options: _Options) -> model.Middleware:
 
 def _address(text: str) -> model.ForwardAuth:
     url = urlsplit(text)
-    if url.scheme == "https":
-        raise ValueError("https is not spoken to services")
     host = (url.hostname or "").rstrip(".")
-    if url.scheme != "http" or _HOST.fullmatch(host) is None or "@" in url.netloc:
+    if url.scheme not in ("http", "https") or _HOST.fullmatch(host) is None or "@" in url.netloc:
         raise ValueError(f"{text!r} is no address as http://NAME:PORT/PATH")
     target = _path((url.path or "/") + (f"?{url.query}" if url.query else ""))
-    authority = f"{host}:{url.port}" if url.port else host
-    return model.ForwardAuth(f"http://{authority}{target}", host, url.port or 80, target, authority)
+    shown = f"[{host}]" if ":" in host else host
+    authority = f"{shown}:{url.port}" if url.port else shown
+    tls = url.scheme == "https"
+    whole = f"{url.scheme}://{authority}{target}"
+    return model.ForwardAuth(whole, host, url.port or (443 if tls else 80), target, authority, tls)
 
 
 def _expression(text: str) -> Expression | None:

@@ -131,6 +131,7 @@ class ForwardAuth:
     port: int
     target: str  # path and query
     authority: str
+    tls: bool = False
     trust: bool = False  # what trusted proxies say of the method, host and target
     request_headers: tuple[str, ...] = ()  # that are shown there; none: all
     response_headers: tuple[str, ...] = ()  # of the answer, that the request goes on with
@@ -138,6 +139,11 @@ class ForwardAuth:
     cookies: tuple[str, ...] = ()  # that the answer sets in the response
     keep_location: bool = False  # as it is in the answer, if it is relative
     keep_method: bool = False  # ask with the request's own
+
+    @property
+    def abroad(self) -> bool:
+        """May it be outside the Swarm?"""
+        return self.tls or "." in self.host or ":" in self.host
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,8 @@ class Named:
 
     def problems(self, snapshot: Snapshot) -> Iterator[Problem]:
         for use, why in self._why.items():
+            if use not in self._found and ("." in use.host or ":" in use.host):
+                continue  # it is not meant to be a service's
             owner = snapshot.services.get(use.owner)
             yield Problem(owner.name if owner else use.owner, f"{use.host}:{use.port}", why)
 

@@ -22,6 +22,7 @@ from mesh.http.labels import read_labels
 from mesh.http.matching import Request
 from mesh.http.model import Declared, ErrorPages, ForwardAuth, HttpService, Route
 from mesh.http.named import Named, Use
+from mesh.http.outside import Outside
 from mesh.http.pages import error_answer
 from mesh.http.reach import Reach
 from mesh.http.routed import RoutedTarget
@@ -70,6 +71,7 @@ class Site:
         as_published: Callable[[], bool] = lambda: False,
         draw: Callable[[], float] = random.random,
         over: Callable[[Exchange, Route | None], None] = lambda _exchange, _route: None,
+        outside: Outside | None = None,
     ) -> None:
         self._entries = {entry.name: entry for entry in entries}
         self._exposed = exposed_by_default
@@ -82,7 +84,7 @@ class Site:
         self._planned: dict[tuple[str, str], _Planned] = {}
         self._targets = Targets(core, reach, as_published)
         self._named = Named(core, reach, as_published)
-        self._treating = Treating(core, self._targets, self._named)
+        self._treating = Treating(core, self._targets, self._named, outside)
         self._nobody = Target(core, "", no_socket)
 
     # --- the catalogue ---
@@ -281,5 +283,5 @@ class _Entry:
 def _named_by(route: Route) -> Iterator[Use]:
     """Services that its middlewares call by an address."""
     for one in route.middlewares:
-        if isinstance(one, ForwardAuth):
+        if isinstance(one, ForwardAuth) and not one.tls:
             yield Use(route.owner, one.host, one.port)

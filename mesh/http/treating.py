@@ -12,16 +12,18 @@ from mesh.http.faults import Fault
 from mesh.http.forward_auth import judge, question
 from mesh.http.model import Compress, ErrorPages, ForwardAuth
 from mesh.http.named import Named, Use
+from mesh.http.outside import Outside, Question
 from mesh.http.room import Room
 from mesh.http.steps import Asked, Step, Treatment, Unanswered, Unverified, go_on
 from mesh.http.targets import Targets
 
 
 class Treating:
-    def __init__(self, core: Core, targets: Targets, named: Named) -> None:
+    def __init__(self, core: Core, targets: Targets, named: Named, outside: Outside | None) -> None:
         self._core = core
         self._targets = targets
         self._named = named
+        self._outside = outside
         self._compressing = Room(limits.COMPRESSING_MAX)
         self._asides = Room(limits.ASIDES_MAX)
 
@@ -65,23 +67,28 @@ class Treating:
         lines = exchange.client.forwarded(exchange.head)
         waits = False
 
-        def told(aside: Aside) -> None:
+        def told(aside: Aside | Question) -> None:
             judge(one, asked, treatment, lines, aside.head, aside.body)
             treatment.taken += 1
             if waits:
                 later()
 
-        target = self._named.target(Use(owner, one.host, one.port))
-        if target is None:
+        asking: Aside | Question
+        target = None if one.tls else self._named.target(Use(owner, one.host, one.port))
+        method = exchange.method if one.keep_method else b"GET"
+        shown = question(one, asked, treatment, lines)
+        if target is not None:
+            asking = Aside(self._core.deadlines, self._asides, exchange.client.edge, asked.request_id, told)
+            asking.ask(target, method, one.target.encode(), shown)
+        elif one.abroad and self._outside is not None:
+            asking = self._outside.ask(one.url, method.decode(), shown, told)
+        else:
             judge(one, asked, treatment, lines, None, b"")
             treatment.taken += 1
             return True
-        aside = Aside(self._core.deadlines, self._asides, exchange.client.edge, asked.request_id, told)
-        treatment.at_end.append(aside.drop)
-        method = exchange.method if one.keep_method else b"GET"
-        aside.ask(target, method, one.target.encode(), question(one, asked, treatment, lines))
-        waits = not aside.done
-        return aside.done
+        treatment.at_end.append(asking.drop)
+        waits = not asking.done
+        return asking.done
 
     def _put_around(
         self, one: Compress | ErrorPages, asked: Asked, treatment: Treatment, exchange: Exchange

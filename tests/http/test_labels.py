@@ -156,7 +156,6 @@ def test_a_service_without_such_labels_says_nothing() -> None:
         (f"{MIDDLEWARE}.m.digestauth.users", "a:b:c", "digestauth is not supported"),
         (f"{MIDDLEWARE}.m.errors.status", "500", "is required"),
         (f"{MIDDLEWARE}.m.forwardauth.address", "auth:9091", "is no address as"),
-        (f"{MIDDLEWARE}.m.forwardauth.address", "https://auth/", "https is not spoken"),
         (f"{MIDDLEWARE}.m.forwardauth.address", "http://a:b@auth/", "is no address as"),
         (f"{MIDDLEWARE}.m.forwardauth.address", "http://auth:99999/", "ort"),
         (f"{MIDDLEWARE}.m.forwardauth.address", "http://auth/ x", "is no path"),
@@ -291,6 +290,27 @@ def test_what_middlewares_are_told() -> None:
         found = read({f"{prefix}.{option}": value for option, value in options.items()})
         assert found.problems == ()
         assert found.declared.middlewares["m"] == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port", "authority", "abroad"),
+    [
+        ("http://auth", "auth", 80, "auth", False),
+        ("http://Tasks.auth./x", "tasks.auth", 80, "tasks.auth", True),
+        ("https://auth/", "auth", 443, "auth", True),
+        ("http://192.0.2.1:81/", "192.0.2.1", 81, "192.0.2.1:81", True),
+        ("http://[FD00::1]:81/", "fd00::1", 81, "[fd00::1]:81", True),
+    ],
+)
+def test_who_is_asked(address: str, host: str, port: int, authority: str, abroad: bool) -> None:
+    found = read({f"{MIDDLEWARE}.m.forwardauth.address": address}).declared.middlewares["m"]
+    assert isinstance(found, model.ForwardAuth)
+    assert (found.host, found.port, found.authority, found.abroad) == (
+        host,
+        port,
+        authority,
+        abroad,
+    )
 
 
 def test_several_criteria_are_none() -> None:
