@@ -24,6 +24,7 @@ from mesh.http.outside import Outside
 from mesh.http.port import HttpPort
 from mesh.http.reach import Reach
 from mesh.http.site import EntryPoint, Site
+from mesh.http.sources import by_proxies
 from mesh.http.target import Target
 from mesh.http.tls import Certificates
 from mesh.net.tasks import Tasks
@@ -116,12 +117,21 @@ class HttpSide:
             yield from self.certificates.problems()
             if not self.certificates.any:
                 yield Problem(self._config.certificates, "", "no certificate: no TLS handshake succeeds")
+        if not self._config.trusted:
+            yield from self._nobody_trusted(self.site, snapshot)
         ours = self._entries.ports
         for service in snapshot.services.values():
             for one in plan(service).ports:
                 if one.port.published in ours:
                     message = "is an entry point of ours as well; who connects from outside gets this service"
                     yield Problem(service.name, f"port {one.key}", message)
+
+    def _nobody_trusted(self, site: Site, snapshot: Snapshot) -> Iterator[Problem]:
+        for route, _, _ in site.routes():
+            owner = snapshot.services.get(route.owner)
+            if owner is not None and any(map(by_proxies, route.middlewares)):
+                message = "goes by addresses in X-Forwarded-For, but no proxy is trusted (http.trusted)"
+                yield Problem(owner.name, f"traefik.http.routers.{route.name}.middlewares", message)
 
     def routes(self) -> Iterator[report.Route]:
         for route, entries, target in self.site.routes() if self.site else ():

@@ -8,7 +8,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Protocol
 
 from mesh.http.matching import Request
-from mesh.http.model import IpStrategy, Source
+from mesh.http.model import InFlightReq, IpAllowList, IpStrategy, Middleware, RateLimit, Source
 
 KEY_MAX = 64  # characters; longer ones are kept as a digest, for clients write them
 
@@ -18,6 +18,17 @@ class Asking(Protocol):
     def request(self) -> Request: ...
     @property
     def forwarded_for(self) -> tuple[str, ...]: ...
+
+
+def by_proxies(one: Middleware) -> bool:
+    """Does it go by addresses that proxies name? Then it needs some that are trusted."""
+    match one:
+        case IpAllowList():
+            return one.strategy.named
+        case RateLimit() | InFlightReq():
+            return one.source.address.named
+        case _:
+            return False
 
 
 def address(strategy: IpStrategy, asked: Asking) -> str:

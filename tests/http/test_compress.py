@@ -4,13 +4,19 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import Sequence
+from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mesh.http import limits
-from mesh.http.compress import Room, gains, understands_gzip
-from mesh.http.head import read_response
+from mesh.http.compress import Compressing, gains, understands_gzip
+from mesh.http.exchange import Downstream
+from mesh.http.forwarding import Edge
+from mesh.http.head import ResponseHead, read_response
 from mesh.http.model import Compress
+from mesh.http.room import Room
 from tests.http.conftest import LIMIT, MIDDLEWARE, Conversation, Handler, World, parsed, routed
 
 TEXT = b"<p>all the same, again and again</p>\n" * 100
@@ -78,6 +84,74 @@ def saying(head: str, body: bytes = b"") -> Handler:
             await one.say(f"HTTP/1.1 {head}\r\n\r\n".encode() + body)
 
     return endpoint
+
+
+class Client:
+    """What the exchange's other side is told, without sockets."""
+
+    edge = Edge("127.0.0.1", "http", 80)
+    request_id = b""
+
+    def __init__(self) -> None:
+        self.head: ResponseHead | None = None
+        self.got = b""
+        self.flushed = b""  # of it
+        self.over = False
+
+    def respond(self, head: ResponseHead, length: int) -> None:
+        assert self.head is None
+        self.head = head
+
+    def write(self, data: bytes) -> None:
+        assert self.head is not None
+        assert data
+        self.got += data
+
+    def flush(self) -> bool:
+        assert self.head is not None
+        self.flushed = self.got
+        return True
+
+    def end(self, trailers: bytes) -> None:
+        self.over = True
+
+
+@given(
+    pieces=st.lists(st.one_of(st.none(), st.binary(min_size=1, max_size=3000)), max_size=12),
+    sized=st.booleans(),
+    wanted=st.booleans(),
+    minimum=st.sampled_from([0, 1, 1024]),
+)
+def test_however_it_comes_it_is_the_same(
+    pieces: list[bytes | None], sized: bool, wanted: bool, minimum: int
+) -> None:
+    """None: what was read so far is sent. Nothing that was is held back, where nobody knows the length."""
+    whole = b"".join(filter(None, pieces))
+    framing = f"Content-Length: {len(whole)}" if sized else "Transfer-Encoding: chunked"
+    head = read_response(f"HTTP/1.1 200 OK\r\nContent-Type: text/css\r\n{framing}\r\n\r\n".encode())
+    client, room = Client(), Room(1)
+    around = Compressing(cast(Downstream, client), Compress(minimum), wanted, False, room)
+    around.respond(head, head.length)
+    said = b""
+    for piece in pieces:
+        if piece is not None:
+            around.write(piece)
+            said += piece
+            continue
+        assert around.flush()
+        assert client.head is not None
+        if not sized:
+            coding = client.head.fields.get(b"content-encoding")
+            assert (zlib.decompressobj(31).decompress(client.flushed) if coding else client.flushed) == said
+    around.end(b"")
+    around.ended()
+    assert client.over
+    assert client.head is not None
+    coded = client.head.fields.get(b"content-encoding") == b"gzip"
+    assert not coded or wanted
+    assert (gzip.decompress(client.got) if coded else client.got) == whole
+    assert client.head.fields.has(b"content-length") == (sized and not coded)
+    assert room.take(), "the coder is given back"
 
 
 async def client_of(world: World, handler: Handler, **options: str) -> Conversation:
