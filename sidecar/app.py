@@ -33,7 +33,7 @@ from mesh.discovery.sign_client import SignClient
 from mesh.dns.config import DnsConfig
 from mesh.dns.explicit import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
-from mesh.http.reach import Namespaces, OwnNamespace
+from mesh.http.reach import OwnNamespace
 from mesh.kernel.capture import Capture, Closable, OpenEndpoint, Policy, dns_sockets
 from mesh.kernel.flows import Flows
 from mesh.kernel.ingress import Ingress, ipvs_here
@@ -284,9 +284,13 @@ class Sidecar:
         self._begin(ingress)
         self._begin(capture)
         self._begin(prober)
-        reach = Namespaces(config.docker.netns, lambda: ingress.sandbox_path, lambda: self.store.current)
+        reach = self._http().start_on_swarm(
+            Certificates(config.docker.certificates),
+            config.docker.netns,
+            lambda: ingress.sandbox_path,
+            ipvs_here,
+        )
         self._on_stop(reach.close)
-        self._http().start(reach, ipvs_here)
         return Carrying(relay, capture, ingress, worker, endpoints.paths, prober, relay6, self._http())
 
     def _relay_workers(self, sandbox: str | None) -> OpenPort:

@@ -271,6 +271,7 @@ class Http:
         Field(max_length=MAX_TRUSTED),
     ] = ()  # proxies in front whose X-Forwarded-* are believed
     certificates: str = "/run/secrets"  # folder with certificates and keys for /tls
+    tunnel: Plain = Address("0.0.0.0", 9183)  # for other nodes' sidecars, to tasks on this one
     access_log: AccessLog = AccessLog.OFF
     access_log_sample: Annotated[float, Field(ge=0, le=1)] = 1.0  # the share of requests that is logged
 
@@ -423,6 +424,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_HTTP_ENTRYPOINTS": (("http", "entrypoints"), _csv),
     "MESH_HTTP_EXPOSED_BY_DEFAULT": (("http", "exposed_by_default"), _same),
     "MESH_HTTP_CERTIFICATES": (("http", "certificates"), _same),
+    "MESH_HTTP_TUNNEL": (("http", "tunnel"), _same),
     "MESH_HTTP_TRUSTED": (("http", "trusted"), _csv),
     "MESH_HTTP_ACCESS_LOG": (("http", "access_log"), _same),
     "MESH_HTTP_ACCESS_LOG_SAMPLE": (("http", "access_log_sample"), _same),

@@ -12,6 +12,7 @@ from time import monotonic
 from mesh.balance.ports import plan
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
+from mesh.discovery.feed_tls import Certificates as SwarmCertificates
 from mesh.errors import Problem
 from mesh.http.access_log import Entry, as_common, as_json
 from mesh.http.asked import Imagined
@@ -22,7 +23,7 @@ from mesh.http.matching import normal_path
 from mesh.http.model import Route
 from mesh.http.outside import Outside
 from mesh.http.port import HttpPort
-from mesh.http.reach import Reach
+from mesh.http.reach import Namespaces, Reach
 from mesh.http.site import EntryPoint, Site
 from mesh.http.sources import by_proxies
 from mesh.http.target import Target
@@ -30,6 +31,9 @@ from mesh.http.tls import Certificates
 from mesh.net.tasks import Tasks
 from mesh.relay.carried import OpenPort
 from mesh.relay.proxy_protocol import trusts
+from mesh.tunnel.answering import TunnelServer
+from mesh.tunnel.dial import Tunnels
+from mesh.tunnel.places import node_of
 from sidecar import report
 from sidecar.config import AccessLog, Http
 
@@ -48,11 +52,39 @@ class HttpSide:
         self._entries: EntryPoints | None = None
         self._outside = Outside(tasks)
         self.certificates: Certificates | None = None
+        self.tunnels: Tunnels | None = None
+        self.tunnel_server: TunnelServer | None = None
+        self._here: Namespaces | None = None
         store.subscribe(self._forget_gone)
 
     def port(self, service: str) -> OpenPort:
         """How a published port of this service (id) is opened."""
         return partial(HttpPort, self.core, service)
+
+    def start_on_swarm(
+        self,
+        certificates: SwarmCertificates,
+        netns: str,
+        sandbox: Callable[[], str | None],
+        as_published: Callable[[], bool],
+    ) -> Namespaces:
+        """Entry points of a Swarm's node, and what its nodes do for each other. Close what it returns."""
+        store, tunnel = self._store, self._config.tunnel
+        self.tunnels = tunnels = Tunnels(
+            self._tasks,
+            certificates,
+            tunnel.port,
+            lambda network, address: node_of(store.current, network, address),
+        )
+        reach = Namespaces(netns, sandbox, lambda: store.current, tunnels.to)
+        if self._config.entrypoints:
+            self._here = here = Namespaces(netns, sandbox, lambda: store.current)
+            self.tunnel_server = server = TunnelServer(
+                self._tasks, certificates, (tunnel.host, tunnel.port), lambda: store.current, here.connect
+            )
+            self._tasks.start(server.run(), "tunnels")
+        self.start(reach, as_published)
+        return reach
 
     def start(self, reach: Reach, as_published: Callable[[], bool] = lambda: False) -> None:
         config = self._config
@@ -98,6 +130,8 @@ class HttpSide:
         if self.site is not None:
             self.site.close()
         await self._outside.close()
+        if self._here is not None:
+            self._here.close()
 
     def stop(self) -> None:
         """When every port is closed."""
@@ -108,6 +142,9 @@ class HttpSide:
     def listeners(self) -> Iterator[report.Listener]:
         for one in self._entries.listening() if self._entries else ():
             yield report.Listener(f"http {one.name}", one.address, one.fault)
+        if (server := self.tunnel_server) is not None:
+            at = self._config.tunnel
+            yield report.Listener("tunnels", f"{at.host}:{at.port}", server.fault)
 
     def problems(self, snapshot: Snapshot) -> Iterator[Problem]:
         if self.site is None or self._entries is None:
@@ -132,6 +169,16 @@ class HttpSide:
             if owner is not None and any(map(by_proxies, route.middlewares)):
                 message = "goes by addresses in X-Forwarded-For, but no proxy is trusted (http.trusted)"
                 yield Problem(owner.name, f"traefik.http.routers.{route.name}.middlewares", message)
+
+    def tunnels_by_result(self) -> dict[tuple[str, ...], int]:
+        """(side, result) → how many."""
+        found: dict[tuple[str, ...], int] = {}
+        if self.tunnels is not None and self.tunnel_server is not None:
+            asked, answered = self.tunnels, self.tunnel_server
+            found[("asked", "open")], found[("answered", "open")] = asked.opened, answered.opened
+            found |= {("asked", reason): count for reason, count in asked.failed.items()}
+            found |= {("answered", reason): count for reason, count in answered.refused.items()}
+        return found
 
     def routes(self) -> Iterator[report.Route]:
         for route, entries, target in self.site.routes() if self.site else ():
@@ -165,11 +212,10 @@ class HttpSide:
         target = next((found for one, _, found in site.routes() if one == route), None)
         endpoints = tuple(_endpoints(target)) if target else ()
         network = site.network_of(route.service)
-        note = (
-            ""
-            if endpoints
-            else "503; " + ("no task serves" if network else "no network of it is on this node")
-        )
+        if not endpoints:
+            note = "503; " + ("no task serves" if network else "no network of it is on this node")
+        else:
+            note = "through the sidecars of their nodes" if site.is_elsewhere(route.service) else ""
         return report.HttpAtEntry(
             name,
             route.name,

@@ -197,6 +197,7 @@ class Telling:
             http_retries_refused={(name,): one.retries_refused for name, one in http},
             http_ejections={(name,): one.ejections for name, one in http},
             http_certificates=self._certificates(),
+            http_tunnels=self._tunnels(),
             probes={(n, str(p), r): count for (n, p, r), count in self._probed().items()},
             port_connections=_connections(relayed, carried),
             port_active={(name, port, c.mode): c.active for name, port, c in relayed} | active,
@@ -210,6 +211,10 @@ class Telling:
         known = side.core.stats.items() if side else ()
         # Of requests that no router is for there is no service.
         return [(services[id_].name if id_ else "", one) for id_, one in known if not id_ or id_ in services]
+
+    def _tunnels(self) -> dict[tuple[str, ...], int]:
+        http = self.carrying.http
+        return http.tunnels_by_result() if http is not None else {}
 
     def _certificates(self) -> dict[tuple[str, ...], float]:
         side = self.carrying.http

@@ -25,6 +25,7 @@ from mesh.http.timing import NEVER, Timed
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
 from mesh.relay.splice import reset_on_close
+from mesh.tunnel.dial import Dialled
 
 INCOMING = READABLE | PEER_DONE | UNUSUAL
 
@@ -115,7 +116,10 @@ class H1Upstream(Timed):
             code = self._sock.connect_ex((endpoint.address, endpoint.port))
             if code == errno.EINPROGRESS:
                 self.within(seconds)
-                self._poller.watch(self._sock, self._told)
+                if isinstance(self._sock, Dialled):
+                    self._sock.when_open(self._connected)
+                else:
+                    self._poller.watch(self._sock, self._told)
                 return
             if code == 0:
                 self._poller.watch(self._sock, self._told)
@@ -131,6 +135,8 @@ class H1Upstream(Timed):
             exchange.not_connected(Fault.CONNECT_FAILED)
             return
         assert self._sock is not None
+        if isinstance(self._sock, Dialled):
+            self._poller.watch(self._sock, self._told)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.limit = NEVER
         self.state = State.BUSY
@@ -385,7 +391,8 @@ class H1Upstream(Timed):
 
     def _at_eof(self) -> None:
         exchange = self._exchange
-        if exchange is not None and self.head is not None and self._left == UNTIL_CLOSE:
+        broken = isinstance(self._sock, Dialled) and self._sock.broken
+        if exchange is not None and self.head is not None and self._left == UNTIL_CLOSE and not broken:
             self._keep = False
             self._done(exchange)
         else:

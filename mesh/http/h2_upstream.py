@@ -20,6 +20,7 @@ from mesh.http.head import RequestHead, ResponseHead
 from mesh.http.timing import NEVER
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import UNUSUAL, WRITABLE, Poller
+from mesh.tunnel.dial import Dialled
 
 IDLE_SECONDS = 60.0  # without a stream
 
@@ -48,7 +49,10 @@ class H2Link(H2Connection):
         endpoint = self.server.endpoint
         try:
             code = self.sock.connect_ex((endpoint.address, endpoint.port))
-            self.poller.watch(self.sock, self._told)
+            if isinstance(self.sock, Dialled):
+                self.sock.when_open(self._connected)
+            else:
+                self.poller.watch(self.sock, self._told)
         except OSError as error:
             code = error.errno or errno.EIO
         if code == errno.EINPROGRESS:
@@ -104,6 +108,8 @@ class H2Link(H2Connection):
         if code:
             self._fail(Fault.CONNECT_FAILED)
             return
+        if isinstance(self.sock, Dialled):
+            self.poller.watch(self.sock, self._told)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.limit = NEVER
         self._open = True

@@ -2,7 +2,8 @@
 
 A network is there on a node when something of it is: the load balancer's namespace that Docker makes for it,
 or a container. The sidecar joins no network: it opens its sockets in one of these. The ingress network is on
-every node, but leads only to ports that are published.
+every node, but leads only to ports that are published. What is not there at all is reached through another
+node's sidecar (`mesh.tunnel`).
 """
 
 import socket
@@ -29,6 +30,11 @@ class Reach(Protocol):
         """Can one be made on this network?"""
         ...
 
+    @property
+    def elsewhere(self) -> bool:
+        """Does another node help out where nothing of a network is here?"""
+        ...
+
     def connect(self, network: str) -> Connect: ...
 
 
@@ -41,16 +47,26 @@ class OwnNamespace:
     def here(self, network: Network, snapshot: Snapshot) -> bool:
         return True
 
+    @property
+    def elsewhere(self) -> bool:
+        return False
+
     def connect(self, network: str) -> Connect:
         return self._connect
 
 
 class Namespaces:
-    """On a node of a Swarm. `sandbox`: the path of the ingress namespace, None while there is none."""
+    """On a node of a Swarm. `sandbox`: the path of the ingress namespace, None while there is none.
+    `elsewhere`: makes sockets that lead to a network's tasks through other nodes."""
 
     def __init__(
-        self, folder: str, sandbox: Callable[[], str | None], current: Callable[[], Snapshot]
+        self,
+        folder: str,
+        sandbox: Callable[[], str | None],
+        current: Callable[[], Snapshot],
+        elsewhere: Callable[[str], socket.socket] | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._folder = Path(folder)
         self._sandbox = sandbox
         self._current = current
@@ -60,11 +76,26 @@ class Namespaces:
         # The ingress network is on every node, if only in a moment.
         return network.ingress or self._path(network, snapshot) is not None
 
+    @property
+    def elsewhere(self) -> bool:
+        return self._elsewhere is not None
+
     def connect(self, network: str) -> Connect:
         sockets = self._sockets.get(network)
         if sockets is None:
             sockets = self._sockets[network] = Sockets(lambda: self._found(network))
-        return sockets.take
+        known = self._current().networks.get(network)
+        lead = self._elsewhere
+        if lead is None or (known is not None and known.ingress):
+            return sockets.take
+
+        def take() -> socket.socket:
+            try:
+                return sockets.take()
+            except NamespaceGone:
+                return lead(network)
+
+        return take
 
     def close(self) -> None:
         for sockets in self._sockets.values():
@@ -111,6 +142,8 @@ def network_for(
     for one in own:
         if reach.here(one, snapshot):
             return one, ""
+    if reach.elsewhere and own:
+        return own[0], ""
     names = ", ".join(one.name for one in own)
     return None, f"this node has nothing on {names}" if names else "it is on no network"
 

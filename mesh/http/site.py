@@ -73,6 +73,7 @@ class Site:
         over: Callable[[Exchange, Route | None], None] = lambda _exchange, _route: None,
         outside: Outside | None = None,
     ) -> None:
+        self._reach = reach
         self._entries = {entry.name: entry for entry in entries}
         self._exposed = exposed_by_default
         self._draw = draw
@@ -264,6 +265,11 @@ class Site:
         """Where an HTTP service's tasks are reached from here, by name; "" where they are not."""
         network = self._snapshot.networks.get(self._targets.network(name))
         return network.name if network else ""
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Does the way to its tasks lead through other nodes' sidecars?"""
+        network = self._snapshot.networks.get(self._targets.network(name))
+        return network is not None and not self._reach.here(network, self._snapshot)
 
     def close(self) -> None:
         self._targets.close()

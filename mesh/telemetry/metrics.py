@@ -65,6 +65,7 @@ class Reading:
     http_retries_refused: Counts = field(default_factory=dict)  # service
     http_ejections: Counts = field(default_factory=dict)  # service
     http_certificates: Mapping[Labels, float] = field(default_factory=dict)  # file
+    http_tunnels: Mapping[Labels, int] = field(default_factory=dict)  # side, result
     probes: Counts = field(default_factory=dict)  # service, port, result
 
 
@@ -217,6 +218,12 @@ def _http(reading: Reading) -> Iterator[Metric]:
         "When a certificate ends, in seconds since 1970.",
         ["file"],
         reading.http_certificates,
+    )
+    yield _counter(
+        "mesh_http_tunnels_total",
+        "Connections to tasks of other nodes, through their sidecars.",
+        ["side", "result"],
+        reading.http_tunnels,
     )
 
 

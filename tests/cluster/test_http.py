@@ -144,6 +144,27 @@ def test_a_rolling_update_loses_no_request(shop: Swarm) -> None:
     assert not before & {box.id for box in shop.boxes("shop_web")}
 
 
+def test_a_node_that_has_nothing_of_the_network_serves_it_too(swarm: Swarm) -> None:
+    """Through the sidecar of the task's node: its only task, and all of its network, is on swarm02."""
+    swarm.network("far")
+    labels = (f"{ROUTER}.far.rule=Host(`far.example`)", f"{SERVICE}.far.loadbalancer.server.port=8080")
+    options = [word for label in labels for word in ("--label", label)]
+    swarm.service("far", "--network", "far", "--constraint", "node.hostname==swarm02", *options)
+    for node in NODES:
+        (found,) = eventually(
+            lambda n=node: answers(swarm, n, host="far.example"),  # type: ignore[misc]
+            f"{node} serves it",
+            30,
+        )
+        assert found["forwarded"] == "10.10.10.1"
+        said = swarm.mesh(node, "explain", "http", "far.example", "/")["entrypoints"][0]
+        assert said["network"] == "far"
+        assert ("sidecars" in said["note"]) == (node != "swarm02")
+    assert len(answers(swarm, "swarm00", "/", times=20, host="far.example")) == 20
+    swarm.docker("service", "update", "--quiet", "--detach=false", "--force", "far")
+    eventually(lambda: answers(swarm, "swarm01", host="far.example"), "the new task is reached", 30)
+
+
 def test_a_published_port_in_mode_http(swarm: Swarm) -> None:
     """One connection's requests go to all tasks, and a killed task costs at most those under way there."""
     published = ("--publish", "92:8080", "--label", "mesh.port.92.mode=http", "--replicas", "3")

@@ -79,11 +79,6 @@ services:
         - {ROUTER}.greeter.tls=true
         - {SERVICE}.greeter.loadbalancer.server.port=50051
         - {SERVICE}.greeter.loadbalancer.server.scheme=h2c
-  anchor: # keeps the network on every node while the others are replaced
-    image: {APP_IMAGE}
-    command: [idle]
-    networks: [shop]
-    deploy: {{mode: global}}
 networks:
   shop: {{}}
 """

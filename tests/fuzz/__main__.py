@@ -5,7 +5,11 @@ import random
 import subprocess
 import sys
 
-TARGETS = ("queries", "datagrams", "streams", "replies", "parsers", "headers", "rules", "labels")
+TARGETS = (
+    *("queries", "datagrams", "streams", "replies", "parsers"),  # DNS
+    "headers",
+    *("rules", "labels", "heads", "chunks", "frames"),  # HTTP
+)
 
 
 def main() -> int:

@@ -8,6 +8,9 @@
 `headers`    what a connection from a trusted proxy begins with
 `rules`      one router's rule, in a table and tried by itself
 `labels`     services' labels, all the way to what becomes of a request
+`heads`      a head of HTTP/1, a request's or a response's, and what goes on of it
+`chunks`     a chunked body, whole and in pieces
+`frames`     a connection of HTTP/2, in pieces, down to heads
 """
 
 import errno
@@ -30,6 +33,7 @@ from mesh.dns.wire import DO, HEADER, parse_query
 from mesh.errors import WireError
 from tests.fuzz.engine import Target
 from tests.fuzz.headers import Headers
+from tests.fuzz.http_messages import Chunks, Frames, Heads
 from tests.fuzz.labels import Labels, Rules
 from tests.fuzz.parsers import compare
 from tests.fuzz.place import SCOPES, UPSTREAMS, Place, check_no_reply, check_reply
@@ -427,4 +431,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "headers": Headers,
     "rules": Rules,
     "labels": Labels,
+    "heads": Heads,
+    "chunks": Chunks,
+    "frames": Frames,
 }

@@ -27,6 +27,9 @@ RUNS = {
     "headers": 20_000,
     "rules": 20_000,
     "labels": 10_000,
+    "heads": 40_000,
+    "chunks": 40_000,
+    "frames": 20_000,
 }
 SECONDS = 4.0  # of each, at most: a slow machine does less
 

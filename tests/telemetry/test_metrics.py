@@ -60,6 +60,7 @@ FULL = Reading(
     http_retries_refused={("web",): 3},
     http_ejections={("web",): 2},
     http_certificates={("shop.pem",): 1.8e9},
+    http_tunnels={("asked", "open"): 1},
     probes={("web", "8080", "well"): 3},
 )
 

@@ -1,0 +1,205 @@
+"""HTTP's parsers under any bytes: a value that can be passed on safely, or the documented refusal.
+
+`heads`    a request's head, with what an endpoint would get of it; the same bytes as a response's
+`chunks`   a chunked body, whole and in pieces: both read the same
+`frames`   a connection of HTTP/2, in pieces, down to heads
+"""
+
+from mesh.http.faults import Fault, Refused, Side
+from mesh.http.forwarding import Edge, given_request_id, request_block, response_lines, source_of
+from mesh.http.framing import EXTENSIONS_MAX, SIZE_LINE_MAX, TRAILERS_MAX, ChunkedReader
+from mesh.http.h2_compression import Fields
+from mesh.http.h2_fields import RequestLists, read_response, read_trailers, request_list
+from mesh.http.h2_wire import (
+    CONNECTION_WINDOW,
+    FIELDS_BYTES_MAX,
+    FRAME_MAX,
+    PREFACE,
+    STREAMS_MAX,
+    Broken,
+    Code,
+    Stream,
+    Wire,
+)
+from mesh.http.head import CHUNKED, HEAD_MAX, RequestHead, RequestReader
+from mesh.http.head import Fields as Lines
+from mesh.http.head import read_response as read_h1_response
+
+STRANGER = Edge("192.0.2.1", "http", 80)
+PROXY = Edge("192.0.2.1", "https", 443, lambda address: address.startswith("192.0.2."))
+FORBIDDEN = (b"\0", b"\n", b"\r")
+
+
+class Heads:
+    """Input: a head up to its empty line, or not."""
+
+    def __call__(self, data: bytes) -> None:
+        head = data[:HEAD_MAX] + b"\r\n\r\n"
+        self._request(head)
+        self._response(head)
+
+    def _request(self, head: bytes) -> None:
+        reader = RequestReader()
+        try:
+            found = reader.read(head)
+        except Refused as refused:
+            check_client(refused)
+            return
+        again = reader.read(head)  # from memory
+        assert (again.method, again.target, again.host) == (found.method, found.target, found.host)
+        for edge in (STRANGER, PROXY):
+            check_forwarded(found, edge)
+
+    def _response(self, head: bytes) -> None:
+        try:
+            found = read_h1_response(head)
+        except Refused as refused:
+            check_is(refused, Fault.BAD_RESPONSE)
+            return
+        lines = response_lines(found)
+        assert lines.endswith(b"\r\n")
+        assert b"\r\n\r\n" not in lines
+        assert not Lines(lines.partition(b"\r\n")[2]).has(b"transfer-encoding")
+        for method in (b"GET", b"HEAD"):
+            assert found.body_length(method) >= -2
+
+
+def check_client(refused: Refused) -> None:
+    assert refused.fault.side is Side.CLIENT
+
+
+def check_is(refused: Refused, fault: Fault) -> None:
+    assert refused.fault is fault
+
+
+def check_code(broken: Broken) -> None:
+    assert broken.code in Code
+    assert broken.code is not Code.NO_ERROR
+
+
+def check_forwarded(found: RequestHead, edge: Edge) -> None:
+    """What goes on is a head that is read the same way by whoever is behind us."""
+    assert found.target[:1] == b"/" or found.target == b"*"
+    assert not any(byte in found.target for byte in (b" ", *FORBIDDEN))
+    block = request_block(found.about, edge)
+    line = b"%b %b HTTP/1.1\r\n" % (found.method, found.target)
+    behind = RequestReader().read(line + block + b"\r\n")
+    assert (behind.method, behind.target, behind.length) == (found.method, found.target, found.length)
+    assert behind.host == found.host
+    fields = Lines(block)
+    sized, coded = len(fields.all(b"content-length")), len(fields.all(b"transfer-encoding"))
+    assert sized + coded <= 1
+    assert (found.length == CHUNKED) == bool(coded)
+    if not edge.trusted:
+        assert fields.all(b"x-forwarded-for") == [edge.client.encode()]
+        assert source_of(found.fields, edge) == edge.client
+    given_request_id(found.about)
+
+
+class Chunks:
+    """Input: a byte that says how it is cut, then the body."""
+
+    def __call__(self, data: bytes) -> None:
+        step, body = (data[0] % 32 + 1 if data else 1), data[1:]
+        whole, pieces = (
+            self._read([body]),
+            self._read([body[at : at + step] for at in range(0, len(body), step)]),
+        )
+        # A refusal may come sooner in pieces, never another payload.
+        if whole is not None and pieces is not None:
+            assert whole == pieces
+        assert (whole is None) == (pieces is None)
+
+    @staticmethod
+    def _read(pieces: list[bytes]) -> tuple[bytes, bool, bytes] | None:
+        reader, payload = ChunkedReader(Fault.BAD_BODY), b""
+        rest: list[bytes] = []
+        try:
+            for piece in pieces:
+                if reader.done:
+                    rest.append(piece)
+                    continue
+                payload += reader.feed(piece)
+                assert len(reader._line) <= max(SIZE_LINE_MAX, TRAILERS_MAX)
+                assert reader._extensions <= EXTENSIONS_MAX
+        except Refused as refused:
+            check_is(refused, Fault.BAD_BODY)
+            return None
+        assert b"\r\n\r\n" not in reader.trailers
+        return payload, reader.done, reader.trailers
+
+
+class Frames:
+    """Input: a byte that says how it is cut and which side we are, then what the peer sends."""
+
+    def __call__(self, data: bytes) -> None:
+        how, sent = data[0] if data else 0, data[1:]
+        client = bool(how & 0x80)
+        step = (how & 0x7F) * 3 + 1
+        side = Peer(client)
+        if not client:
+            sent = PREFACE + sent
+        try:
+            for at in range(0, len(sent), step):
+                side.wire.receive(sent[at : at + step])
+                side.check()
+        except Broken as broken:
+            check_code(broken)
+        side.check()
+
+
+class Peer:
+    """Answers what it is asked, gives back what it gets."""
+
+    def __init__(self, client: bool) -> None:
+        self.wire = Wire(self, client=client, clock=lambda: 0.0)
+        self.lists = RequestLists()
+        self.wire.start()
+        if client:
+            for _ in range(3):
+                self.wire.open([(b":method", b"GET"), (b":path", b"/")], ended=True)
+
+    def check(self) -> None:
+        wire = self.wire
+        assert len(wire.streams) <= STREAMS_MAX
+        assert len(wire._got) < FRAME_MAX + 9 + len(PREFACE)
+        assert sum(map(len, wire._block)) <= FIELDS_BYTES_MAX + FRAME_MAX
+        assert -FRAME_MAX <= wire._left <= CONNECTION_WINDOW
+        wire.out.clear()
+
+    def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
+        try:
+            head = self.lists.read(fields, ended)
+        except Refused:
+            self.wire.cancel(stream, Code.PROTOCOL_ERROR)
+            return
+        check_forwarded(head, STRANGER)
+        listed = request_list(head, head.target, request_block(head.about, PROXY), b"http")
+        assert RequestLists().read([one for one in listed if one[0] != b"te"], ended).host == head.host
+        self.wire.send_headers(stream, [(b":status", b"204")], ended=True)
+
+    def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
+        try:
+            read_response(fields)
+        except Refused:
+            pass
+        try:
+            trailers = read_trailers(fields, Fault.BAD_BODY)
+        except Refused:
+            return
+        assert b"\r\n\r\n" not in trailers
+
+    def data(self, stream: Stream, data: bytes, ended: bool) -> None:
+        self.wire.consumed(stream, len(data))
+
+    def was_reset(self, stream: Stream, code: int) -> None:
+        assert stream.id not in self.wire.streams
+
+    def room(self, stream: Stream | None) -> None:
+        pass
+
+    def going_away(self, last: int) -> None:
+        pass
+
+    def ponged(self) -> None:
+        pass
