@@ -4,12 +4,14 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from ipaddress import ip_network
 from time import monotonic
 
+from mesh.balance.policies import Endpoint
 from mesh.balance.ports import plan
+from mesh.balance.probing import Result
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.discovery.feed_tls import Certificates as SwarmCertificates
@@ -210,7 +212,7 @@ class HttpSide:
             )
             return report.HttpAtEntry(name, note=note)
         target = next((found for one, _, found in site.routes() if one == route), None)
-        endpoints = tuple(_endpoints(target)) if target else ()
+        endpoints = tuple(_endpoints(target, site.unwell(route.service))) if target else ()
         network = site.network_of(route.service)
         if not endpoints:
             note = "503; " + ("no task serves" if network else "no network of it is on this node")
@@ -244,11 +246,13 @@ class HttpSide:
                 self.core.forget(id_)
 
 
-def _endpoints(target: Target) -> Iterator[report.HttpEndpoint]:
+def _endpoints(target: Target, unwell: Mapping[Endpoint, Result | None]) -> Iterator[report.HttpEndpoint]:
     backend, now = target.backend, monotonic()
     for one, server in backend.servers.items():
         left = round(backend.health.ejected_for(one, now), 1)
-        yield report.HttpEndpoint(str(one), server.active, left, backend.health.why(one) if left else "")
+        why = backend.health.why(one) if left else ""
+        unwell_ = str(unwell[one] or "not yet checked") if one in unwell else ""
+        yield report.HttpEndpoint(str(one), server.active, left, why, unwell_)
 
 
 def _nothing(exchange: Exchange, route: Route | None) -> None:

@@ -133,6 +133,7 @@ class HttpEndpoint:
     requests: int  # under way
     ejected_for: float  # seconds more
     why: str = ""  # its last failure, while it is left out
+    unwell: str = ""  # what its check found, where it does not pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,12 +168,20 @@ def http_explained(document: Document) -> list[Section]:
                 (
                     one["address"],
                     str(one["requests"]),
-                    f"ejected for {one['ejected_for']} s ({one['why']})" if one["ejected_for"] else "ok",
+                    _condition(one),
                 )
                 for one in at["endpoints"]
             ]
             sections.append(Section("", ("ENDPOINT", "REQUESTS", "STATE"), rows))
     return sections
+
+
+def _condition(endpoint: Document) -> str:
+    if endpoint["unwell"]:
+        return f"does not pass its check ({endpoint['unwell']})"
+    if endpoint["ejected_for"]:
+        return f"ejected for {endpoint['ejected_for']} s ({endpoint['why']})"
+    return "ok"
 
 
 def diagnosis(document: Document) -> list[Section]:

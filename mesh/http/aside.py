@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from mesh.http import limits
 from mesh.http.exchange import Exchange
+from mesh.http.faults import Fault
 from mesh.http.forwarding import Edge
 from mesh.http.head import Fields, RequestFields, RequestHead, ResponseHead
 from mesh.http.pages import Answer
@@ -20,7 +21,13 @@ class Aside:
     """Told once, perhaps at once; never after `drop`."""
 
     def __init__(
-        self, deadlines: Deadlines, room: Room, edge: Edge, request_id: bytes, told: Callable[["Aside"], None]
+        self,
+        deadlines: Deadlines,
+        room: Room,
+        edge: Edge,
+        request_id: bytes,
+        told: Callable[["Aside"], None],
+        seconds: float = limits.ASIDE_SECONDS,
     ) -> None:
         """`edge`: of the client for whose sake it is."""
         self.edge = edge
@@ -28,6 +35,8 @@ class Aside:
         self.head: ResponseHead | None = None  # of a response that is whole
         self.body = b""
         self.done = False
+        self.fault: Fault | None = None  # without a response; None: it took too long, or was too large
+        self._seconds = seconds
         self._deadlines = deadlines
         self._room = room
         self._told = told
@@ -37,15 +46,15 @@ class Aside:
         self._size = 0
         self._entry = 0.0
 
-    def ask(self, target: Target, method: bytes, path: bytes, lines: bytes) -> None:
+    def ask(self, target: Target, method: bytes, path: bytes, lines: bytes, body: bytes = b"") -> None:
         """`lines`: all field lines, Host too. Raises Refused if they cannot be a request's."""
         head = RequestHead(method, path, 1, RequestFields(Fields(lines)), "")
         if not self._room.take():
             self._ended(None)
             return
-        self._entry = self._deadlines.add(self, limits.ASIDE_SECONDS)
+        self._entry = self._deadlines.add(self, self._seconds)
         self._exchange = exchange = Exchange(self, head, target, target.over)
-        exchange.begin(b"", True)
+        exchange.begin(body, True)
 
     def drop(self) -> None:
         """Nobody wants to know any more."""
@@ -83,6 +92,8 @@ class Aside:
         self._complete()
 
     def answer(self, answer: Answer) -> None:
+        if self._exchange is not None:
+            self.fault = self._exchange.fault
         self._ended(None)
 
     def cut(self) -> None:

@@ -92,6 +92,8 @@ class Backend:
         self.stats = ServiceStats()  # of whose it is
         self.servers: dict[Endpoint, Server] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
+        self._offered: tuple[Endpoint, ...] = ()  # those that are well, or all when none is
+        self._unwell: frozenset[Endpoint] = frozenset()
         self._in_order: tuple[Server, ...] = ()
         self._near: frozenset[Endpoint] = frozenset()
         self._rendezvous = Rendezvous(())
@@ -113,12 +115,27 @@ class Backend:
         for new in joined:
             self.servers[new] = Server(self, new)
         self._endpoints = tuple(endpoints)
-        self._in_order = tuple(self.servers[one] for one in self._endpoints)
+        self._offer()
         self._near = frozenset(near)
         self._rendezvous = Rendezvous(self._endpoints)
         for known in (self.health, self._latency, self._young):
             known.keep_only(self._endpoints)
         self._plain = self.policy is Policy.ROUND_ROBIN and not near and not self.slow_start
+
+    def leave_out(self, unwell: Collection[Endpoint]) -> None:
+        """These get no new request as long as there are others."""
+        self._unwell = frozenset(unwell)
+        self._offer()
+
+    def _offer(self) -> None:
+        well = tuple(one for one in self._endpoints if one not in self._unwell)
+        self._offered = well or self._endpoints
+        self._in_order = tuple(self.servers[one] for one in self._offered)
+
+    @property
+    def offered(self) -> Sequence[Server]:
+        """Those among which is chosen."""
+        return self._in_order
 
     def pick(self, source: str, tried: Sequence[Server]) -> Server | None:
         """The server for this key (an address, a header's value); None when there is none besides `tried`."""
@@ -128,7 +145,7 @@ class Backend:
             self._turn += 1
             return self._in_order[self._turn % len(self._in_order)]
         now = monotonic()
-        among = candidates(self._endpoints, self._near, [one.endpoint for one in tried], self.health, now)
+        among = candidates(self._offered, self._near, [one.endpoint for one in tried], self.health, now)
         if not among:
             return None
         if self.slow_start and self.policy is not Policy.SOURCE_HASH:
@@ -142,6 +159,12 @@ class Backend:
             lambda endpoints: self._rendezvous.choose(source, endpoints),
         )
         return self.servers[choose(self.policy, among, draw)]
+
+    def takes(self, server: Server) -> bool:
+        """May it get one more, if somebody asks for this one?"""
+        if server.endpoint not in self._offered:
+            return False
+        return not self.health.known_bad or server.endpoint in self.health.usable(self._offered, monotonic())
 
     def answered(self, server: Server, asked: float, status: int) -> None:
         """It begins a response; it was asked at that time (monotonic)."""

@@ -8,6 +8,7 @@ from itertools import count
 
 from mesh.http import limits
 from mesh.http.backend import Backend
+from mesh.http.room import Room
 from mesh.http.stats import ServiceStats
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
@@ -23,6 +24,7 @@ class Core:
         self.stats: dict[str, ServiceStats] = {}  # by the Swarm's service id
         self._prefix = os.urandom(8).hex().encode()
         self._ids = count()
+        self.checking = Room(limits.CHECKS_AT_ONCE)
         self._thread = ThreadPoolExecutor(1, "mesh-http")
         self._in_thread = 0
 

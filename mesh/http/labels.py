@@ -15,9 +15,10 @@ from mesh.balance.ports import duration
 from mesh.catalog.model import Protocol, PublishMode, Service
 from mesh.errors import Problem
 from mesh.http.matching import Always, And, Match
-from mesh.http.middleware_labels import FIELD, WITHOUT, LabelError, read_middleware
+from mesh.http.middleware_labels import FIELD, VALUE, WITHOUT, LabelError, read_middleware
 from mesh.http.model import (
     BAD_STATUSES,
+    NEVER_SET,
     Declared,
     HashBy,
     HttpService,
@@ -177,12 +178,15 @@ class _Reader:
                     written,
                     value,
                 )
-            elif option in _SERVICE:
-                change = self.value(written, value, _SERVICE[option])
-                service = replace(service, **change) if change is not None else service
+            elif option in _SERVICE or option.startswith(_CHECK_HEADERS):
+                read = _SERVICE.get(option) or _check_header(written.split(".", 7)[7], service)
+                change = self.value(written, value, read)
+                service = _changed(service, change) if change is not None else service
             else:
                 why = _UNSUPPORTED_OF_SERVICES.get(option.split(".")[0], "unknown option")
                 self.fault(written, f"{why}; ignored")
+        if any(option.startswith("healthcheck.") for option in options):
+            service = _changed(service, {"check.path": service.check.path or "/"})
         if sticky:
             service = replace(service, sticky=self._sticky(sticky))
         return service
@@ -302,7 +306,7 @@ class _Reader:
         elif option not in _OUR_SERVICE:
             self.fault(key, f"unknown option, known are {', '.join(sorted(_OUR_SERVICE))}; ignored")
         elif (change := self.value(key, value, _OUR_SERVICE[option])) is not None:
-            services[name] = replace(services[name], **change)
+            services[name] = _changed(services[name], change)
 
     def _our_router(
         self,
@@ -324,7 +328,7 @@ class _Reader:
                     broken = True
             elif option in _OUR_SERVICE:
                 change = self.value(key, value, _OUR_SERVICE[option])
-                service = replace(service, **change) if change is not None else service
+                service = _changed(service, change) if change is not None else service
             elif option in _OUR_ROUTER:
                 change = self.value(key, value, _OUR_ROUTER[option])
                 router = replace(router, **change) if change is not None else router
@@ -362,6 +366,14 @@ class _Reader:
         except ValueError as error:
             self.fault(key, f"{error}; ignored")
             return None
+
+
+def _changed(service: HttpService, change: Mapping[str, Any]) -> HttpService:
+    """With this read of a label; `check.NAME` is of how it is checked."""
+    of_check = {key.removeprefix("check."): one for key, one in change.items() if key.startswith("check.")}
+    if of_check:
+        return replace(service, check=replace(service.check, **of_check))
+    return replace(service, **change)
 
 
 def _normal(name: str) -> str:
@@ -468,12 +480,58 @@ def _hash_by(text: str) -> dict[str, Any]:
     return {"hash_by": by, "policy": Policy.SOURCE_HASH}
 
 
+# --- how endpoints are checked ---
+
+CHECK_SECONDS_MIN = 0.1  # between two checks of one endpoint: more often would be load and not knowledge
+_CHECK_HEADERS = "healthcheck.headers."
+
+
+def _check_interval(text: str) -> float:
+    seconds = duration(text)
+    if seconds < CHECK_SECONDS_MIN:
+        raise ValueError(f"{text!r} is less than 100ms")
+    return seconds
+
+
+def _check_path(text: str) -> str:
+    if re.fullmatch(r"/[!-~]{0,1023}", text) is None or "#" in text:
+        raise ValueError(f"{text[:80]!r} is no path")
+    return text
+
+
+def _our_check(text: str) -> dict[str, Any]:
+    """A path, `grpc` or `off`."""
+    if text in ("grpc", "off"):
+        return {"check.path": "", "check.grpc": text == "grpc"}
+    return {"check.path": _check_path(text), "check.grpc": False}
+
+
+def _check_mode(text: str) -> bool:
+    return _one_of({"http": False, "grpc": True})(text)
+
+
+def _check_host(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9._:\[\]-]{1,255}", text) is None:
+        raise ValueError(f"{text[:80]!r} is no name of a host")
+    return text
+
+
+def _check_header(name: str, service: HttpService) -> Callable[[str], dict[str, Any]]:
+    def read(text: str) -> dict[str, Any]:
+        if FIELD.fullmatch(name) is None or name.lower() in NEVER_SET or VALUE.fullmatch(text) is None:
+            raise ValueError(f"{name[:80]!r} is no field that can be set so")
+        return {"check.headers": (*service.check.headers, (name, text))}
+
+    return read
+
+
 _TRAEFIK_POLICIES = {
     "wrr": Policy.ROUND_ROBIN,
     "p2c": Policy.LEAST_CONN,
     "hrw": Policy.SOURCE_HASH,
     "leasttime": Policy.P2C,
 }
+_CHECK_METHODS = {method.lower(): method for method in ("GET", "HEAD", "OPTIONS", "POST")}
 _POLICIES = {policy.value: policy for policy in Policy}
 
 _SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
@@ -481,12 +539,22 @@ _SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "server.scheme": _to("scheme", _scheme),
     "passhostheader": _to("pass_host", _flag),
     "strategy": _to("policy", _one_of(_TRAEFIK_POLICIES)),
+    "healthcheck.path": _to("check.path", _check_path),
+    "healthcheck.port": _to("check.port", _PORT),
+    "healthcheck.interval": _to("check.interval", _check_interval),
+    "healthcheck.unhealthyinterval": _to("check.unwell_interval", _check_interval),
+    "healthcheck.timeout": _to("check.timeout", duration),
+    "healthcheck.scheme": _to("check.scheme", _scheme),
+    "healthcheck.hostname": _to("check.host", _check_host),
+    "healthcheck.method": _to("check.method", _one_of(_CHECK_METHODS)),
+    "healthcheck.status": _to("check.statuses", _statuses),
+    "healthcheck.followredirects": _to("check.follow", _flag),
+    "healthcheck.mode": _to("check.grpc", _check_mode),
     "passivehealthcheck.maxfailedattempts": _to("outlier_failures", _number(1, 1000)),
     "passivehealthcheck.failurewindow": _to("outlier_time", duration),
 }
 _UNSUPPORTED_OF_SERVICES = {
     "server": "weight and url of servers are not supported: tasks are what Swarm runs",
-    "healthcheck": "active checks are not supported, Docker's HEALTHCHECK and mesh.port.<port>.health are",
     "responseforwarding": "responses are always passed on at once",
     "serverstransport": "transports are not supported",
 }
@@ -524,6 +592,12 @@ _OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "retry_budget": _to("retry_budget", _PERCENT),
     "retry_min": _to("retry_min", _number(0, 1000)),
     "max_requests": _to("max_requests", _number(0, 10**6)),
+    "health": _our_check,
+    "health_port": _to("check.port", _PORT),
+    "health_interval": _to("check.interval", _check_interval),
+    "health_timeout": _to("check.timeout", duration),
+    "health_status": _to("check.statuses", _statuses),
+    "health_host": _to("check.host", _check_host),
     "outlier_failures": _to("outlier_failures", _number(0, 1000)),
     "outlier_statuses": _to("outlier_statuses", _statuses),
     "outlier_time": _to("outlier_time", duration),

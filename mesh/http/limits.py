@@ -10,6 +10,7 @@ IN_THREAD_MAX = 64  # passwords that wait to be compared; each takes some 50 ms
 COMPRESSING_MAX = 256  # responses that come in pieces; a coder takes 256 KiB. Beyond it they go as they are
 ASIDES_MAX = 1024  # requests of our own at once: who may come in, pages for errors
 OUTSIDE_MAX = 64  # of these at once to somebody outside the Swarm; each has a task and a connection
+CHECKS_AT_ONCE = 32  # endpoints that are asked whether they are well
 ASIDE_BODY_MAX = 256 * 1024  # of their responses, which are held whole
 IDLE_PER_ENDPOINT = 256  # connections kept open for the next request
 ATTEMPTS = 3  # endpoints tried for one request

@@ -252,6 +252,24 @@ class HashBy:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How endpoints are asked whether they are well; without a path, and not gRPC, they are not asked."""
+
+    path: str = ""  # and query
+    port: int = 0  # 0: the service's own
+    interval: float = 30.0
+    unwell_interval: float = 0.0  # of an endpoint that does not pass; 0: the same
+    timeout: float = 5.0
+    scheme: Scheme | None = None  # None: the service's own
+    host: str = ""  # "": the endpoint's address
+    method: str = "GET"
+    statuses: frozenset[int] = frozenset()  # of one that is well; none: 200 to 399
+    headers: tuple[tuple[str, str], ...] = ()
+    follow: bool = True  # redirects
+    grpc: bool = False  # ask as grpc.health.v1 has it
+
+
+@dataclass(frozen=True, slots=True)
 class HttpService:
     """Tasks of one Swarm service on one port. Times in seconds."""
 
@@ -273,6 +291,7 @@ class HttpService:
     attempts: int = 3
     retry_budget: int = SHARE  # per cent of the requests under way that may be repeated ones
     retry_min: int = LEAST  # that may be, whatever the share comes to
+    check: HealthCheck = HealthCheck()
     outlier_failures: int = FAILURES_TO_EJECT  # in a row; 0: no task is left out
     outlier_statuses: frozenset[int] = BAD_STATUSES  # of responses that are failures of the task
     outlier_time: float = EJECT_SECONDS  # that it is left out, the first time

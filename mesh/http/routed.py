@@ -51,7 +51,7 @@ class RoutedTarget(Target):
         if not self._cookie:
             return self._free(self._chosen(exchange), exchange)
         kept = self._tokens.get(_cookie_value(exchange, self._cookie))
-        if kept is not None and kept not in exchange.tried:
+        if kept is not None and kept not in exchange.tried and self.backend.takes(kept):
             return self._free(kept, exchange)
         server = self._free(self._chosen(exchange), exchange)
         if server is not None and self.http.sticky is not None:
@@ -70,7 +70,7 @@ class RoutedTarget(Target):
         most = self.http.max_requests
         if server is None or not most or server.active < most:
             return server
-        free = [one for one in self.backend.servers.values() if one.active < most]
+        free = [one for one in self.backend.offered if one.active < most]
         if not free:
             exchange.fault = Fault.OVERLOADED
         return min(free, key=lambda one: one.active, default=None)

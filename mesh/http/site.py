@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
+from mesh.balance.policies import Endpoint
+from mesh.balance.probing import Result
 from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import Problem
@@ -236,6 +238,7 @@ class Site:
             yield from known.unreachable.values()
         yield from self._directory.problems()
         yield from self._named.problems(self._snapshot)
+        yield from self._unwell()
         for route in self._directory.routes():
             for one in route.middlewares:
                 if isinstance(one, ErrorPages) and self._directory.service(one.service) is None:
@@ -251,6 +254,20 @@ class Site:
                         f"traefik.http.routers.{route.name}.entrypoints",
                         f"there is no entry point {name!r} (known are {', '.join(self._entries)})",
                     )
+
+    def _unwell(self) -> Iterator[Problem]:
+        for target in self._targets:
+            owner = self._snapshot.services.get(target.http.owner)
+            for endpoint, last in self._targets.unwell(target.http.name).items():
+                yield Problem(
+                    owner.name if owner else "",
+                    target.http.name,
+                    f"task at {endpoint} does not pass its check ({last or 'not yet checked'})",
+                )
+
+    def unwell(self, name: str) -> Mapping[Endpoint, Result | None]:
+        """Endpoints of an HTTP service that do not pass their check; None: they were not asked yet."""
+        return self._targets.unwell(name)
 
     def routes(self) -> Iterator[tuple[Route, tuple[str, ...], RoutedTarget | None]]:
         """Each with its entry points, and where it leads."""

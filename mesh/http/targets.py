@@ -1,10 +1,13 @@
 """HTTP services with their endpoints, as they are reached from this node at present."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+from mesh.balance.policies import Endpoint
+from mesh.balance.probing import Result
 from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Snapshot
+from mesh.http.checking import Checks, off
 from mesh.http.core import Core
 from mesh.http.model import HttpService
 from mesh.http.reach import Reach, endpoints_of, network_for
@@ -17,6 +20,10 @@ class Targets:
         self._reach = reach
         self._as_published = as_published
         self._targets: dict[str, RoutedTarget] = {}
+        self._checks: dict[str, Checks] = {}
+        self._unwell: dict[
+            str, Mapping[Endpoint, Result | None]
+        ] = {}  # those that are checked and do not pass
         self._networks: dict[str, str] = {}  # HTTP service → the network it is reached on
 
     def __contains__(self, name: str) -> bool:
@@ -38,22 +45,44 @@ class Targets:
         wanted = network.id if network else ""
         target = self._targets.get(http.name)
         if target is None or target.http != http or self._networks.get(http.name) != wanted:
-            if target is not None:
-                target.close()
+            self._close(http.name)
             connect = self._reach.connect(wanted) if network else no_socket
             target = self._targets[http.name] = RoutedTarget(self._core, http, connect)
             self._networks[http.name] = wanted
-        target.retarget(endpoints_of(http, service, network, self._as_published()) if network else ())
+            if not off(http.check):
+                self._checks[http.name] = Checks(self._core, http, connect, self._leaver(target))
+        endpoints = endpoints_of(http, service, network, self._as_published()) if network else ()
+        target.retarget(endpoints)
+        if (checks := self._checks.get(http.name)) is not None:
+            checks.retarget(endpoints)
         return why
 
     def drop(self, name: str) -> None:
-        if name in self._targets:
-            self._targets.pop(name).close()
-            self._networks.pop(name, None)
+        self._close(name)
+        self._targets.pop(name, None)
+        self._networks.pop(name, None)
+
+    def unwell(self, name: str) -> Mapping[Endpoint, Result | None]:
+        """Endpoints that do not pass their check, with what it found last; None: not asked yet."""
+        return self._unwell.get(name, {})
 
     def close(self) -> None:
-        for target in self._targets.values():
-            target.close()
+        for name in self._targets:
+            self._close(name)
+
+    def _leaver(self, target: RoutedTarget) -> Callable[[Mapping[Endpoint, Result | None]], None]:
+        def leave_out(unwell: Mapping[Endpoint, Result | None]) -> None:
+            self._unwell[target.http.name] = unwell
+            target.backend.leave_out(unwell)
+
+        return leave_out
+
+    def _close(self, name: str) -> None:
+        if name in self._checks:
+            self._checks.pop(name).close()
+            self._unwell.pop(name, None)
+        if name in self._targets:
+            self._targets[name].close()
 
 
 def no_socket() -> socket.socket:

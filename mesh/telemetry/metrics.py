@@ -62,6 +62,7 @@ class Reading:
     http_durations: Mapping[str, Distribution] = field(default_factory=dict)  # service
     http_faults: Counts = field(default_factory=dict)  # service, reason
     http_retries: Counts = field(default_factory=dict)  # service
+    http_checks: Counts = field(default_factory=dict)  # service, result
     http_retries_refused: Counts = field(default_factory=dict)  # service
     http_ejections: Counts = field(default_factory=dict)  # service
     http_certificates: Mapping[Labels, float] = field(default_factory=dict)  # file
@@ -206,6 +207,12 @@ def _http(reading: Reading) -> Iterator[Metric]:
         "Requests that were not sent again because too many others were.",
         ["service"],
         reading.http_retries_refused,
+    )
+    yield _counter(
+        "mesh_http_checks_total",
+        "Active checks of endpoints, from this node.",
+        ["service", "result"],
+        reading.http_checks,
     )
     yield _counter(
         "mesh_http_ejections_total",

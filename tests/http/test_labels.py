@@ -150,7 +150,12 @@ def test_a_service_without_such_labels_says_nothing() -> None:
         (f"{ROUTER}.web.tls.domains[0].main", "a.example", "certificates come from files"),
         (f"{SERVICE}.web.loadbalancer.server.port", "http", "no number"),
         (f"{SERVICE}.web.loadbalancer.server.weight", "2", "not supported"),
-        (f"{SERVICE}.web.loadbalancer.healthcheck.path", "/x", "active checks are not supported"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.path", "x", "no path"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.interval", "1ms", "less than 100ms"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.colour", "x", "unknown option"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.mode", "tcp", "is not one of http, grpc"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.hostname", "a b", "no name of a host"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.headers.Content-Length", "1", "no field that can be set"),
         (f"{SERVICE}.web.loadbalancer.sticky.cookie.colour", "x", "unknown option"),
         (f"{SERVICE}.web.weighted.services", "x", "only loadbalancer"),
         (f"{MIDDLEWARE}.m.digestauth.users", "a:b:c", "digestauth is not supported"),
@@ -520,6 +525,47 @@ class TestDirectory:
         (problem,) = directory.problems()
         assert (problem.file, problem.key) == ("the-s2", f"{SERVICE}.app")
         assert "the-s1 declares this name too" in problem.message
+
+
+def test_how_tasks_are_checked() -> None:
+    prefix = f"{SERVICE}.whoami.loadbalancer.healthcheck"
+    plain = read(WHOAMI | {f"{prefix}.interval": "10s"}).declared.services["whoami"].check
+    assert plain == model.HealthCheck("/", interval=10.0)
+    found = read(
+        WHOAMI
+        | {
+            f"{prefix}.path": "/up?x=1",
+            f"{prefix}.port": "81",
+            f"{prefix}.unhealthyInterval": "5s",
+            f"{prefix}.timeout": "3s",
+            f"{prefix}.scheme": "h2c",
+            f"{prefix}.hostname": "app.example",
+            f"{prefix}.method": "HEAD",
+            f"{prefix}.status": "204",
+            f"{prefix}.headers.X-One": "1",
+            f"{prefix}.headers.X-Two": "2",
+            f"{prefix}.followredirects": "false",
+            f"{prefix}.mode": "http",
+        }
+    )
+    assert found.problems == ()
+    assert found.declared.services["whoami"].check == model.HealthCheck(
+        "/up?x=1",
+        81,
+        unwell_interval=5.0,
+        timeout=3.0,
+        scheme=model.Scheme.H2C,
+        host="app.example",
+        method="HEAD",
+        statuses=frozenset((204,)),
+        headers=(("X-One", "1"), ("X-Two", "2")),
+        follow=False,
+    )
+    ours = {"mesh.http.host": "a", "mesh.http.port": "80", "mesh.http.health_status": "200-204"}
+    for text, expected in (("/up", ("/up", False)), ("grpc", ("", True)), ("off", ("", False))):
+        (service,) = read(ours | {"mesh.http.health": text}).declared.services.values()
+        assert (service.check.path, service.check.grpc) == expected
+        assert service.check.statuses == set(range(200, 205))
 
 
 def test_our_options_of_a_service_that_traefiks_labels_declare() -> None:

@@ -160,7 +160,11 @@ class FakeState:
             ("StripPrefix",),
             "shop",
             "net",
-            (report.HttpEndpoint("10.0.1.3:80", 2, 0.0), report.HttpEndpoint("10.0.1.4:80", 0, 3.5, "503")),
+            (
+                report.HttpEndpoint("10.0.1.3:80", 2, 0.0),
+                report.HttpEndpoint("10.0.1.5:80", 0, 0.0, unwell="status"),
+                report.HttpEndpoint("10.0.1.4:80", 0, 3.5, "503"),
+            ),
         )
         return report.HttpExplained(method, host, path, (taken, report.HttpAtEntry("internal", note="404")))
 

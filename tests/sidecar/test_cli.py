@@ -216,7 +216,8 @@ def test_explain_http(running: Address, capsys: pytest.CaptureFixture[str]) -> N
     out = " ".join(capsys.readouterr().out.split())
     assert out.startswith("request POST a/x Entry point web router shop rule Host(`a`) priority 9")
     assert (
-        "reached on net ENDPOINT REQUESTS STATE 10.0.1.3:80 2 ok 10.0.1.4:80 0 ejected for 3.5 s (503)" in out
+        "reached on net ENDPOINT REQUESTS STATE 10.0.1.3:80 2 ok"
+        " 10.0.1.5:80 0 does not pass its check (status) 10.0.1.4:80 0 ejected for 3.5 s (503)" in out
     )
     assert out.endswith("Entry point internal answer 404")
     assert cli.main(["explain", "http", "nowhere", "--admin", str(running)]) == 1
