@@ -62,8 +62,7 @@ Step = Callable[[Asked, Treatment], None]
 def put(fields: list[tuple[str, str | None]], name: str, *values: str) -> None:
     """In place of what was to be set by that name; without values it is taken away."""
     fields[:] = [one for one in fields if one[0].lower() != name.lower()]
-    fields.append((name, None))
-    fields += [(name, value) for value in values]
+    fields += [(name, value) for value in values] or [(name, None)]
 
 
 class Unverified(Exception):
@@ -219,8 +218,10 @@ def _stripped(prefix: str, treatment: Treatment) -> None:
 
 
 def _headers(one: model.Headers, asked: Asked, treatment: Treatment) -> None:
-    treatment.request_fields += [(name, value or None) for name, value in one.request]
-    treatment.response_fields += [(name, value or None) for name, value in one.response]
+    for name, value in one.request:
+        put(treatment.request_fields, name, *[value] * bool(value))
+    for name, value in one.response:
+        put(treatment.response_fields, name, *[value] * bool(value))
     if one.cors is not None:
         if cors.is_preflight(asked.request):
             treatment.answer = cors.preflight(one.cors, asked.request)

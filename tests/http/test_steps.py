@@ -100,6 +100,14 @@ def test_fields_are_set_and_taken_away() -> None:
     assert treatment.response_fields == [("Server", None), ("X-B", "2")]
 
 
+def test_of_several_that_set_a_field_the_last_counts() -> None:
+    first = model.Headers((("X-A", "1"), ("X-B", "1")), (("Server", "x"), ("Via", "")))
+    treatment = treated(first, model.Headers((("x-a", "2"), ("X-B", "")), (("server", ""), ("Via", "y"))))
+    sent = with_fields(b"X-A: 0\r\nX-B: 0\r\nC: d\r\n", treatment.request_fields)
+    assert sent == b"C: d\r\nx-a: 2\r\n"
+    assert with_fields(b"Server: z\r\nVia: z\r\n", treatment.response_fields) == b"Via: y\r\n"
+
+
 def basic(name: str, password: str) -> bytes:
     return b"Basic " + base64.b64encode(f"{name}:{password}".encode())
 
