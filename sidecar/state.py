@@ -196,6 +196,7 @@ class Telling:
             http_retries={(name,): one.retries for name, one in http},
             http_retries_refused={(name,): one.retries_refused for name, one in http},
             http_checks={(name, what): count for name, one in http for what, count in one.checks.items()},
+            http_mirrored={(name, what): count for name, one in http for what, count in one.mirrored.items()},
             http_ejections={(name,): one.ejections for name, one in http},
             http_certificates=self._certificates(),
             http_tunnels=self._tunnels(),

@@ -15,7 +15,7 @@ from mesh.balance.policies import Endpoint
 from mesh.balance.probing import Pulse, Result
 from mesh.http.aside import Aside
 from mesh.http.core import Core
-from mesh.http.faults import Fault
+from mesh.http.faults import Fault, Refused
 from mesh.http.forwarding import Edge
 from mesh.http.health import REDIRECTS_MAX, onward, pause, question, verdict
 from mesh.http.model import HealthCheck, HttpService, Scheme
@@ -116,7 +116,10 @@ class _Checked:
         asked = question(check, self._endpoint, path)
         self._path = asked.path.decode()
         self._aside = Aside(deadlines, Room(1), _OURSELVES, b"", self._answered, check.timeout)
-        self._aside.ask(self._target, asked.method, asked.path, asked.lines, asked.body)
+        try:
+            self._aside.ask(self._target, asked.method, asked.path, asked.lines, asked.body)
+        except Refused:  # the label's host is none
+            self._found(Result.BROKEN)
 
     def _answered(self, aside: Aside) -> None:
         check = self._checks.check

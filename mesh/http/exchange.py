@@ -206,6 +206,17 @@ class Exchange:
         ]
         self.response_fields = [*others, ("Set-Cookie", cookie)]
 
+    # --- the request, as its endpoint gets it; `target` is its first line's ---
+
+    def request_lines(self) -> bytes:
+        lines = self.client.forwarded(self.head)
+        return with_fields(lines, self._request_fields) if self._request_fields else lines
+
+    @property
+    def request_body(self) -> bytes | None:
+        """None: it is not all there, or more than REPLAY_MAX."""
+        return self._replay if self._complete else None
+
     # --- the client's side ---
 
     def begin(self, body: bytes, complete: bool, trailers: bytes = b"") -> None:
@@ -311,13 +322,10 @@ class Exchange:
     def connected(self) -> None:
         upstream = self._upstream
         assert upstream is not None
-        head = self.head
-        lines = self.client.forwarded(head)
-        if self._request_fields:
-            lines = with_fields(lines, self._request_fields)
+        lines = self.request_lines()
         self._connected = True
         held, complete = self._held, self._complete
-        taken = upstream.begin(head, self.target, lines, held, complete, self._trailers)
+        taken = upstream.begin(self.head, self.target, lines, held, complete, self._trailers)
         if held:
             held.clear()
         if taken and not complete:

@@ -602,6 +602,8 @@ _OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "outlier_statuses": _to("outlier_statuses", _statuses),
     "outlier_time": _to("outlier_time", duration),
     "outlier_share": _to("outlier_share", _PERCENT),
+    "mirror": _to("mirror", str.lower),
+    "mirror_percent": _to("mirror_percent", _PERCENT),
     "canary_of": _to("canary_of", str.lower),
     "canary": _to("weight", _PERCENT),
     "sticky": _to("sticky", _our_cookie),

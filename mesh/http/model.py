@@ -284,6 +284,8 @@ class HttpService:
     pass_host: bool = True
     weight: int = 0  # per cent of the requests for `canary_of`
     canary_of: str = ""
+    mirror: str = ""  # HTTP service that gets copies of this one's requests
+    mirror_percent: int = 100
     max_requests: int = 0  # under way at one task; 0: no limit
     response_timeout: float = 300.0  # to the first byte
     try_timeout: float = 0.0  # to the first byte, before another task is tried; 0: `response_timeout`, once

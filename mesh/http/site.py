@@ -22,6 +22,7 @@ from mesh.http.faults import Fault
 from mesh.http.head import RequestHead
 from mesh.http.labels import read_labels
 from mesh.http.matching import Request
+from mesh.http.mirroring import Mirroring
 from mesh.http.model import Declared, ErrorPages, ForwardAuth, HttpService, Route
 from mesh.http.named import Named, Use
 from mesh.http.outside import Outside
@@ -88,6 +89,7 @@ class Site:
         self._targets = Targets(core, reach, as_published)
         self._named = Named(core, reach, as_published)
         self._treating = Treating(core, self._targets, self._named, outside)
+        self._mirroring = Mirroring(core, self._targets, draw)
         self._nobody = Target(core, "", no_socket)
 
     # --- the catalogue ---
@@ -198,6 +200,8 @@ class Site:
             for end in treatment.at_end:
                 end()
             target.over(exchange)
+            if target.http.mirror:
+                self._mirroring.look_at(exchange, target)
             self._over(exchange, route)
 
         exchange = Exchange(client, head, target, over, treatment)
@@ -239,6 +243,7 @@ class Site:
         yield from self._directory.problems()
         yield from self._named.problems(self._snapshot)
         yield from self._unwell()
+        yield from self._without_mirror()
         for route in self._directory.routes():
             for one in route.middlewares:
                 if isinstance(one, ErrorPages) and self._directory.service(one.service) is None:
@@ -265,6 +270,19 @@ class Site:
                     f"task at {endpoint} does not pass its check ({last or 'not yet checked'})",
                 )
 
+    def _without_mirror(self) -> Iterator[Problem]:
+        for target in self._targets:
+            http = target.http
+            if not http.mirror or (http.mirror in self._targets and http.mirror != http.name):
+                continue
+            why = "is the service itself" if http.mirror == http.name else "is no service"
+            owner = self._snapshot.services.get(http.owner)
+            yield Problem(
+                owner.name if owner else "",
+                f"mirror of {http.name}",
+                f"{http.mirror!r} {why}; no copies are sent",
+            )
+
     def unwell(self, name: str) -> Mapping[Endpoint, Result | None]:
         """Endpoints of an HTTP service that do not pass their check; None: they were not asked yet."""
         return self._targets.unwell(name)
@@ -289,6 +307,7 @@ class Site:
         return network is not None and not self._reach.here(network, self._snapshot)
 
     def close(self) -> None:
+        self._mirroring.close()
         self._targets.close()
         self._named.close()
 

@@ -38,6 +38,7 @@ class ServiceStats:
     retries: int = 0
     retries_refused: int = 0  # because too many others were under way
     checks: Counter[str] = field(default_factory=Counter)  # of endpoints, by what they found
+    mirrored: Counter[str] = field(default_factory=Counter)  # copies, by what became of them
     ejections: int = 0  # of endpoints that kept failing
     received: int = 0  # bytes of bodies, client → endpoint
     sent: int = 0

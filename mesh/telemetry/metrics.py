@@ -63,6 +63,7 @@ class Reading:
     http_faults: Counts = field(default_factory=dict)  # service, reason
     http_retries: Counts = field(default_factory=dict)  # service
     http_checks: Counts = field(default_factory=dict)  # service, result
+    http_mirrored: Counts = field(default_factory=dict)  # service, result
     http_retries_refused: Counts = field(default_factory=dict)  # service
     http_ejections: Counts = field(default_factory=dict)  # service
     http_certificates: Mapping[Labels, float] = field(default_factory=dict)  # file
@@ -213,6 +214,12 @@ def _http(reading: Reading) -> Iterator[Metric]:
         "Active checks of endpoints, from this node.",
         ["service", "result"],
         reading.http_checks,
+    )
+    yield _counter(
+        "mesh_http_mirrored_total",
+        "Copies of requests for another service.",
+        ["service", "result"],
+        reading.http_mirrored,
     )
     yield _counter(
         "mesh_http_ejections_total",

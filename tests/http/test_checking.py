@@ -227,3 +227,9 @@ async def _until(check: Callable[[], bool]) -> None:
     async with asyncio.timeout(LIMIT):
         while not check():
             await asyncio.sleep(0.01)
+
+
+async def test_a_host_that_is_none_fails_the_check_and_nothing_else(site: Site) -> None:
+    await site.put(App("app"), App("other"), hostname="a:b:c")
+    await site.until({"127.0.0.1": "broken", "127.0.0.2": "broken"})
+    assert await site.who() == {"app", "other"}

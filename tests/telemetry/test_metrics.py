@@ -59,6 +59,7 @@ FULL = Reading(
     http_retries={("web",): 1},
     http_retries_refused={("web",): 3},
     http_checks={("web", "well"): 4},
+    http_mirrored={("web", "answered"): 4},
     http_ejections={("web",): 2},
     http_certificates={("shop.pem",): 1.8e9},
     http_tunnels={("asked", "open"): 1},
