@@ -271,6 +271,8 @@ class Http:
         Field(max_length=MAX_TRUSTED),
     ] = ()  # proxies in front whose X-Forwarded-* are believed
     certificates: str = "/run/secrets"  # folder with certificates and keys for /tls
+    # Of a client's address to a listener; 0: any. More than people behind one have, a tenth of what there is.
+    connections_per_address: Annotated[int, Field(ge=0, le=20_000)] = 2000
     tunnel: Plain = Address("0.0.0.0", 9183)  # for other nodes' sidecars, to tasks on this one
     access_log: AccessLog = AccessLog.OFF
     access_log_sample: Annotated[float, Field(ge=0, le=1)] = 1.0  # the share of requests that is logged
@@ -424,6 +426,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_HTTP_ENTRYPOINTS": (("http", "entrypoints"), _csv),
     "MESH_HTTP_EXPOSED_BY_DEFAULT": (("http", "exposed_by_default"), _same),
     "MESH_HTTP_CERTIFICATES": (("http", "certificates"), _same),
+    "MESH_HTTP_CONNECTIONS_PER_ADDRESS": (("http", "connections_per_address"), _same),
     "MESH_HTTP_TUNNEL": (("http", "tunnel"), _same),
     "MESH_HTTP_TRUSTED": (("http", "trusted"), _csv),
     "MESH_HTTP_ACCESS_LOG": (("http", "access_log"), _same),

@@ -49,7 +49,7 @@ class HttpSide:
         self._config = config
         self._tasks = tasks
         self._store = store
-        self.core = Core()
+        self.core = Core(config.connections_per_address)
         self.site: Site | None = None
         self._entries: EntryPoints | None = None
         self._outside = Outside(tasks)

@@ -17,8 +17,10 @@ from mesh.relay.poller import Poller
 class Core:
     """Make it on the loop's thread; `close` when every listener is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, per_address: int = 0) -> None:
+        """`per_address`: connections of one client's address to one listener; 0: any."""
         loop = asyncio.get_running_loop()
+        self.per_address = per_address
         self.poller = Poller(loop)
         self.deadlines = Deadlines(loop)
         self.stats: dict[str, ServiceStats] = {}  # by the Swarm's service id

@@ -80,6 +80,8 @@ class ChunkedReader:
         found = _SIZE_LINE.match(data, at)
         if found is None:
             return self._incomplete(data, at, SIZE_LINE_MAX, "a chunk's size is malformed")
+        if found.end() - at > SIZE_LINE_MAX:
+            raise Refused(self._fault, "a chunk's first line is too long")
         if found[2] is not None:
             self._extensions += len(found[2])
             if self._extensions > EXTENSIONS_MAX:
@@ -110,6 +112,8 @@ class ChunkedReader:
         end = data.find(b"\r\n\r\n", at)
         if end < 0:
             return self._incomplete(data, at, TRAILERS_MAX, "the trailers are malformed")
+        if end - at > TRAILERS_MAX:
+            raise Refused(self._fault, "the trailers are too long")
         try:
             fields = checked_fields(data[at : end + 2])
         except Refused as refused:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from mesh.http import limits
+from mesh.http.addresses import Addresses
 from mesh.http.core import Core
 from mesh.http.exchange import Downstream, Exchange
 from mesh.http.faults import Fault
@@ -48,6 +49,7 @@ class Front:
         self._tls = tls
         self._clients: set[Client] = set()
         self._handshakes: set[Handshake] = set()
+        self._addresses = Addresses(core.per_address)
         self._empty = asyncio.Event()  # set when the last client of a closing front is gone
         self._port = int(listener.getsockname()[1])
         self.connections = 0
@@ -102,20 +104,32 @@ class Front:
     def _begin(self, sock: socket.socket, peer: str) -> None:
         self.connections += 1
         address = peer.removeprefix("::ffff:") if "." in peer else peer
-        if self._tls is None:
-            self._serve(sock, Edge(address, "http", self._port, self._trusted))
-            return
-        edge = Edge(address, "https", self._port, self._trusted)
+        edge = Edge(address, "https" if self._tls else "http", self._port, self._trusted)
+        if not edge.trusted and not self._addresses.enter(address):
+            self.refusals["per_address"] += 1
+            reset_on_close(sock)
+            sock.close()
+        elif self._tls is None:
+            self._serve(sock, edge)
+        else:
+            self._secure(sock, edge, self._tls)
 
+    def _secure(self, sock: socket.socket, edge: Edge, context: ssl.SSLContext) -> None:
         def done(one: Handshake, secured: ssl.SSLSocket) -> None:
             self._handshakes.discard(one)
             self._serve(secured, edge)
 
+        def failed(one: Handshake) -> None:
+            self._handshakes.discard(one)
+            self.refusals["tls"] += 1
+            self._left(edge)
+
         try:
-            handshake = Handshake(self.poller, self.deadlines, sock, self._tls, done, self._not_secured)
+            handshake = Handshake(self.poller, self.deadlines, sock, context, done, failed)
         except OSError:  # it has gone already
             sock.close()
             self.refusals["tls"] += 1
+            self._left(edge)
             return
         self._handshakes.add(handshake)
         handshake.start()
@@ -126,9 +140,9 @@ class Front:
         self._clients.add(client)
         client.start()
 
-    def _not_secured(self, handshake: Handshake) -> None:
-        self._handshakes.discard(handshake)
-        self.refusals["tls"] += 1
+    def _left(self, edge: Edge) -> None:
+        if not edge.trusted:
+            self._addresses.leave(edge.client)
         self._note_empty()
 
     # --- what clients ask of their host ---
@@ -158,7 +172,7 @@ class Front:
 
     def over(self, client: Client) -> None:
         self._clients.discard(client)
-        self._note_empty()
+        self._left(client.edge)
 
     def _note_empty(self) -> None:
         if self.closing and not self.active:

@@ -208,6 +208,9 @@ class RequestReader:
                 raise Refused(Fault.BAD_HEAD, "no Host")
         elif about.length == CHUNKED:
             raise Refused(Fault.BAD_HEAD, "Transfer-Encoding in HTTP/1.0")
+        elif about.upgrade:
+            about = RequestFields(about.fields)
+            about.upgrade = b""  # RFC 9110 section 7.8: of HTTP/1.0 it is no wish for another protocol
         return RequestHead(method, target, 1 if minor == b"1" else 0, about, host)
 
 

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from mesh.http.exchange import Downstream, Exchange
 from mesh.http.faults import Fault
+from mesh.http.forwarding import Edge
 from mesh.http.head import RequestHead
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
@@ -11,6 +12,8 @@ from mesh.relay.poller import Poller
 
 class Client(Protocol):
     """A connection, whatever it speaks."""
+
+    edge: Edge
 
     def finish(self) -> None:
         """No more requests after those under way."""

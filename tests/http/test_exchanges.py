@@ -358,6 +358,14 @@ class TestConnections:
         assert await client.rest() == b"bye"
         assert not stand.endpoints[0].faults
 
+    async def test_an_upgrade_of_http_1_0_is_none(self, stand: Stand) -> None:
+        """RFC 9110 section 7.8."""
+        client = await stand.before(echo_heads)
+        await client.request("Connection: Upgrade", "Upgrade: websocket", first="GET / HTTP/1.0")
+        status, _, body = await client.response()
+        assert status == 200
+        assert b"pgrade" not in body
+
     async def test_an_upgrade_that_nobody_asked_for_is_no_response(self, stand: Stand) -> None:
         async def endpoint(one: Conversation) -> None:
             await one.head()
