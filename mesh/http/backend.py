@@ -170,7 +170,8 @@ class Backend:
         """It begins a response; it was asked at that time (monotonic)."""
         if status in self.bad:
             self.failed(server, str(status))
-        elif self.health.known_bad:
+            return  # nor does it count how fast it fails
+        if self.health.known_bad:
             self.health.answered(server.endpoint, asked, monotonic())
         if self.policy is Policy.P2C:
             now = monotonic()

@@ -64,7 +64,7 @@ class Checks:
 
     def tell(self) -> None:
         unwell = {one: checked.last for one, checked in self._checked.items() if not checked.pulse.well}
-        panic = bool(unwell) and len(unwell) == len(self._checked)
+        panic = bool(unwell) and len(unwell) == len(self._checked) and None not in unwell.values()
         if panic and not self._panic:
             logger.warning("%s: no task passes its check, so all get requests", self.http.name)
         elif self._panic and not panic:
@@ -138,10 +138,13 @@ class _Checked:
         self._aside = None
         checks.core.checking.give_back()
         checks.stats.checks[result] += 1
+        news = not self.pulse.well and result is not self.last
         self.last = result
         if self.pulse.take(result):
             state = "passes" if self.pulse.well else "fails"
             logger.info("%s: %s %s its check: %s", checks.http.name, self._endpoint, state, result)
+            news = True
+        if news:
             checks.tell()
         self.wait(pause(checks.check, self.pulse) * (1 + SPREAD * (checks.draw() - 0.5)))
 

@@ -484,6 +484,7 @@ def _hash_by(text: str) -> dict[str, Any]:
 
 CHECK_SECONDS_MIN = 0.1  # between two checks of one endpoint: more often would be load and not knowledge
 _CHECK_HEADERS = "healthcheck.headers."
+CHECK_HEADERS_MAX = 32
 
 
 def _check_interval(text: str) -> float:
@@ -520,6 +521,8 @@ def _check_header(name: str, service: HttpService) -> Callable[[str], dict[str, 
     def read(text: str) -> dict[str, Any]:
         if FIELD.fullmatch(name) is None or name.lower() in NEVER_SET or VALUE.fullmatch(text) is None:
             raise ValueError(f"{name[:80]!r} is no field that can be set so")
+        if len(service.check.headers) == CHECK_HEADERS_MAX:
+            raise ValueError(f"more than {CHECK_HEADERS_MAX} fields")
         return {"check.headers": (*service.check.headers, (name, text))}
 
     return read

@@ -21,9 +21,7 @@ class Targets:
         self._as_published = as_published
         self._targets: dict[str, RoutedTarget] = {}
         self._checks: dict[str, Checks] = {}
-        self._unwell: dict[
-            str, Mapping[Endpoint, Result | None]
-        ] = {}  # those that are checked and do not pass
+        self._unwell: dict[str, Mapping[Endpoint, Result | None]] = {}  # who does not pass
         self._networks: dict[str, str] = {}  # HTTP service → the network it is reached on
 
     def __contains__(self, name: str) -> bool:

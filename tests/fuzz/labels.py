@@ -3,8 +3,11 @@
 from contextlib import suppress
 from dataclasses import dataclass
 
+from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Port, Service
 from mesh.http.directory import Directory
+from mesh.http.head import checked_fields
+from mesh.http.health import question
 from mesh.http.labels import read_labels
 from mesh.http.matching import normal_path
 from mesh.http.model import Declared, Route
@@ -13,6 +16,7 @@ from mesh.http.rules import RuleError, read_rule
 from mesh.http.steps import Asked, steps
 from tests.support.http_steps import treat
 
+TASK = Endpoint("10.0.0.1", 8080)
 OWNERS = ("s1", "s2")
 
 
@@ -62,6 +66,8 @@ class Labels:
             labels = dict(line.partition("=")[::2] for line in lines.split("\n"))
             read = read_labels(Service(owner, f"shop_{owner}", ports=(Port(80, 8080),), labels=labels))
             assert all(problem.key and problem.message for problem in read.problems)
+            for service in read.declared.services.values():
+                checked_fields(question(service.check, TASK).lines)
             self._update(directory, table, routes, owner, read.declared)
         self._ask(directory, table)
         for owner in OWNERS:

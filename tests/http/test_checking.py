@@ -117,9 +117,24 @@ async def test_a_new_task_has_to_pass_first(site: Site) -> None:
     site.world.put("s", site.labels, *site.tasks, second_at)
     assert site.unwell == {"127.0.0.2": "None"}
     assert await site.who() == {"first"}
+    await site.until({"127.0.0.2": "status"})
+    second.health = 0
+    await site.until({"127.0.0.2": "timeout"})
     second.health = 200
     await site.until({})
     assert await site.who() == {"first", "second"}
+
+
+async def test_that_the_only_task_is_replaced_is_no_alarm(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = App("first"), App("second")
+    await site.put(first)
+    second_at = await site.world.stand.endpoint_at("127.0.0.2", site.tasks[0].endpoint.port, second)
+    site.world.put("s", site.labels, second_at)
+    assert await site.who(1) == {"second"}  # rather than nobody
+    await site.until({})
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 async def test_a_cookie_holds_nobody_at_a_task_that_fails(site: Site) -> None:

@@ -67,6 +67,15 @@ class TestTasksThatKeepFailing:
         assert (await statuses(world, 5)).count(500) == 1
         assert left_out(world.site, "s") == {"127.0.0.1": "500"}
 
+    async def test_no_cookie_holds_a_client_there(self, world: World) -> None:
+        both = await tasks(world, answering(lambda: 503), saying("well"))
+        labels = routed("s", "Host(`a`)", both[0].endpoint.port)
+        labels |= {f"{SERVICE}.s.loadbalancer.sticky.cookie.name": "lb"}
+        world.put("s", labels, *both)
+        cookies = [(await world.get("a/"))[1]["set-cookie"].split(";")[0] for _ in range(2)]
+        held = [[(await world.get("a/", f"Cookie: {one}"))[0] for _ in range(4)] for one in cookies]
+        assert sorted(held) == [[200] * 4, [503, 503, 200, 200]]
+
     async def test_never_all_of_them(self, world: World) -> None:
         all_three = await tasks(world, *[answering(lambda: 502)] * 3)
         labels = routed("s", "Host(`a`)", all_three[0].endpoint.port)
