@@ -5,6 +5,7 @@ request. Of its connections the one used last is taken first, so that the rest g
 """
 
 import random
+import ssl
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import Protocol
@@ -40,13 +41,14 @@ class Link(Protocol):
 class Server:
     """One endpoint and its connections."""
 
-    __slots__ = ("active", "backend", "endpoint", "idle", "leaving", "links", "reader", "requests")
+    __slots__ = ("active", "backend", "endpoint", "idle", "leaving", "links", "reader", "requests", "session")
 
     def __init__(self, backend: "Backend", endpoint: Endpoint) -> None:
         self.backend = backend
         self.endpoint = endpoint
         self.idle: list[Idle] = []
         self.links: list[Link] = []
+        self.session: ssl.SSLSession | None = None  # of TLS, for the next connection
         self.active = 0  # requests under way
         self.requests = 0
         self.reader = ResponseReader()

@@ -41,6 +41,8 @@ class Fault(Enum):
     BAD_RESPONSE = 502, Side.ENDPOINT, "bad_response"
     ENDPOINT_CLOSED = 502, Side.ENDPOINT, "closed"
     CONNECT_FAILED = 502, Side.ENDPOINT, "connect"
+    CERTIFICATE = 502, Side.ENDPOINT, "certificate"  # not one to be believed
+    TLS_FAILED = 502, Side.ENDPOINT, "tls"
     NO_ENDPOINT = 503, Side.ROUTE, "no_endpoint"
     OVERLOADED = 503, Side.ENDPOINT, "overloaded"
     NO_VERDICT = 503, Side.ENDPOINT, "auth_unavailable"

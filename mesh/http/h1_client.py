@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Protocol
 
 from mesh.http import host, limits
+from mesh.http.blocking import WOULD_BLOCK
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault, Refused
 from mesh.http.forwarding import Edge, given_request_id, request_block, response_lines
@@ -41,7 +42,6 @@ from mesh.relay.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, WRITABLE
 from mesh.relay.splice import reset_on_close
 
 INCOMING = READABLE | PEER_DONE | UNUSUAL
-WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class State(Enum):

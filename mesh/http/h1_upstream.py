@@ -18,6 +18,7 @@ from typing import Protocol
 
 from mesh.http import limits
 from mesh.http.backend import Server
+from mesh.http.blocking import WOULD_BLOCK
 from mesh.http.faults import Fault, Refused
 from mesh.http.framing import LAST_CHUNK, ChunkedReader, chunk
 from mesh.http.head import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
@@ -70,6 +71,7 @@ class H1Upstream(Timed):
         "_got",
         "_held",
         "_idle",
+        "_in_records",
         "_keep",
         "_left",
         "_paused",
@@ -101,6 +103,7 @@ class H1Upstream(Timed):
         self._eof_follows = False
         self._request_sent = False
         self._chunked = False  # the request's body
+        self._in_records = False  # there may be more to read than the socket tells of
         self.head: ResponseHead | None = None
         self.reused = False
         self.idle_since = 0.0
@@ -138,9 +141,13 @@ class H1Upstream(Timed):
         if isinstance(self._sock, Dialled):
             self._poller.watch(self._sock, self._told)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._through()
+
+    def _through(self) -> None:
+        assert self._exchange is not None
         self.limit = NEVER
         self.state = State.BUSY
-        exchange.connected()
+        self._exchange.connected()
 
     def take(self, exchange: Asking) -> None:
         """From the stack, for another exchange."""
@@ -196,7 +203,7 @@ class H1Upstream(Timed):
         assert self._sock is not None
         try:
             sent = self._sock.send(data)
-        except (BlockingIOError, InterruptedError):
+        except WOULD_BLOCK:
             sent = 0
         except OSError:
             # It may have answered before it closed: what it said counts, and reading tells the rest.
@@ -260,7 +267,7 @@ class H1Upstream(Timed):
             assert self._sock is not None
             try:
                 data = self._sock.recv(limits.READ_BYTES)
-            except (BlockingIOError, InterruptedError):
+            except WOULD_BLOCK:
                 return
             except OSError:
                 self._lost()
@@ -283,7 +290,7 @@ class H1Upstream(Timed):
             if self._paused:
                 self._unread = True
                 return
-            if len(data) < limits.READ_BYTES and not self._eof_follows:
+            if len(data) < limits.READ_BYTES and not self._eof_follows and not self._in_records:
                 return
 
     def _whole(self, data: bytes, exchange: Asking) -> bool:

@@ -10,6 +10,7 @@ import ssl
 from contextlib import suppress
 
 from mesh.http import limits
+from mesh.http.blocking import WOULD_BLOCK
 from mesh.http.h2_compression import Fields
 from mesh.http.h2_fields import trailer_list
 from mesh.http.h2_wire import Broken, Code, Stream, Wire
@@ -18,8 +19,6 @@ from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
 
 INCOMING = READABLE | PEER_DONE | UNUSUAL
-WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
 OUT_MAX = 256 * 1024  # bytes on their way to the socket; then streams wait, and at last the peer
 
 

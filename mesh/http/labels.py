@@ -198,7 +198,8 @@ class _Reader:
             for port in self.service.ports
             if port.protocol is Protocol.TCP and port.mode is PublishMode.INGRESS
         }
-        return HttpService(name, self.service.id, ports.pop() if len(ports) == 1 else 0)
+        port = ports.pop() if len(ports) == 1 else 0
+        return HttpService(name, self.service.id, port, tls_name=self.service.name)
 
     def _sticky(self, options: dict[str, tuple[str, str]]) -> StickyCookie | None:
         cookie = StickyCookie()
@@ -444,11 +445,7 @@ _PERCENT = _number(0, 100)
 _STATUS = _number(200, 599)
 
 
-def _scheme(text: str) -> Scheme:
-    scheme = _one_of({one.value: one for one in Scheme})(text)
-    if scheme is Scheme.HTTPS:
-        raise ValueError("https is not spoken to tasks yet, http and h2c are")
-    return scheme
+_scheme = _one_of({one.value: one for one in Scheme})
 
 
 _STATUSES = {"gateway": BAD_STATUSES, "5xx": frozenset(range(500, 600)), "none": frozenset[int]()}
@@ -584,6 +581,9 @@ _TLS = {
 _OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "port": _to("port", _PORT),
     "scheme": _to("scheme", _scheme),
+    "tls_verify": _to("tls_verify", _flag),
+    "tls_name": _to("tls_name", str.lower),
+    "tls_ca": _to("tls_ca", str),
     "network": _to("network", str),
     "policy": _to("policy", _one_of(_POLICIES)),
     "hash_by": _hash_by,

@@ -277,6 +277,9 @@ class HttpService:
     owner: str  # Swarm service id
     port: int
     scheme: Scheme = Scheme.HTTP
+    tls_verify: bool = True  # the tasks' certificates, where they speak https
+    tls_name: str = ""  # that is in them
+    tls_ca: str = ""  # file with the authorities to believe; "": the system's
     network: str = ""  # name of the network to reach tasks on; "": any
     policy: Policy = Policy.ROUND_ROBIN
     hash_by: HashBy = HashBy()  # for `Policy.SOURCE_HASH`

@@ -14,11 +14,15 @@ from mesh.http.faults import Fault
 from mesh.http.model import HashBy, HttpService, Scheme, StickyCookie
 from mesh.http.overall import Overall
 from mesh.http.target import Target
+from mesh.http.task_tls import TaskTls
 
 
 class RoutedTarget(Target):
     def __init__(self, core: Core, http: HttpService, connect: Callable[[], socket.socket]) -> None:
+        """OSError when TLS to it cannot be as its labels say."""
         super().__init__(core, http.owner, connect, http.policy)
+        if http.scheme is Scheme.HTTPS:
+            self.tls = TaskTls(http)
         self.http = http
         self.response_timeout = http.try_timeout or http.response_timeout
         self.repeats_late = bool(http.try_timeout)

@@ -12,8 +12,10 @@ from mesh.http import limits
 from mesh.http.backend import Backend, Server
 from mesh.http.core import Core
 from mesh.http.exchange import Exchange, Upstream
+from mesh.http.h1_secured import SecuredUpstream
 from mesh.http.h1_upstream import H1Upstream
 from mesh.http.h2_upstream import H2Upstream
+from mesh.http.task_tls import TaskTls
 
 RESPONSE_SECONDS = 300.0  # to a response's first byte: a report may take minutes, a hanging task for ever
 
@@ -38,6 +40,7 @@ class Target:
         self.backend = Backend(policy, core.has_idle)
         self.stats = self.backend.stats = core.stats_of(service)
         self.h2 = False  # endpoints are asked in HTTP/2, with prior knowledge
+        self.tls: TaskTls | None = None
 
     def retarget(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
         self.backend.retarget(endpoints, near)
@@ -59,6 +62,8 @@ class Target:
         """Not connected yet."""
         if self.h2:
             return H2Upstream(self._core.poller, self._core.deadlines, server, exchange)
+        if self.tls is not None:
+            return SecuredUpstream(self._core.poller, self._core.deadlines, server, exchange, self.tls)
         return H1Upstream(self._core.poller, self._core.deadlines, server, exchange)
 
     def over(self, exchange: Exchange) -> None:

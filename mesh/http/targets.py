@@ -45,7 +45,10 @@ class Targets:
         if target is None or target.http != http or self._networks.get(http.name) != wanted:
             self._close(http.name)
             connect = self._reach.connect(wanted) if network else no_socket
-            target = self._targets[http.name] = RoutedTarget(self._core, http, connect)
+            try:
+                target = self._targets[http.name] = RoutedTarget(self._core, http, connect)
+            except OSError as error:
+                return f"TLS to its tasks: {http.tls_ca}: {error.strerror or error}"
             self._networks[http.name] = wanted
             if not off(http.check):
                 self._checks[http.name] = Checks(self._core, http, connect, self._leaver(target))

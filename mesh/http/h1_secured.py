@@ -1,0 +1,83 @@
+"""An HTTP/1.1 connection to an endpoint with TLS: as without, after a handshake, and read by records."""
+
+import ssl
+
+from mesh.http.backend import Server
+from mesh.http.blocking import WOULD_BLOCK
+from mesh.http.faults import Fault
+from mesh.http.h1_upstream import Asking, H1Upstream, State
+from mesh.http.task_tls import TaskTls
+from mesh.relay.deadlines import Deadlines
+from mesh.relay.poller import Poller
+
+
+class SecuredUpstream(H1Upstream):
+    __slots__ = ("_securing", "_tls")
+
+    def __init__(
+        self, poller: Poller, deadlines: Deadlines, server: Server, exchange: Asking, tls: TaskTls
+    ) -> None:
+        super().__init__(poller, deadlines, server, exchange)
+        self._tls = tls
+        self._securing = False
+        self._in_records = True
+
+    def _through(self) -> None:
+        """The time for connecting goes on until the handshake is done."""
+        sock, self._sock = self._sock, None
+        assert sock is not None
+        try:
+            self._sock = self._tls.wrap(sock, self.server.session)
+        except OSError as error:
+            self._poller.close(sock)
+            self._not_secured(error)
+            return
+        self._securing = True
+        self._handshake()
+
+    def _handshake(self) -> None:
+        sock = self._sock
+        assert isinstance(sock, ssl.SSLSocket)
+        try:
+            sock.do_handshake()
+        except WOULD_BLOCK:
+            return
+        except OSError as error:  # and ssl.SSLError
+            self._not_secured(error)
+            return
+        self._securing = False
+        super()._through()
+
+    def _not_secured(self, error: OSError) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._tls.failed(str(self.server.endpoint), error)
+        self._close()
+        bad = isinstance(error, ssl.SSLCertVerificationError)
+        exchange.not_connected(Fault.CERTIFICATE if bad else Fault.TLS_FAILED)
+
+    def _told(self, mask: int) -> None:
+        if self._securing and self.state is State.CONNECTING:
+            self._handshake()
+        else:
+            super()._told(mask)
+
+    def _whole(self, data: bytes, exchange: Asking) -> bool:
+        return False  # a further record may wait in the kernel's buffer, of which nobody would be told again
+
+    def _done(self, exchange: Asking, trailers: bytes = b"") -> None:
+        self._keep = self._keep and self._is_quiet()
+        super()._done(exchange, trailers)
+
+    def _is_quiet(self) -> bool:
+        """Has it said no more than its response? The handshake's rest (tickets) is read on the way."""
+        sock = self._sock
+        assert isinstance(sock, ssl.SSLSocket)
+        try:
+            sock.recv(1)
+        except WOULD_BLOCK:
+            self.server.session = sock.session
+            return True
+        except OSError:
+            return False
+        return False
