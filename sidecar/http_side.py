@@ -249,7 +249,8 @@ class HttpSide:
 def _endpoints(target: Target, unwell: Mapping[Endpoint, Result | None]) -> Iterator[report.HttpEndpoint]:
     backend, now = target.backend, monotonic()
     for one, server in backend.servers.items():
-        left = round(backend.health.ejected_for(one, now), 1)
+        # One that had to stay because too many are left out gets requests.
+        left = 0.0 if backend.takes(server) else round(backend.health.ejected_for(one, now), 1)
         why = backend.health.why(one) if left else ""
         unwell_ = str(unwell[one] or "not yet checked") if one in unwell else ""
         yield report.HttpEndpoint(str(one), server.active, left, why, unwell_)

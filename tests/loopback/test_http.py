@@ -140,6 +140,49 @@ async def test_entry_points_follow_labels(tmp_path: Path, capsys: pytest.Capture
     assert (lines[-1]["status"], lines[-1]["route"], lines[0]["fault"]) == (200, "web", "no_route")
 
 
+async def test_what_checks_and_failures_say_of_a_task_is_told(tmp_path: Path) -> None:
+    """The only task of its service: it fails, is told of, and gets requests all the same."""
+    entry = free_port()
+
+    async def failing(one: Conversation) -> None:
+        while await one.head():
+            await one.say("HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n")
+
+    async with serving(failing, ADDRESS) as task:
+        labels = {
+            "mesh.http.host": "shop.example",
+            "mesh.http.port": str(task.endpoint.port),
+            "mesh.http.health": "/health",
+            "mesh.http.health_interval": "100ms",
+            "mesh.http.mirror": "nobody",
+        }
+        (tmp_path / "catalog.yml").write_text(catalogue(ADDRESS, labels=labels))
+        more = {"MESH_HTTP_ENTRYPOINTS": f"web=127.0.0.1:{entry}"}
+        async with running(config(tmp_path, **more)) as bound, connected(entry) as client:
+
+            async def endpoint() -> dict[str, object]:
+                found = await get(bound.admin, "/v1/explain/http?host=shop.example&target=/")
+                (at,) = found[1]["entrypoints"]
+                return dict(at["endpoints"][0])
+
+            async def unwell() -> bool:
+                return (await endpoint())["unwell"] == "status"
+
+            await until(unwell, "its checks fail")
+            for _ in range(3):
+                await client.say("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+                assert (await client.response())[0] == 503
+            assert (await endpoint())["ejected_for"] == 0, "the last one stays"
+            problems = (await get(bound.admin, "/v1/status"))[1]["problems"]
+            assert [one for one in problems if "does not pass its check (status)" in one]
+            assert [one for one in problems if "'nobody' is no service; no copies are sent" in one]
+            text = (await get(bound.metrics, "/metrics"))[1]
+            assert 'mesh_http_checks_total{result="status",service="web"}' in text
+            assert 'mesh_http_ejections_total{service="web"} 1.0' in text
+            assert 'mesh_http_mirrored_total{result="no_endpoint",service="web"} 3.0' in text
+            assert 'mesh_http_retries_refused_total{service="web"} 0.0' in text
+
+
 async def test_an_entry_point_that_is_taken_is_named_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
