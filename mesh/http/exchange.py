@@ -370,6 +370,8 @@ class Exchange:
 
     def switched(self, head: ResponseHead) -> None:
         self.status = head.status
+        if self.server is not None:
+            self.server.backend.answered(self.server, self.started, head.status)
         self.switching = True
         self._replay = None
         self.client.switch(head)

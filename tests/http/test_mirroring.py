@@ -9,6 +9,7 @@ from mesh.catalog.snapshot import Change
 from mesh.http import limits
 from mesh.http.mirroring import Mirroring
 from tests.http.conftest import LIMIT, MIDDLEWARE, Conversation, World, parsed, routed
+from tests.http.h2_peer import h2_client
 
 
 class Told:
@@ -50,7 +51,7 @@ class Pair:
         app = await self.world.stand.endpoint(self.app)
         mirror = await self.world.stand.endpoint(self.mirror)
         self.world.put("shadow", {"mesh.http.port": str(mirror.endpoint.port)}, mirror)
-        labels = routed("s", "Host(`a`)", app.endpoint.port, **more) | {
+        labels = routed("s", "Host(`a`) || Host(`a.example`)", app.endpoint.port, **more) | {
             "mesh.http.services.s.mirror": "mesh-shadow",
             "mesh.http.services.s.mirror_percent": percent,
             f"{MIDDLEWARE}.strip.stripprefix.prefixes": "/old",
@@ -93,6 +94,21 @@ async def test_the_mirror_gets_what_the_task_got(pair: Pair) -> None:
         ("PUT", "200"): 1,
     }
     assert list(pair.world.site.problems()) == []
+
+
+async def test_requests_of_http_2_too(pair: Pair) -> None:
+    await pair.put()
+    client = await h2_client(pair.world.fronts["web"].address)
+    asked = [client.ask(method="POST", path=f"/{n}", end=False) for n in range(3)]
+    for heard in asked:
+        await client.send(heard.id, b"body", end=True)
+    for heard in asked:
+        assert bytes((await client.whole(heard)).body) == b"ok"
+    got = [await pair.app.get() for _ in asked]
+    assert sorted(got) == sorted([await pair.mirror.get() for _ in asked])
+    assert {body for _, body in got} == {b"body"}
+    await pair.until({"answered": 3})
+    await client.close()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from mesh.http.site import Site
 from tests.http.conftest import SERVICE, Conversation, Handler, Tasks, World, routed, saying
+from tests.http.h2_peer import h2_client
 
 Answer = Callable[[], int]
 MESH = "mesh.http.services"
@@ -76,6 +77,24 @@ class TestTasksThatKeepFailing:
         held = [[(await world.get("a/", f"Cookie: {one}"))[0] for _ in range(4)] for one in cookies]
         assert sorted(held) == [[200] * 4, [503, 503, 200, 200]]
 
+    async def test_a_tunnel_is_an_answer_too(self, world: World) -> None:
+        async def endpoint(one: Conversation) -> None:
+            if (await one.head()).startswith("GET"):
+                await one.say("HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+                await one.rest()
+
+        (task,) = await tasks(world, endpoint)
+        world.put("s", routed("s", "Host(`a`)", task.endpoint.port), task)
+        target = world.site._targets.get("s")
+        assert target is not None
+        assert (await world.get("a/", "Content-Length: 0", method="POST"))[0] == 502
+        assert target.backend.health.known_bad
+        client = await world.client()
+        await client.say("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+        assert (await client.head()).startswith("HTTP/1.1 101 ")
+        assert not target.backend.health.known_bad
+        client.close()
+
     async def test_never_all_of_them(self, world: World) -> None:
         all_three = await tasks(world, *[answering(lambda: 502)] * 3)
         labels = routed("s", "Host(`a`)", all_three[0].endpoint.port)
@@ -108,6 +127,35 @@ class Silent:
 
 
 class TestTimeLimits:
+    async def test_streams_of_one_connection_each_have_theirs(self, world: World) -> None:
+        """One gets an answer of ours, one breaks off, one goes on."""
+        go_on = asyncio.Event()
+
+        async def endpoint(one: Conversation) -> None:
+            head = await one.head()
+            if "/half" in head:
+                await one.say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+            if "/well" not in head:
+                assert await one.rest() == b""
+                return
+            await go_on.wait()
+            await one.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell")
+
+        (task,) = await tasks(world, endpoint)
+        labels = routed("s", "PathPrefix(`/`)", task.endpoint.port) | options("s", timeout="100ms")
+        world.put("s", labels, task)
+        world.put("slow", routed("slow", "Path(`/well`) && Host(`a.example`)", task.endpoint.port), task)
+        client = await h2_client(world.fronts["web"].address)
+        silent, half, well = (client.ask(path=path) for path in ("/silent", "/half", "/well"))
+        await client.whole(silent)
+        assert (silent.status, b"(timeout)" in silent.body) == (504, True)
+        await client.whole(half)
+        assert (half.status, half.ended, half.reset is not None) == (200, False, True)
+        go_on.set()
+        await client.whole(well)
+        assert (well.status, bytes(well.body), client.ended) == (200, b"well", False)
+        await client.close()
+
     async def test_a_task_that_does_not_answer_in_time_is_given_up_for_another(self, world: World) -> None:
         silent = Silent()
         both = await tasks(world, silent, saying("well"))
