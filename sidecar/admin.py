@@ -8,13 +8,14 @@ a Host that is not loopback (DNS rebinding), and every method that could change 
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Protocol
 
 from aiohttp import web
 
 from mesh.catalog import codec
+from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Snapshot
 from mesh.errors import Busy
 from mesh.telemetry.explain import PortPath, ServicePath
@@ -40,6 +41,10 @@ class State(Protocol):
     def status(self) -> report.Status: ...
 
     def routes(self) -> report.Routes: ...
+
+    def left_out(self, service: Service) -> Mapping[str, str]:
+        """Endpoints of it (address and port) that get nothing new from this node for now, and why."""
+        ...
 
     def unready(self) -> Sequence[str]:
         """Why the node should not be relied on yet; nothing when it may be."""
@@ -175,7 +180,10 @@ def _endpoints(state: State) -> Handler:
         service = snapshot.service_named(name)
         if service is None:
             return _error(404, f"no service '{name}'")
-        return web.json_response({"services": {service.name: codec.dump_service(service, snapshot)}})
+        document: dict[str, object] = {"services": {service.name: codec.dump_service(service, snapshot)}}
+        if left_out := state.left_out(service):
+            document["left_out"] = dict(left_out)
+        return web.json_response(document)
 
     return handle
 

@@ -194,6 +194,15 @@ class HttpSide:
                 endpoints=tuple(map(str, target.backend.servers)) if target else (),
             )
 
+    def left_out(self, service: str) -> Iterator[tuple[str, str]]:
+        """Endpoints of a Swarm service (id) that get no request from this node for now, and why."""
+        for target in self.site.targets_of(service) if self.site else ():
+            for one in _endpoints(target, self.site.unwell(target.http.name) if self.site else {}):
+                if one.unwell:
+                    yield one.address, f"does not pass its check ({one.unwell})"
+                elif one.ejected_for:
+                    yield one.address, f"left out for {one.ejected_for:.0f} s more ({one.why})"
+
     def explain(self, host: str, path: str, method: str) -> report.HttpExplained:
         """What would become of such a request at each entry point. Raises LookupError with a sentence."""
         if self.site is None:

@@ -115,6 +115,16 @@ class Telling:
         side = self.carrying.http
         return report.Routes(tuple(side.routes()) if side else ())
 
+    def left_out(self, service: Service) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for one in self._plans(service).ports:
+            for seen in self.carrying.relay.seen(one.key) if one.carrier.in_user_space else ():
+                if seen.ejected_for > 0:
+                    found[str(seen.endpoint)] = f"left out for {seen.ejected_for:.0f} s more"
+        if self.carrying.http is not None:
+            found.update(self.carrying.http.left_out(service.id))
+        return found
+
     # --- ports ---
 
     def _plans(self, service: Service) -> Plans:

@@ -60,17 +60,28 @@ def services(document: Document) -> list[Section]:
 
 
 def endpoints(document: Document) -> list[Section]:
+    left_out = "left_out" in document
     rows = [
         (
             task["name"],
             task.get("node", ""),
             task["state"],
             _join(f"{network}={address}" for network, address in task.get("addresses", {}).items()),
+            *([_why_left_out(document, task)] if left_out else []),
         )
         for service in document["services"].values()
         for task in service.get("tasks", [])
     ]
-    return [Section("", ("TASK", "NODE", "STATE", "ADDRESSES"), rows, "no tasks")]
+    titles = ("TASK", "NODE", "STATE", "ADDRESSES", *(["FROM THIS NODE"] if left_out else []))
+    return [Section("", titles, rows, "no tasks")]
+
+
+def _why_left_out(document: Document, task: Document) -> str:
+    addresses = task.get("addresses", {}).values()
+    of_task = {
+        why for endpoint, why in document["left_out"].items() if endpoint.rpartition(":")[0] in addresses
+    }
+    return "; ".join(sorted(of_task))
 
 
 def routes(document: Document) -> list[Section]:

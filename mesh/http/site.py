@@ -283,6 +283,10 @@ class Site:
                 f"{http.mirror!r} {why}; no copies are sent",
             )
 
+    def targets_of(self, id_: str) -> Iterator[RoutedTarget]:
+        """A Swarm service's HTTP services, also those that no router leads to."""
+        return (one for one in self._targets if one.http.owner == id_)
+
     def unwell(self, name: str) -> Mapping[Endpoint, Result | None]:
         """Endpoints of an HTTP service that do not pass their check; None: they were not asked yet."""
         return self._targets.unwell(name)

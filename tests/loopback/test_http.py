@@ -173,6 +173,8 @@ async def test_what_checks_and_failures_say_of_a_task_is_told(tmp_path: Path) ->
                 await client.say("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n")
                 assert (await client.response())[0] == 503
             assert (await endpoint())["ejected_for"] == 0, "the last one stays"
+            told = (await get(bound.admin, "/v1/endpoints/web"))[1]
+            assert told["left_out"] == {str(task.endpoint): "does not pass its check (status)"}
             problems = (await get(bound.admin, "/v1/status"))[1]["problems"]
             assert [one for one in problems if "does not pass its check (status)" in one]
             assert [one for one in problems if "'nobody' is no service; no copies are sent" in one]

@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from mesh.catalog import codec
+from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import Busy
 from mesh.telemetry.explain import (
@@ -123,6 +124,7 @@ class FakeState:
     )
     told: report.Status = STATUS
     reasons: tuple[str, ...] = ()
+    leaves_out: dict[str, str] = field(default_factory=dict)
 
     def status(self) -> report.Status:
         return self.told
@@ -135,6 +137,9 @@ class FakeState:
                 ),
             )
         )
+
+    def left_out(self, service: Service) -> dict[str, str]:
+        return self.leaves_out
 
     def unready(self) -> Sequence[str]:
         return self.reasons

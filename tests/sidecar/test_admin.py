@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar import admin
 from sidecar.config import Address
+from tests.sidecar.conftest import FakeState
 
 
 async def get(
@@ -53,6 +54,12 @@ async def test_the_catalogue_is_told_in_the_shape_of_its_file(admin_address: Add
         assert await document(admin_address, f"/v1/{part}") == {part: whole[part]}
     told = await document(admin_address, "/v1/endpoints/web")
     assert told == {"services": {"web": whole["services"]["web"]}}
+
+
+async def test_who_gets_nothing_from_this_node_is_told(state: FakeState, admin_address: Address) -> None:
+    state.leaves_out = {"10.0.0.3:80": "left out for 9 s more (503)"}
+    told = await document(admin_address, "/v1/endpoints/web")
+    assert told["left_out"] == {"10.0.0.3:80": "left out for 9 s more (503)"}
 
 
 async def test_an_unknown_service_is_named(admin_address: Address) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from sidecar import cli
 from sidecar.config import Address, Config
+from tests.sidecar.conftest import FakeState
 
 ROOT = Path(__file__).parents[2]
 
@@ -200,6 +201,20 @@ def test_explain_a_port(running: Address, capsys: pytest.CaptureFixture[str], po
     assert "Why the client's address is so masqueraded: by label" in out
     assert "web.2.b swarm01 dead its node is down" in out
     assert out.endswith("Notes mind this")
+
+
+def test_endpoints_that_get_nothing_from_this_node(
+    running: Address, state: FakeState, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state.leaves_out = {
+        "10.0.0.3:80": "does not pass its check (timeout)",
+        "10.0.0.3:81": "left out for 9 s more",
+    }
+    assert cli.main(["endpoints", "web", "--admin", str(running)]) == 0
+    titles, first, *others = capsys.readouterr().out.splitlines()
+    assert titles.endswith("FROM THIS NODE")
+    assert first.endswith("shop=10.0.0.3  does not pass its check (timeout); left out for 9 s more")
+    assert not [line for line in others if "check" in line]
 
 
 def test_explain_a_service(running: Address, capsys: pytest.CaptureFixture[str]) -> None:
