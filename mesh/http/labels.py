@@ -171,6 +171,8 @@ class _Reader:
 
     def _service(self, name: str, options: dict[str, tuple[str, str]]) -> HttpService:
         service = replace(self._plain_service(name), network=self.network)
+        if any(option.startswith("passivehealthcheck.") for option in options):
+            service = replace(service, **_TRAEFIK_PASSIVE)
         sticky: dict[str, tuple[str, str]] = {}
         for option, (written, value) in options.items():
             if option == "sticky" or option.startswith("sticky.cookie"):
@@ -531,6 +533,7 @@ _TRAEFIK_POLICIES = {
     "hrw": Policy.SOURCE_HASH,
     "leasttime": Policy.P2C,
 }
+_TRAEFIK_PASSIVE: dict[str, Any] = {"outlier_failures": 1, "outlier_statuses": _STATUSES["5xx"]}
 _CHECK_METHODS = {method.lower(): method for method in ("GET", "HEAD", "OPTIONS", "POST")}
 _POLICIES = {policy.value: policy for policy in Policy}
 

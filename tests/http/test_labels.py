@@ -568,6 +568,21 @@ def test_how_tasks_are_checked() -> None:
         assert service.check.statuses == set(range(200, 205))
 
 
+def test_passive_checks_are_traefiks_where_its_labels_ask_for_them() -> None:
+    """Which counts every 5xx, and one of them is enough unless the label says another number."""
+    prefix = f"{SERVICE}.whoami.loadbalancer.passivehealthcheck"
+
+    def outlier(labels: dict[str, str]) -> tuple[int, int, float]:
+        service = read(WHOAMI | labels).declared.services["whoami"]
+        return service.outlier_failures, len(service.outlier_statuses), service.outlier_time
+
+    assert outlier({}) == (3, 3, 10.0)
+    assert outlier({f"{prefix}.failureWindow": "3s"}) == (1, 100, 3.0)
+    assert outlier({f"{prefix}.maxFailedAttempts": "5"}) == (5, 100, 10.0)
+    ours = {"mesh.http.services.whoami.outlier_statuses": "gateway"}
+    assert outlier({f"{prefix}.maxFailedAttempts": "5"} | ours) == (5, 3, 10.0)
+
+
 def test_our_options_of_a_service_that_traefiks_labels_declare() -> None:
     found = read(
         WHOAMI
