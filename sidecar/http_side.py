@@ -24,6 +24,7 @@ from mesh.http.exchange import Exchange
 from mesh.http.matching import normal_path
 from mesh.http.model import Route
 from mesh.http.outside import Outside
+from mesh.http.passing import Passing
 from mesh.http.port import HttpPort
 from mesh.http.reach import Namespaces, Reach
 from mesh.http.site import EntryPoint, Site
@@ -51,6 +52,7 @@ class HttpSide:
         self._store = store
         self.core = Core(config.connections_per_address)
         self.site: Site | None = None
+        self.passing: Passing | None = None
         self._entries: EntryPoints | None = None
         self._outside = Outside(tasks)
         self.certificates: Certificates | None = None
@@ -79,16 +81,22 @@ class HttpSide:
             lambda network, address: node_of(store.current, network, address),
         )
         reach = Namespaces(netns, sandbox, lambda: store.current, tunnels.to)
+        self._here = here = Namespaces(netns, sandbox, lambda: store.current)
         if self._config.entrypoints:
-            self._here = here = Namespaces(netns, sandbox, lambda: store.current)
             self.tunnel_server = server = TunnelServer(
                 self._tasks, certificates, (tunnel.host, tunnel.port), lambda: store.current, here.connect
             )
             self._tasks.start(server.run(), "tunnels")
-        self.start(reach, as_published)
+        self.start(reach, as_published, here)
         return reach
 
-    def start(self, reach: Reach, as_published: Callable[[], bool] = lambda: False) -> None:
+    def start(
+        self,
+        reach: Reach,
+        as_published: Callable[[], bool] = lambda: False,
+        here: Reach | None = None,
+    ) -> None:
+        """`here`: without the help of other nodes, if `reach` has that."""
         config = self._config
         if not config.entrypoints:
             return
@@ -108,6 +116,12 @@ class HttpSide:
         )
         site.start(self._store.current)
         self._store.subscribe(site.update)
+        # Tasks that take over a whole connection are reached where their network is, not through other nodes.
+        self.passing = passing = Passing(
+            self.core, here or reach, [name for name, tls in kinds.items() if tls]
+        )
+        passing.start(self._store.current)
+        self._store.subscribe(passing.update)
         trusted = tuple(map(ip_network, config.trusted))
         places = [(entry.name, entry.address.host, entry.address.port) for entry in config.entrypoints]
         self._entries = EntryPoints(
@@ -117,6 +131,7 @@ class HttpSide:
             places,
             lambda address: trusts(trusted, address),
             lambda name: self.certificates.context if self.certificates and kinds[name] else None,
+            passing,
         )
         self._entries.start()
 
@@ -129,6 +144,8 @@ class HttpSide:
         """Accept no more, let requests end for so long."""
         if self._entries is not None:
             await self._entries.close(drain_seconds)
+        if self.passing is not None:
+            await self.passing.close(drain_seconds)
         if self.site is not None:
             self.site.close()
         await self._outside.close()
@@ -152,6 +169,8 @@ class HttpSide:
         if self.site is None or self._entries is None:
             return
         yield from self.site.problems()
+        if self.passing is not None:
+            yield from self.passing.problems()
         if self.certificates is not None:
             yield from self.certificates.problems()
             if not self.certificates.any:
@@ -193,6 +212,27 @@ class HttpSide:
                 middlewares=tuple(type(one).__name__ for one in route.middlewares),
                 endpoints=tuple(map(str, target.backend.servers)) if target else (),
             )
+        for router, entries, relaying in self.passing.routers() if self.passing else ():
+            yield report.Route(
+                name=router.name,
+                rule=" || ".join(f"HostSNI(`{name}`)" for name in router.names),
+                entrypoints=entries,
+                priority=0,
+                service=router.service,
+                middlewares=("TLS passed on",),
+                endpoints=tuple(map(str, relaying.endpoints)) if relaying else (),
+            )
+
+    def passed_on(self) -> dict[tuple[str, ...], int]:
+        """(service, result) → TLS connections that were passed on."""
+        found: dict[tuple[str, ...], int] = {}
+        services = self._store.current.services
+        for owner, stats in self.passing.stats() if self.passing else ():
+            name = services[owner].name if owner in services else owner
+            found[name, "relayed"] = found.get((name, "relayed"), 0) + stats.connections
+            for reason, count in stats.errors.items():
+                found[name, reason] = found.get((name, reason), 0) + count
+        return found
 
     def left_out(self, service: str) -> Iterator[tuple[str, str]]:
         """Endpoints of a Swarm service (id) that get no request from this node for now, and why."""

@@ -24,7 +24,8 @@ from mesh.balance.policies import Endpoint
 from mesh.net.tasks import Tasks
 from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats, Seen
-from mesh.relay.listener import ConnectSocket, Port
+from mesh.relay.listener import Port
+from mesh.relay.relaying import ConnectSocket
 from sidecar.config import Log
 from sidecar.relay_orders import Begin, Carry, Ended, Experience, Shut, Told, Way
 from sidecar.workers import Order, Workers

@@ -210,6 +210,7 @@ class Telling:
             http_ejections={(name,): one.ejections for name, one in http},
             http_certificates=self._certificates(),
             http_tunnels=self._tunnels(),
+            http_passed_on=self.carrying.http.passed_on() if self.carrying.http else {},
             probes={(n, str(p), r): count for (n, p, r), count in self._probed().items()},
             port_connections=_connections(relayed, carried),
             port_active={(name, port, c.mode): c.active for name, port, c in relayed} | active,

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from mesh.errors import KernelError
 from mesh.http.core import Core
 from mesh.http.front import Front
+from mesh.http.passing import Passing
 from mesh.http.site import Site
 from mesh.net.tasks import Tasks
 from mesh.relay.listener import listen
+from mesh.relay.relaying import Relaying
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class EntryPoints:
         places: Sequence[tuple[str, str, int]],
         trusted: Callable[[str], bool],
         tls: Callable[[str], ssl.SSLContext | None] = lambda _name: None,
+        passing: Passing | None = None,
     ) -> None:
         self._tasks = tasks
         self._core = core
@@ -45,6 +48,7 @@ class EntryPoints:
         self._places = tuple(places)
         self._trusted = trusted
         self._tls = tls
+        self._passing = passing
         self._fronts: dict[tuple[str, str, int], Front] = {}
         self._faults: dict[tuple[str, str, int], str] = {}
         self._running: list[asyncio.Task[None]] = []
@@ -95,4 +99,24 @@ class EntryPoints:
                 continue
             self._faults.pop(place, None)
             serving = self._site.serving(name)
-            self._fronts[place] = Front(self._core, listener, serving, self._trusted, self._tls(name))
+            passed = _Passed(self._passing, self._site, name) if self._passing is not None else None
+            self._fronts[place] = Front(self._core, listener, serving, self._trusted, self._tls(name), passed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """What of an entry point's TLS is passed on: a name with a TCP router of its own; any other if there is
+    one for all, and no router of HTTP for that host."""
+
+    passing: Passing
+    site: Site
+    entry: str
+
+    def any(self) -> bool:
+        return self.passing.serves(self.entry)
+
+    def whose(self, name: str) -> Relaying | None:
+        found = self.passing.lookup(self.entry, name)
+        if found is None and not self.site.serves(self.entry, name):
+            found = self.passing.catch_all(self.entry)
+        return found

@@ -6,6 +6,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from mesh.http import limits
@@ -19,9 +20,11 @@ from mesh.http.h2_client import H2Client
 from mesh.http.handshake import Handshake
 from mesh.http.head import RequestHead
 from mesh.http.host import Client
+from mesh.http.peeking import Peeking
 from mesh.relay.accepting import Accepting
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
+from mesh.relay.relaying import Relaying
 from mesh.relay.splice import reset_on_close
 
 
@@ -29,6 +32,18 @@ class Serving(Protocol):
     """Who answers this listener's requests."""
 
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange: ...
+
+
+class Passed(Protocol):
+    """TLS connections that are not ours to end."""
+
+    def any(self) -> bool:
+        """Is there a name for which there are such?"""
+        ...
+
+    def whose(self, name: str) -> Relaying | None:
+        """Who relays those for this name."""
+        ...
 
 
 class Front:
@@ -41,6 +56,7 @@ class Front:
         serving: Serving,
         trusted: Callable[[str], bool] = lambda _: False,
         tls: ssl.SSLContext | None = None,
+        passed: Passed | None = None,
     ) -> None:
         self._core = core
         self._listener = listener
@@ -48,7 +64,8 @@ class Front:
         self._trusted = trusted
         self._tls = tls
         self._clients: set[Client] = set()
-        self._handshakes: set[Handshake] = set()
+        self._passed = passed
+        self._handshakes: set[Handshake | Peeking] = set()
         self._addresses = Addresses(core.per_address)
         self._empty = asyncio.Event()  # set when the last client of a closing front is gone
         self._port = int(listener.getsockname()[1])
@@ -111,19 +128,38 @@ class Front:
             sock.close()
         elif self._tls is None:
             self._serve(sock, edge)
+        elif self._passed is not None and self._passed.any():
+            self._peek(sock, edge, self._tls, self._passed)
         else:
             self._secure(sock, edge, self._tls)
+
+    def _peek(self, sock: socket.socket, edge: Edge, context: ssl.SSLContext, passed: Passed) -> None:
+        """For whom is it? The name stands in its first message."""
+
+        def done(one: Peeking, sock: socket.socket, name: str) -> None:
+            self._handshakes.discard(one)
+            relaying = passed.whose(name)
+            if relaying is None:
+                self._secure(sock, edge, context)
+                return
+            self._left(edge)
+            try:
+                peer = sock.getpeername()
+            except OSError:  # it has gone already
+                sock.close()
+                return
+            relaying.begin(sock, (edge.client, peer[1]))
+
+        peeking = Peeking(self.poller, self.deadlines, sock, done, partial(self._not_secured, edge))
+        self._handshakes.add(peeking)
+        peeking.start()
 
     def _secure(self, sock: socket.socket, edge: Edge, context: ssl.SSLContext) -> None:
         def done(one: Handshake, secured: ssl.SSLSocket) -> None:
             self._handshakes.discard(one)
             self._serve(secured, edge)
 
-        def failed(one: Handshake) -> None:
-            self._handshakes.discard(one)
-            self.refusals["tls"] += 1
-            self._left(edge)
-
+        failed = partial(self._not_secured, edge)
         try:
             handshake = Handshake(self.poller, self.deadlines, sock, context, done, failed)
         except OSError:  # it has gone already
@@ -139,6 +175,11 @@ class Front:
         client = H2Client(self, sock, edge) if h2 else H1Client(self, sock, edge)
         self._clients.add(client)
         client.start()
+
+    def _not_secured(self, edge: Edge, one: Handshake | Peeking) -> None:
+        self._handshakes.discard(one)
+        self.refusals["tls"] += 1
+        self._left(edge)
 
     def _left(self, edge: Edge) -> None:
         if not edge.trusted:

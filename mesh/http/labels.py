@@ -104,8 +104,10 @@ class _Reader:
             self.ours[key.removeprefix(OURS)] = written, value
             return
         parts = key.split(".")
-        if parts[1] in ("tcp", "udp"):
-            self.fault(written, f"{parts[1].upper()} routers are not supported; a published port carries it")
+        if parts[1] == "udp":
+            self.fault(written, "UDP routers are not supported; a published port carries it")
+        elif parts[1] == "tcp":
+            return  # `tcp_labels`
         elif parts[1] in ("swarm", "docker") and len(parts) == 3:
             self._of_provider(parts, written, value)
         elif parts[1] == "http" and len(parts) >= 4 and len(parts[3]) <= NAME_MAX:

@@ -305,6 +305,10 @@ class Site:
         network = self._snapshot.networks.get(self._targets.network(name))
         return network.name if network else ""
 
+    def serves(self, entry: str, host: str) -> bool:
+        """Is there a router for this host in particular?"""
+        return bool(host) and self._tables[entry].serves(host)
+
     def is_elsewhere(self, name: str) -> bool:
         """Does the way to its tasks lead through other nodes' sidecars?"""
         network = self._snapshot.networks.get(self._targets.network(name))

@@ -7,7 +7,8 @@ from typing import Protocol
 from mesh.balance.policies import Endpoint
 from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats, Seen
-from mesh.relay.listener import ConnectSocket, Port
+from mesh.relay.listener import Port
+from mesh.relay.relaying import ConnectSocket
 
 
 class Carried(Protocol):

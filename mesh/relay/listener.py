@@ -1,8 +1,4 @@
-"""A published port carried in user space: accept, choose a task, connect (and try another), relay.
-
-Callbacks on raw sockets all the way, as in `splice`: a coroutine per connection would cost more than that.
-What a client may see: its bytes relayed; a reset at once when no task can be reached; never a silent wait.
-"""
+"""A published port carried in user space: its listening socket, and what is accepted there relayed."""
 
 import asyncio
 import errno
@@ -10,24 +6,16 @@ import random
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 
-from mesh.balance.policies import Endpoint, Policy
+from mesh.balance.policies import Endpoint
 from mesh.errors import KernelError
 from mesh.net import proc
 from mesh.net.netns import Namespace
 from mesh.relay.accepting import Accepting
-from mesh.relay.connection import Connection, Options
-from mesh.relay.counts import PortStats, Seen
+from mesh.relay.connection import Options
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
-from mesh.relay.splice import reset_on_close
-from mesh.relay.upstreams import Upstreams
-
-MAX_CONNECTIONS = 20_000  # per port here: each holds 2 descriptors, a bulk one 6; more are reset and counted
-
-# Makes the non-blocking socket that goes out to a task: in the ingress namespace, or a plain one.
-ConnectSocket = Callable[[], socket.socket]
+from mesh.relay.relaying import ConnectSocket, Relaying
 
 
 def plain_socket() -> socket.socket:
@@ -35,7 +23,7 @@ def plain_socket() -> socket.socket:
     return Namespace(None).tcp_socket()
 
 
-class Port:
+class Port(Relaying):
     """One listening socket and its connections."""
 
     def __init__(
@@ -48,19 +36,10 @@ class Port:
         clock: Callable[[], float] = time.monotonic,
         near: Collection[Endpoint] = (),
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.poller = Poller(self._loop)
-        self.deadlines = Deadlines(self._loop)
+        loop = asyncio.get_running_loop()
+        super().__init__(Poller(loop), Deadlines(loop), endpoints, options, connect, draw, clock, near)
         self._listener = listener
-        self._upstreams = Upstreams(endpoints, near, draw)
-        self.options = options or Options()
-        self._connect = connect
-        self._stats = PortStats()
-        self._clock = clock  # finer than the loop's, which stands still while callbacks run
-        self._open: set[Connection] = set()
-        self._empty = asyncio.Event()  # set when the last connection of a closing port is over
-        self._closing = False
-        self._accepting = Accepting(listener, self._begin, self._not_accepted)
+        self._accepting = Accepting(listener, self.begin, self._not_accepted)
 
     @property
     def listener(self) -> socket.socket:
@@ -72,119 +51,17 @@ class Port:
         host, port = self._listener.getsockname()[:2]
         return str(host), int(port)
 
-    @property
-    def stats(self) -> PortStats:
-        """Counters as of now, bytes of open connections included."""
-        total, counted = self._stats, self._open
-        return PortStats(
-            total.connections,
-            len(counted),
-            total.received + sum(one.received for one in counted),
-            total.sent + sum(one.sent for one in counted),
-            total.errors.copy(),
-            total.retries,
-        )
-
-    @property
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        return self._upstreams.endpoints
-
-    def seen(self) -> tuple[Seen, ...]:
-        return self._upstreams.seen(self._loop.time())
-
-    def retarget(
-        self,
-        endpoints: Sequence[Endpoint],
-        options: Options | None = None,
-        near: Collection[Endpoint] = (),
-    ) -> None:
-        """New connections go to these, to the `near` first. Those to endpoints that left may go on for the
-        drain time."""
-        self.options = options or self.options
-        if self._upstreams.retarget(endpoints, near, self.options.slow_start, self._loop.time()):
-            self._loop.call_later(self.options.drain, self._abort_left)
-
     async def close(self, drain_seconds: float = 0.0) -> None:
         """Stop accepting, let connections end by themselves for so long, then reset them."""
         if not self._closing:
             self._closing = True
             self._accepting.stop(take_waiting=drain_seconds > 0)
-        if self._open and drain_seconds > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(drain_seconds):
-                    await self._empty.wait()
-        for connection in tuple(self._open):
-            connection.abort("drained")
+        await self.drain(drain_seconds)
         self.deadlines.stop()
         self.poller.stop()
 
-    def _abort_left(self) -> None:
-        for connection in tuple(self._open):
-            if connection.endpoint not in self._upstreams.current:
-                connection.abort("drained")
-
-    # --- accepting ---
-
     def _not_accepted(self, reason: str) -> None:
         self._stats.errors[reason] += 1
-
-    def _begin(self, client: socket.socket, peer: tuple[str, int]) -> None:
-        self._stats.connections += 1
-        client.setblocking(False)
-        if len(self._open) >= MAX_CONNECTIONS:
-            self.refuse(client, "full")
-            return
-        connection = Connection(self, client, peer)
-        self._open.add(connection)
-        connection.begin()
-
-    # --- what connections ask of their port ---
-
-    def pick(self, source: str, tried: Sequence[Endpoint]) -> Endpoint | None:
-        """The endpoint to try next; None when there is none left."""
-        options = self.options
-        return self._upstreams.pick(source, tried, options.policy, options.slow_start, self._loop.time())
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        return self._clock
-
-    def out_socket(self) -> socket.socket:
-        return self._connect()
-
-    def connected(self, endpoint: Endpoint, took: float) -> None:
-        self._upstreams.health.succeeded(endpoint)
-        if self.options.policy is Policy.P2C:
-            self._upstreams.took(endpoint, took, self._loop.time())
-
-    def failed(self, endpoint: Endpoint, reason: str) -> None:
-        self._stats.errors[reason] += 1
-        if reason in ("fd_limit", "other"):
-            return  # our own state (descriptors, the namespace): it says nothing of the endpoint
-        now = self._loop.time()
-        self._upstreams.health.failed(endpoint, now)
-        if self.options.policy is Policy.P2C:  # however fast it refused
-            self._upstreams.took(endpoint, self.options.connect_timeout, now)
-
-    def retried(self) -> None:
-        self._stats.retries += 1
-
-    def occupy(self, endpoint: Endpoint, by: int) -> None:
-        self._upstreams.occupy(endpoint, by)
-
-    def over(self, connection: Connection, reason: str) -> None:
-        self._open.discard(connection)
-        if self._closing and not self._open:
-            self._empty.set()
-        self._stats.received += connection.received
-        self._stats.sent += connection.sent
-        if reason:
-            self._stats.errors[reason] += 1
-
-    def refuse(self, client: socket.socket, reason: str) -> None:
-        self._stats.errors[reason] += 1
-        reset_on_close(client)
-        client.close()
 
 
 def listen(address: str, port: int, namespace: Namespace | None = None) -> socket.socket:

@@ -52,6 +52,11 @@ class Poller:
             self._epoll.register(number, EVERYTHING)
             self._handlers[number] = handler
 
+    def unwatch(self, sock: socket.socket) -> None:
+        """Whoever watches it next is told of all that is there."""
+        if self._handlers.pop(sock.fileno(), None) is not None:
+            self._epoll.unregister(sock.fileno())
+
     def again(self, go_on: Callable[[], None]) -> None:
         """Call it in the next round: it has left something behind."""
         self._again.append(go_on)

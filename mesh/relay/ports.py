@@ -26,7 +26,8 @@ from mesh.net.tasks import Tasks
 from mesh.relay.carried import Carried, OpenPort, open_here
 from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats, Seen
-from mesh.relay.listener import ConnectSocket, listen, plain_socket
+from mesh.relay.listener import listen, plain_socket
+from mesh.relay.relaying import ConnectSocket
 from mesh.relay.udp import UdpPort, listen_udp, plain_udp_socket
 
 logger = logging.getLogger(__name__)

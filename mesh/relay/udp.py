@@ -17,7 +17,8 @@ from mesh.errors import KernelError, NamespaceGone
 from mesh.net.netns import Namespace, nonblocking_udp_socket
 from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats, Seen, reason_of
-from mesh.relay.listener import ConnectSocket, PortTaken
+from mesh.relay.listener import PortTaken
+from mesh.relay.relaying import ConnectSocket
 from mesh.relay.upstreams import Upstreams
 
 MAX_SESSIONS = 8_192  # per port, a descriptor each; beyond, a session that was never answered makes room

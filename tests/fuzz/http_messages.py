@@ -2,9 +2,12 @@
 
 `heads`    a request's head, with what an endpoint would get of it; the same bytes as a response's
 `chunks`   a chunked body, whole and in pieces: both read the same
+`hellos`   the first message of TLS, in any pieces
 `frames`   a connection of HTTP/2, in pieces, down to heads
 """
 
+from mesh.errors import WireError
+from mesh.http.client_hello import server_name
 from mesh.http.faults import Fault, Refused, Side
 from mesh.http.forwarding import Edge, given_request_id, request_block, response_lines, source_of
 from mesh.http.framing import EXTENSIONS_MAX, SIZE_LINE_MAX, TRAILERS_MAX, ChunkedReader
@@ -127,6 +130,28 @@ class Chunks:
             return None
         assert b"\r\n\r\n" not in reader.trailers
         return payload, reader.done, reader.trailers
+
+
+class Hellos:
+    """Input: a byte that says how it is cut, then the beginning of a connection with TLS."""
+
+    def __call__(self, data: bytes) -> None:
+        found: str | None = None
+        said, begun = self._name(data), False
+        for end in range(0, len(data) + 1, data[0] % 16 + 1 if data else 1):
+            found = self._name(data[:end])
+            # More bytes never change what has been found.
+            assert not begun or found == said
+            begun = found is not None
+        if found is not None:
+            assert found == said
+
+    @staticmethod
+    def _name(data: bytes) -> str | None:
+        try:
+            return server_name(data)
+        except WireError:
+            return "nonsense"
 
 
 class Frames:

@@ -10,6 +10,7 @@
 `labels`     services' labels, all the way to what becomes of a request
 `heads`      a head of HTTP/1, a request's or a response's, and what goes on of it
 `chunks`     a chunked body, whole and in pieces
+`hellos`     the first message of TLS
 `frames`     a connection of HTTP/2, in pieces, down to heads
 """
 
@@ -33,7 +34,7 @@ from mesh.dns.wire import DO, HEADER, parse_query
 from mesh.errors import WireError
 from tests.fuzz.engine import Target
 from tests.fuzz.headers import Headers
-from tests.fuzz.http_messages import Chunks, Frames, Heads
+from tests.fuzz.http_messages import Chunks, Frames, Heads, Hellos
 from tests.fuzz.labels import Labels, Rules
 from tests.fuzz.parsers import compare
 from tests.fuzz.place import SCOPES, UPSTREAMS, Place, check_no_reply, check_reply
@@ -434,4 +435,5 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "heads": Heads,
     "chunks": Chunks,
     "frames": Frames,
+    "hellos": Hellos,
 }

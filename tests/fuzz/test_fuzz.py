@@ -30,6 +30,7 @@ RUNS = {
     "heads": 40_000,
     "chunks": 40_000,
     "frames": 20_000,
+    "hellos": 10_000,
 }
 SECONDS = 4.0  # of each, at most: a slow machine does less
 

@@ -137,7 +137,7 @@ def test_a_service_without_such_labels_says_nothing() -> None:
     [
         ("traefik.frontend.rule", "Host:a", "Traefik v1's"),
         ("traefik.port", "80", "Traefik v1's"),
-        ("traefik.tcp.routers.x.rule", "HostSNI(`*`)", "TCP routers are not supported"),
+        ("traefik.udp.routers.x.entrypoints", "dns", "UDP routers are not supported"),
         ("traefik.udp.services.x.loadbalancer.server.port", "1", "UDP routers are not supported"),
         ("traefik.nonsense", "1", "unknown label"),
         ("traefik.http.nonsense.x.y", "1", "unknown label"),
