@@ -8,6 +8,8 @@
     │   └── NamespaceGone       the namespace vanished meanwhile (its container ended)
     ├── WireError          bytes from outside break their protocol                       → FORMERR, drop
     │   └── Refused             HTTP that is not passed on (mesh.http.faults)             → 400 … 505
+    ├── CertificateError   the certificate authority refused or did not answer           → told, tried again
+    │   └── AccountGone         it does not know our account                             → a new one
     └── Busy               more is asked at once than is answered                        → 503
 
 Anything else that is raised is a bug of ours: logged in full, nothing revealed outside.
@@ -60,6 +62,14 @@ class NamespaceGone(KernelError):
 
 class WireError(MeshError):
     """Bytes from outside that break their protocol."""
+
+
+class CertificateError(MeshError):
+    """The certificate authority refused, failed or was silent; the message quotes it."""
+
+
+class AccountGone(CertificateError):
+    """The certificate authority does not know our account (any more)."""
 
 
 class Busy(MeshError):

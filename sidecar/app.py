@@ -55,6 +55,7 @@ from sidecar.dns_workers import DnsWorkers
 from sidecar.endpoints import CapturedEndpoints
 from sidecar.explaining import Explaining
 from sidecar.http_side import HttpSide
+from sidecar.issuing import Issuing
 from sidecar.relay_workers import RelayWorkers
 from sidecar.state import Telling
 from sidecar.succession import has_successor
@@ -96,6 +97,7 @@ class Sidecar:
         self.store = Store(on_error=self._subscriber_failed)
         self._return_paths: ReturnPaths | None = None
         self._http_side: HttpSide | None = None
+        self._issuing: Issuing | None = None
 
     # --- life ---
 
@@ -145,14 +147,15 @@ class Sidecar:
         return self._docker_source()
 
     def _docker_source(self) -> DockerSource:
-        docker, feed = self._config.docker, self._config.feed.listen
+        docker, feed, issuing = self._config.docker, self._config.feed.listen, self._issue()
+        handlers = issuing.handlers() if issuing else {}
         engine = EngineClient(docker.socket)
         self._on_stop(engine.close)
         certificates = Certificates(docker.certificates)
         return DockerSource(
             engine,
             self.store.publish,
-            lambda view, take: FeedServer(certificates, (feed.host, feed.port), view, take),
+            lambda view, take: FeedServer(certificates, (feed.host, feed.port), view, take, handlers),
             lambda managers, view, change: FeedClient(certificates, managers, view, change, feed.port),
             lambda managers, report: SignClient(certificates, managers, report, feed.port),
             self._config.state_dir,
@@ -284,6 +287,9 @@ class Sidecar:
         self._begin(ingress)
         self._begin(capture)
         self._begin(prober)
+        if (issuing := self._issue()) is not None:
+            feed_port = config.feed.listen.port
+            issuing.on_swarm(Certificates(config.docker.certificates), feed_port, lambda: source.leads)
         reach = self._http().start_on_swarm(
             Certificates(config.docker.certificates),
             config.docker.netns,
@@ -325,9 +331,18 @@ class Sidecar:
     def _http(self) -> HttpSide:
         """Made once."""
         if self._http_side is None:
-            self._http_side = side = HttpSide(self._config.http, self._vital, self.store)
+            self._http_side = side = HttpSide(self._config.http, self._vital, self.store, self._issue())
             self._on_stop(side.stop)
         return self._http_side
+
+    def _issue(self) -> Issuing | None:
+        """Made once, where there is an authority."""
+        http = self._config.http
+        if self._issuing is None and http.acme.directory:
+            state_dir = self._config.state_dir
+            self._issuing = Issuing(http.acme, http.entrypoints, state_dir, self._vital, self.store)
+            self._on_stop(self._issuing.close)
+        return self._issuing
 
     async def _until_informed(self, source: DockerSource) -> None:
         try:

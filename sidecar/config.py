@@ -24,6 +24,7 @@ from mesh.dns.upstream.servers import DNS_PORT, BadServer, parse_server
 from mesh.errors import ConfigError, Problem
 
 UPSTREAM_FORMS = "must be ADDR, ADDR:PORT or tls://ADDR[:PORT][#NAME] with an IP address"
+LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 MAX_WORKERS = 64  # of a kind; of DNS each has a copy of the catalogue
 MAX_ENTRYPOINTS = 32  # addresses
 MAX_TRUSTED = 64  # networks; each new connection is compared with all of them
@@ -248,10 +249,27 @@ def _network(value: object) -> str:
         raise ValueError(f"must be a network such as 10.0.0.0/8, not '{value}'") from None
 
 
+def _directory(value: object) -> str:
+    text = str(value)
+    if text and not text.startswith("https://"):
+        raise ValueError(f"must be an https URL such as {LETS_ENCRYPT}, not '{text}'")
+    return text
+
+
 class AccessLog(StrEnum):
     OFF = "off"
     JSON = "json"
     COMMON = "common"
+
+
+@dataclass(frozen=True, slots=True)
+class Acme:
+    """Certificates from an authority (RFC 8555); nothing without a directory."""
+
+    __pydantic_config__ = _STRICT
+    directory: Annotated[str, BeforeValidator(_directory)] = ""  # its URL; to set it is to agree to its terms
+    email: str = ""  # where it writes to when something is wrong
+    ca: str = ""  # PEM file by which it is known itself; "": as public ones are
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +289,7 @@ class Http:
         Field(max_length=MAX_TRUSTED),
     ] = ()  # proxies in front whose X-Forwarded-* are believed
     certificates: str = "/run/secrets"  # folder with certificates and keys for /tls
+    acme: Acme = field(default_factory=Acme)
     # Of a client's address to a listener; 0: any. More than people behind one have, a tenth of what there is.
     connections_per_address: Annotated[int, Field(ge=0, le=20_000)] = 2000
     tunnel: Plain = Address("0.0.0.0", 9183)  # for other nodes' sidecars, to tasks on this one
@@ -427,6 +446,9 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_HTTP_EXPOSED_BY_DEFAULT": (("http", "exposed_by_default"), _same),
     "MESH_HTTP_CERTIFICATES": (("http", "certificates"), _same),
     "MESH_HTTP_CONNECTIONS_PER_ADDRESS": (("http", "connections_per_address"), _same),
+    "MESH_HTTP_ACME_DIRECTORY": (("http", "acme", "directory"), _same),
+    "MESH_HTTP_ACME_EMAIL": (("http", "acme", "email"), _same),
+    "MESH_HTTP_ACME_CA": (("http", "acme", "ca"), _same),
     "MESH_HTTP_TUNNEL": (("http", "tunnel"), _same),
     "MESH_HTTP_TRUSTED": (("http", "trusted"), _csv),
     "MESH_HTTP_ACCESS_LOG": (("http", "access_log"), _same),
@@ -543,6 +565,9 @@ def _sense(config: Config, blame: Callable[[Location], tuple[str, str]]) -> Iter
         if kinds.setdefault(entry.name, entry.tls) is not entry.tls:
             message = f"entry point {entry.name} is with TLS at one address and without at another"
             yield Problem(*blame(("http", "entrypoints", index)), message)
+    if config.http.acme.directory and set(kinds.values()) != {True, False}:
+        message = "needs an entry point without TLS, where names are proven, and one with (http.entrypoints)"
+        yield Problem(*blame(("http", "acme", "directory")), message)
     yield from _clashes(config, blame)
 
 

@@ -5,6 +5,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_network
 from time import monotonic
@@ -39,6 +40,7 @@ from mesh.tunnel.dial import Tunnels
 from mesh.tunnel.places import node_of
 from sidecar import report
 from sidecar.config import AccessLog, Http
+from sidecar.issuing import Issuing
 
 CERTIFICATES_SECONDS = 5.0  # between two looks at the folder
 
@@ -46,7 +48,8 @@ CERTIFICATES_SECONDS = 5.0  # between two looks at the folder
 class HttpSide:
     """`port` for published ports of `mode: http`; `start` for the entry points, if there are any."""
 
-    def __init__(self, config: Http, tasks: Tasks, store: Store) -> None:
+    def __init__(self, config: Http, tasks: Tasks, store: Store, issuing: Issuing | None = None) -> None:
+        self._issuing = issuing
         self._config = config
         self._tasks = tasks
         self._store = store
@@ -102,7 +105,8 @@ class HttpSide:
             return
         kinds = {entry.name: entry.tls for entry in config.entrypoints}
         if any(kinds.values()):
-            self.certificates = certificates = Certificates(config.certificates)
+            issued = self._issuing.kept.folder if self._issuing is not None else None
+            self.certificates = certificates = Certificates(config.certificates, issued)
             certificates.look()
             self._tasks.start(self._look_again(certificates), "certificates")
         self.site = site = Site(
@@ -115,6 +119,8 @@ class HttpSide:
             outside=self._outside,
         )
         site.start(self._store.current)
+        if self._issuing is not None and self.certificates is not None:
+            self._issuing.start(site, self.certificates)
         self._store.subscribe(site.update)
         # Tasks that take over a whole connection are reached where their network is, not through other nodes.
         self.passing = passing = Passing(
@@ -136,8 +142,12 @@ class HttpSide:
         self._entries.start()
 
     async def _look_again(self, certificates: Certificates) -> None:
+        news = self._issuing.changed if self._issuing is not None else asyncio.Event()
         while True:
-            await asyncio.sleep(CERTIFICATES_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CERTIFICATES_SECONDS):
+                    await news.wait()
+            news.clear()
             await asyncio.to_thread(certificates.look)
 
     async def close(self, drain_seconds: float) -> None:
@@ -171,6 +181,9 @@ class HttpSide:
         yield from self.site.problems()
         if self.passing is not None:
             yield from self.passing.problems()
+        yield from self._without_authority(self.site, snapshot)
+        if self._issuing is not None:
+            yield from self._issuing.problems()
         if self.certificates is not None:
             yield from self.certificates.problems()
             if not self.certificates.any:
@@ -183,6 +196,17 @@ class HttpSide:
                 if one.port.published in ours:
                     message = "is an entry point of ours as well; who connects from outside gets this service"
                     yield Problem(service.name, f"port {one.key}", message)
+
+    def _without_authority(self, site: Site, snapshot: Snapshot) -> Iterator[Problem]:
+        for route, _, _ in site.routes():
+            owner = snapshot.services.get(route.owner)
+            if owner is not None and route.certificates and self._issuing is None:
+                message = "no authority is set (http.acme.directory): the certificate has to be a file"
+                yield Problem(owner.name, f"traefik.http.routers.{route.name}.tls.certresolver", message)
+
+    def orders(self) -> dict[tuple[str, ...], int]:
+        """(result) → certificates that were ordered."""
+        return self._issuing.orders() if self._issuing is not None else {}
 
     def _nobody_trusted(self, site: Site, snapshot: Snapshot) -> Iterator[Problem]:
         for route, _, _ in site.routes():

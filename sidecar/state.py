@@ -209,6 +209,7 @@ class Telling:
             http_mirrored={(name, what): count for name, one in http for what, count in one.mirrored.items()},
             http_ejections={(name,): one.ejections for name, one in http},
             http_certificates=self._certificates(),
+            http_orders=self.carrying.http.orders() if self.carrying.http else {},
             http_tunnels=self._tunnels(),
             http_passed_on=self.carrying.http.passed_on() if self.carrying.http else {},
             probes={(n, str(p), r): count for (n, p, r), count in self._probed().items()},

@@ -173,6 +173,11 @@ class DockerSource:
         )
 
     @property
+    def leads(self) -> bool:
+        """Is this node the one that leads the Swarm's managers?"""
+        return bool(self._is_manager and self._node and self._cluster.leader == self._node)
+
+    @property
     def _known_fault(self) -> str:
         return self._engine_fault or (self._cluster_fault if self._is_manager else "")
 

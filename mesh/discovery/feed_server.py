@@ -13,13 +13,14 @@ import asyncio
 import logging
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from aiohttp import web
 
 from mesh.catalog.snapshot import Change
 from mesh.discovery.feed_codec import HEARTBEAT, encode_change, encode_view
-from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, identity_of
+from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, Identity, identity_of
 from mesh.discovery.report import REPORT_MAX, Report
 from mesh.discovery.sign_server import SIGNS_PATH, SignServer
 from mesh.discovery.swarm import ClusterView
@@ -37,13 +38,16 @@ PIECE = 64 * 1024  # bytes written at once: TLS transports take any amount befor
 WRITE_SECONDS = 10.0  # for one piece to leave
 STOP_SECONDS = 1.0
 
+Handler = Callable[[Identity, web.Request], Awaitable[web.StreamResponse]]
+
 logger = logging.getLogger(__name__)
 
 
 class FeedServer:
     """One per manager; `run` it as often as the node is one. `fault` says why it does not serve.
 
-    `take_report` gets a node's id and what its sidecar says of it.
+    `take_report` gets a node's id and what its sidecar says of it. `more`: what else nodes may ask here by
+    POST, path → who answers.
     """
 
     def __init__(
@@ -52,11 +56,13 @@ class FeedServer:
         address: tuple[str, int],
         view: Callable[[], ClusterView],
         take_report: Callable[[str, Report], None],
+        more: Mapping[str, Handler] | None = None,
     ) -> None:
         self._certificates = certificates
         self._address = address
         self._view = view
         self._signs = SignServer(take_report, self._refuse)
+        self._more = dict(more or {})
         self._clients: set[_Client] = set()
         self._whole: dict[bool, bytes] = {}  # the view encoded, with neighbours or without, until it changes
         self._runner: web.AppRunner | None = None
@@ -134,6 +140,8 @@ class FeedServer:
             app = web.Application(client_max_size=REPORT_MAX)
             app.router.add_get(PATH, self._serve)
             app.router.add_put(SIGNS_PATH, self._take_signs)
+            for path, handler in self._more.items():
+                app.router.add_post(path, partial(self._serve_more, handler))
             self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
             await self._runner.setup()
         return self._runner
@@ -157,7 +165,8 @@ class FeedServer:
     # --- one client ---
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        node, transport = self._admitted(request)
+        peer, transport = self._admitted(request)
+        node = peer.node
         if len(self._clients) >= CLIENTS_MAX:
             self._refuse("too many clients")
             raise web.HTTPServiceUnavailable
@@ -178,11 +187,15 @@ class FeedServer:
         return response
 
     async def _take_signs(self, request: web.Request) -> web.StreamResponse:
-        node, _ = self._admitted(request)
-        return await self._signs.serve(node, request)
+        peer, _ = self._admitted(request)
+        return await self._signs.serve(peer.node, request)
 
-    def _admitted(self, request: web.Request) -> tuple[str, asyncio.Transport]:
-        """The id of the client's node, and its connection. Raises the refusal."""
+    async def _serve_more(self, handler: Handler, request: web.Request) -> web.StreamResponse:
+        peer, _ = self._admitted(request)
+        return await handler(peer, request)
+
+    def _admitted(self, request: web.Request) -> tuple[Identity, asyncio.Transport]:
+        """The client's node, and its connection. Raises the refusal."""
         transport = request.transport
         if transport is None:
             raise web.HTTPBadRequest
@@ -193,7 +206,7 @@ class FeedServer:
         if peer.node not in self._view().nodes:
             self._refuse("not a node of this Swarm")
             raise web.HTTPForbidden
-        return peer.node, transport
+        return peer, transport
 
     def _whole_view(self, neighbours: bool) -> bytes:
         if neighbours not in self._whole:

@@ -46,6 +46,7 @@ class _Found:
     view: ClusterView
     tasks_changed: bool
     updating: bool
+    leader: str  # id of the node that leads the managers, "" when none says so
 
 
 class ManagerWatch:
@@ -69,6 +70,7 @@ class ManagerWatch:
         self._listed: float | None = None  # when everything was
         self._updating = False
         self.read_seconds = 0.0  # that the last read took
+        self.leader = ""  # id of the node that leads the managers, as of the last read
 
     def news(self) -> None:
         """Look now: something has happened in the cluster."""
@@ -102,13 +104,14 @@ class ManagerWatch:
             raise
         except DiscoveryError as error:  # no quorum, or just demoted: the role will tell
             self.list_again()
+            self.leader = ""
             self._on_fault(str(error))
             return False
         self.read_seconds = time.monotonic() - now
         if found is None:
             self._on_read(None)
             return False
-        self._listed, self._updating = now, found.updating
+        self._listed, self._updating, self.leader = now, found.updating, found.leader
         self._on_read(found.view)
         return found.tasks_changed
 
@@ -120,7 +123,13 @@ class ManagerWatch:
         if not (everything or changed):
             return None
         nodes, networks, services = api.nodes(), api.networks(), api.services()
-        return _Found(self._reader.read(nodes, networks, services, tasks), changed, _updating(services))
+        view = self._reader.read(nodes, networks, services, tasks)
+        return _Found(view, changed, _updating(services), _leader(nodes))
+
+
+def _leader(nodes: Iterable[Json]) -> str:
+    leading = (one["ID"] for one in nodes if (one.get("ManagerStatus") or {}).get("Leader"))
+    return next(leading, "")
 
 
 def _updating(services: Iterable[Json]) -> bool:

@@ -6,7 +6,6 @@ since it is as large as the cluster and matters only after a loss.
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from mesh.discovery.feed_codec import decode, encode_view
 from mesh.discovery.swarm import ClusterView
 from mesh.errors import DiscoveryError
+from mesh.net.files import replace_file
 
 FILE = "cluster.json"
 EVERY_SECONDS = 3.0
@@ -77,21 +77,10 @@ class SavedView:
             with self._writing:
                 if number > self._written:
                     self._path.parent.mkdir(parents=True, exist_ok=True)
-                    _replace(self._path, encode_view(view))
+                    replace_file(self._path, encode_view(view))
                     self._written = number
         except OSError as error:
             fault = f"{self._path} cannot be written: {error.strerror}"
         if fault and fault != self._fault:  # once, not every few seconds
             logger.warning("%s", fault)
         self._fault = fault
-
-
-def _replace(path: Path, data: bytes) -> None:
-    beside = path.with_suffix(".new")
-    # For us alone: labels may hold secrets, as people write them.
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)

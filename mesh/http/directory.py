@@ -175,6 +175,7 @@ class Directory:
             middlewares,
             router.priority,
             router.tls,
+            _certificates(router),
         )
         return _Resolved(route, frozenset(names))
 
@@ -218,6 +219,13 @@ class Directory:
             found = _get(self._declared[owner], (kind, name))
             if found is not None:
                 yield found
+
+
+def _certificates(router: Router) -> tuple[tuple[str, ...], ...]:
+    """A rule without hosts, or with expressions for them, has an empty one: that is told of."""
+    if not router.issued:
+        return ()
+    return router.domains or (tuple(sorted(router.match.hosts or ())),)
 
 
 class _Fault(Exception):

@@ -240,6 +240,7 @@ class _Reader:
             self.fault(written, f"{error}; the router is left out")
             return None
         router = Router(name, self.service.id, rule, match, priority=len(rule))
+        domains: dict[int, list[str]] = {}  # by their number in the label
         for option, (key, value) in options.items():
             head = option.split(".")[0].split("[")[0]
             if option == "rule":
@@ -252,15 +253,29 @@ class _Reader:
                 router = replace(router, **change) if change is not None else router
             elif head == "tls":
                 router = replace(router, tls=True)
-                self.fault(
-                    key,
-                    _TLS.get(option, "is not followed: certificates come from files; the router is served"),
-                )
+                if (found := _DOMAIN.fullmatch(option)) is not None:
+                    domains.setdefault(int(found[1]), []).extend(self._domain(key, value))
+                elif option == "tls.certresolver":
+                    router = replace(router, issued=bool(value))
+                else:
+                    self.fault(key, "is not followed; the router is served")
             else:
                 self.fault(key, "unknown option; ignored")
+        if domains:
+            groups = (tuple(sorted(set(names))) for _, names in sorted(domains.items()))
+            router = replace(router, domains=tuple(names for names in groups if names))
         if not router.service:
             router = self._linked(router, services)
         return router
+
+    def _domain(self, key: str, value: str) -> list[str]:
+        """The names in `main` or `sans`."""
+        names = [one.lower().rstrip(".") for one in _names(value)]
+        good = [one for one in names if _HOST.fullmatch(one)]
+        for one in names:
+            if one not in good:
+                self.fault(key, f"{one[:80]!r} is no name of a host; ignored")
+        return good
 
     def _linked(self, router: Router, services: dict[str, HttpService]) -> Router:
         """The service of a router that names none: the only one, or one that is made for it."""
@@ -501,6 +516,11 @@ def _check_path(text: str) -> str:
     return text
 
 
+def _our_acme(text: str) -> dict[str, Any]:
+    """A router whose certificate is issued is one with TLS."""
+    return {"issued": True, "tls": True} if _flag(text) else {"issued": False}
+
+
 def _our_check(text: str) -> dict[str, Any]:
     """A path, `grpc` or `off`."""
     if text in ("grpc", "off"):
@@ -579,10 +599,8 @@ _ROUTER: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "priority": _to("priority", _number(1, 2**31)),
     "tls": _to("tls", _flag),
 }
-_TLS = {
-    "tls.certresolver": "ACME is not supported: certificates come from files; the router is served",
-    "tls.options": "options of TLS are not followed; the router is served",
-}
+_DOMAIN = re.compile(r"tls\.domains\[(\d{1,3})\]\.(?:main|sans)")
+_HOST = re.compile(r"(?=.{1,253}$)(?:\*\.)?(?:(?!-)[a-z0-9_-]{1,63}(?<!-)\.)*(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "port": _to("port", _PORT),
     "scheme": _to("scheme", _scheme),
@@ -626,5 +644,6 @@ _OUR_ROUTER: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "middlewares": _to("middlewares", _names),
     "priority": _to("priority", _number(1, 2**31)),
     "tls": _to("tls", _flag),
+    "acme": _our_acme,
 }
 _OF_ONE = (*_CLAUSES, "priority", "canary", "canary_of")  # what other routers of the service do not take over

@@ -319,6 +319,8 @@ class Router:
     middlewares: tuple[str, ...] = ()
     priority: int = 0
     tls: bool = False
+    issued: bool = False  # its certificates are to be had from the authority (ACME)
+    domains: tuple[tuple[str, ...], ...] = ()  # names in one certificate each; none: the rule's hosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +336,7 @@ class Route:
     middlewares: tuple[Middleware, ...]
     priority: int
     tls: bool
+    certificates: tuple[tuple[str, ...], ...] = ()  # that the authority is to issue for it: their names
 
 
 @dataclass(frozen=True, slots=True)

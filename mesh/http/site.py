@@ -15,6 +15,7 @@ from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import Problem
 from mesh.http.asked import AskedHead
+from mesh.http.certified import Certified
 from mesh.http.core import Core
 from mesh.http.directory import Changed, Directory
 from mesh.http.exchange import Downstream, Exchange
@@ -26,7 +27,7 @@ from mesh.http.mirroring import Mirroring
 from mesh.http.model import Declared, ErrorPages, ForwardAuth, HttpService, Route
 from mesh.http.named import Named, Use
 from mesh.http.outside import Outside
-from mesh.http.pages import error_answer
+from mesh.http.pages import Answer, error_answer
 from mesh.http.reach import Reach
 from mesh.http.routed import RoutedTarget
 from mesh.http.routing import Table
@@ -34,6 +35,9 @@ from mesh.http.steps import Asked, Step, Treatment, steps
 from mesh.http.target import Target
 from mesh.http.targets import Targets, no_socket
 from mesh.http.treating import Treating
+
+PROOF_PATH = "/.well-known/acme-challenge/"  # RFC 8555, section 8.3
+PROOF_FIELDS = ((b"Content-Type", b"application/octet-stream"), (b"Cache-Control", b"no-store"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,9 @@ class Site:
         self._treating = Treating(core, self._targets, self._named, outside)
         self._mirroring = Mirroring(core, self._targets, draw)
         self._nobody = Target(core, "", no_socket)
+        self.certified = Certified()
+        # What is answered to an authority that asks for this token at this host; None: nothing.
+        self.proof: Callable[[str, str], str | None] = lambda _host, _token: None
 
     # --- the catalogue ---
 
@@ -140,10 +147,12 @@ class Site:
             for name in self._on(route):
                 self._tables[name].remove(route)
             del self._planned[route.owner, route.name]
+            self.certified.remove(route)
             for use in _named_by(route):
                 self._named.drop(use)
         for route in changed.added:
             self._planned[route.owner, route.name] = _Planned(route, steps(route.middlewares))
+            self.certified.add(route)
             for name in self._on(route):
                 self._tables[name].add(route)
             for use in _named_by(route):
@@ -178,6 +187,8 @@ class Site:
 
     def exchange(self, table: Table, client: Downstream, head: RequestHead) -> Exchange:
         request = AskedHead(head, client.edge)
+        if request.path.startswith(PROOF_PATH) and (proof := self._proof(request)) is not None:
+            return self._answered(client, head, Treatment("", "", answer=proof))
         route = table.find(request)
         if route is None:
             return self._refused(client, head, Fault.NO_ROUTE)
@@ -222,7 +233,16 @@ class Site:
         return self._targets.get(name)
 
     def _refused(self, client: Downstream, head: RequestHead, fault: Fault) -> Exchange:
-        treatment = Treatment("", "", answer=error_answer(fault, client.request_id), fault=fault)
+        answer = error_answer(fault, client.request_id)
+        return self._answered(client, head, Treatment("", "", answer=answer, fault=fault))
+
+    def _proof(self, request: Request) -> Answer | None:
+        """Ahead of all routers: one that redirects everything must not keep its own certificate away."""
+        text = self.proof(request.host, request.path.removeprefix(PROOF_PATH))
+        return Answer(200, PROOF_FIELDS, text.encode("ascii")) if text is not None else None
+
+    def _answered(self, client: Downstream, head: RequestHead, treatment: Treatment) -> Exchange:
+        """By us."""
 
         def over(exchange: Exchange) -> None:
             self._nobody.over(exchange)

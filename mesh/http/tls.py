@@ -1,4 +1,4 @@
-"""Certificates from a folder, chosen by the name that a client asks for, taken anew when the files change.
+"""Certificates from folders, chosen by the name that a client asks for, taken anew when the files change.
 
 A Docker secret is a file, so any PEM file with a certificate and its key will do, or a certificate NAME.crt
 (.pem, .cert) beside NAME.key. Each becomes a context of its own; the names are those in the certificate. A
@@ -7,7 +7,7 @@ pair that cannot be used is named, and the one before it stays.
 
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,9 +47,11 @@ class _Seen:
 class Certificates:
     """`look` again every few seconds. `context` is for every listener: it hands over by name."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, issued: Path | None = None) -> None:
+        """`issued`: where those are that an authority has issued to us; there may be none yet."""
         self._folder = Path(folder)
-        self._seen: dict[str, _Seen] = {}
+        self._issued = issued
+        self._seen: dict[Path, _Seen] = {}
         self._exact: dict[str, Certificate] = {}
         self._wild: dict[str, Certificate] = {}  # by what follows "*."
         self._first: Certificate | None = None
@@ -64,25 +66,50 @@ class Certificates:
 
     def look(self) -> None:
         """Read what has changed. It blocks, for as long as reading some files takes."""
+        seen: dict[Path, _Seen] = {}
         try:
-            files = sorted(one for one in self._folder.iterdir() if not one.name.startswith("."))[:FILES_MAX]
+            self._look_into(self._folder, seen)
             self._trouble = None
         except OSError as error:
-            self._trouble = Problem(str(self._folder), "", f"cannot be read: {error.strerror}")
-            return
-        keys = {one.stem: one for one in files if one.suffix == ".key"}
-        seen: dict[str, _Seen] = {}
-        for file in files:
-            if file.suffix != ".key":
-                found = self._looked(file, keys.get(file.stem))
-                if found is not None:
-                    seen[file.name] = found
+            # What was there is in use; and with an authority nobody has to have files of their own.
+            seen |= {file: one for file, one in self._seen.items() if file.parent == self._folder}
+            if self._issued is None or not isinstance(error, FileNotFoundError):
+                self._trouble = Problem(str(self._folder), "", f"cannot be read: {error.strerror}")
+        if self._issued is not None:
+            try:
+                self._look_into(self._issued, seen)
+            except OSError as error:
+                seen |= {file: one for file, one in self._seen.items() if file.parent == self._issued}
+                if not isinstance(error, FileNotFoundError):
+                    self._trouble = Problem(str(self._issued), "", f"cannot be read: {error.strerror}")
         changed = {name: one.stamp for name, one in seen.items()} != {
             name: one.stamp for name, one in self._seen.items()
         }
         self._seen = seen
         if changed:
             self._arrange()
+
+    def _look_into(self, folder: Path, seen: dict[Path, _Seen]) -> None:
+        """Raises OSError."""
+        files = sorted(one for one in folder.iterdir() if not one.name.startswith("."))[:FILES_MAX]
+        keys = {one.stem: one for one in files if one.suffix == ".key"}
+        for file in files:
+            if file.suffix != ".key":
+                found = self._looked(file, keys.get(file.stem))
+                if found is not None:
+                    seen[file] = found
+
+    def given(self, names: Iterable[str]) -> bool:
+        """Is each of these in a certificate of the folder that is not of the authority?"""
+        return all(self._given(name) for name in names)
+
+    def _given(self, name: str) -> bool:
+        wild = "*." + name.partition(".")[2]
+        return any(
+            one.certificate is not None and (name in one.certificate.names or wild in one.certificate.names)
+            for file, one in tuple(self._seen.items())
+            if file.parent == self._folder
+        )
 
     def problems(self) -> Iterator[Problem]:
         if self._trouble is not None:
@@ -96,7 +123,7 @@ class Certificates:
 
     def _looked(self, file: Path, key: Path | None) -> _Seen | None:
         """None: it is no certificate at all."""
-        before = self._seen.get(file.name)
+        before = self._seen.get(file)
         try:
             stamp = tuple(_stamp(one) for one in (file, key) if one is not None)
             if before is not None and before.stamp == stamp:

@@ -67,6 +67,7 @@ class Reading:
     http_retries_refused: Counts = field(default_factory=dict)  # service
     http_ejections: Counts = field(default_factory=dict)  # service
     http_certificates: Mapping[Labels, float] = field(default_factory=dict)  # file
+    http_orders: Mapping[Labels, int] = field(default_factory=dict)  # result
     http_passed_on: Mapping[Labels, int] = field(default_factory=dict)  # service, result
     http_tunnels: Mapping[Labels, int] = field(default_factory=dict)  # side, result
     probes: Counts = field(default_factory=dict)  # service, port, result
@@ -233,6 +234,12 @@ def _http(reading: Reading) -> Iterator[Metric]:
         "When a certificate ends, in seconds since 1970.",
         ["file"],
         reading.http_certificates,
+    )
+    yield _counter(
+        "mesh_http_certificate_orders_total",
+        "Certificates that this node has ordered of the authority.",
+        ["result"],
+        reading.http_orders,
     )
     yield _counter(
         "mesh_http_passed_on_total",

@@ -60,7 +60,7 @@ async def test_an_older_view_never_replaces_a_newer_one(tmp_path: Path) -> None:
 async def test_changes_in_between_cost_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saved_module, "EVERY_SECONDS", 0.05)
     written: list[bytes] = []
-    monkeypatch.setattr(saved_module, "_replace", lambda _path, data: written.append(data))
+    monkeypatch.setattr(saved_module, "replace_file", lambda _path, data: written.append(data))
     saved = SavedView(str(tmp_path), lambda: VIEW)
     async with running(saved.run()):
         for _ in range(100):

@@ -69,11 +69,9 @@ def test_http_and_https_with_a_redirect_between() -> None:
     assert {router.service for router in found.declared.routers.values()} == {"app"}
     assert found.declared.middlewares["https-redirect"] == model.RedirectScheme("https", True)
     assert found.declared.services["app"].network == "traefik-public"
-    assert keys(found) == [
-        "traefik.constraint-label",
-        "traefik.docker.network",
-        f"{ROUTER}.app-https.tls.certresolver",
-    ]
+    assert found.declared.routers["app-https"].issued
+    assert not found.declared.routers["app-http"].issued
+    assert keys(found) == ["traefik.constraint-label", "traefik.docker.network"]
 
 
 def test_case_does_not_matter() -> None:
@@ -146,8 +144,8 @@ def test_a_service_without_such_labels_says_nothing() -> None:
         (f"{ROUTER}.web.priority", "high", "no number"),
         (f"{ROUTER}.web.rule", "Host(", "the router is left out"),
         (f"{ROUTER}.a@b.rule", "Host(`x`)", "must not contain @"),
-        (f"{ROUTER}.web.tls.options", "x@file", "options of TLS"),
-        (f"{ROUTER}.web.tls.domains[0].main", "a.example", "certificates come from files"),
+        (f"{ROUTER}.web.tls.options", "x@file", "is not followed; the router is served"),
+        (f"{ROUTER}.web.tls.domains[0].main", "-a.example", "is no name of a host"),
         (f"{SERVICE}.web.loadbalancer.server.port", "http", "no number"),
         (f"{SERVICE}.web.loadbalancer.server.weight", "2", "not supported"),
         (f"{SERVICE}.web.loadbalancer.healthcheck.path", "x", "no path"),
@@ -720,3 +718,42 @@ def _unknown(label: str) -> bool:
         )
         for problem in problems
     )
+
+
+def test_certificates_that_are_to_be_issued() -> None:
+    found = read(
+        {
+            f"{ROUTER}.a.rule": "Host(`b.example`) || Host(`A.example`)",
+            f"{ROUTER}.a.tls.certresolver": "le",
+            f"{ROUTER}.b.rule": "Host(`c.example`)",
+            f"{ROUTER}.b.tls.certresolver": "le",
+            f"{ROUTER}.b.tls.domains[1].main": "e.example",
+            f"{ROUTER}.b.tls.domains[0].main": "D.example",
+            f"{ROUTER}.b.tls.domains[0].sans": "*.d.example, under_score.d.example, no name",
+            f"{ROUTER}.c.rule": "Host(`f.example`)",
+            f"{ROUTER}.c.tls": "true",
+            f"{SERVICE}.s.loadbalancer.server.port": "80",
+            "mesh.http.host": "ours.example",
+            "mesh.http.acme": "true",
+            "mesh.http.port": "80",
+            "mesh.http.other.host": "plain.example",
+            "mesh.http.other.acme": "false",
+        }
+    )
+    directory = Directory()
+    directory.update("s1", "shop_web", found.declared)
+    assert {route.name: route.certificates for route in directory.routes()} == {
+        "a": (("a.example", "b.example"),),
+        "b": (("*.d.example", "d.example", "under_score.d.example"), ("e.example",)),
+        "c": (),
+        "mesh-shop-web": (("ours.example",),),
+        "mesh-shop-web.other": (),
+    }
+    assert {name: one.tls for name, one in found.declared.routers.items()} == {
+        "a": True,
+        "b": True,
+        "c": True,
+        "mesh-shop-web": True,
+        "mesh-shop-web.other": False,
+    }
+    assert keys(found) == [f"{ROUTER}.b.tls.domains[0].sans"]

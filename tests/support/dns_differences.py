@@ -258,11 +258,18 @@ def _arpa_case(case: Case) -> bool:
 def _four_under_six(case: Case) -> bool:
     """`4.3.2.1.ip6.arpa`: Docker turns it round and finds an IPv4 address."""
     plain = case.question.qtype == PTR and not _misspelled(case) and not _refused(case)
-    return plain and _four_octets(case) and case.known
+    # A container whose name DNS cannot hold is found as well, and then its name cannot be said.
+    return plain and _four_octets(case) and (case.known or _octets_of_unspeakable(case))
 
 
 def _four_octets(case: Case) -> bool:
     return case.proper[-2:] == REVERSE[1] and len(case.proper) == 6
+
+
+def _octets_of_unspeakable(case: Case) -> bool:
+    address = b".".join(reversed(case.proper[:-2])).decode("ascii", "replace")
+    nothing = case.docker is None or not case.docker.answers
+    return address in case.world.unspeakable and nothing
 
 
 def _compressed(case: Case) -> bool:

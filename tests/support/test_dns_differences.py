@@ -194,6 +194,17 @@ def test_silence_about_the_address_of_a_name_that_dns_cannot_hold() -> None:
     )
 
 
+def test_the_address_of_such_a_name_under_ip6_arpa() -> None:
+    """Docker turns the four octets round, finds the container, and cannot say its name."""
+    spelled = ip_address(OTHER).reverse_pointer.replace("in-addr", "ip6")
+    asked = Question(labels(spelled), PTR)
+    outside = reply(asked, flags=QR | RD | RA | NXDOMAIN)
+    assert judged(case(asked, None, outside, engine="20.10.24"))[0] == set()
+    stranger = Question(labels("9.9.9.9.ip6.arpa"), PTR)
+    outside = reply(stranger, flags=QR | RD | RA | NXDOMAIN)
+    assert judged(case(stranger, None, outside, engine="20.10.24"))[0] == {"silence"}
+
+
 def test_each_rule_is_a_row_of_the_manual() -> None:
     section = (
         MANUAL.read_text().partition("\n## Where we differ from Docker on purpose\n")[2].partition("\n## ")[0]

@@ -62,6 +62,7 @@ FULL = Reading(
     http_mirrored={("web", "answered"): 4},
     http_ejections={("web",): 2},
     http_certificates={("shop.pem",): 1.8e9},
+    http_orders={("issued",): 1},
     http_passed_on={("db", "relayed"): 1},
     http_tunnels={("asked", "open"): 1},
     probes={("web", "8080", "well"): 3},

@@ -25,6 +25,7 @@ TOOLS = {  # program → Debian package
     "/usr/bin/dig": "dnsutils",
     "/usr/bin/curl": "curl",
     "/usr/bin/chromium": "chromium",
+    "/usr/bin/pebble": "pebble",
     "/usr/bin/ping": "iputils-ping",
     "/usr/sbin/haproxy": "haproxy",
     "/usr/sbin/dnsmasq": "dnsmasq-base",

@@ -1,0 +1,195 @@
+"""Every node has what any manager has: it asks each manager's sidecar, which answers when it has news.
+
+It goes over the feed's port and by the feed's rules: mutual TLS with the Swarm's own certificates, so that
+only nodes of this Swarm are told, and only managers believed. The account's key is told to managers alone.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+
+import aiohttp
+from aiohttp import web
+
+from mesh.acme.kept import Kept
+from mesh.acme.told import TOLD_MAX, Have, decode_have, decode_told, encode_have, encode_told
+from mesh.discovery.feed_client import why
+from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, Identity
+from mesh.errors import DiscoveryError
+
+PATH = "/v1/certificates"
+READ_SECONDS = 2.0  # for what the asker has to arrive
+WAIT_SECONDS = 20.0  # that an answer waits for news
+ANSWER_SECONDS = WAIT_SECONDS + 10.0
+ASKERS_MAX = 2048  # who wait at once
+MANAGERS_SECONDS = 1.0  # between two looks at who the managers are
+FIRST_PAUSE, LAST_PAUSE = 0.2, 5.0  # seconds before a manager that failed is asked again
+SETTLE_SECONDS = 10.0  # that a node waits for the first answers before it goes on alone
+
+logger = logging.getLogger(__name__)
+
+
+class Teller:
+    """A manager's side. `serve` is the feed server's handler."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._waiting = 0
+
+    async def serve(self, peer: Identity, request: web.Request) -> web.StreamResponse:
+        """`peer`: proven to be a node of this Swarm. Raises the refusal."""
+        to_manager = peer.role == MANAGER_NAME
+        have = await _have(request)
+        ends = time.monotonic() + WAIT_SECONDS
+        while (told := self._kept.newer(have, to_manager=to_manager)) is None:
+            if not await self._news(ends - time.monotonic()):
+                return web.Response(status=204)
+        return web.Response(body=encode_told(told), content_type="application/json")
+
+    async def _news(self, seconds: float) -> bool:
+        """Has there been any within that time?"""
+        if self._waiting >= ASKERS_MAX:
+            raise web.HTTPServiceUnavailable
+        changed = self._kept.changed()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(seconds):
+                await changed.wait()
+        except TimeoutError:
+            return False
+        else:
+            return True
+        finally:
+            self._waiting -= 1
+            self._kept.forget(changed)
+
+
+class Asker:
+    """`managers`: the hosts of all other managers, as they are known now."""
+
+    def __init__(
+        self,
+        certificates: Certificates,
+        managers: Callable[[], Sequence[str]],
+        kept: Kept,
+        port: int,
+        rng: Random | None = None,
+    ) -> None:
+        self._certificates = certificates
+        self._managers = managers
+        self._kept = kept
+        self._port = port
+        self._rng = rng or Random()
+        self._asked: dict[str, tuple[_Manager, asyncio.Task[None]]] = {}
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._follow(group)
+                    await asyncio.sleep(MANAGERS_SECONDS)
+        finally:
+            self._asked = {}
+
+    async def settled(self) -> None:
+        """Until each manager has been asked once, with or without success; not for long."""
+        ends = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < ends:
+            managers = set(self._managers())
+            asked = [one.asked for host, (one, _) in self._asked.items() if host in managers]
+            if managers <= self._asked.keys():
+                try:
+                    async with asyncio.timeout(ends - time.monotonic()):
+                        await asyncio.gather(*(one.wait() for one in asked))
+                except TimeoutError:
+                    logger.warning("not every manager says which certificates it has")
+                return
+            await asyncio.sleep(MANAGERS_SECONDS / 4)
+
+    def _follow(self, group: asyncio.TaskGroup) -> None:
+        """A task for each manager, and none for those that are none any more."""
+        now = set(self._managers())
+        for host in self._asked.keys() - now:
+            self._asked.pop(host)[1].cancel()
+        for host in now - self._asked.keys():
+            one = _Manager(self._certificates, host, self._port, self._kept, self._rng)
+            self._asked[host] = one, group.create_task(one.run(), name=f"certificates of {host}")
+
+
+class _Manager:
+    """One of them, and the connection to it."""
+
+    def __init__(self, certificates: Certificates, host: str, port: int, kept: Kept, rng: Random) -> None:
+        self._certificates = certificates
+        self._host = host
+        self._url = f"https://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
+        self._kept = kept
+        self._rng = rng
+        self._pause = FIRST_PAUSE
+        self._fault = ""
+        self.asked = asyncio.Event()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._keep_asking()
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                self._failed(why(error))
+            except DiscoveryError as error:
+                self._failed(str(error))
+            self.asked.set()
+            await asyncio.sleep(self._pause * self._rng.uniform(0.5, 1.0))
+            self._pause = min(LAST_PAUSE, self._pause * 2)
+
+    def _failed(self, what: str) -> None:
+        if what != self._fault:  # once, not every few seconds
+            logger.warning("certificates of manager %s: %s", self._host, what)
+        self._fault = what
+
+    async def _keep_asking(self) -> None:
+        """Until it fails. Certificates are those of now: Swarm rotates them."""
+        connector = aiohttp.TCPConnector(ssl=self._certificates.client_context(), limit=1)
+        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            while True:
+                await self._ask(session)
+                self._pause, self._fault = FIRST_PAUSE, ""
+                self.asked.set()
+
+    async def _ask(self, session: aiohttp.ClientSession) -> None:
+        have = encode_have(self._kept.have_told())
+        async with session.post(
+            self._url, data=have, server_hostname=MANAGER_NAME, allow_redirects=False
+        ) as response:
+            if response.status == 204:
+                return
+            if response.status != 200:
+                raise DiscoveryError(f"it answered {response.status}")
+            told = decode_told(await _limited(response.content))
+        before = self._kept.have_told()
+        await self._kept.take(told)
+        if self._kept.have_told() == before:  # else it would tell us the same at once, and again
+            raise DiscoveryError("it tells what cannot be used")
+
+
+async def _have(request: web.Request) -> Have:
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            return decode_have(await request.read())
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
+    except DiscoveryError as error:
+        raise web.HTTPBadRequest(text=str(error)) from error
+
+
+async def _limited(stream: aiohttp.StreamReader) -> bytes:
+    """All of it. Raises DiscoveryError when it is too long."""
+    data = bytearray()
+    async for piece in stream.iter_any():
+        data += piece
+        if len(data) > TOLD_MAX:
+            raise DiscoveryError(f"more than {TOLD_MAX} bytes of certificates")
+    return bytes(data)

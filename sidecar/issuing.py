@@ -1,0 +1,125 @@
+"""Certificates from an authority put together: what is kept, who orders, how the nodes share it."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+from mesh.acme.authority import Authority
+from mesh.acme.issuer import Issuer
+from mesh.acme.kept import Kept
+from mesh.acme.proving import Proving
+from mesh.acme.sharing import PATH, Asker, Teller
+from mesh.catalog.model import Role
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.catalog.store import Store
+from mesh.discovery.feed_server import Handler
+from mesh.discovery.feed_tls import Certificates as SwarmCertificates
+from mesh.errors import Problem
+from mesh.http.site import Site
+from mesh.http.tls import Certificates
+from mesh.net.tasks import Tasks
+from sidecar.config import Acme, Entry
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")  # RFC 8555, section 8.1: base64url
+
+
+class Issuing:
+    """`on_swarm` if there is one, then `start`, once. `changed` is set when there are other certificates."""
+
+    def __init__(
+        self, config: Acme, entries: Collection[Entry], state_dir: str, tasks: Tasks, store: Store
+    ) -> None:
+        self._entries = entries
+        self._tasks = tasks
+        self._store = store
+        self.kept = Kept(state_dir, config.directory)
+        self.kept.load(time.time())
+        self.changed = asyncio.Event()
+        self.kept.on_change = self.changed.set
+        self._authority = Authority(config.directory, config.email, config.ca)
+        self._teller = Teller(self.kept)
+        self._asker: Asker | None = None
+        self._leads: Callable[[], bool] = lambda: True
+        self._issuer: Issuer | None = None
+        self._site: Site | None = None
+        self._seen = -1  # version of what is wanted
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """What other nodes may ask of this one, when it is a manager."""
+        return {PATH: self._teller.serve}
+
+    def on_swarm(self, certificates: SwarmCertificates, feed_port: int, leads: Callable[[], bool]) -> None:
+        self._leads = leads
+        self._asker = Asker(certificates, self._other_managers, self.kept, feed_port)
+
+    def start(self, site: Site, certificates: Certificates) -> None:
+        self._site = site
+        site.proof = self._proof
+        self._issuer = issuer = Issuer(
+            self._authority,
+            self.kept,
+            lambda: site.certified.wanted,
+            certificates.given,
+            self._leads,
+            self._settled,
+            Proving(self._nodes, self._port()).prepare,
+        )
+        self._store.subscribe(self._look_for_news)
+        if self._asker is not None:
+            self._tasks.start(self._asker.run(), "certificates of managers")
+        self._tasks.start(issuer.run(), "certificate orders")
+
+    def close(self) -> None:
+        self._authority.close()
+
+    def problems(self) -> Iterator[Problem]:
+        if self._issuer is not None:
+            yield from self._issuer.problems()
+
+    def orders(self) -> dict[tuple[str, ...], int]:
+        return {(result,): count for result, count in self._issuer.orders.items()} if self._issuer else {}
+
+    # --- what it is told ---
+
+    def _look_for_news(self, _old: Snapshot, _new: Snapshot, _change: Change) -> None:
+        if self._site is not None and self._issuer is not None:
+            version = self._site.certified.version
+            if version != self._seen:
+                self._seen = version
+                self._issuer.news()
+
+    async def _settled(self) -> None:
+        if self._asker is not None:
+            await self._asker.settled()
+
+    def _other_managers(self) -> list[str]:
+        now = self._store.current
+        return [
+            node.address
+            for node in now.nodes.values()
+            if node.role is Role.MANAGER and node.address and node.id != now.this_node
+        ]
+
+    # --- proofs ---
+
+    def _proof(self, host: str, token: str) -> str | None:
+        """Only for names that we order: applications may have authorities of their own."""
+        kept, site = self.kept, self._site
+        if not kept.thumbprint or site is None or not site.certified.has(host) or not _TOKEN.fullmatch(token):
+            return None
+        return f"{token}.{kept.thumbprint}"
+
+    def _nodes(self) -> list[str]:
+        """Whose entry points are asked first: all, if they are open on all addresses."""
+        if not any(entry.address.is_any for entry in self._plain()):
+            return []
+        nodes = self._store.current.nodes.values()
+        return [node.address for node in nodes if node.address and node.state == "ready"]
+
+    def _port(self) -> int:
+        ports = [entry.address.port for entry in self._plain()]
+        return 80 if 80 in ports else ports[0]
+
+    def _plain(self) -> list[Entry]:
+        return [entry for entry in self._entries if not entry.tls]
