@@ -135,6 +135,8 @@ class Certificates:
             return before  # it is being replaced: next time
         if b"-----BEGIN CERTIFICATE-----" not in text:
             return None
+        if key is None and _of_authorities(text):
+            return None  # others are known by it, as `tls_ca` and `http.acme.ca` have it
         try:
             return _Seen(stamp, _read(file, text, key))
         except (ValueError, ssl.SSLError, OSError) as error:
@@ -173,6 +175,17 @@ class Certificates:
 def _stamp(file: Path) -> tuple[int, int]:
     about = file.stat()
     return about.st_mtime_ns, about.st_size
+
+
+def _of_authorities(text: bytes) -> bool:
+    """No key, and a first certificate that is an authority's."""
+    if b"PRIVATE KEY-----" in text:
+        return False
+    try:
+        first = x509.load_pem_x509_certificates(text)[0]
+        return first.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (ValueError, x509.ExtensionNotFound):
+        return False
 
 
 def _read(file: Path, text: bytes, key: Path | None) -> Certificate:

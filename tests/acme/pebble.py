@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 import ssl
 from collections.abc import AsyncIterator
@@ -29,44 +28,32 @@ class Pebble:
 
     folder: Path
     proofs: int
-    lifetime: int  # seconds, of the certificates
-    port: int
-    management: int
-    dns: int
-    dns_management: int
+    lifetime: int = 90 * 86400  # seconds, of the certificates
+    host: str = "127.0.0.1"  # its address
+    port: int = 14000
+    management: int = 15000
+    dns: int = 8053
+    dns_management: int = 8055
+
+    def __post_init__(self) -> None:
+        certificate, key = pair("localhost", self.host)
+        (self.folder / "pebble.crt").write_bytes(certificate)
+        (self.folder / "pebble.key").write_bytes(key)
 
     @property
     def directory(self) -> str:
-        return f"https://localhost:{self.port}/dir"
+        return f"https://{self.host}:{self.port}/dir"
 
     @property
     def ca(self) -> str:
         """The file by which it is known itself."""
         return str(self.folder / "pebble.crt")
 
-    async def resolve(self, name: str, address: str) -> None:
-        """This name is elsewhere from now on."""
-        async with aiohttp.ClientSession() as session:
-            data = json.dumps({"host": name, "addresses": [address]})
-            for what in ("clear-a", "add-a"):
-                url = f"http://127.0.0.1:{self.dns_management}/{what}"
-                async with session.post(url, data=data) as response:
-                    assert response.status == 200
-
-    async def root(self) -> str:
-        """PEM of the authority that it issues with."""
-        url = f"https://localhost:{self.management}/roots/0"
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(url, ssl=ssl.create_default_context(cafile=self.ca)) as response,
-        ):
-            return await response.text()
-
-    @asynccontextmanager
-    async def started(self) -> AsyncIterator[None]:
+    def command(self) -> list[str]:
+        """It refuses one good nonce in five, as it is meant to be used."""
         config = {
-            "listenAddress": f"127.0.0.1:{self.port}",
-            "managementListenAddress": f"127.0.0.1:{self.management}",
+            "listenAddress": f"{self.host}:{self.port}",
+            "managementListenAddress": f"{self.host}:{self.management}",
             "certificate": self.ca,
             "privateKey": str(self.folder / "pebble.key"),
             "httpPort": self.proofs,
@@ -77,40 +64,65 @@ class Pebble:
         }
         file = self.folder / "pebble.json"
         file.write_text(json.dumps({"pebble": config}))
-        command = ["pebble", "-config", str(file), "-strict", "-dnsserver", f"127.0.0.1:{self.dns}"]
-        # It refuses one good nonce in five, as it is meant to be used.
-        environment = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "20"}
-        async with _process(*command, log=self.folder / "pebble.log", environment=environment):
+        environment = ["env", "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=20"]
+        return [
+            *environment,
+            "pebble",
+            "-config",
+            str(file),
+            "-strict",
+            "-dnsserver",
+            f"{self.host}:{self.dns}",
+        ]
+
+    def dns_command(self) -> list[str]:
+        """A DNS server in which every name is 127.0.0.1 until it is said to be elsewhere."""
+        return [
+            "pebble-challtestsrv",
+            *("-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""),
+            *("-dns01", f"{self.host}:{self.dns}", "-management", f"{self.host}:{self.dns_management}"),
+            *("-http01", "", "-https01", "", "-tlsalpn01", ""),
+        ]
+
+    async def resolve(self, name: str, address: str) -> None:
+        """This name is elsewhere from now on."""
+        async with aiohttp.ClientSession() as session:
+            data = json.dumps({"host": name, "addresses": [address]})
+            for what in ("clear-a", "add-a"):
+                url = f"http://{self.host}:{self.dns_management}/{what}"
+                async with session.post(url, data=data) as response:
+                    assert response.status == 200
+
+    async def root(self) -> str:
+        """PEM of the authority that it issues with."""
+        url = f"https://{self.host}:{self.management}/roots/0"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(url, ssl=ssl.create_default_context(cafile=self.ca)) as response,
+        ):
+            return await response.text()
+
+    @asynccontextmanager
+    async def started(self) -> AsyncIterator[None]:
+        async with _process(*self.command(), log=self.folder / "pebble.log"):
             await _accepts(self.port)
             yield
 
 
 @asynccontextmanager
 async def pebble(folder: Path, proofs: int, lifetime: int = 90 * 86400) -> AsyncIterator[Pebble]:
-    """Its DNS runs; `started` is the caller's."""
-    certificate, key = pair("localhost")
-    (folder / "pebble.crt").write_bytes(certificate)
-    (folder / "pebble.key").write_bytes(key)
-    one = Pebble(folder, proofs, lifetime, free_port(), free_port(), free_port(), free_port())
-    command = [
-        "pebble-challtestsrv",
-        *("-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""),
-        *("-dns01", f"127.0.0.1:{one.dns}", "-management", f"127.0.0.1:{one.dns_management}"),
-        *("-http01", "", "-https01", "", "-tlsalpn01", ""),
-    ]
-    async with _process(*command, log=folder / "dns.log"):
+    """On loopback. Its DNS runs; `started` is the caller's."""
+    ports = [free_port() for _ in range(4)]
+    one = Pebble(folder, proofs, lifetime, "127.0.0.1", *ports)
+    async with _process(*one.dns_command(), log=folder / "dns.log"):
         await _accepts(one.dns_management)
         yield one
 
 
 @asynccontextmanager
-async def _process(
-    *command: str, log: Path, environment: dict[str, str] | None = None
-) -> AsyncIterator[None]:
+async def _process(*command: str, log: Path) -> AsyncIterator[None]:
     with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=output, stderr=output, env=os.environ | (environment or {})
-        )
+        process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
     try:
         yield
     finally:

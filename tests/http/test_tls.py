@@ -19,6 +19,9 @@ from mesh.relay.listener import listen
 from tests.http.conftest import LIMIT, Conversation, Stand
 from tests.http.test_exchanges import echo_heads
 from tests.support.certificates import NOW, pair
+from tests.support.docker_fixtures_pki import SwarmCA
+
+CA = SwarmCA()
 
 
 def in_one_file(folder: Path, file: str, *names: str, days: int = 10) -> None:
@@ -112,6 +115,37 @@ class TestCertificates:
         found.look()
         assert list(found.problems()) == []
         assert found.find("a.example") is not before
+
+    def test_an_authoritys_certificate_is_no_pair(self, tmp_path: Path) -> None:
+        """Others are known by it: `tls_ca`, `http.acme.ca`."""
+        CA.node(tmp_path, "n1")
+        in_one_file(tmp_path, "own.pem", "a.example")
+        for left_over in ("swarm-node.crt", "swarm-node.key"):
+            (tmp_path / left_over).unlink()
+        certificates = Certificates(str(tmp_path))
+        certificates.look()
+        assert [one.file for one in certificates.certificates()] == ["own.pem"]
+        assert list(certificates.problems()) == []
+
+    def test_two_folders(self, tmp_path: Path) -> None:
+        """Of files and of what an authority has issued; the second comes to be when there is something."""
+        issued = tmp_path / "issued"
+        certificates = Certificates(str(tmp_path / "files"), issued)
+        certificates.look()
+        assert not certificates.any
+        assert list(certificates.problems()) == [], "nobody has to have files of their own"
+        issued.mkdir()
+        in_one_file(issued, "a.pem", "a.example")
+        certificates.look()
+        (first,) = certificates.certificates()
+        assert not certificates.given(["a.example"]), "ordered ones are renewed"
+        (tmp_path / "files").mkdir()
+        in_one_file(tmp_path / "files", "a.pem", "a.example", "*.b.example", days=30)
+        certificates.look()
+        assert len(certificates.certificates()) == 2
+        assert certificates.find("a.example") != first
+        assert certificates.given(["a.example", "x.b.example"])
+        assert not certificates.given(["a.example", "b.example"])
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         found = Certificates(str(tmp_path / "none"))
