@@ -2,70 +2,34 @@
 
     python -m benchmarks.l7 [--install] [--only SCENARIO …] [--rounds 5] [--seconds 2]
 
-All are up, one at a time is loaded with 32 connections, and the turns alternate. A proxy has a core of its
-own; wrk and the application share the other. A round's samples are compared with each other. Tables are
-printed, and written as JSON to benchmarks/out/l7.json.
+All are up, one at a time is loaded, and the turns alternate. A proxy has a core of its own; the load and the
+application share the other. A round's samples are compared with each other. Tables are printed, and written
+as JSON to benchmarks/out/l7.json.
 """
 
 import argparse
 import json
 import shutil
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from benchmarks import measure, program
+from benchmarks import measure
 from benchmarks.failure import BenchmarkFailed
 from benchmarks.install import install
-from benchmarks.l4.loads import requests
 from benchmarks.l4.report import paired
 from benchmarks.l7 import proxies
-from benchmarks.l7.proxies import APPLICATION, OURS, PROXIES, Proxy, routed
+from benchmarks.l7.proxies import PROXIES, Proxy, routed
+from benchmarks.l7.scenarios import PACED, SAME, SCENARIOS
+from benchmarks.l7.turns import Series, in_turns
 from benchmarks.machine import machine
-from benchmarks.measure import GRACE, LOAD_CORE, SERVER_CORE
-from benchmarks.processes import cpu_seconds
-from benchmarks.program import SHOWN
 from benchmarks.report import Table
 
 OUT = Path(__file__).parents[1] / "out" / "l7.json"
-READY_WITHIN = 20.0  # seconds
-CLIENTS = 32
 ROUTERS = (10, 5000)
-
-# Another path for each request, as wrk is told.
-VARIED = 'n = 0\nrequest = function() n = n + 1; return wrk.format("GET", "/varied/" .. n) end\n'
-
-
-@dataclass(frozen=True)
-class Scenario:
-    title: str
-    options: Sequence[str] = ()
-    path: str = "/"
-    script: str = ""
-
-
-SCENARIOS = {
-    "same": Scenario("small requests on connections that stay, all the same"),
-    "varied": Scenario(
-        "small requests on connections that stay, all different, and so the responses", script=VARIED
-    ),
-    "connections": Scenario("a new connection for each request", ("--header", "Connection: close")),
-    "large": Scenario("responses of a megabyte", path="/large"),
-}
-
-
-@dataclass
-class Series:
-    name: str
-    rate: list[float] = field(default_factory=list)  # requests per second
-    cpu: list[float] = field(default_factory=list)  # seconds of the proxy, per request
+QUESTIONS = (*SCENARIOS, "latency", "routers")
+SLOWEST_SHARE = 0.5  # of what the slowest takes: the rate at which latencies are compared
 
 
 def main() -> None:
@@ -77,7 +41,7 @@ def main() -> None:
         if lacking := [one for one in proxies.NEEDED if shutil.which(one) is None]:
             raise BenchmarkFailed(f"needs {', '.join(lacking)} (--install installs Debian's)")
         tables = []
-        for table in _tables(options.only or [*SCENARIOS, "routers"], options.rounds, options.seconds):
+        for table in _tables(options.only or QUESTIONS, options.rounds, options.seconds):
             print(f"\n{table}", flush=True)
             tables.append(table.document())
         OUT.parent.mkdir(exist_ok=True)
@@ -93,78 +57,18 @@ def _tables(wanted: Sequence[str], rounds: int, seconds: float) -> Iterator[Tabl
             print(f"not installed, left out: {one.name}", file=sys.stderr)
     for name in wanted:
         if name == "routers":
-            results = _in_turns([routed(count) for count in ROUTERS], SCENARIOS["same"], rounds, seconds)
-            yield _table("ours behind 10 and 5,000 routers: small requests, all the same", results)
+            results = in_turns([routed(count) for count in ROUTERS], SAME, rounds, seconds)
+            yield _table("ours behind 10 and 5,000 routers: small requests, all the same", "request", results)
+        elif name == "latency":
+            yield _latencies(here, rounds, seconds)
         else:
             scenario = SCENARIOS[name]
-            yield _table(scenario.title, _in_turns(here, scenario, rounds, seconds))
+            results = in_turns(list(filter(scenario.who, here)), scenario, rounds, seconds)
+            yield _table(scenario.title, scenario.load.unit, results)
 
 
-def _in_turns(taking_part: Sequence[Proxy], scenario: Scenario, rounds: int, seconds: float) -> list[Series]:
-    results = [Series(one.name) for one in taking_part]
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.chmod(0o755)  # the application's workers are not root
-        script = folder / "load.lua"
-        script.write_text(scenario.script)
-        stack.enter_context(_running("application", proxies.application(folder), LOAD_CORE, APPLICATION))
-        running = []
-        for at, one in enumerate(taking_part, 1):
-            own = folder / str(at)
-            own.mkdir()
-            port = APPLICATION + at
-            running.append(
-                (port, stack.enter_context(_running(one.name, one.argv(own, port), SERVER_CORE, port)))
-            )
-        for turn in range(rounds + 1):
-            for series, (port, pid) in zip(results, running, strict=True):
-                before = cpu_seconds(pid)
-                done = _load(series.name, port, scenario, script, seconds)
-                if turn:  # the first round warms up
-                    series.rate.append(done / seconds)
-                    series.cpu.append((cpu_seconds(pid) - before) / done)
-            print(".", end="", file=sys.stderr, flush=True)
-    return results
-
-
-@contextmanager
-def _running(name: str, argv: Sequence[str], core: str, port: int) -> Iterator[int]:
-    """Its process number, once it can be connected to."""
-
-    def fault(process: "subprocess.Popen[bytes]") -> str:
-        end = time.monotonic() + READY_WITHIN
-        while time.monotonic() < end:
-            if process.poll() is not None:
-                return f"ended with status {process.returncode}"
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return ""
-        return f"cannot be reached within {READY_WITHIN:.0f} s"
-
-    with program.running(name, argv, core, fault) as process:
-        yield process.pid
-
-
-def _load(name: str, port: int, scenario: Scenario, script: Path, seconds: float) -> float:
-    words = ["wrk", "--threads", "1", "--connections", str(CLIENTS), "--duration", f"{seconds:g}s"]
-    words += [*scenario.options, *(["--script", str(script)] if scenario.script else [])]
-    command = ["taskset", "-c", LOAD_CORE, *words, f"http://127.0.0.1:{port}{scenario.path}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + GRACE, check=True)
-        return requests(done.stdout)
-    except subprocess.CalledProcessError as error:
-        raise BenchmarkFailed(f"{name}: {(error.stdout + error.stderr)[-SHOWN:]}") from error
-    except subprocess.TimeoutExpired as error:
-        raise BenchmarkFailed(f"{name}: the load took too long") from error
-    except BenchmarkFailed as failed:
-        raise BenchmarkFailed(f"{name}: {failed}") from failed
-
-
-def _table(title: str, results: Sequence[Series]) -> Table:
-    """`per core`: one over the CPU time that the proxy takes for a request."""
+def _table(title: str, unit: str, results: Sequence[Series]) -> Table:
+    """`per core`: one over the CPU time that the proxy takes for one."""
     first = results[0]
     rows = [
         (
@@ -174,20 +78,57 @@ def _table(title: str, results: Sequence[Series]) -> Table:
             f"{1 / median(one.cpu):,.0f}",
             f"{paired(one.cpu, first.cpu):.2f}",
             f"{paired(first.rate, one.rate):.2f}",
+            *([f"{median(one.memory) / 1024:,.1f}"] if one.memory else []),
         )
         for one in results
     ]
-    by = OURS.name if first.name == OURS.name else first.name
     head = (
         "proxy",
-        "requests/s",
-        "CPU µs/request",
-        "requests/s per core",
-        f"{by}/it per core",
-        f"{by}/it rate",
+        f"{unit}s/s",
+        f"CPU µs/{unit}",
+        f"{unit}s/s per core",
+        f"{first.name}/it per core",
+        f"{first.name}/it rate",
+        *(["KiB/socket"] if first.memory else []),
     )
-    raw = [{"name": one.name, "rate": one.rate, "cpu_seconds": one.cpu} for one in results]
-    return Table(title, head, rows, raw)
+    return Table(title, head, rows, _raw(results))
+
+
+def _latencies(here: Sequence[Proxy], rounds: int, seconds: float) -> Table:
+    """At half of what the slowest takes, as it is now."""
+    most = {one.name: median(one.rate) for one in in_turns(here, SAME, 1, seconds)}
+    slowest = min(most, key=lambda name: most[name])
+    rate = round(most[slowest] * SLOWEST_SHARE, -2)
+    results = in_turns(here, PACED, rounds, seconds, rate)
+    first = results[0]
+    rows = [
+        (
+            one.name,
+            f"{median(one.p50) * 1e3:.2f}",
+            f"{median(one.p99) * 1e3:.2f}",
+            f"{paired(first.p50, one.p50):.2f}",
+            f"{paired(first.p99, one.p99):.2f}",
+            f"{median(one.cpu) * 1e6:,.1f}",
+        )
+        for one in results
+    ]
+    head = ("proxy", "p50 ms", "p99 ms", f"{first.name}/it p50", f"{first.name}/it p99", "CPU µs/request")
+    title = f"small requests at {rate:,.0f}/s, half of what {slowest} takes"
+    return Table(title, head, rows, _raw(results))
+
+
+def _raw(results: Sequence[Series]) -> list[dict[str, object]]:
+    return [
+        {
+            "name": one.name,
+            "rate": one.rate,
+            "cpu_seconds": one.cpu,
+            "p50": one.p50,
+            "p99": one.p99,
+            "memory": one.memory,
+        }
+        for one in results
+    ]
 
 
 def _options() -> argparse.Namespace:
@@ -195,7 +136,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--install", action="store_true", help="install the peers and the load (Debian, root)"
     )
-    parser.add_argument("--only", action="append", choices=[*SCENARIOS, "routers"], help="may be repeated")
+    parser.add_argument("--only", action="append", choices=QUESTIONS, help="may be repeated")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="of load per proxy and round")
     return parser.parse_args()

@@ -1,6 +1,8 @@
 """Our HTTP side as a program: a port in `mode: http`, or an entry point behind so many routers.
 
-python -m benchmarks.l7.ours PORT APPLICATION [ROUTERS]
+python -m benchmarks.l7.ours PORT APPLICATION ROUTERS [FOLDER]
+
+ROUTERS: 0 for a port. FOLDER: where the certificate is, for an entry point with TLS.
 """
 
 import asyncio
@@ -18,19 +20,25 @@ from mesh.http.front import Front
 from mesh.http.port import HttpPort
 from mesh.http.reach import OwnNamespace
 from mesh.http.site import EntryPoint, Site
+from mesh.http.tls import Certificates
 from mesh.relay.connection import Options
 from mesh.relay.listener import listen, plain_socket
 
 LOOPBACK = "127.0.0.1"
 
 
-async def serve(port: int, application: int, routers: int) -> None:
+async def serve(port: int, application: int, routers: int, folder: str) -> None:
     core, listener = Core(), listen(LOOPBACK, port)
     opened: HttpPort | Front
-    if routers:
-        site = Site(core, OwnNamespace(plain_socket), (EntryPoint("web"),))
-        site.start(_catalogue(application, routers))
-        opened = Front(core, listener, site.serving("web"))
+    if routers or folder:
+        site = Site(core, OwnNamespace(plain_socket), (EntryPoint("web", bool(folder)),))
+        site.start(_catalogue(application, max(1, routers)))
+        context = None
+        if folder:
+            certificates = Certificates(folder)
+            certificates.look()
+            context = certificates.context
+        opened = Front(core, listener, site.serving("web"), tls=context)
     else:
         opened = HttpPort(core, "web", listener, [Endpoint(LOOPBACK, application)], Options(), plain_socket)
     gc.freeze()
@@ -62,4 +70,4 @@ def _catalogue(application: int, routers: int) -> Snapshot:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0))
+    uvloop.run(serve(*map(int, sys.argv[1:4]), sys.argv[4] if len(sys.argv) > 4 else ""))

@@ -1,8 +1,9 @@
 """A reverse proxy as one would write it with aiohttp in an hour: what our own HTTP side has to be worth.
 
-python -m benchmarks.l7.plain PORT APPLICATION
+python -m benchmarks.l7.plain PORT APPLICATION [CERTIFICATE]
 """
 
+import ssl
 import sys
 
 import uvloop
@@ -41,4 +42,15 @@ async def make(application: int) -> web.Application:
 
 if __name__ == "__main__":
     uvloop.install()
-    web.run_app(make(int(sys.argv[2])), host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
+    context = None
+    if len(sys.argv) > 3:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(sys.argv[3])
+    web.run_app(
+        make(int(sys.argv[2])),
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        ssl_context=context,
+        print=None,
+        access_log=None,
+    )
