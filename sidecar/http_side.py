@@ -345,7 +345,7 @@ def _entry(exchange: Exchange, route: Route | None) -> Entry:
         method=shown(head.method),
         host=head.host,
         target=shown(head.target),
-        version=f"HTTP/1.{head.minor}",
+        version=exchange.client.edge.version or f"HTTP/1.{head.minor}",
         status=exchange.status,
         sent=exchange.sent,
         received=exchange.received,

@@ -40,6 +40,7 @@ class Edge:
     scheme: str  # http, https
     port: int  # that the client came to
     trusts: Callable[[str], bool] = lambda _: False  # of an address: it is a proxy that may speak for others
+    version: str = ""  # of HTTP, where requests do not say it themselves
     trusted: bool = field(init=False)  # so is this client
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """A client's HTTP/2 connection, and its requests: each stream is the client's side of an exchange."""
 
 import socket
+from dataclasses import replace
 
 from mesh.http import limits
 from mesh.http.exchange import Exchange
@@ -22,7 +23,7 @@ class H2Client(H2Connection):
     def __init__(self, host: Host, sock: socket.socket, edge: Edge) -> None:
         super().__init__(host.poller, host.deadlines, sock, client=False)
         self.host = host
-        self.edge = edge
+        self.edge = replace(edge, version="HTTP/2.0")
         self._lists = RequestLists()
         self._requests: dict[int, H2Request] = {}
         self._draining = False

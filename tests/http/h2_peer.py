@@ -91,11 +91,18 @@ class Peer:
         """The connection is."""
         await self.until(lambda: self.ended)
 
-    def ask(self, *fields: tuple[str, str], end: bool = True, path: str = "/", method: str = "GET") -> Heard:
+    def ask(
+        self,
+        *fields: tuple[str, str],
+        end: bool = True,
+        path: str = "/",
+        method: str = "GET",
+        authority: str = "a.example",
+    ) -> Heard:
         """Begin a request."""
         id_ = self.h2.get_next_available_stream_id()
         heard = self.heard[id_] = Heard(id_)
-        given = {":method": method, ":path": path}
+        given = {":method": method, ":path": path, ":authority": authority}
         self.h2.send_headers(
             id_, [*((name, given.get(name, value)) for name, value in DEFAULTS), *fields], end_stream=end
         )

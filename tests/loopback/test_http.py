@@ -11,6 +11,7 @@ import pytest
 
 from mesh.http import entry_points
 from tests.http.conftest import Conversation, serving
+from tests.http.h2_peer import h2_client
 from tests.loopback.test_relay_workers import free_port
 from tests.loopback.test_sidecar import catalogue, config, get, running, until
 
@@ -122,6 +123,9 @@ async def test_entry_points_follow_labels(tmp_path: Path, capsys: pytest.Capture
                 return (status, body) == (200, b"X-Forwarded-For: 10.9.9.9, 127.0.0.1\n")
 
             await until(served, "the router is served")
+            peer = await h2_client(("127.0.0.1", entry))
+            assert (await peer.whole(peer.ask(authority="shop.example"))).status == 200
+            await peer.close()
             status = (await get(bound.admin, "/v1/status"))[1]
             assert {"name": "http web", "address": f"127.0.0.1:{entry}", "error": ""} in status["listeners"]
             assert (await get(bound.admin, "/v1/routes"))[1]["routes"][0]["endpoints"] == [str(task.endpoint)]
@@ -133,11 +137,12 @@ async def test_entry_points_follow_labels(tmp_path: Path, capsys: pytest.Capture
             (at,) = (await get(bound.admin, "/v1/explain/http?host=other&target=/"))[1]["entrypoints"]
             assert at["note"] == "404; no router has this host"
             text = (await get(bound.metrics, "/metrics"))[1]
-            assert 'mesh_http_requests_total{code="200",method="GET",service="web"} 1.0' in text
+            assert 'mesh_http_requests_total{code="200",method="GET",service="web"} 2.0' in text
             assert 'mesh_http_faults_total{reason="no_route",service=""}' in text
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert lines[-1]["host"] == "shop.example"
     assert (lines[-1]["status"], lines[-1]["route"], lines[0]["fault"]) == (200, "web", "no_route")
+    assert [one["version"] for one in (lines[0], lines[-1])] == ["HTTP/1.1", "HTTP/2.0"]
 
 
 async def test_what_checks_and_failures_say_of_a_task_is_told(tmp_path: Path) -> None:
