@@ -54,7 +54,9 @@ from sidecar.config import Address, Config, DiscoveryKind, UpstreamOrder
 from sidecar.dns_workers import DnsWorkers
 from sidecar.endpoints import CapturedEndpoints
 from sidecar.explaining import Explaining
+from sidecar.http_orders import Begin, OnSwarm
 from sidecar.http_side import HttpSide
+from sidecar.http_workers import HttpWorkers
 from sidecar.issuing import Issuing
 from sidecar.relay_workers import RelayWorkers
 from sidecar.state import Telling
@@ -224,6 +226,7 @@ class Sidecar:
                 open_tcp=self._relay_workers(None),
                 open_http=self._http().port,
             )
+            self._share_http(None)
             self._begin(relay)
             self._on_stop(lambda: self._drain([relay]))
             self._http().start(OwnNamespace(plain_socket))
@@ -249,6 +252,8 @@ class Sidecar:
             flows=flows,
         )
         open_tcp = self._relay_workers(ingress.sandbox_path)
+        docker = config.docker
+        self._share_http(OnSwarm(docker.netns, docker.certificates, ingress.sandbox_path))
         outgoing = Sockets(lambda: ingress.sandbox_path)
         self._on_stop(outgoing.close)
         outgoing_udp = Sockets(lambda: ingress.sandbox_path, nonblocking_udp_socket)
@@ -334,6 +339,18 @@ class Sidecar:
             self._http_side = side = HttpSide(self._config.http, self._vital, self.store, self._issue())
             self._on_stop(side.stop)
         return self._http_side
+
+    def _share_http(self, swarm: OnSwarm | None) -> None:
+        """Entry points are served by further processes as well, where they are asked for."""
+        http, log, issuing = self._config.http, self._config.log, self._issue()
+        if http.workers == 1 or not http.entrypoints:
+            return
+        folder = str(issuing.folder) if issuing is not None else ""
+        begin = Begin(http, swarm, folder, log.level, log.format)
+        workers = HttpWorkers(http.workers - 1, begin, self._vital, self.store)
+        self._on_stop(workers.end)
+        workers.start()
+        self._http().share(workers)
 
     def _issue(self) -> Issuing | None:
         """Made once, where there is an authority."""

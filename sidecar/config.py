@@ -283,6 +283,7 @@ class Http:
         Field(max_length=MAX_ENTRYPOINTS),
     ] = ()
     exposed_by_default: bool = True  # services with labels for it, without traefik.enable
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1  # processes that serve, this one included
     trusted: Annotated[
         tuple[Annotated[str, BeforeValidator(_network)], ...],
         BeforeValidator(_one_or_many),
@@ -450,6 +451,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_HTTP_ACME_EMAIL": (("http", "acme", "email"), _same),
     "MESH_HTTP_ACME_CA": (("http", "acme", "ca"), _same),
     "MESH_HTTP_TUNNEL": (("http", "tunnel"), _same),
+    "MESH_HTTP_WORKERS": (("http", "workers"), _same),
     "MESH_HTTP_TRUSTED": (("http", "trusted"), _csv),
     "MESH_HTTP_ACCESS_LOG": (("http", "access_log"), _same),
     "MESH_HTTP_ACCESS_LOG_SAMPLE": (("http", "access_log_sample"), _same),

@@ -64,10 +64,8 @@ class DnsWorkers:
         await self._workers.close()
 
     def _everything(self, _: int) -> Iterator[Order]:
-        now = self._store.current
-        whole = Change(now.nodes, now.networks, now.services, now.containers, now.askers, now.neighbours)
         yield Begin(self._dns, self._listen, self._log.level, self._log.format), None
-        yield Learn(whole), None
+        yield Learn(self._store.current.as_change()), None
         for id_, ports in self._joined.items():
             yield Join(id_, ports), None
 

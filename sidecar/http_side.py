@@ -2,9 +2,11 @@
 
 import asyncio
 import random
+import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_network
@@ -28,9 +30,10 @@ from mesh.http.outside import Outside
 from mesh.http.passing import Passing
 from mesh.http.port import HttpPort
 from mesh.http.reach import Namespaces, Reach
+from mesh.http.routed import RoutedTarget
 from mesh.http.site import EntryPoint, Site
 from mesh.http.sources import by_proxies
-from mesh.http.target import Target
+from mesh.http.stats import ServiceStats
 from mesh.http.tls import Certificates
 from mesh.net.tasks import Tasks
 from mesh.relay.carried import OpenPort
@@ -40,7 +43,9 @@ from mesh.tunnel.dial import Tunnels
 from mesh.tunnel.places import node_of
 from sidecar import report
 from sidecar.config import AccessLog, Http
-from sidecar.issuing import Issuing
+from sidecar.http_orders import Endpoints, Seen
+from sidecar.http_workers import HttpWorkers
+from sidecar.issued import Issued
 
 CERTIFICATES_SECONDS = 5.0  # between two looks at the folder
 
@@ -48,8 +53,19 @@ CERTIFICATES_SECONDS = 5.0  # between two looks at the folder
 class HttpSide:
     """`port` for published ports of `mode: http`; `start` for the entry points, if there are any."""
 
-    def __init__(self, config: Http, tasks: Tasks, store: Store, issuing: Issuing | None = None) -> None:
+    def __init__(
+        self,
+        config: Http,
+        tasks: Tasks,
+        store: Store,
+        issuing: Issued | None = None,
+        *,
+        listens: bool = True,
+    ) -> None:
+        """`listens`: opens its entry points itself; else it is given their sockets (`listen_too`)."""
         self._issuing = issuing
+        self._listens = listens
+        self._workers: HttpWorkers | None = None
         self._config = config
         self._tasks = tasks
         self._store = store
@@ -63,6 +79,17 @@ class HttpSide:
         self.tunnel_server: TunnelServer | None = None
         self._here: Namespaces | None = None
         store.subscribe(self._forget_gone)
+
+    def share(self, workers: HttpWorkers) -> None:
+        """Serve entry points together with these. Before the start."""
+        self._workers = workers
+
+    def listen_too(self, name: str, listener: socket.socket) -> None:
+        """Serve this entry point on a socket that is open elsewhere as well."""
+        if self._entries is None:
+            listener.close()
+        else:
+            self._entries.adopt(name, listener)
 
     def port(self, service: str) -> OpenPort:
         """How a published port of this service (id) is opened."""
@@ -85,7 +112,7 @@ class HttpSide:
         )
         reach = Namespaces(netns, sandbox, lambda: store.current, tunnels.to)
         self._here = here = Namespaces(netns, sandbox, lambda: store.current)
-        if self._config.entrypoints:
+        if self._config.entrypoints and self._listens:
             self.tunnel_server = server = TunnelServer(
                 self._tasks, certificates, (tunnel.host, tunnel.port), lambda: store.current, here.connect
             )
@@ -105,7 +132,7 @@ class HttpSide:
             return
         kinds = {entry.name: entry.tls for entry in config.entrypoints}
         if any(kinds.values()):
-            issued = self._issuing.kept.folder if self._issuing is not None else None
+            issued = self._issuing.folder if self._issuing is not None else None
             self.certificates = certificates = Certificates(config.certificates, issued)
             certificates.look()
             self._tasks.start(self._look_again(certificates), "certificates")
@@ -129,7 +156,10 @@ class HttpSide:
         passing.start(self._store.current)
         self._store.subscribe(passing.update)
         trusted = tuple(map(ip_network, config.trusted))
-        places = [(entry.name, entry.address.host, entry.address.port) for entry in config.entrypoints]
+        places = [
+            (entry.name, entry.address.host, entry.address.port)
+            for entry in (config.entrypoints if self._listens else ())
+        ]
         self._entries = EntryPoints(
             self._tasks,
             self.core,
@@ -138,6 +168,7 @@ class HttpSide:
             lambda address: trusts(trusted, address),
             lambda name: self.certificates.context if self.certificates and kinds[name] else None,
             passing,
+            self._workers.opened if self._workers is not None else _nobody_else,
         )
         self._entries.start()
 
@@ -152,8 +183,11 @@ class HttpSide:
 
     async def close(self, drain_seconds: float) -> None:
         """Accept no more, let requests end for so long."""
+        elsewhere = self._workers.close(drain_seconds) if self._workers is not None else _at_once()
         if self._entries is not None:
-            await self._entries.close(drain_seconds)
+            await asyncio.gather(self._entries.close(drain_seconds), elsewhere)
+        else:
+            await elsewhere
         if self.passing is not None:
             await self.passing.close(drain_seconds)
         if self.site is not None:
@@ -215,14 +249,37 @@ class HttpSide:
                 message = "goes by addresses in X-Forwarded-For, but no proxy is trusted (http.trusted)"
                 yield Problem(owner.name, f"traefik.http.routers.{route.name}.middlewares", message)
 
-    def tunnels_by_result(self) -> dict[tuple[str, ...], int]:
-        """(side, result) → how many."""
+    def own_stats(self) -> dict[str, ServiceStats]:
+        """Of this process, by service id; by "" what was for no service."""
+        found = dict(self.core.stats)
+        if self._entries is not None and (refusals := self._entries.refusals):
+            nobodys = found[""] = found.get("", ServiceStats()).copy()
+            nobodys.faults += refusals
+        return found
+
+    def stats(self) -> dict[str, ServiceStats]:
+        """Of all processes."""
+        found = self.own_stats()
+        for id_, one in self._workers.stats() if self._workers is not None else ():
+            found[id_] = found[id_] + one if id_ in found else one
+        return found
+
+    def own_tunnels(self) -> dict[tuple[str, ...], int]:
+        """Of this process: (side, result) → how many."""
         found: dict[tuple[str, ...], int] = {}
-        if self.tunnels is not None and self.tunnel_server is not None:
-            asked, answered = self.tunnels, self.tunnel_server
-            found[("asked", "open")], found[("answered", "open")] = asked.opened, answered.opened
+        if (asked := self.tunnels) is not None:
+            found["asked", "open"] = asked.opened
             found |= {("asked", reason): count for reason, count in asked.failed.items()}
+        if (answered := self.tunnel_server) is not None:
+            found["answered", "open"] = answered.opened
             found |= {("answered", reason): count for reason, count in answered.refused.items()}
+        return found
+
+    def tunnels_by_result(self) -> dict[tuple[str, ...], int]:
+        """Of all processes: (side, result) → how many."""
+        found = self.own_tunnels()
+        for key, count in self._workers.tunnels().items() if self._workers is not None else ():
+            found[key] = found.get(key, 0) + count
         return found
 
     def routes(self) -> Iterator[report.Route]:
@@ -247,21 +304,39 @@ class HttpSide:
                 endpoints=tuple(map(str, relaying.endpoints)) if relaying else (),
             )
 
-    def passed_on(self) -> dict[tuple[str, ...], int]:
-        """(service, result) → TLS connections that were passed on."""
-        found: dict[tuple[str, ...], int] = {}
-        services = self._store.current.services
+    def own_passed_on(self) -> dict[tuple[str, str], int]:
+        """Of this process: (service id, result) → TLS connections that were passed on."""
+        found = Counter[tuple[str, str]]()
         for owner, stats in self.passing.stats() if self.passing else ():
-            name = services[owner].name if owner in services else owner
-            found[name, "relayed"] = found.get((name, "relayed"), 0) + stats.connections
+            found[owner, "relayed"] += stats.connections
             for reason, count in stats.errors.items():
-                found[name, reason] = found.get((name, reason), 0) + count
-        return found
+                found[owner, reason] += count
+        return dict(found)
+
+    def passed_on(self) -> dict[tuple[str, ...], int]:
+        """Of all processes: (service, result) → TLS connections that were passed on."""
+        services, found = self._store.current.services, Counter[tuple[str, ...]]()
+        own = Counter(self.own_passed_on())
+        for (owner, result), count in (own + self._workers.passed() if self._workers else own).items():
+            found[services[owner].name if owner in services else owner, result] += count
+        return dict(found)
+
+    def own_seen(self, services: Collection[str]) -> tuple[Endpoints, set[str]]:
+        """Of this process: what is to be said of endpoints of these services (ids), and of which of them."""
+        found: Endpoints = {}
+        owners: set[str] = set()
+        for target in self.site.targets() if self.site is not None else ():
+            if target.http.owner in services:
+                for endpoint, one in self._own_endpoints(target):
+                    if one != _UNTOUCHED:
+                        found[target.http.name, endpoint] = one
+                        owners.add(target.http.owner)
+        return found, owners
 
     def left_out(self, service: str) -> Iterator[tuple[str, str]]:
         """Endpoints of a Swarm service (id) that get no request from this node for now, and why."""
         for target in self.site.targets_of(service) if self.site else ():
-            for one in _endpoints(target, self.site.unwell(target.http.name) if self.site else {}):
+            for one in self._endpoints(target):
                 if one.unwell:
                     yield one.address, f"does not pass its check ({one.unwell})"
                 elif one.ejected_for:
@@ -285,7 +360,7 @@ class HttpSide:
             )
             return report.HttpAtEntry(name, note=note)
         target = next((found for one, _, found in site.routes() if one == route), None)
-        endpoints = tuple(_endpoints(target, site.unwell(route.service))) if target else ()
+        endpoints = tuple(self._endpoints(target)) if target else ()
         network = site.network_of(route.service)
         if not endpoints:
             note = "503; " + ("no task serves" if network else "no network of it is on this node")
@@ -317,16 +392,47 @@ class HttpSide:
         for id_, service in change.services.items():
             if service is None:
                 self.core.forget(id_)
+                if self._workers is not None:
+                    self._workers.forget(id_)
+
+    # --- endpoints ---
+
+    def _endpoints(self, target: RoutedTarget) -> Iterator[report.HttpEndpoint]:
+        """As all processes together have them: left out is who is left out by any."""
+        for endpoint, own in self._own_endpoints(target):
+            others = self._workers.seen(target.http.name, endpoint) if self._workers is not None else []
+            worst = max((own, *others), key=lambda one: one.left)
+            yield report.HttpEndpoint(
+                str(endpoint),
+                sum((one.active for one in others), own.active),
+                worst.left,
+                worst.why,
+                next((one.unwell for one in (own, *others) if one.unwell), ""),
+            )
+
+    def _own_endpoints(self, target: RoutedTarget) -> Iterator[tuple[Endpoint, Seen]]:
+        backend, now = target.backend, monotonic()
+        unwell = self.site.unwell(target.http.name) if self.site is not None else {}
+        for one, server in backend.servers.items():
+            # One that had to stay because too many are left out gets requests.
+            left = 0.0 if backend.takes(server) else round(backend.health.ejected_for(one, now), 1)
+            why = backend.health.why(one) if left else ""
+            yield one, Seen(server.active, left, why, _said(unwell, one))
 
 
-def _endpoints(target: Target, unwell: Mapping[Endpoint, Result | None]) -> Iterator[report.HttpEndpoint]:
-    backend, now = target.backend, monotonic()
-    for one, server in backend.servers.items():
-        # One that had to stay because too many are left out gets requests.
-        left = 0.0 if backend.takes(server) else round(backend.health.ejected_for(one, now), 1)
-        why = backend.health.why(one) if left else ""
-        unwell_ = str(unwell[one] or "not yet checked") if one in unwell else ""
-        yield report.HttpEndpoint(str(one), server.active, left, why, unwell_)
+_UNTOUCHED = Seen(0, 0.0, "", "")
+
+
+def _said(unwell: Mapping[Endpoint, Result | None], endpoint: Endpoint) -> str:
+    return str(unwell[endpoint] or "not yet checked") if endpoint in unwell else ""
+
+
+async def _at_once() -> None:
+    """There is nobody to wait for."""
+
+
+def _nobody_else(_name: str, _listener: socket.socket) -> None:
+    """The socket is ours alone."""
 
 
 def _nothing(exchange: Exchange, route: Route | None) -> None:

@@ -1,9 +1,9 @@
 """Certificates from an authority put together: what is kept, who orders, how the nodes share it."""
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 
 from mesh.acme.authority import Authority
 from mesh.acme.issuer import Issuer
@@ -20,8 +20,7 @@ from mesh.http.site import Site
 from mesh.http.tls import Certificates
 from mesh.net.tasks import Tasks
 from sidecar.config import Acme, Entry
-
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")  # RFC 8555, section 8.1: base64url
+from sidecar.issued import proof
 
 
 class Issuing:
@@ -44,6 +43,10 @@ class Issuing:
         self._issuer: Issuer | None = None
         self._site: Site | None = None
         self._seen = -1  # version of what is wanted
+
+    @property
+    def folder(self) -> Path:
+        return self.kept.folder
 
     def handlers(self) -> Mapping[str, Handler]:
         """What other nodes may ask of this one, when it is a manager."""
@@ -104,11 +107,7 @@ class Issuing:
     # --- proofs ---
 
     def _proof(self, host: str, token: str) -> str | None:
-        """Only for names that we order: applications may have authorities of their own."""
-        kept, site = self.kept, self._site
-        if not kept.thumbprint or site is None or not site.certified.has(host) or not _TOKEN.fullmatch(token):
-            return None
-        return f"{token}.{kept.thumbprint}"
+        return proof(self._site, host, token, self.kept.thumbprint) if self._site is not None else None
 
     def _nodes(self) -> list[str]:
         """Whose entry points are asked first: all, if they are open on all addresses."""

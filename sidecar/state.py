@@ -222,7 +222,7 @@ class Telling:
     def _http(self) -> list[tuple[str, ServiceStats]]:
         """By service name."""
         side, services = self.carrying.http, self.snapshot.services
-        known = side.core.stats.items() if side else ()
+        known = side.stats().items() if side else ()
         # Of requests that no router is for there is no service.
         return [(services[id_].name if id_ else "", one) for id_, one in known if not id_ or id_ in services]
 

@@ -61,6 +61,10 @@ class Snapshot:
             members=self._members_after(change),
         )
 
+    def as_change(self) -> Change:
+        """What makes it of an empty one, but for who we are."""
+        return Change(self.nodes, self.networks, self.services, self.containers, self.askers, self.neighbours)
+
     def services_on(self, network: str) -> Iterator[Service]:
         """Services attached to the network, in no particular order."""
         for service in self.members.get(network, _NONE):

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +32,8 @@ class Listening:
 
 
 class EntryPoints:
-    """`places`: entry point, address, port; an entry point may have several. `tls`: of those that have it."""
+    """`places`: entry point, address, port; an entry point may have several. `tls`: of those that have it.
+    `opened` is told of each listening socket, before it is accepted from."""
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class EntryPoints:
         trusted: Callable[[str], bool],
         tls: Callable[[str], ssl.SSLContext | None] = lambda _name: None,
         passing: Passing | None = None,
+        opened: Callable[[str, socket.socket], None] = lambda _name, _listener: None,
     ) -> None:
         self._tasks = tasks
         self._core = core
@@ -49,7 +53,9 @@ class EntryPoints:
         self._trusted = trusted
         self._tls = tls
         self._passing = passing
+        self._opened = opened
         self._fronts: dict[tuple[str, str, int], Front] = {}
+        self._adopted: list[Front] = []
         self._faults: dict[tuple[str, str, int], str] = {}
         self._running: list[asyncio.Task[None]] = []
 
@@ -58,6 +64,15 @@ class EntryPoints:
         self._try()
         if self._faults:
             self._running = [self._tasks.start(self._go_on(), "entry-points")]
+
+    def adopt(self, name: str, listener: socket.socket) -> None:
+        """Serve an entry point on a socket that somebody else has opened."""
+        self._adopted.append(self._front(name, listener))
+
+    @property
+    def refusals(self) -> Counter[str]:
+        """What never became a request, by reason."""
+        return sum((front.refusals for front in self._all()), Counter[str]())
 
     def listening(self) -> list[Listening]:
         found = []
@@ -78,7 +93,7 @@ class EntryPoints:
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        await asyncio.gather(*(front.close(drain_seconds) for front in self._fronts.values()))
+        await asyncio.gather(*(front.close(drain_seconds) for front in self._all()))
 
     async def _go_on(self) -> None:
         while self._faults:
@@ -98,9 +113,15 @@ class EntryPoints:
                 self._faults[place] = str(error)
                 continue
             self._faults.pop(place, None)
-            serving = self._site.serving(name)
-            passed = _Passed(self._passing, self._site, name) if self._passing is not None else None
-            self._fronts[place] = Front(self._core, listener, serving, self._trusted, self._tls(name), passed)
+            self._opened(name, listener)
+            self._fronts[place] = self._front(name, listener)
+
+    def _front(self, name: str, listener: socket.socket) -> Front:
+        passed = _Passed(self._passing, self._site, name) if self._passing is not None else None
+        return Front(self._core, listener, self._site.serving(name), self._trusted, self._tls(name), passed)
+
+    def _all(self) -> list[Front]:
+        return [*self._fronts.values(), *self._adopted]
 
 
 @dataclass(frozen=True, slots=True)

@@ -303,6 +303,10 @@ class Site:
                 f"{http.mirror!r} {why}; no copies are sent",
             )
 
+    def targets(self) -> Iterator[RoutedTarget]:
+        """All HTTP services that are reached from here."""
+        return iter(self._targets)
+
     def targets_of(self, id_: str) -> Iterator[RoutedTarget]:
         """A Swarm service's HTTP services, also those that no router leads to."""
         return (one for one in self._targets if one.http.owner == id_)

@@ -3,7 +3,8 @@ that no standard names count as "other", services are those of the catalogue."""
 
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 # Seconds: a cached page … a report that somebody waits for.
 BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -13,15 +14,17 @@ METHODS = {
 OTHER = "other"
 
 
+@dataclass(slots=True)
 class Durations:
     """A histogram. `counts` has one more than `bounds`: above them all."""
 
-    __slots__ = ("counts", "total")
-    bounds = BOUNDS
+    bounds: ClassVar[tuple[float, ...]] = BOUNDS
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+    total: float = 0.0
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        self.total = 0.0
+    def __add__(self, other: "Durations") -> "Durations":
+        counts = [one + two for one, two in zip(self.counts, other.counts, strict=True)]
+        return Durations(counts, self.total + other.total)
 
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(BOUNDS, seconds)] += 1
@@ -30,7 +33,7 @@ class Durations:
 
 @dataclass(slots=True)
 class ServiceStats:
-    """Of one service. All only grow, but for `active`."""
+    """Of one service. All only grow."""
 
     requests: Counter[tuple[bytes, int]] = field(default_factory=Counter)  # method as sent, status
     durations: Durations = field(default_factory=Durations)  # to the end of the response
@@ -49,6 +52,13 @@ class ServiceStats:
         for (method, status), count in self.requests.items():
             found[METHODS.get(method, OTHER), str(status)] += count
         return dict(found)
+
+    def __add__(self, other: "ServiceStats") -> "ServiceStats":
+        both = ((getattr(self, one.name), getattr(other, one.name)) for one in fields(self))
+        return ServiceStats(*(mine + theirs for mine, theirs in both))
+
+    def copy(self) -> "ServiceStats":
+        return self + ServiceStats()
 
     def count(self, method: bytes, status: int, seconds: float) -> None:
         self.requests[method if method in METHODS else b"", status] += 1

@@ -24,7 +24,8 @@ def test_h2load() -> None:
 
 
 def test_its_log() -> None:
-    times = logged("1700000000000000\t200\t1500\n1700000000000100\t200\t2500\n")
+    connecting = "1700000000000000\t200\t9000\n1700000000499999\t200\t9000\n"
+    times = logged(connecting + "1700000000500000\t200\t1500\n1700000001000100\t200\t2500\n")
     assert times == [0.0015, 0.0025]
     assert Outcome(2, times).p(0.99) == 0.0025
     with pytest.raises(BenchmarkFailed, match="answered 503"):
