@@ -86,12 +86,12 @@ class HttpWorker:
             await self._channel.taken()
 
     def _news(self) -> Told:
-        now = self._side.own_stats()
+        now = self._side.counts.own_stats()
         news = {id_: one for id_, one in now.items() if self._told.get(id_) != one}
         self._told = {id_: one.copy() for id_, one in now.items()}
         # Only what was asked for something can be other than it was, or what was left out before.
-        seen, self._concerned = self._side.own_seen({*news, *self._concerned})
-        return Told(news, seen, self._side.own_tunnels(), self._side.own_passed_on())
+        seen, self._concerned = self._side.counts.own_seen({*news, *self._concerned})
+        return Told(news, seen, self._side.counts.own_tunnels(), self._side.counts.own_passed_on())
 
     def _ended(self, name: str, error: BaseException) -> None:
         logger.critical("%s failed: this is a bug of ours; the HTTP worker ends", name, exc_info=error)

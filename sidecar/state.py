@@ -97,7 +97,7 @@ class Telling:
             yield report.Listener("dns", f"{host}:{port}", place.fault)
         yield from (surface.shown() for surface in self.surfaces)
         if self.carrying.http is not None:
-            yield from self.carrying.http.listeners()
+            yield from self.carrying.http.telling.listeners()
 
     def _problems(self, source: SourceStatus) -> Iterator[str]:
         yield from map(str, source.problems)
@@ -107,13 +107,13 @@ class Telling:
         if self.carrying.prober is not None:
             yield from self.carrying.prober.faults()
         if self.carrying.http is not None:
-            yield from map(str, self.carrying.http.problems(self.snapshot))
+            yield from map(str, self.carrying.http.telling.problems(self.snapshot))
         if self.carrying.ingress is not None and self.carrying.ingress.status:
             yield f"published ports: {self.carrying.ingress.status}"
 
     def routes(self) -> report.Routes:
         side = self.carrying.http
-        return report.Routes(tuple(side.routes()) if side else ())
+        return report.Routes(tuple(side.telling.routes()) if side else ())
 
     def left_out(self, service: Service) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -122,7 +122,7 @@ class Telling:
                 if seen.ejected_for > 0:
                     found[str(seen.endpoint)] = f"left out for {seen.ejected_for:.0f} s more"
         if self.carrying.http is not None:
-            found.update(self.carrying.http.left_out(service.id))
+            found.update(self.carrying.http.telling.left_out(service.id))
         return found
 
     # --- ports ---
@@ -209,9 +209,9 @@ class Telling:
             http_mirrored={(name, what): count for name, one in http for what, count in one.mirrored.items()},
             http_ejections={(name,): one.ejections for name, one in http},
             http_certificates=self._certificates(),
-            http_orders=self.carrying.http.orders() if self.carrying.http else {},
+            http_orders=self.carrying.http.telling.orders() if self.carrying.http else {},
             http_tunnels=self._tunnels(),
-            http_passed_on=self.carrying.http.passed_on() if self.carrying.http else {},
+            http_passed_on=self.carrying.http.counts.passed_on() if self.carrying.http else {},
             probes={(n, str(p), r): count for (n, p, r), count in self._probed().items()},
             port_connections=_connections(relayed, carried),
             port_active={(name, port, c.mode): c.active for name, port, c in relayed} | active,
@@ -222,13 +222,13 @@ class Telling:
     def _http(self) -> list[tuple[str, ServiceStats]]:
         """By service name."""
         side, services = self.carrying.http, self.snapshot.services
-        known = side.stats().items() if side else ()
+        known = side.counts.stats().items() if side else ()
         # Of requests that no router is for there is no service.
         return [(services[id_].name if id_ else "", one) for id_, one in known if not id_ or id_ in services]
 
     def _tunnels(self) -> dict[tuple[str, ...], int]:
         http = self.carrying.http
-        return http.tunnels_by_result() if http is not None else {}
+        return http.counts.tunnels() if http is not None else {}
 
     def _certificates(self) -> dict[tuple[str, ...], float]:
         side = self.carrying.http
@@ -266,7 +266,7 @@ class Telling:
         side = self.carrying.http
         if side is None:
             raise LookupError("nothing speaks HTTP here")
-        return side.explain(host, path, method)
+        return side.telling.explain(host, path, method)
 
     # --- resolve ---
 

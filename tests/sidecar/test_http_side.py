@@ -44,7 +44,9 @@ async def test_addresses_that_nobody_may_name(
         | {f"{MIDDLEWARE}.{option}": value for option, value in labels.items()},
     )
     store.publish(Change(networks={"n": Network("n", "n")}, services={"s": service}))
-    told = [(one.file, one.key) for one in side.problems(store.current) if "http.trusted" in one.message]
+    told = [
+        (one.file, one.key) for one in side.telling.problems(store.current) if "http.trusted" in one.message
+    ]
     named = [("shop_web", "traefik.http.routers.r.middlewares")]
     assert told == (named if needs and not trusted else [])
     await side.close(0)
