@@ -331,6 +331,10 @@ class Exchange:
         if taken and not complete:
             self.client.hold_body(False)
 
+    def goes_by(self, upstream: Upstream) -> None:
+        """The connection has turned out to be of another kind: that is asked instead."""
+        self._upstream = upstream
+
     def not_connected(self, fault: Fault) -> None:
         """Nothing was sent: another endpoint may have it."""
         self._lose(fault)

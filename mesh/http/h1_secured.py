@@ -1,24 +1,32 @@
-"""An HTTP/1.1 connection to an endpoint with TLS: as without, after a handshake, and read by records."""
+"""An HTTP/1.1 connection to an endpoint with TLS: as without, after a handshake, and read by records.
+
+In the handshake the endpoint may choose HTTP/2 (ALPN). Then the socket becomes a link that many exchanges
+share, and this one goes by that.
+"""
 
 import ssl
 
 from mesh.http.backend import Server
 from mesh.http.blocking import WOULD_BLOCK
+from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault
 from mesh.http.h1_upstream import Asking, H1Upstream, State
+from mesh.http.h2_upstream import begin_link
 from mesh.http.task_tls import TaskTls
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
 
 
 class SecuredUpstream(H1Upstream):
-    __slots__ = ("_securing", "_tls")
+    __slots__ = ("_asking", "_either", "_securing", "_tls")
 
     def __init__(
-        self, poller: Poller, deadlines: Deadlines, server: Server, exchange: Asking, tls: TaskTls
+        self, poller: Poller, deadlines: Deadlines, server: Server, exchange: Exchange, tls: TaskTls
     ) -> None:
         super().__init__(poller, deadlines, server, exchange)
         self._tls = tls
+        self._asking = exchange
+        self._either = not exchange.upgrades  # there is no Upgrade in HTTP/2
         self._securing = False
         self._in_records = True
 
@@ -27,7 +35,8 @@ class SecuredUpstream(H1Upstream):
         sock, self._sock = self._sock, None
         assert sock is not None
         try:
-            self._sock = self._tls.wrap(sock, self.server.session)
+            session = self.server.session if self._either else None
+            self._sock = self._tls.wrap(sock, session, h2=self._either)
         except OSError as error:
             self._poller.close(sock)
             self._not_secured(error)
@@ -46,7 +55,13 @@ class SecuredUpstream(H1Upstream):
             self._not_secured(error)
             return
         self._securing = False
-        super()._through()
+        if sock.selected_alpn_protocol() == "h2":
+            self._sock = self._exchange = None
+            self.stop_clock()
+            self.state = State.CLOSED
+            begin_link(self._poller, self._deadlines, self.server, sock, self._asking)
+        else:
+            super()._through()
 
     def _not_secured(self, error: OSError) -> None:
         exchange = self._exchange
@@ -76,7 +91,8 @@ class SecuredUpstream(H1Upstream):
         try:
             sock.recv(1)
         except WOULD_BLOCK:
-            self.server.session = sock.session
+            if self._either:
+                self.server.session = sock.session
             return True
         except OSError:
             return False

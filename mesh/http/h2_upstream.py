@@ -6,10 +6,12 @@ it has are finished. A stream that the endpoint says it has not looked at goes e
 
 import errno
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 
 from mesh.http import limits
 from mesh.http.backend import Server
+from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault, Refused
 from mesh.http.h1_upstream import Asking
 from mesh.http.h2_compression import Fields
@@ -39,6 +41,10 @@ class H2Link(H2Connection):
         self._asked: dict[int, H2Upstream] = {}
 
     @property
+    def scheme(self) -> bytes:
+        return b"https" if isinstance(self.sock, ssl.SSLSocket) else b"http"
+
+    @property
     def takes(self) -> bool:
         """One more stream?"""
         under_way = len(self._asked) + len(self._connecting)
@@ -59,6 +65,12 @@ class H2Link(H2Connection):
             self.within(seconds)
         else:
             self._connected(code)
+
+    def take_over(self, asked: "H2Upstream") -> None:
+        """The socket is connected, and watched by nobody."""
+        self.poller.watch(self.sock, self._told)
+        self._connecting.append(asked)
+        self._opened()
 
     def join(self, asked: "H2Upstream") -> None:
         if self._open:
@@ -111,6 +123,9 @@ class H2Link(H2Connection):
         if isinstance(self.sock, Dialled):
             self.poller.watch(self.sock, self._told)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._opened()
+
+    def _opened(self) -> None:
         self.limit = NEVER
         self._open = True
         self.wire.start()
@@ -215,7 +230,7 @@ class H2Upstream(Outgoing):
 
     def connect(self, make: Callable[[], socket.socket], seconds: float) -> None:
         """Told to the exchange, now or later, once."""
-        link = next((one for one in self.server.links if isinstance(one, H2Link) and one.takes), None)
+        link = free_link(self.server)
         if link is not None:
             self.link = link
             self.reused = link.served
@@ -256,7 +271,7 @@ class H2Upstream(Outgoing):
         assert link is not None
         ended = last and not body and not trailers
         self.connection = link
-        self.stream = link.ask(self, request_list(head, target, lines, b"http"), ended)
+        self.stream = link.ask(self, request_list(head, target, lines, link.scheme), ended)
         for one in body:
             self.put(one)
         return self._sent(last, trailers) if not ended else self._clock_of_answer()
@@ -398,3 +413,22 @@ class H2Upstream(Outgoing):
         if stream is not None:
             link.wire.cancel(stream, code)
         link.over(self, stream)
+
+
+def free_link(server: Server) -> H2Link | None:
+    """One that takes one more stream."""
+    return next((one for one in server.links if isinstance(one, H2Link) and one.takes), None)
+
+
+def begin_link(
+    poller: Poller, deadlines: Deadlines, server: Server, sock: socket.socket, exchange: Exchange
+) -> None:
+    """A connected socket of which it has turned out that HTTP/2 is spoken there."""
+    poller.unwatch(sock)  # so that the link is told of what has come already
+    link = H2Link(poller, deadlines, sock, server)
+    if not server.leaving:
+        server.links.append(link)
+    upstream = H2Upstream(poller, deadlines, server, exchange)
+    upstream.link = link
+    exchange.goes_by(upstream)
+    link.take_over(upstream)

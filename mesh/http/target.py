@@ -14,7 +14,7 @@ from mesh.http.core import Core
 from mesh.http.exchange import Exchange, Upstream
 from mesh.http.h1_secured import SecuredUpstream
 from mesh.http.h1_upstream import H1Upstream
-from mesh.http.h2_upstream import H2Upstream
+from mesh.http.h2_upstream import H2Upstream, free_link
 from mesh.http.task_tls import TaskTls
 
 RESPONSE_SECONDS = 300.0  # to a response's first byte: a report may take minutes, a hanging task for ever
@@ -63,6 +63,8 @@ class Target:
         if self.h2:
             return H2Upstream(self._core.poller, self._core.deadlines, server, exchange)
         if self.tls is not None:
+            if not exchange.upgrades and free_link(server) is not None:
+                return H2Upstream(self._core.poller, self._core.deadlines, server, exchange)
             return SecuredUpstream(self._core.poller, self._core.deadlines, server, exchange, self.tls)
         return H1Upstream(self._core.poller, self._core.deadlines, server, exchange)
 

@@ -20,22 +20,14 @@ class TaskTls:
     def __init__(self, http: HttpService) -> None:
         self.name = http.tls_name
         self._http = http.name
-        self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_COMPRESSION
-        context.set_alpn_protocols(["http/1.1"])
-        if not http.tls_verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        elif http.tls_ca:
-            context.load_verify_locations(http.tls_ca)
-        else:
-            context.load_default_certs()
+        self._either = _context(http, ["h2", "http/1.1"])
+        self._http1 = _context(http, ["http/1.1"])
         self._failed: Counter[str] = Counter()
 
-    def wrap(self, sock: socket.socket, session: ssl.SSLSession | None) -> ssl.SSLSocket:
-        """`session`: of an earlier connection to the same task. OSError when it is gone already."""
-        return self._context.wrap_socket(
+    def wrap(self, sock: socket.socket, session: ssl.SSLSession | None, *, h2: bool) -> ssl.SSLSocket:
+        """`h2`: HTTP/2 will do as well. `session`: of an earlier connection to the same task, also with `h2`.
+        OSError when it is gone already."""
+        return (self._either if h2 else self._http1).wrap_socket(
             sock,
             server_hostname=self.name,
             do_handshake_on_connect=False,
@@ -50,3 +42,18 @@ class TaskTls:
         count = self._failed[why]
         if count == 10 ** (len(str(count)) - 1):
             logger.warning("%s: TLS with %s failed, the %d. time: %s", self._http, endpoint, count, why)
+
+
+def _context(http: HttpService, protocols: list[str]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(protocols)
+    if not http.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif http.tls_ca:
+        context.load_verify_locations(http.tls_ca)
+    else:
+        context.load_default_certs()
+    return context

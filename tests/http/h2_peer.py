@@ -207,7 +207,7 @@ class H2Tasks(Tasks):
 
 
 @asynccontextmanager
-async def h2_serving(handler: Handler) -> AsyncIterator[H2Tasks]:
+async def h2_serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[H2Tasks]:
     """An endpoint on loopback; every request runs the handler."""
     running: set[asyncio.Task[None]] = set()
 
@@ -230,7 +230,7 @@ async def h2_serving(handler: Handler) -> AsyncIterator[H2Tasks]:
 
         peer.on_request = begin
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
     tasks = H2Tasks(Endpoint(*server.sockets[0].getsockname()[:2]))
     try:
         yield tasks

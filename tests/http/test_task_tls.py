@@ -25,6 +25,7 @@ from tests.http.conftest import (
     routed,
     saying,
 )
+from tests.http.h2_peer import Heard, Peer, h2_serving
 from tests.support.certificates import pair
 
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -244,3 +245,111 @@ async def test_labels(world: World, folder: Path) -> None:
         assert (await world.get("a/z"))[0] == 503
         (problem,) = world.site.problems()
         assert "/nowhere: No such file" in problem.message
+
+
+class TestHttp2:
+    """Where a task chooses it in the handshake."""
+
+    @staticmethod
+    def context(folder: Path, *protocols: str) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(folder / "both.pem")
+        context.set_alpn_protocols(list(protocols))
+        return context
+
+    @staticmethod
+    async def said(peer: Peer, heard: Heard) -> None:
+        await peer.whole(heard)
+        peer.respond(heard.id, ("x-scheme", heard.get(":scheme")), ("content-length", "2"))
+        await peer.send(heard.id, b"ok", end=True)
+
+    async def test_one_connection_for_all(self, stand: Stand, folder: Path) -> None:
+        async with h2_serving(self.said, self.context(folder, "h2", "http/1.1")) as tasks:
+            port = await before(stand, tasks, service(folder))
+            client = await stand.client(port)
+            for _ in range(3):
+                await client.request()
+                status, fields, body = await client.response()
+                assert (status, fields["x-scheme"], body) == (200, "https", b"ok")
+            others = [await stand.client(port) for _ in range(10)]
+            for one in others:
+                await one.request("Content-Length: 3", body=b"abc", first="POST / HTTP/1.1")
+            assert [(await one.response())[0] for one in others] == [200] * 10
+            assert tasks.connections == 1
+            assert tasks.faults == []
+
+    async def test_many_at_once_before_it_is_known(self, stand: Stand, folder: Path) -> None:
+        """Each has made a connection by then; all are answered, and later ones share the first."""
+        async with h2_serving(self.said, self.context(folder, "h2")) as tasks:
+            port = await before(stand, tasks, service(folder))
+            clients = [await stand.client(port) for _ in range(20)]
+            for one in clients:
+                await one.request()
+            assert [(await one.response())[0] for one in clients] == [200] * 20
+            made = tasks.connections
+            for one in clients:
+                await one.request()
+            assert [(await one.response())[0] for one in clients] == [200] * 20
+            assert tasks.connections == made
+
+    async def test_goaway(self, stand: Stand, folder: Path) -> None:
+        async with h2_serving(self.said, self.context(folder, "h2")) as tasks:
+            client = await stand.client(await before(stand, tasks, service(folder)))
+            await client.request()
+            assert (await client.response())[0] == 200
+            tasks.peers[0].h2.close_connection()
+            tasks.peers[0].push()
+            await tasks.peers[0].over()
+            await client.request()
+            assert (await client.response())[0] == 200
+            assert tasks.connections == 2
+
+    async def test_upgrades_are_asked_in_http_1(self, stand: Stand, folder: Path) -> None:
+        offered: list[str | None] = []
+
+        async def switching(one: Conversation) -> None:
+            offered.append(one.writer.get_extra_info("ssl_object").selected_alpn_protocol())
+            await one.head()
+            await one.say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+            await one.say(await one.read(4))
+
+        context = self.context(folder, "h2", "http/1.1")
+        server = await asyncio.start_server(
+            lambda reader, writer: switching(Conversation(reader, writer)), "127.0.0.1", 0, ssl=context
+        )
+        try:
+            tasks = Tasks(Endpoint(*server.sockets[0].getsockname()[:2]))
+            client = await stand.client(await before(stand, tasks, service(folder)))
+            await client.request("Connection: Upgrade", "Upgrade: echo")
+            assert (await client.head()).startswith("HTTP/1.1 101")
+            await client.say(b"ping")
+            assert await client.read(4) == b"ping"
+            assert offered == ["http/1.1"]
+        finally:
+            server.close()
+
+    async def test_a_task_that_is_none_any_more(self, stand: Stand, folder: Path) -> None:
+        """What is under way ends well; then the connection is closed."""
+        go = asyncio.Event()
+
+        async def late(peer: Peer, heard: Heard) -> None:
+            await asyncio.wait_for(go.wait(), LIMIT)
+            await self.said(peer, heard)
+
+        async with h2_serving(late, self.context(folder, "h2")) as tasks:
+            port = await before(stand, tasks, service(folder))
+            client = await stand.client(port)
+            await client.request()
+            await tasks.asked()
+            port.target.retarget([])
+            go.set()
+            assert (await client.response())[0] == 200
+            await tasks.peers[0].over()
+
+    async def test_one_that_is_not_believed(self, stand: Stand, folder: Path) -> None:
+        async with h2_serving(self.said, self.context(folder, "h2")) as tasks:
+            http = replace(service(folder), tls_name="other")
+            client = await stand.client(await before(stand, tasks, http))
+            await client.request()
+            assert (await client.response())[0] == 502
+            assert tasks.requests.empty()
