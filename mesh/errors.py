@@ -65,7 +65,12 @@ class WireError(MeshError):
 
 
 class CertificateError(MeshError):
-    """The certificate authority refused, failed or was silent; the message quotes it."""
+    """The certificate authority refused, failed or was silent; the message quotes it. `general`: whatever
+    else it is asked for now would fail as well."""
+
+    def __init__(self, message: str, *, general: bool = False) -> None:
+        super().__init__(message)
+        self.general = general
 
 
 class AccountGone(CertificateError):

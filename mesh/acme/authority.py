@@ -6,7 +6,6 @@ them we wait as the authority says. What it raises becomes a `CertificateError` 
 
 import asyncio
 import json
-import ssl
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -217,26 +216,27 @@ def _translated() -> Iterator[None]:
         yield
     except messages.Error as error:
         kind = AccountGone if error.code == "accountDoesNotExist" else CertificateError
-        raise kind(_words(error)) from error
+        raise kind(_words(error), general=error.code == "serverInternal") from error
     except requests.exceptions.SSLError as error:
-        raise CertificateError(f"cannot be believed: {_ssl_words(error)}") from error
+        raise CertificateError(f"cannot be believed: {_short(_innermost(error))}", general=True) from error
     except requests.RequestException as error:
-        raise CertificateError(f"does not answer: {_short(error)}") from error
+        raise CertificateError(f"does not answer: {_short(_innermost(error))}", general=True) from error
     except (acme_errors.Error, JoseError) as error:
         raise CertificateError(_short(error)) from error
     except OSError as error:  # the file `ca`
-        raise CertificateError(f"cannot be asked: {_short(error)}") from error
+        raise CertificateError(f"cannot be asked: {_short(error)}", general=True) from error
     except (KeyError, ValueError) as error:  # no JSON, or a directory without a place that it has to have
-        raise CertificateError(f"answers what is not ACME: {_short(error)}") from error
+        raise CertificateError(f"answers what is not ACME: {_short(error)}", general=True) from error
 
 
-def _ssl_words(error: BaseException) -> str:
+def _innermost(error: BaseException) -> BaseException:
     """The reason itself, out of what was wrapped around it."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, ssl.SSLError):
-        inner = found.args[0] if found.args and isinstance(found.args[0], BaseException) else None
-        found = getattr(found, "reason", None) if inner is None else inner
-    return _short(found or error)
+    while True:
+        first = error.args[0] if error.args else None
+        inner = next((one for one in (getattr(error, "reason", None), error.__cause__, first) if one), None)
+        if not isinstance(inner, BaseException):
+            return error
+        error = inner
 
 
 def _short(error: BaseException) -> str:

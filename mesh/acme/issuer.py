@@ -67,7 +67,10 @@ class Issuer:
             due = self._schedule.due(self._missing(), self._kept.have(), self._clock())
             if not due:
                 return
-            await self._order(due[0])
+            failure = await self._order(due[0])
+            if failure is not None and failure.general:
+                for names in due[1:]:  # they are not asked for only to hear the same
+                    self._schedule.failed(names, str(failure), self._clock())
 
     def _missing(self) -> list[Names]:
         return [names for names in self._wanted() if not self._given(names)]
@@ -83,7 +86,8 @@ class Issuer:
         except TimeoutError:
             return
 
-    async def _order(self, names: Names) -> None:
+    async def _order(self, names: Names) -> CertificateError | None:
+        """What went wrong, if anything did."""
         shown = ", ".join(names)
         try:
             pem = await self._ordered(names)
@@ -91,11 +95,12 @@ class Issuer:
             self._schedule.failed(names, str(error), self._clock())
             self.orders["failed"] += 1
             logger.error("no certificate for %s: %s %s", shown, self._kept.directory, error)
-        else:
-            await self._kept.put(pem)
-            self._schedule.done(names)
-            self.orders["issued"] += 1
-            logger.info("a certificate for %s was issued", shown)
+            return error
+        await self._kept.put(pem)
+        self._schedule.done(names)
+        self.orders["issued"] += 1
+        logger.info("a certificate for %s was issued", shown)
+        return None
 
     async def _ordered(self, names: Names) -> str:
         account = self._kept.account
@@ -117,7 +122,10 @@ class Issuer:
         return pem
 
     async def _register(self) -> Account:
-        account, thumbprint = await self._authority.register(self._clock())
+        try:
+            account, thumbprint = await self._authority.register(self._clock())
+        except CertificateError as error:
+            raise CertificateError(f"makes no account: {error}", general=True) from error
         await self._kept.set_account(account, thumbprint)
         return account
 

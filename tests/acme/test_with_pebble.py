@@ -209,10 +209,12 @@ async def test_an_authority_that_is_away_or_forgets_us(
         async with one.sidecar() as bound:
 
             async def told() -> bool:
-                return any("a.example: no certificate" in text for text in await problems(bound))
+                return any("does not answer: " in text for text in await problems(bound))
 
             await until(told, "that nobody answers")
-            assert any("does not answer" in text for text in await problems(bound))
+            (problem,) = (text for text in await problems(bound) if "does not answer" in text)
+            assert "http.acme: a.example: no certificate: https://" in problem
+            assert "Connection refused; again in " in problem
             async with one.authority.started():
                 await one.issued("a.example")
             async with one.authority.started():  # another memory: no account of ours is in it
