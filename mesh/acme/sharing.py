@@ -15,8 +15,8 @@ from aiohttp import web
 
 from mesh.acme.kept import Kept
 from mesh.acme.told import TOLD_MAX, Have, decode_have, decode_told, encode_have, encode_told
-from mesh.discovery.feed_client import why
 from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, Identity
+from mesh.discovery.lines import Line, Lines
 from mesh.errors import DiscoveryError
 
 PATH = "/v1/certificates"
@@ -24,7 +24,6 @@ READ_SECONDS = 2.0  # for what the asker has to arrive
 WAIT_SECONDS = 20.0  # that an answer waits for news
 ANSWER_SECONDS = WAIT_SECONDS + 10.0
 ASKERS_MAX = 2048  # who wait at once
-MANAGERS_SECONDS = 1.0  # between two looks at who the managers are
 FIRST_PAUSE, LAST_PAUSE = 0.2, 5.0  # seconds before a manager that failed is asked again
 SETTLE_SECONDS = 10.0  # that a node waits for the first answers before it goes on alone
 
@@ -77,92 +76,49 @@ class Asker:
         port: int,
         rng: Random | None = None,
     ) -> None:
-        self._certificates = certificates
-        self._managers = managers
-        self._kept = kept
-        self._port = port
-        self._rng = rng or Random()
-        self._asked: dict[str, tuple[_Manager, asyncio.Task[None]]] = {}
+        chance = rng or Random()
+        self._lines = Lines(managers, lambda host: _Asked(certificates, host, port, kept, chance))
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    self._follow(group)
-                    await asyncio.sleep(MANAGERS_SECONDS)
-        finally:
-            self._asked = {}
+        await self._lines.run()
 
     async def settled(self) -> None:
         """Until each manager has been asked once, with or without success; not for long."""
-        ends = time.monotonic() + SETTLE_SECONDS
-        while time.monotonic() < ends:
-            managers = set(self._managers())
-            asked = [one.asked for host, (one, _) in self._asked.items() if host in managers]
-            if managers <= self._asked.keys():
-                try:
-                    async with asyncio.timeout(ends - time.monotonic()):
-                        await asyncio.gather(*(one.wait() for one in asked))
-                except TimeoutError:
-                    logger.warning("not every manager says which certificates it has")
-                return
-            await asyncio.sleep(MANAGERS_SECONDS / 4)
-
-    def _follow(self, group: asyncio.TaskGroup) -> None:
-        """A task for each manager, and none for those that are none any more."""
-        now = set(self._managers())
-        for host in self._asked.keys() - now:
-            self._asked.pop(host)[1].cancel()
-        for host in now - self._asked.keys():
-            one = _Manager(self._certificates, host, self._port, self._kept, self._rng)
-            self._asked[host] = one, group.create_task(one.run(), name=f"certificates of {host}")
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self._lines.begun.wait()
+                await asyncio.gather(*(line.asked.wait() for line in self._lines.all.values()))
+        except TimeoutError:
+            logger.warning("not every manager says which certificates it has")
 
 
-class _Manager:
-    """One of them, and the connection to it."""
+class _Asked(Line):
+    """A manager that is asked."""
+
+    about = "certificates of"
+    answer_seconds = ANSWER_SECONDS
+    kept_seconds = WAIT_SECONDS
+    pauses = FIRST_PAUSE, LAST_PAUSE
 
     def __init__(self, certificates: Certificates, host: str, port: int, kept: Kept, rng: Random) -> None:
-        self._certificates = certificates
-        self._host = host
-        self._url = f"https://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
+        super().__init__(certificates, host, port, PATH, rng)
         self._kept = kept
-        self._rng = rng
-        self._pause = FIRST_PAUSE
-        self._fault = ""
         self.asked = asyncio.Event()
 
-    async def run(self) -> None:
+    def tried(self) -> None:
+        self.asked.set()
+
+    async def talk(self, session: aiohttp.ClientSession) -> None:
         while True:
-            try:
-                await self._keep_asking()
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                self._failed(why(error))
-            except DiscoveryError as error:
-                self._failed(str(error))
+            await self._ask(session)
+            self.well()
             self.asked.set()
-            await asyncio.sleep(self._pause * self._rng.uniform(0.5, 1.0))
-            self._pause = min(LAST_PAUSE, self._pause * 2)
-
-    def _failed(self, what: str) -> None:
-        if what != self._fault:  # once, not every few seconds
-            logger.warning("certificates of manager %s: %s", self._host, what)
-        self._fault = what
-
-    async def _keep_asking(self) -> None:
-        """Until it fails. Certificates are those of now: Swarm rotates them."""
-        connector = aiohttp.TCPConnector(ssl=self._certificates.client_context(), limit=1)
-        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            while True:
-                await self._ask(session)
-                self._pause, self._fault = FIRST_PAUSE, ""
-                self.asked.set()
 
     async def _ask(self, session: aiohttp.ClientSession) -> None:
         have = encode_have(self._kept.have_told())
         async with session.post(
-            self._url, data=have, server_hostname=MANAGER_NAME, allow_redirects=False
+            self.url, data=have, server_hostname=MANAGER_NAME, allow_redirects=False
         ) as response:
             if response.status == 204:
                 return

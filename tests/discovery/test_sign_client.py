@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from mesh.catalog.model import Attachment, Neighbour, Node
 from mesh.catalog.snapshot import Change
-from mesh.discovery import sign_client, sign_server
+from mesh.discovery import lines, sign_client, sign_server
 from mesh.discovery.feed_server import FeedServer
 from mesh.discovery.feed_tls import Certificates
 from mesh.discovery.report import REPORT_MAX, Report, decode_report, encode_report
@@ -145,7 +145,7 @@ class TestTelling:
     async def test_managers_come_and_go(
         self, tmp_path: Path, manager: Manager, worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sign_client, "MANAGERS_SECONDS", 0.02)
+        monkeypatch.setattr(lines, "MANAGERS_SECONDS", 0.02)
         folder = CA.node(tmp_path / "manager2", "m2", "swarm-manager")
         async with serving(Manager(folder, (HOST2, manager.port))) as second:
             one = worker(manager.port, HOST)
