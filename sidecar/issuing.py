@@ -1,7 +1,6 @@
 """Certificates from an authority put together: what is kept, who orders, how the nodes share it."""
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -33,7 +32,7 @@ class Issuing:
         self._tasks = tasks
         self._store = store
         self.kept = Kept(state_dir, config.directory)
-        self.kept.load(time.time())
+        self.kept.load()
         self.changed = asyncio.Event()
         self.kept.on_change = self.changed.set
         self._authority = Authority(config.directory, config.email, config.ca)

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -31,7 +32,8 @@ logger = logging.getLogger(__name__)
 class Kept:
     """`load` once. What changes is written on a thread."""
 
-    def __init__(self, state_dir: str, directory: str) -> None:
+    def __init__(self, state_dir: str, directory: str, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", directory.partition("://")[2]).strip("-.")
         self.directory = directory
         self.folder = Path(state_dir) / "acme" / (name or "authority")
@@ -64,7 +66,7 @@ class Kept:
         pems = tuple(
             pem
             for names, (life, pem) in self._certificates.items()
-            if life.begins > have.certificates.get(file_of(names), 0.0)
+            if not self._is_over(life) and life.begins > have.certificates.get(file_of(names), 0.0)
         )
         # Of managers that differ, the account decides; those without one believe what they are told.
         news = account is not None or bool(pems)
@@ -82,15 +84,15 @@ class Kept:
 
     # --- what comes ---
 
-    def load(self, now: float) -> None:
+    def load(self) -> None:
         try:
-            self._load(now)
+            self._load()
         except FileNotFoundError:
             return  # nothing yet
         except OSError as error:
             self._failed(error)
 
-    def _load(self, now: float) -> None:
+    def _load(self) -> None:
         for file in sorted(self.folder.iterdir())[: CERTIFICATES_MAX + 2]:
             if file.suffix == SUFFIX and file.stat().st_size <= FILE_MAX:
                 try:
@@ -98,10 +100,8 @@ class Kept:
                 except ValueError as error:
                     logger.warning("%s is not used: %s", file, error)
                     continue
-                if life.ends + EXPIRED_SECONDS < now:
-                    file.unlink()
-                else:
-                    self._certificates[names] = life, file.read_text("ascii")
+                self._certificates[names] = life, file.read_text("ascii")
+        self._drop_what_is_over()
         self.thumbprint = (self.folder / THUMBPRINT).read_text("ascii").strip()
         try:
             self.account = decode_account((self.folder / ACCOUNT).read_bytes())
@@ -117,7 +117,9 @@ class Kept:
 
     async def put(self, pem: str) -> None:
         """A certificate just issued. Raises ValueError for what is none."""
-        self._take(*read(pem), pem)
+        names, life = read(pem)
+        self._drop_what_is_over()
+        self._take(names, life, pem)
         await self._save()
 
     async def take(self, told: Told) -> None:
@@ -134,7 +136,7 @@ class Kept:
             try:
                 names, life = read(pem)
                 before = self._certificates.get(names)
-                if before is None or life.begins > before[0].begins:
+                if not self._is_over(life) and (before is None or life.begins > before[0].begins):
                     self._take(names, life, pem)
             except ValueError as error:
                 logger.warning("a certificate that a manager told of is not used: %s", error)
@@ -151,6 +153,18 @@ class Kept:
             raise ValueError(f"more than {CERTIFICATES_MAX} certificates")
         self._certificates[names] = life, pem
         self._unsaved[file_of(names)] = pem.encode("ascii")
+
+    def _is_over(self, life: Life) -> bool:
+        return life.ends + EXPIRED_SECONDS < self._clock()
+
+    def _drop_what_is_over(self) -> None:
+        """Few at a time, and each but a file's removal."""
+        for names in [names for names, (life, _) in self._certificates.items() if self._is_over(life)]:
+            del self._certificates[names]
+            try:
+                (self.folder / file_of(names)).unlink(missing_ok=True)
+            except OSError as error:
+                self._failed(error)
 
     async def _save(self) -> None:
         """To disk first: that is where the TLS side takes certificates from."""

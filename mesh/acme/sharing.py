@@ -20,6 +20,7 @@ from mesh.discovery.lines import Line, Lines
 from mesh.errors import DiscoveryError
 
 PATH = "/v1/certificates"
+AT_ONCE = "at_once"  # a parameter of the request: the answer is not to wait for news
 READ_SECONDS = 2.0  # for what the asker has to arrive
 WAIT_SECONDS = 20.0  # that an answer waits for news
 ANSWER_SECONDS = WAIT_SECONDS + 10.0
@@ -41,7 +42,7 @@ class Teller:
         """`peer`: proven to be a node of this Swarm. Raises the refusal."""
         to_manager = peer.role == MANAGER_NAME
         have = await _have(request)
-        ends = time.monotonic() + WAIT_SECONDS
+        ends = time.monotonic() + (0.0 if AT_ONCE in request.query else WAIT_SECONDS)
         while (told := self._kept.newer(have, to_manager=to_manager)) is None:
             if not await self._news(ends - time.monotonic()):
                 return web.Response(status=204)
@@ -49,6 +50,8 @@ class Teller:
 
     async def _news(self, seconds: float) -> bool:
         """Has there been any within that time?"""
+        if seconds <= 0:
+            return False
         if self._waiting >= ASKERS_MAX:
             raise web.HTTPServiceUnavailable
         changed = self._kept.changed()
@@ -110,15 +113,17 @@ class _Asked(Line):
         self.asked.set()
 
     async def talk(self, session: aiohttp.ClientSession) -> None:
+        parameters = {AT_ONCE: ""}  # what it has when we begin
         while True:
-            await self._ask(session)
+            await self._ask(session, parameters)
             self.well()
             self.asked.set()
+            parameters = {}
 
-    async def _ask(self, session: aiohttp.ClientSession) -> None:
+    async def _ask(self, session: aiohttp.ClientSession, parameters: dict[str, str]) -> None:
         have = encode_have(self._kept.have_told())
         async with session.post(
-            self.url, data=have, server_hostname=MANAGER_NAME, allow_redirects=False
+            self.url, params=parameters, data=have, server_hostname=MANAGER_NAME, allow_redirects=False
         ) as response:
             if response.status == 204:
                 return

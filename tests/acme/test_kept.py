@@ -30,7 +30,7 @@ def pem(*names: str, days: int = 10) -> str:
 
 def kept(folder: Path, directory: str = URL) -> Kept:
     one = Kept(str(folder), directory)
-    one.load(NOW.timestamp())
+    one.load()
     return one
 
 
@@ -48,13 +48,22 @@ async def test_the_next_process_has_it(tmp_path: Path) -> None:
 
 
 async def test_expired_ones_go(tmp_path: Path) -> None:
-    one = kept(tmp_path)
+    now = NOW.timestamp()
+    one = Kept(str(tmp_path), URL, lambda: now)
     await one.set_account(ACCOUNT, "print")
     await one.put(pem("a.example", days=1))
-    later = Kept(str(tmp_path), URL)
-    later.load(NOW.timestamp() + 9 * 86400)
+    old = one.newer(Have(URL), to_manager=False)
+    assert old is not None
+    now += 9 * 86400
+    assert one.newer(Have(URL, "print", 10.0), to_manager=True) is None, "nobody is told of it any more"
+    later = Kept(str(tmp_path), URL, lambda: now)
+    later.load()
     assert later.have() == {}
     assert not (later.folder / "a.example.pem").exists()
+    await later.take(old)
+    assert later.have() == {}, "nor is it taken"
+    await one.put(pem("b.example", days=100))
+    assert list(one.have()) == [("b.example",)]
 
 
 async def test_rubbish_in_the_folder_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

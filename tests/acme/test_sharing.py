@@ -64,6 +64,17 @@ async def test_all_have_it_and_managers_the_account_as_well(tmp_path: Path) -> N
             await until(lambda: worker.have() == other.have() == first.have(), "all have what is new")
 
 
+async def test_who_has_all_need_not_wait_for_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one, same = Kept(str(tmp_path / "m1"), URL), Kept(str(tmp_path / "m2"), URL)
+    async with manager(tmp_path, one) as server:
+        asks = asker(tmp_path / "mk", "m2", MANAGER_NAME, server, same)
+        async with running(asks.run()):
+            await asks.settled()
+            assert "not every manager" not in caplog.text
+            await one.put(pem("a.example"))
+            await until(lambda: same.have() == one.have(), "and hears of what is new at once")
+
+
 async def test_a_manager_that_is_away_holds_nobody_up_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
