@@ -20,15 +20,17 @@ from benchmarks.failure import BenchmarkFailed
 from benchmarks.install import install
 from benchmarks.l4.report import paired
 from benchmarks.l7 import proxies
-from benchmarks.l7.proxies import PROXIES, Proxy, routed
+from benchmarks.l7.proxies import ON_ALL_CORES, PROXIES, Proxy, routed
 from benchmarks.l7.scenarios import PACED, SAME, SCENARIOS
 from benchmarks.l7.turns import Series, in_turns
 from benchmarks.machine import machine
+from benchmarks.measure import LOAD_CORE, SERVER_CORE
 from benchmarks.report import Table
 
 OUT = Path(__file__).parents[1] / "out" / "l7.json"
 ROUTERS = (10, 5000)
-QUESTIONS = (*SCENARIOS, "latency", "routers")
+QUESTIONS = (*SCENARIOS, "latency", "routers", "cores")
+ALL_CORES = f"{SERVER_CORE},{LOAD_CORE}"
 SLOWEST_SHARE = 0.5  # of what the slowest takes: the rate at which latencies are compared
 
 
@@ -59,6 +61,10 @@ def _tables(wanted: Sequence[str], rounds: int, seconds: float) -> Iterator[Tabl
         if name == "routers":
             results = in_turns([routed(count) for count in ROUTERS], SAME, rounds, seconds)
             yield _table("ours behind 10 and 5,000 routers: small requests, all the same", "request", results)
+        elif name == "cores":
+            taking_part = [one for one in ON_ALL_CORES if one.installed]
+            results = in_turns(taking_part, SAME, rounds, seconds, cores=ALL_CORES)
+            yield _table("on all cores, which load and application use as well", "request", results)
         elif name == "latency":
             yield _latencies(here, rounds, seconds)
         else:

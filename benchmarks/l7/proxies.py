@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -94,11 +95,35 @@ def routed(routes: int) -> Proxy:
     return Proxy(f"{routes:,} routers", sys.executable, _ours(routes), Role.OURS)
 
 
-def _haproxy(folder: Path, port: int, tls: bool) -> list[str]:
+def sidecar(workers: int) -> Proxy:
+    """All of ours: entry points in so many processes."""
+
+    def argv(folder: Path, port: int, _tls: bool) -> list[str]:
+        task = {"name": "app.1.x", "node": "here", "state": "running", "addresses": {"net": "127.0.0.1"}}
+        labels = {"mesh.http.rule": "PathPrefix(`/`)", "mesh.http.port": str(APPLICATION)}
+        app = {"networks": {"net": {}}, "labels": labels, "tasks": [task]}
+        catalogue = {"networks": {"net": {"subnet": "127.0.0.0/8"}}, "services": {"app": app}}
+        (folder / "catalog.yml").write_text(json.dumps(catalogue))  # JSON is YAML
+        variables = {
+            "MESH_CATALOG": folder / "catalog.yml",
+            "MESH_STATE_DIR": folder,
+            "MESH_HTTP_ENTRYPOINTS": f"web=127.0.0.1:{port}",
+            "MESH_HTTP_WORKERS": workers,
+            "MESH_DNS_LISTEN": "127.0.0.1:0",
+            "MESH_METRICS_LISTEN": "127.0.0.1:0",
+            "MESH_ADMIN_LISTEN": "127.0.0.1:0",
+        }
+        words = [f"{name}={value}" for name, value in variables.items()]
+        return ["env", *words, sys.executable, "-m", "sidecar", "run"]
+
+    return Proxy(f"ours, processes: {workers}", sys.executable, argv, Role.OURS)
+
+
+def _haproxy(folder: Path, port: int, tls: bool, threads: int = 1) -> list[str]:
     config = folder / "haproxy.cfg"
     secure = f" ssl crt {folder / PAIR} alpn h2,http/1.1" if tls else ""
     lines = [
-        *("global", f"  maxconn {CONNECTIONS}", "  nbthread 1", "  tune.ssl.default-dh-param 2048"),
+        *("global", f"  maxconn {CONNECTIONS}", f"  nbthread {threads}", "  tune.ssl.default-dh-param 2048"),
         *("defaults", "  mode http", "  timeout connect 2s", "  timeout client 60s", "  timeout server 60s"),
         *("listen web", f"  bind 127.0.0.1:{port} backlog {CONNECTIONS}{secure}", "  option forwardfor"),
         "  timeout tunnel 60s",
@@ -111,7 +136,7 @@ def _haproxy(folder: Path, port: int, tls: bool) -> list[str]:
     return ["haproxy", "-db", "-f", str(config)]
 
 
-def _nginx_proxy(folder: Path, port: int, tls: bool) -> list[str]:
+def _nginx_proxy(folder: Path, port: int, tls: bool, workers: int = 0) -> list[str]:
     pair = folder / PAIR
     secure = f" ssl http2; ssl_certificate {pair}; ssl_certificate_key {pair}" if tls else ""
     forwarded = (
@@ -127,13 +152,16 @@ def _nginx_proxy(folder: Path, port: int, tls: bool) -> list[str]:
         f" location / {{ proxy_pass http://one; {forwarded} }}"
         " location = /socket { proxy_http_version 1.1; proxy_set_header Connection upgrade;"
         " proxy_set_header Upgrade $http_upgrade; proxy_pass http://one; } }",
+        workers,
     )
 
 
-def _nginx(folder: Path, http: str) -> list[str]:
+def _nginx(folder: Path, http: str, workers: int = 0) -> list[str]:
+    """`workers`: processes beside the first; 0: it does the work itself."""
     config = folder / "nginx.conf"
+    processes = f"worker_processes {workers};" if workers else "master_process off;"
     config.write_text(
-        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log crit;\n"
+        f"daemon off; {processes} pid {folder}/pid; error_log {folder}/error.log crit;\n"
         f"events {{ worker_connections {2 * CONNECTIONS}; }}\n"
         f"http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; {http} }}\n"
     )
@@ -166,5 +194,13 @@ PROXIES = (
     Proxy("nginx", "nginx", _nginx_proxy),
     Proxy("Caddy", "caddy", _caddy),
     Proxy("plain aiohttp", sys.executable, _aiohttp, h2=False, websockets=False),
+)
+CORES = 2
+ON_ALL_CORES = (
+    sidecar(1),
+    sidecar(CORES),
+    Proxy("HAProxy, a thread", "haproxy", _haproxy),
+    Proxy(f"HAProxy, threads: {CORES}", "haproxy", partial(_haproxy, threads=CORES)),
+    Proxy(f"nginx, workers: {CORES}", "nginx", partial(_nginx_proxy, workers=CORES)),
 )
 NEEDED = ("wrk", "h2load", "nginx", "taskset")

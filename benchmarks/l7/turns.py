@@ -40,9 +40,14 @@ class _Running:
 
 
 def in_turns(
-    taking_part: Sequence[Proxy], scenario: Scenario, rounds: int, seconds: float, rate: float = 0.0
+    taking_part: Sequence[Proxy],
+    scenario: Scenario,
+    rounds: int,
+    seconds: float,
+    rate: float = 0.0,
+    cores: str = SERVER_CORE,
 ) -> list[Series]:
-    """`rate`: requests per second, for a load that is paced. Raises BenchmarkFailed."""
+    """`rate`: requests per second, for a paced load; `cores`: the proxies'. Raises BenchmarkFailed."""
     results = [Series(one.name) for one in taking_part]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -55,7 +60,7 @@ def in_turns(
             write_pair(own)
             port = APPLICATION + at
             argv = one.argv(own, port, scenario.tls)
-            pid = stack.enter_context(_running(one.name, argv, SERVER_CORE, port))
+            pid = stack.enter_context(_running(one.name, argv, cores, port))
             running.append(_Running(port, pid, memory(pid)))
         for turn in range(rounds + 1):
             for series, proxy in zip(results, running, strict=True):
