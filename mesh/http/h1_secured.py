@@ -25,7 +25,7 @@ class SecuredUpstream(H1Upstream):
     ) -> None:
         super().__init__(poller, deadlines, server, exchange)
         self._tls = tls
-        self._asking = exchange
+        self._asking: Exchange | None = exchange  # until it is known what is spoken here
         self._either = not exchange.upgrades  # there is no Upgrade in HTTP/2
         self._securing = False
         self._in_records = True
@@ -55,11 +55,13 @@ class SecuredUpstream(H1Upstream):
             self._not_secured(error)
             return
         self._securing = False
+        asking, self._asking = self._asking, None
         if sock.selected_alpn_protocol() == "h2":
+            assert asking is not None
             self._sock = self._exchange = None
             self.stop_clock()
             self.state = State.CLOSED
-            begin_link(self._poller, self._deadlines, self.server, sock, self._asking)
+            begin_link(self._poller, self._deadlines, self.server, sock, asking)
         else:
             super()._through()
 
