@@ -1,5 +1,6 @@
 """The access log: a line to standard output for each request that an entry point got, or a share of them."""
 
+import io
 import random
 import sys
 import time
@@ -19,6 +20,8 @@ def access_logger(kind: AccessLog, share: float) -> Over:
     if kind is AccessLog.OFF:
         return _nothing
     shown = as_json if kind is AccessLog.JSON else as_common
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # into a pipe, it would write when 8 KB are full
 
     def log(exchange: Exchange, route: Route | None) -> None:
         if share >= 1 or random.random() < share:
