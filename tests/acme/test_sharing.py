@@ -64,6 +64,21 @@ async def test_all_have_it_and_managers_the_account_as_well(tmp_path: Path) -> N
             await until(lambda: worker.have() == other.have() == first.have(), "all have what is new")
 
 
+async def test_a_node_that_becomes_a_manager_is_told_of_the_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "WAIT_SECONDS", 0.05)
+    one, other = Kept(str(tmp_path / "m1"), URL), Kept(str(tmp_path / "w1"), URL)
+    await one.set_account(ACCOUNT, "print")
+    async with manager(tmp_path, one) as server:
+        asks = asker(tmp_path / "wk", "w1", "swarm-worker", server, other)
+        async with running(asks.run()):
+            await until(lambda: other.thumbprint == "print", "it can prove names")
+            assert other.account is None
+            CA.node(tmp_path / "wk", "w1", MANAGER_NAME)
+            await until(lambda: other.account == ACCOUNT, "it is told of the account")
+
+
 async def test_who_has_all_need_not_wait_for_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     one, same = Kept(str(tmp_path / "m1"), URL), Kept(str(tmp_path / "m2"), URL)
     async with manager(tmp_path, one) as server:
