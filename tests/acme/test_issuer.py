@@ -15,7 +15,7 @@ from mesh.acme.told import Account
 from mesh.errors import AccountGone, CertificateError
 from tests.acme.test_kept import URL, pem
 from tests.support.certificates import NOW
-from tests.support.docker_fixtures_wait import running, until
+from tests.support.waiting import running, until
 
 A, B, C = ("a.example",), ("b.example",), ("c.example",)
 

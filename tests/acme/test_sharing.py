@@ -19,7 +19,7 @@ from mesh.discovery.feed_tls import MANAGER_NAME, Certificates
 from mesh.discovery.swarm import ClusterView
 from tests.acme.test_kept import URL, pem
 from tests.support.docker_fixtures_pki import SwarmCA
-from tests.support.docker_fixtures_wait import running, until
+from tests.support.waiting import running, until
 
 CA = SwarmCA("cluster1")
 HOST = "127.0.0.1"

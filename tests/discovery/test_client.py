@@ -17,7 +17,7 @@ from mesh.errors import DiscoveryError, EngineUnavailable
 from tests.support import docker_fixtures as docker
 from tests.support.docker_fixtures import BACKEND, WORKER
 from tests.support.docker_fixtures_daemon import FakeDaemon, gossip_of_web
-from tests.support.docker_fixtures_wait import until
+from tests.support.waiting import until
 
 
 @pytest_asyncio.fixture

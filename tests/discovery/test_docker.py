@@ -33,7 +33,7 @@ from tests.support import docker_fixtures as docker
 from tests.support.docker_fixtures import GWBRIDGE, MANAGER, OTHER, WEB_TASKS, WORKER, Json
 from tests.support.docker_fixtures_daemon import FakeDaemon, gossip_of_web
 from tests.support.docker_fixtures_pki import SwarmCA
-from tests.support.docker_fixtures_wait import running, until
+from tests.support.waiting import running, until
 
 HOST, HOST2, HOST3 = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 ID = "webtask2-container"

@@ -23,7 +23,7 @@ from mesh.discovery.feed_tls import Certificates
 from mesh.discovery.report import Report
 from mesh.discovery.swarm import ClusterView
 from tests.support.docker_fixtures_pki import SwarmCA
-from tests.support.docker_fixtures_wait import DEADLINE, running, until
+from tests.support.waiting import DEADLINE, running, until
 
 CA = SwarmCA("cluster1")
 HOST = "127.0.0.1"

@@ -22,7 +22,7 @@ from mesh.discovery.swarm import ClusterView
 from tests.support import docker_fixtures as docker
 from tests.support.docker_fixtures import MANAGER, WEB, WEB_TASKS
 from tests.support.docker_fixtures_daemon import FakeDaemon
-from tests.support.docker_fixtures_wait import running, until
+from tests.support.waiting import running, until
 
 
 class TestCadence:

@@ -11,7 +11,7 @@ from mesh.discovery import saved as saved_module
 from mesh.discovery.saved import SavedView
 from mesh.discovery.swarm import ClusterView, cluster
 from tests.support.docker_fixtures import NETWORKS, NODES, WEB, WEB_TASKS
-from tests.support.docker_fixtures_wait import running, until
+from tests.support.waiting import running, until
 
 VIEW = cluster(NODES, NETWORKS, [WEB], WEB_TASKS)
 

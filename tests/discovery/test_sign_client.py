@@ -21,7 +21,7 @@ from mesh.discovery.sign_server import SIGNS_PATH
 from mesh.discovery.swarm import ClusterView
 from mesh.errors import DiscoveryError
 from tests.support.docker_fixtures_pki import SwarmCA
-from tests.support.docker_fixtures_wait import running, until
+from tests.support.waiting import running, until
 
 CA = SwarmCA("cluster1")
 HOST, HOST2 = "127.0.0.1", "127.0.0.2"

@@ -16,17 +16,11 @@ from mesh.http.port import HttpPort
 from mesh.relay import accepting
 from mesh.relay.connection import Options
 from tests.http.conftest import LIMIT, Conversation, Stand
+from tests.support.waiting import until
 
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LARGE = 50_000_000
 RESET = b"\1\0\0\0\0\0\0\0"
-
-
-async def until(check: object) -> None:
-    assert callable(check)
-    async with asyncio.timeout(LIMIT):
-        while not check():
-            await asyncio.sleep(0.001)
 
 
 def descriptors() -> int:

@@ -19,9 +19,10 @@ import pytest
 
 from sidecar.app import Bound, Sidecar
 from tests.http.conftest import Conversation, parsed, serving
-from tests.loopback.test_relay_workers import DEADLINE, free_port, until
+from tests.loopback.test_relay_workers import DEADLINE, free_port
 from tests.loopback.test_sidecar import catalogue, config, get
 from tests.support.certificates import pair
+from tests.support.waiting import until
 from tests.support.workers import children, holds, is_listened_on
 
 MODULE = "sidecar.http_worker"

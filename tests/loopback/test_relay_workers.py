@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import pytest
 
 from sidecar.app import Bound, Sidecar
 from tests.loopback.test_sidecar import catalogue, config, get, variables
+from tests.support.waiting import until
 from tests.support.workers import (
     answer,
     answering,
@@ -33,15 +34,6 @@ DEADLINE = 30.0
 MODULE = "sidecar.relay_worker"
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc here")
-
-
-async def until(look: Callable[[], bool], what: str) -> None:
-    try:
-        async with asyncio.timeout(DEADLINE):
-            while not look():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        pytest.fail(f"not within {DEADLINE} s: {what}")
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
@@ -17,6 +17,7 @@ from mesh.balance.policies import Endpoint
 from mesh.relay import accepting
 from mesh.relay.connection import Options
 from mesh.relay.listener import Port, listen
+from tests.support.waiting import until
 
 CONNECTIONS = 2000
 AT_ONCE = 25
@@ -64,12 +65,6 @@ def exchange(address: tuple[str, int], data: bytes) -> bytes:
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
-
-
-async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not check():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

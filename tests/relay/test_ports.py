@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -14,6 +14,7 @@ from mesh.net.tasks import Tasks
 from mesh.relay import ports as ports_module
 from mesh.relay.counts import Seen
 from mesh.relay.ports import RelayPorts
+from tests.support.waiting import until
 
 
 class Backend:
@@ -80,12 +81,6 @@ def service(published: int, target: int, *addresses: str, **labels: str) -> Serv
 def greeting(published: int) -> str:
     with socket.create_connection(("127.0.0.1", published), timeout=10) as sock:
         return sock.recv(100).decode()
-
-
-async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not check():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_port_opens_follows_its_tasks_and_closes(rig: Rig) -> None:

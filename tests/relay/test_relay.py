@@ -20,6 +20,7 @@ from mesh.relay.connection import Options
 from mesh.relay.listener import Port, PortTaken, listen
 from mesh.relay.proxy_protocol import header
 from mesh.relay.splice import BULK_BYTES
+from tests.support.waiting import until
 
 
 class Backend:
@@ -123,12 +124,6 @@ def dead_endpoint() -> Endpoint:
 def read_greeting(sock: socket.socket) -> bytes:
     with sock:
         return read_all(sock)
-
-
-async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not check():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, BULK_BYTES * 20])

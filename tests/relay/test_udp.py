@@ -14,6 +14,7 @@ from mesh.relay.connection import Options
 from mesh.relay.listener import PortTaken
 from mesh.relay.udp import UdpPort, listen_udp
 from tests.net.lab import needs_root
+from tests.support.waiting import until
 
 MakeTask: TypeAlias = "Callable[..., Task]"
 MakePort: TypeAlias = "Callable[..., UdpPort]"
@@ -114,12 +115,6 @@ def client() -> Iterator[Callable[..., Client]]:
     yield make
     for one in made:
         one.sock.close()
-
-
-async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not check():
-            await asyncio.sleep(0.005)
 
 
 async def test_clients_go_to_tasks_in_turn_and_each_stays_with_its_own(

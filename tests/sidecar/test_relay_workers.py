@@ -7,7 +7,7 @@ and one that is made while the worker is stopped only by us.
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -18,6 +18,7 @@ from mesh.relay.listener import listen, plain_socket
 from sidecar import relay_workers, workers
 from sidecar.config import Log
 from sidecar.relay_workers import RelayWorkers, SharedPort
+from tests.support.waiting import until
 from tests.support.workers import (
     ADDRESS_BYTES,
     answer,
@@ -32,15 +33,6 @@ from tests.support.workers import (
 DEADLINE = 30.0
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc here")
-
-
-async def until(look: Callable[[], bool], what: str) -> None:
-    try:
-        async with asyncio.timeout(DEADLINE):
-            while not look():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        pytest.fail(f"not within {DEADLINE} s: {what}")
 
 
 class Running:

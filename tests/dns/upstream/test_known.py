@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from time import monotonic
 
 import pytest
@@ -12,18 +11,13 @@ from mesh.dns.upstream.health import Health
 from mesh.dns.upstream.servers import Manner, Route, Server
 from tests.dns.fakes import say, silence, upstream
 from tests.dns.upstream.asking import Asking, data, route
+from tests.support.waiting import until
 
 PROBE = b"\0\0\x02\0\x01"  # the root, NS, IN
 
 
 def probes(queries: list[bytes]) -> int:
     return sum(query[12:17] == PROBE for query in queries)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def health(asking: Asking, to: Route, number: int = 0) -> Health:

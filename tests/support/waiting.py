@@ -1,22 +1,23 @@
-"""Waiting in tests of discovery: for a condition, with a deadline and never a fixed time."""
+"""Waiting in tests: for a condition, with a deadline and never a fixed time."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import pytest
 
-DEADLINE = 10.0
+DEADLINE = 60.0  # seconds; a machine may be slow, a wait may not be endless
 
 
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Give the loop turns until the condition holds."""
+async def until(condition: Callable[[], object], what: str = "", seconds: float = DEADLINE) -> None:
+    """Give the loop turns until the condition holds. `what` is said when it does not come to that."""
     try:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(seconds):
             while not condition():
                 await asyncio.sleep(0.005)
     except TimeoutError:
-        pytest.fail(f"not within {DEADLINE:.0f} s: {what}")
+        pytest.fail(f"not within {seconds:.0f} s: {what or inspect.getsource(condition).strip()}")
 
 
 @asynccontextmanager
