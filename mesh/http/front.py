@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from mesh.http import limits
 from mesh.http.addresses import Addresses
@@ -15,6 +15,7 @@ from mesh.http.core import Core
 from mesh.http.exchange import Downstream, Exchange
 from mesh.http.faults import Fault
 from mesh.http.forwarding import Edge
+from mesh.http.greeting import Greeting
 from mesh.http.h1_client import H1Client
 from mesh.http.h2_client import H2Client
 from mesh.http.handshake import Handshake
@@ -65,7 +66,7 @@ class Front:
         self._tls = tls
         self._clients: set[Client] = set()
         self._passed = passed
-        self._handshakes: set[Handshake | Peeking] = set()
+        self._handshakes: set[Greeting[Any]] = set()
         self._addresses = Addresses(core.per_address)
         self._empty = asyncio.Event()  # set when the last client of a closing front is gone
         self._port = int(listener.getsockname()[1])
@@ -142,13 +143,14 @@ class Front:
             if relaying is None:
                 self._secure(sock, edge, context)
                 return
-            self._left(edge)
+            self._note_empty()  # the relaying drains it, not we
             try:
                 peer = sock.getpeername()
             except OSError:  # it has gone already
                 sock.close()
+                self._leave(edge)
                 return
-            relaying.begin(sock, (edge.client, peer[1]))
+            relaying.begin(sock, (edge.client, peer[1]), partial(self._leave, edge))
 
         peeking = Peeking(self.poller, self.deadlines, sock, done, partial(self._not_secured, edge))
         self._handshakes.add(peeking)
@@ -176,15 +178,18 @@ class Front:
         self._clients.add(client)
         client.start()
 
-    def _not_secured(self, edge: Edge, one: Handshake | Peeking) -> None:
+    def _not_secured(self, edge: Edge, one: Greeting[Any]) -> None:
         self._handshakes.discard(one)
         self.refusals["tls"] += 1
         self._left(edge)
 
     def _left(self, edge: Edge) -> None:
+        self._leave(edge)
+        self._note_empty()
+
+    def _leave(self, edge: Edge) -> None:
         if not edge.trusted:
             self._addresses.leave(edge.client)
-        self._note_empty()
 
     # --- what clients ask of their host ---
 

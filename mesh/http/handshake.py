@@ -5,16 +5,16 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from mesh.http import limits
-from mesh.http.timing import Timed
+from mesh.http.greeting import Greeting
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
 
 
-class Handshake(Timed):
-    """`done` gets the socket, `failed` is told nothing: a client that cannot speak TLS gets no page."""
+class Handshake(Greeting[ssl.SSLSocket]):
+    """`done` gets the socket, `failed` is told nothing: a client that cannot speak TLS gets no page.
+    Raises OSError when the client has gone already."""
 
-    __slots__ = ("_done", "_failed", "_poller", "_sock")
+    __slots__ = ("_done",)
 
     def __init__(
         self,
@@ -23,44 +23,18 @@ class Handshake(Timed):
         sock: socket.socket,
         context: ssl.SSLContext,
         done: Callable[["Handshake", ssl.SSLSocket], None],
-        failed: Callable[["Handshake"], None],
+        failed: Callable[[Greeting[ssl.SSLSocket]], None],
     ) -> None:
-        super().__init__(deadlines)
-        self._poller = poller
-        self._sock: ssl.SSLSocket | None = context.wrap_socket(
-            sock, server_side=True, do_handshake_on_connect=False
-        )
+        secured = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        super().__init__(poller, deadlines, secured, failed)
         self._done = done
-        self._failed = failed
 
-    def start(self) -> None:
-        assert self._sock is not None
-        self.within(limits.HANDSHAKE_SECONDS)
+    def _look(self, sock: ssl.SSLSocket, _mask: int) -> bool:
         try:
-            self._poller.watch(self._sock, self._told)
-        except OSError:
-            self.abort()
-
-    def abort(self) -> None:
-        self.stop_clock()
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            self._poller.close(sock)
-            self._failed(self)
-
-    def too_late(self) -> None:
-        self.abort()
-
-    def _told(self, _: int) -> None:
-        if self._sock is None:
-            return
-        try:
-            self._sock.do_handshake()
+            sock.do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
-        except OSError:  # ssl.SSLError, and a client that has gone
-            self.abort()
-            return
-        self.stop_clock()
-        sock, self._sock = self._sock, None
+            return False
+        return True
+
+    def _go_on(self, sock: ssl.SSLSocket) -> None:
         self._done(self, sock)

@@ -47,7 +47,7 @@ class Relaying:
         self._connect = connect
         self._stats = PortStats()
         self._clock = clock  # finer than the loop's, which stands still while callbacks run
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, Callable[[], None] | None] = {}  # with whom to tell of the end
         self._empty = asyncio.Event()  # set when the last connection of a closing one is over
         self._closing = False
 
@@ -103,14 +103,19 @@ class Relaying:
             if connection.endpoint not in self._upstreams.current:
                 connection.abort("drained")
 
-    def begin(self, client: socket.socket, peer: tuple[str, int]) -> None:
+    def begin(
+        self, client: socket.socket, peer: tuple[str, int], ended: Callable[[], None] | None = None
+    ) -> None:
+        """`ended` is called once, when the connection is over, also if it was refused."""
         self._stats.connections += 1
         client.setblocking(False)
         if len(self._open) >= MAX_CONNECTIONS:
             self.refuse(client, "full")
+            if ended is not None:
+                ended()
             return
         connection = Connection(self, client, peer)
-        self._open.add(connection)
+        self._open[connection] = ended
         connection.begin()
 
     # --- what connections ask of it ---
@@ -148,13 +153,15 @@ class Relaying:
         self._upstreams.occupy(endpoint, by)
 
     def over(self, connection: Connection, reason: str) -> None:
-        self._open.discard(connection)
+        ended = self._open.pop(connection, None)
         if self._closing and not self._open:
             self._empty.set()
         self._stats.received += connection.received
         self._stats.sent += connection.sent
         if reason:
             self._stats.errors[reason] += 1
+        if ended is not None:
+            ended()
 
     def refuse(self, client: socket.socket, reason: str) -> None:
         self._stats.errors[reason] += 1

@@ -22,6 +22,7 @@ from mesh.net.tasks import Tasks as Running
 from mesh.relay.listener import plain_socket
 from tests.http.conftest import LIMIT, NET, Conversation, Stand, Tasks, routed, saying
 from tests.http.test_tls import in_one_file, presented
+from tests.support.waiting import until
 
 ROUTER, SERVICE = "traefik.tcp.routers", "traefik.tcp.services"
 
@@ -158,6 +159,39 @@ async def test_changes_leave_open_connections_alone(secure: Secure) -> None:
     assert (await one.response())[2] == b"db /"
     assert (await secure.get("other.example"))[0] == "db /"
     one.close()
+
+
+async def test_passed_on_ones_count_for_their_address(stand: Stand, tmp_path: Path) -> None:
+    stand.core.per_address = 2
+    async with AsyncExitStack() as stack:
+        secure = Secure(stand, tmp_path, stack)
+        db = await secure.application("db", "db.example")
+        secure.put("db", passed("HostSNI(`db.example`)", db.endpoint.port), db)
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        first, second = [
+            Conversation(
+                *await asyncio.open_connection(*secure.address, ssl=context, server_hostname="db.example")
+            )
+            for _ in range(2)
+        ]
+        with pytest.raises(ConnectionResetError):
+            await secure.get("db.example")
+        first.close()
+        ((_, _, relaying),) = secure.passing.routers()
+        assert relaying is not None
+        await until(lambda: relaying.active == 1)
+        assert (await secure.get("db.example"))[0] == "db /"
+        second.close()
+        await until(lambda: relaying.active == 0)
+        # One that reaches no task is over as well.
+        secure.put("db", passed("HostSNI(`db.example`)", 1))
+        for _ in range(3):
+            with pytest.raises(ConnectionResetError):
+                await secure.get("db.example")
+        ((_, _, nobody),) = secure.passing.routers()
+        assert nobody is not None
+        assert nobody.stats.connections == 3
 
 
 async def test_nobody_there_is_a_reset(secure: Secure) -> None:
