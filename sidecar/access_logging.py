@@ -10,6 +10,7 @@ from time import monotonic
 from mesh.http.access_log import Entry, as_common, as_json
 from mesh.http.exchange import Exchange
 from mesh.http.model import Route
+from mesh.telemetry.redaction import redact
 from sidecar.config import AccessLog
 
 Over = Callable[[Exchange, Route | None], None]
@@ -25,7 +26,7 @@ def access_logger(kind: AccessLog, share: float) -> Over:
 
     def log(exchange: Exchange, route: Route | None) -> None:
         if share >= 1 or random.random() < share:
-            sys.stdout.write(shown(_entry(exchange, route)) + "\n")
+            sys.stdout.write(redact(shown(_entry(exchange, route))) + "\n")
 
     return log
 

@@ -2,15 +2,21 @@
 
 Strategy: two aiohttp applications over one `State`, which is asked per request and never remembered. The
 metrics application may face the network: numbers and readiness, no names from the catalogue but services'.
-The admin application tells everything, to loopback only, so it refuses what a browser could be tricked into:
-a Host that is not loopback (DNS rebinding), and every method that could change anything.
+The admin application tells everything, so it listens on a unix socket that only the sidecar's own user can
+open, and over TCP only where that is configured, on loopback. It refuses what a browser could be tricked
+into: a Host that is not loopback (DNS rebinding), and every method that could change anything.
 """
 
 import asyncio
 import ipaddress
+import json
+import os
+import socket
+import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -20,8 +26,9 @@ from mesh.catalog.snapshot import Snapshot
 from mesh.errors import Busy
 from mesh.telemetry.explain import PortPath, ServicePath
 from mesh.telemetry.metrics import Reading, exposition
+from mesh.telemetry.redaction import redact, redact_labels
 from sidecar import page, report, tables
-from sidecar.config import Address
+from sidecar.config import Address, ListenAddress, UnixSocket
 
 KEEPALIVE = 30.0  # seconds an idle scraper's connection is kept: twice the usual scrape interval
 SHUTDOWN = 1.0  # seconds that requests under way get at the end
@@ -73,28 +80,78 @@ class State(Protocol):
 
 
 class Server:
-    """An application on one address. `start` raises OSError when it cannot be bound."""
+    """An application in one place. `start` raises OSError when that cannot be bound."""
 
-    def __init__(self, app: web.Application, address: Address) -> None:
+    def __init__(self, app: web.Application, place: ListenAddress) -> None:
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, keepalive_timeout=KEEPALIVE, shutdown_timeout=SHUTDOWN
         )
-        self._address = address
+        self._place = place
+        self._over_unix: asyncio.Server | None = None
 
-    async def start(self) -> Address:
-        """The address that was bound (another port than asked for if that was 0)."""
+    async def start(self) -> ListenAddress:
+        """The place that was bound (another port than asked for if that was 0)."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._address.host, self._address.port, backlog=BACKLOG)
         try:
-            await site.start()
+            if isinstance(self._place, UnixSocket):
+                return await self._listen_on_unix(self._place)
+            return await self._listen_on_tcp(self._place)
         except OSError:
             await self._runner.cleanup()
             raise
+
+    async def stop(self) -> None:
+        if self._over_unix is not None and isinstance(self._place, UnixSocket):
+            self._over_unix.close()
+            with suppress(FileNotFoundError):
+                os.unlink(self._place.path)
+        await self._runner.cleanup()
+
+    async def _listen_on_tcp(self, address: Address) -> Address:
+        await web.TCPSite(self._runner, address.host, address.port, backlog=BACKLOG).start()
         host, port, *_ = self._runner.addresses[0]
         return Address(host, port)
 
-    async def stop(self) -> None:
-        await self._runner.cleanup()
+    async def _listen_on_unix(self, place: UnixSocket) -> UnixSocket:
+        listener = private_socket(place.path)
+        assert self._runner.server is not None
+        loop = asyncio.get_running_loop()
+        self._over_unix = await loop.create_unix_server(self._runner.server, sock=listener, backlog=BACKLOG)
+        return place
+
+
+def private_socket(path: str) -> socket.socket:
+    """A unix socket at the path that only this user can connect to (mode 0600). Its folder is made where it
+    is missing, for this user alone.
+
+    One that a process before us has left is replaced; one that still answers is somebody's: OSError
+    (EADDRINUSE), as for everything else that keeps it from being bound.
+    """
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        os.fchmod(made.fileno(), 0o600)  # before bind: the file has this mode from its first moment (Linux)
+        if _left_behind(path):
+            os.unlink(path)
+        made.bind(path)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _left_behind(path: str) -> bool:
+    """Is it a socket that nobody listens on any more?"""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return stat.S_ISSOCK(os.lstat(path).st_mode)
+        except OSError:
+            return False  # it is not there, or is another thing: `bind` will say
+    return False
 
 
 def metrics_app(state: State) -> web.Application:
@@ -144,7 +201,7 @@ def admin_app(state: State) -> web.Application:
 
 def _routes(state: State) -> Handler:
     async def handle(_: web.Request) -> web.Response:
-        return web.json_response(asdict(state.routes()))
+        return _json(asdict(state.routes()))
 
     return handle
 
@@ -153,21 +210,21 @@ def _page(state: State) -> Handler:
     async def handle(_: web.Request) -> web.Response:
         document = asdict(state.status())
         text = page.render(f"mesh on {document['node']}", tables.status(document))
-        return web.Response(text=text, content_type="text/html")
+        return web.Response(text=redact(text), content_type="text/html")
 
     return handle
 
 
 def _status(state: State) -> Handler:
     async def handle(_: web.Request) -> web.Response:
-        return web.json_response(asdict(state.status()))
+        return _json(asdict(state.status()))
 
     return handle
 
 
 def _catalog(state: State, part: str | None = None) -> Handler:
     async def handle(_: web.Request) -> web.Response:
-        document = await asyncio.to_thread(codec.dump, state.snapshot)  # a snapshot may be read anywhere
+        document = await asyncio.to_thread(_dump, state.snapshot)  # a snapshot may be read anywhere
         return web.json_response(document if part is None else {part: document.get(part, {})})
 
     return handle
@@ -180,7 +237,8 @@ def _endpoints(state: State) -> Handler:
         service = snapshot.service_named(name)
         if service is None:
             return _error(404, f"no service '{name}'")
-        document: dict[str, object] = {"services": {service.name: codec.dump_service(service, snapshot)}}
+        shown = _without_secrets(codec.dump_service(service, snapshot))
+        document: dict[str, object] = {"services": {service.name: shown}}
         if left_out := state.left_out(service):
             document["left_out"] = dict(left_out)
         return web.json_response(document)
@@ -199,7 +257,7 @@ def _resolve(state: State) -> Handler:
             )
         except LookupError as error:
             return _error(404, str(error.args[0]))
-        return web.json_response(asdict(found))
+        return _json(asdict(found))
 
     return handle
 
@@ -215,7 +273,7 @@ def _explain_port(state: State) -> Handler:
             return _error(404, str(error.args[0]))
         except Busy as error:
             return _error(503, str(error))
-        return web.json_response({"ports": [asdict(path) for path in paths]})
+        return _json({"ports": [asdict(path) for path in paths]})
 
     return handle
 
@@ -229,7 +287,7 @@ def _explain_http(state: State) -> Handler:
             found = state.explain_http(host, path, request.query.get("method", "GET").upper())
         except LookupError as error:
             return _error(404, str(error.args[0]))
-        return web.json_response(asdict(found))
+        return _json(asdict(found))
 
     return handle
 
@@ -242,13 +300,34 @@ def _explain_service(state: State) -> Handler:
             return _error(404, str(error.args[0]))
         except Busy as error:
             return _error(503, str(error))
-        return web.json_response(asdict(path))
+        return _json(asdict(path))
 
     return handle
 
 
+def _dump(snapshot: Snapshot) -> dict[str, Any]:
+    """The catalogue as its file, without the secrets in labels."""
+    document = codec.dump(snapshot)
+    for part in ("services", "containers"):
+        entities = document.get(part) or {}
+        for one in entities.values() if isinstance(entities, dict) else entities:
+            _without_secrets(one)
+    return document
+
+
+def _without_secrets(entity: dict[str, Any]) -> dict[str, Any]:
+    if labels := entity.get("labels"):
+        entity["labels"] = redact_labels(labels)
+    return entity
+
+
+def _json(document: object, status: int = 200) -> web.Response:
+    """What a label or a client has said may stand in any text of it."""
+    return web.json_response(text=redact(json.dumps(document)), status=status)
+
+
 def _error(status: int, message: str) -> web.Response:
-    return web.json_response({"error": message}, status=status)
+    return _json({"error": message}, status)
 
 
 # --- guards -------------------------------------------------------------------------------------------------

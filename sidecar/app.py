@@ -50,7 +50,7 @@ from mesh.relay.ports import RelayPorts
 from mesh.telemetry.histogram import Histogram
 from sidecar.admin import admin_app, metrics_app
 from sidecar.carrying import Carrying
-from sidecar.config import Address, Config, DiscoveryKind, UpstreamOrder
+from sidecar.config import Address, Config, DiscoveryKind, ListenAddress, UnixSocket, UpstreamOrder
 from sidecar.dns_workers import DnsWorkers
 from sidecar.endpoints import CapturedEndpoints
 from sidecar.explaining import Explaining
@@ -76,13 +76,14 @@ class Bound:
 
     dns: tuple[Address, ...]
     metrics: Address
-    admin: Address
+    admin: Address | None = None  # over TCP, where that is configured
+    admin_socket: UnixSocket | None = None
 
     def shown(self) -> dict[str, object]:
         return {
             "dns": [str(address) for address in self.dns],
             "metrics": str(self.metrics),
-            "admin": str(self.admin),
+            "admin": [str(place) for place in (self.admin_socket, self.admin) if place is not None],
         }
 
 
@@ -121,10 +122,12 @@ class Sidecar:
         carrying = await self._carry(source, resolver, workers)
         explaining = Explaining(self.store, Carrier(config.ingress.mode), carrying)
         telling = Telling(config, self.store, source, resolver, explicit, carrying, explaining, self._applied)
-        metrics = await self._surface(telling, "metrics", metrics_app, config.metrics.listen)
-        admin = await self._surface(telling, "admin", admin_app, config.admin.listen)
+        bound = [await self._surface(telling, "metrics", metrics_app, config.metrics.listen)]
+        bound += [await self._surface(telling, "admin", admin_app, wanted) for wanted in config.admin.places]
+        metrics, *over_tcp = [place for place in bound if isinstance(place, Address)]
+        over_unix = [place for place in bound if isinstance(place, UnixSocket)]
         dns = tuple(Address(*place.bound) for place in explicit.places if place.bound)
-        return Bound(dns, metrics, admin)
+        return Bound(dns, metrics, next(iter(over_tcp), None), next(iter(over_unix), None))
 
     async def stop(self) -> None:
         """Take away everything of ours, in the reverse order of its making. Safe after a failed start."""
@@ -398,8 +401,8 @@ class Sidecar:
     # --- tell ---
 
     async def _surface(
-        self, telling: Telling, name: str, app: Callable[[Telling], web.Application], wanted: Address
-    ) -> Address:
+        self, telling: Telling, name: str, app: Callable[[Telling], web.Application], wanted: ListenAddress
+    ) -> ListenAddress:
         """One HTTP surface; that its port is taken is told on the other one and in the log."""
         surface = Surface(name, lambda: app(telling), wanted, self._vital)
         telling.surfaces.append(surface)

@@ -22,7 +22,7 @@ from typing import Any
 
 from mesh.errors import ConfigError, MeshError, Problem
 from sidecar import check, client, config, tables
-from sidecar.config import Address
+from sidecar.config import ListenAddress
 from sidecar.version import mesh_version
 
 OK, FAILED, WRONG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
@@ -86,7 +86,7 @@ def _add_process(commands: Any) -> None:
     run.add_argument("--catalog", metavar="FILE", help="take the catalogue from this file, not from Docker")
     run.add_argument("--dns", metavar="ADDR:PORT", help="where to answer DNS, beside captured containers")
     run.add_argument("--metrics", metavar="ADDR:PORT", help="/metrics, /healthz, /readyz")
-    run.add_argument("--admin", metavar="ADDR:PORT", help="JSON API and status page, on loopback")
+    run.add_argument("--admin", metavar="ADDR:PORT", help="the admin API over TCP as well, on loopback")
     _add(commands, "demo", _demo, "try it here, without Docker and root (DEMO_SECONDS=N ends it)")
 
 
@@ -153,7 +153,9 @@ def _published(text: str) -> tuple[int, str]:
 
 
 def _add_admin(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--admin", metavar="ADDR:PORT", help="of the sidecar (also: MESH_ADMIN_LISTEN)")
+    command.add_argument(
+        "--admin", metavar="SOCKET|ADDR:PORT", help="where the sidecar is asked (also: MESH_ADMIN_SOCKET)"
+    )
     command.add_argument("--json", action="store_true", help="for machines")
 
 
@@ -244,16 +246,22 @@ def _show(
     print(tables.as_json(document) if options.json else tables.as_text(view(document)))
 
 
-def _admin(options: argparse.Namespace) -> Address:
-    text, blame = options.admin, ("command line", "--admin")
-    if not text:
-        text, blame = os.environ.get("MESH_ADMIN_LISTEN", ""), ("environment", "MESH_ADMIN_LISTEN")
-    if not text:
-        return config.Admin().listen
+def _admin(options: argparse.Namespace) -> ListenAddress:
+    """Where the sidecar of this machine is asked: the flag, or what the sidecar itself goes by."""
+    if not options.admin:
+        places = config.load().admin.places
+        if not places:
+            raise ConfigError([Problem("defaults", "admin", "neither a socket nor an address is configured")])
+        return next((one for one in places if _may_answer(one)), places[0])
     try:
-        return config.parse_address(text)
+        return config.parse_listen_address(options.admin)
     except ValueError as error:
-        raise ConfigError([Problem(*blame, str(error))]) from error
+        raise ConfigError([Problem("command line", "--admin", str(error))]) from error
+
+
+def _may_answer(place: ListenAddress) -> bool:
+    """A sidecar that could not make its socket may still be asked over TCP."""
+    return not isinstance(place, config.UnixSocket) or os.path.exists(place.path)
 
 
 # --- ends ---------------------------------------------------------------------------------------------------

@@ -24,6 +24,9 @@ from mesh.dns.upstream.servers import DNS_PORT, BadServer, parse_server
 from mesh.errors import ConfigError, Problem
 
 UPSTREAM_FORMS = "must be ADDR, ADDR:PORT or tls://ADDR[:PORT][#NAME] with an IP address"
+ADMIN_SOCKET = "/run/mesh/admin.sock"
+UNIX = "unix:"  # before the path of a unix socket, where an address may stand as well
+MAX_SOCKET_PATH = 107  # bytes: sun_path of unix(7) with its closing zero
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 MAX_WORKERS = 64  # of a kind; of DNS each has a copy of the catalogue
 MAX_ENTRYPOINTS = 32  # addresses
@@ -93,6 +96,31 @@ class Address:
         return not self.is_gateway and ipaddress.ip_address(self.host).is_unspecified
 
 
+@dataclass(frozen=True, slots=True)
+class UnixSocket:
+    """The path of a unix socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"{UNIX}{self.path}"
+
+
+# Where a surface listens, or is asked.
+ListenAddress: TypeAlias = Address | UnixSocket
+
+
+def parse_listen_address(text: str) -> ListenAddress:
+    """ADDR:PORT, or the path of a unix socket with or without `unix:`. Raises ValueError."""
+    path = text.removeprefix(UNIX)
+    if path.startswith("/"):
+        return UnixSocket(_socket_path(path))
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or the path of a unix socket") from None
+
+
 def parse_address(text: object, default_port: int | None = None) -> Address:
     """ADDR:PORT, [ADDR6]:PORT, and ADDR alone where there is a default port. Raises ValueError."""
     if isinstance(text, Address):
@@ -142,7 +170,20 @@ def _upstream(value: object) -> str:
         raise ValueError(f"{UPSTREAM_FORMS}, not '{value}'") from None
 
 
-def _loopback(value: object) -> Address:
+def _socket_path(value: object) -> str:
+    path = str(value).removeprefix(UNIX)
+    if path in ("", "off"):
+        return ""
+    if not path.startswith("/") or len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ValueError(
+            f"must be a path that begins with / and has at most {MAX_SOCKET_PATH} bytes, or off, not '{path}'"
+        )
+    return path
+
+
+def _loopback(value: object) -> Address | None:
+    if value is None or value == "":
+        return None
     address = parse_address(value)
     if not address.is_loopback:
         raise ValueError(f"must be on loopback, not '{address}': the admin API asks nobody for a password")
@@ -306,8 +347,17 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Admin:
+    """The JSON API and the status page: whoever reaches them may read everything."""
+
     __pydantic_config__ = _STRICT
-    listen: Annotated[Address, BeforeValidator(_loopback)] = Address("127.0.0.1", 9181)
+    listen: Annotated[Address | None, BeforeValidator(_loopback)] = None  # over TCP as well; on loopback
+    socket: Annotated[str, BeforeValidator(_socket_path)] = ADMIN_SOCKET  # "": none
+
+    @property
+    def places(self) -> tuple[ListenAddress, ...]:
+        """Where it listens; the first is the one to ask."""
+        tcp = () if self.listen is None else (self.listen,)
+        return (UnixSocket(self.socket), *tcp) if self.socket else tcp
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +416,18 @@ def load(
     environment = os.environ if environment is None else environment
     path = path or environment.get("MESH_CONFIG") or None
     text = "" if path is None else read_file(path)
-    return build(text, path or "", environment, flags or {}, socket.gethostname())
+    return build(
+        text, path or "", environment, flags or {}, socket.gethostname(), admin_socket_of(environment)
+    )
+
+
+def admin_socket_of(environment: Mapping[str, str], uid: int | None = None) -> str:
+    """The default path of the admin socket: root's, or one in the user's own folder for runtime files
+    (XDG Base Directory Specification); "" where there is no such folder."""
+    if (os.geteuid() if uid is None else uid) == 0:
+        return ADMIN_SOCKET
+    folder = environment.get("XDG_RUNTIME_DIR", "")
+    return f"{folder}/mesh/admin.sock" if folder.startswith("/") else ""
 
 
 def read_file(path: str) -> str:
@@ -379,7 +440,12 @@ def read_file(path: str) -> str:
 
 
 def build(
-    text: str, file: str, environment: Mapping[str, str], flags: Mapping[str, str | None], hostname: str
+    text: str,
+    file: str,
+    environment: Mapping[str, str],
+    flags: Mapping[str, str | None],
+    hostname: str,
+    admin_socket: str = ADMIN_SOCKET,
 ) -> Config:
     """The same without touching anything outside. `text` and `file`: mesh.yml, "" when there is none."""
     document, problems = _document(text, file)
@@ -387,6 +453,8 @@ def build(
     settings = [*from_environment, *_flags(flags)]
     layered, blames = _lay_over(document, settings)
     layered.setdefault("node", hostname)
+    if isinstance(admin := layered.setdefault("admin", {}), dict):
+        admin.setdefault("socket", admin_socket)
 
     def blame(location: Location) -> tuple[str, str]:
         return _blame(location, blames) or (file or "defaults", dotted(location))
@@ -457,6 +525,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_HTTP_ACCESS_LOG_SAMPLE": (("http", "access_log_sample"), _same),
     "MESH_METRICS_LISTEN": (("metrics", "listen"), _same),
     "MESH_ADMIN_LISTEN": (("admin", "listen"), _same),
+    "MESH_ADMIN_SOCKET": (("admin", "socket"), _same),
     "MESH_FEED_LISTEN": (("feed", "listen"), _same),
     "MESH_STATE_DIR": (("state_dir",), _same),
     "MESH_DOCKER_SOCKET": (("docker", "socket"), _same),
@@ -577,7 +646,7 @@ def _clashes(config: Config, blame: Callable[[Location], tuple[str, str]]) -> It
     """Two HTTP listeners in one place: the second could never be bound."""
     listeners = [
         ("metrics", config.metrics.listen),
-        ("admin", config.admin.listen),
+        *([("admin", config.admin.listen)] if config.admin.listen is not None else []),
         ("feed", config.feed.listen),
     ]
     for index, (name, address) in enumerate(listeners):

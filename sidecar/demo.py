@@ -165,7 +165,7 @@ def settings(folder: Path) -> Config:
         capture=config.Capture.OFF,
         ingress=config.Ingress(LOOPBACK, config.PortMode.PROXY),
         metrics=config.Metrics(anywhere),
-        admin=config.Admin(anywhere),
+        admin=config.Admin(anywhere, socket=""),  # a page for the browser
         state_dir=str(folder / "state"),
     )
 
@@ -186,6 +186,7 @@ async def _stage() -> AsyncIterator[Stage]:
         sidecar = Sidecar(wanted)
         stack.push_async_callback(sidecar.stop)
         bound = await sidecar.start()
+        assert bound.admin is not None
         yield replace(stage, dns=bound.dns[0], metrics=bound.metrics, admin=bound.admin)
 
 

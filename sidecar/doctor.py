@@ -29,7 +29,7 @@ from mesh.net.netns import Namespace
 from mesh.telemetry import doctor, doctor_cluster
 from mesh.telemetry.doctor import Check
 from sidecar import client, node_facts
-from sidecar.config import Address, Config, DiscoveryKind
+from sidecar.config import Config, DiscoveryKind, ListenAddress
 from sidecar.peers import Other, first_of, look_at
 from sidecar.tables import Document
 from sidecar.version import mesh_version
@@ -83,7 +83,7 @@ class Doctor:
     """One visit. `host`: path of the host's namespace; None: the one we live in."""
 
     config: Config
-    admin: Address
+    admin: ListenAddress
     host: str | None = None
     firewall: Firewall = field(default_factory=Firewall)
     ask: Callable[[str], Told] = ask_engine

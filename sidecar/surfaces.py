@@ -15,7 +15,7 @@ from mesh.net.tasks import Tasks
 from mesh.telemetry import logs
 from sidecar import report
 from sidecar.admin import Server
-from sidecar.config import Address
+from sidecar.config import ListenAddress, UnixSocket
 
 RETRY_SECONDS = 1.0
 
@@ -23,9 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 class Surface:
-    """One application on one address, from `start` to `stop`."""
+    """One application in one place, from `start` to `stop`."""
 
-    def __init__(self, name: str, app: Callable[[], web.Application], wanted: Address, tasks: Tasks) -> None:
+    def __init__(
+        self, name: str, app: Callable[[], web.Application], wanted: ListenAddress, tasks: Tasks
+    ) -> None:
         self._name = name
         self._app = app  # made anew for each try: aiohttp freezes an application that was started
         self._wanted = wanted
@@ -33,12 +35,12 @@ class Surface:
         self._server: Server | None = None
         self._retrying: asyncio.Task[None] | None = None
         self._fault = ""
-        self.bound = wanted
+        self.bound: ListenAddress = wanted
 
     def shown(self) -> report.Listener:
         return report.Listener(self._name, str(self.bound), self._fault)
 
-    async def start(self) -> Address:
+    async def start(self) -> ListenAddress:
         """Try once; go on in the background if the port is taken. The address bound, or asked for."""
         if not await self._try():
             self._retrying = self._tasks.start(self._retry(), f"{self._name} surface")
@@ -68,7 +70,7 @@ class Surface:
         return True
 
     def _report(self, error: OSError) -> None:
-        holder = proc.listener_owner(self._wanted.port)
+        holder = "" if isinstance(self._wanted, UnixSocket) else proc.listener_owner(self._wanted.port)
         fault = f"cannot listen: {error.strerror}" + (f", held by {holder}" if holder else "")
         if fault != self._fault:
             logs.event(logger, logging.ERROR, "port taken", surface=self._name, error=fault)

@@ -111,7 +111,7 @@ def sidecar(workers: int) -> Proxy:
             "MESH_HTTP_WORKERS": workers,
             "MESH_DNS_LISTEN": "127.0.0.1:0",
             "MESH_METRICS_LISTEN": "127.0.0.1:0",
-            "MESH_ADMIN_LISTEN": "127.0.0.1:0",
+            "MESH_ADMIN_SOCKET": "off",
         }
         words = [f"{name}={value}" for name, value in variables.items()]
         return ["env", *words, sys.executable, "-m", "sidecar", "run"]

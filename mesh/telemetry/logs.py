@@ -1,8 +1,8 @@
 """Structured logging on the standard library: one line per event, as JSON for machines or text for people.
 
 Modules log in the ordinary way; whatever they pass in `extra` becomes a field. `event` is the short form.
-A message that a broken world repeats goes through `Repeats` first, which lets one pass per interval and
-says how many it held back.
+Passwords and their hashes are taken out of each line (`redaction`). A message that a broken world repeats
+goes through `Repeats` first, which lets one pass per interval and says how many it held back.
 """
 
 import json
@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
+
+from mesh.telemetry.redaction import redact
 
 MAX_KEYS = 1000  # messages that one `Repeats` remembers: more would be a leak, and nobody reads them
 
@@ -45,7 +47,7 @@ class JsonFormatter(logging.Formatter):
         line = fields_of(record) | head  # a field cannot pose as one of ours
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps({**head, **line}, default=str, ensure_ascii=False)
+        return redact(json.dumps({**head, **line}, default=str, ensure_ascii=False))
 
 
 class TextFormatter(logging.Formatter):
@@ -56,7 +58,7 @@ class TextFormatter(logging.Formatter):
         parts += [f" {key}={_one_line(value)}" for key, value in fields_of(record).items()]
         if record.exc_info:
             parts.append("\n" + self.formatException(record.exc_info))
-        return "".join(parts)
+        return redact("".join(parts))
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def variables(folder: Path, **environment: str) -> dict[str, str]:
         "MESH_DNS_UPSTREAMS": "127.0.0.1:1",  # refuses at once
         "MESH_METRICS_LISTEN": "127.0.0.1:0",
         "MESH_ADMIN_LISTEN": "127.0.0.1:0",
+        "MESH_ADMIN_SOCKET": "off",
         "MESH_INGRESS_LISTEN": "127.0.0.1",
         "MESH_INGRESS_MODE": "proxy",
         "MESH_STATE_DIR": str(folder),

@@ -29,7 +29,7 @@ dns: {listen: ["gateway:53"], upstreams: [], ttl: 5, cache: 10000}
 capture: all
 ingress: {listen: "0.0.0.0", mode: kernel}
 metrics: {listen: "0.0.0.0:9180"}
-admin: {listen: "127.0.0.1:9181"}
+admin: {socket: /run/mesh/admin.sock, listen: ""}
 state_dir: /var/lib/mesh
 """
 
@@ -121,6 +121,7 @@ def test_every_variable_reaches_its_place() -> None:
         MESH_INGRESS_MODE="proxy",
         MESH_METRICS_LISTEN="127.0.0.1:0",
         MESH_ADMIN_LISTEN="[::1]:0",
+        MESH_ADMIN_SOCKET="/a",
         MESH_FEED_LISTEN="[::]:9182",
         MESH_STATE_DIR="/s",
         MESH_DOCKER_SOCKET="/d",
@@ -144,7 +145,7 @@ def test_every_variable_reaches_its_place() -> None:
         capture=Capture.LABELLED,
         ingress=config.Ingress("127.0.0.1", PortMode.PROXY),
         metrics=config.Metrics(Address("127.0.0.1", 0)),
-        admin=config.Admin(Address("::1", 0)),
+        admin=config.Admin(Address("::1", 0), "/a"),
         feed=config.Feed(Address("::", 9182)),
         docker=config.Docker("/d", "/n", "/c"),
         log=config.Log(LogLevel.DEBUG, LogFormat.TEXT),
