@@ -24,6 +24,7 @@ from mesh.catalog import codec
 from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Snapshot
 from mesh.errors import Busy
+from mesh.parsing import is_int, parse_port, shown
 from mesh.telemetry.explain import PortPath, ServicePath
 from mesh.telemetry.metrics import Reading, exposition
 from mesh.telemetry.redaction import redact, redact_labels
@@ -265,10 +266,10 @@ def _resolve(state: State) -> Handler:
 def _explain_port(state: State) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         number = request.match_info["port"]
-        if not number.isascii() or not number.isdecimal() or not 0 < int(number[:6]) <= MAX_PORT:
-            return _error(400, f"'{number}' is no port: 1 to {MAX_PORT}")
+        if not is_int(number, 1, MAX_PORT):
+            return _error(400, f"{shown(number)} is no port: 1 to {MAX_PORT}")
         try:
-            paths = await state.explain_port(int(number), request.query.get("protocol", ""))
+            paths = await state.explain_port(parse_port(number), request.query.get("protocol", ""))
         except LookupError as error:
             return _error(404, str(error.args[0]))
         except Busy as error:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mesh.errors import ConfigError, MeshError, Problem
+from mesh.parsing import is_int, parse_port, shown
 from sidecar import check, client, config, tables
 from sidecar.config import ListenAddress
 from sidecar.version import mesh_version
@@ -145,11 +146,11 @@ def _add_explain(commands: Any) -> None:
 def _published(text: str) -> tuple[int, str]:
     """`80`, `53/udp` → number and protocol."""
     number, slash, protocol = text.partition("/")
-    if not number.isascii() or not number.isdecimal() or not 0 < int(number) <= MAX_PORT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to {MAX_PORT}, or like 53/udp")
+    if not is_int(number, 1, MAX_PORT):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no port: 1 to {MAX_PORT}, or like 53/udp")
     if slash and protocol not in PROTOCOLS:
         raise argparse.ArgumentTypeError(f"{protocol!r} is not one of {', '.join(PROTOCOLS)}")
-    return int(number), protocol
+    return parse_port(number), protocol
 
 
 def _add_admin(command: argparse.ArgumentParser) -> None:

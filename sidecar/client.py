@@ -1,12 +1,12 @@
 """One question to the admin API of the sidecar on this machine."""
 
 import http.client
-import json
 import socket
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from mesh.errors import MeshError
+from mesh.parsing import parse_json
 from sidecar.config import ListenAddress, UnixSocket
 
 TIMEOUT = 10.0  # seconds: the API answers from memory, or after an upstream's answer
@@ -58,7 +58,7 @@ def get(place: ListenAddress, path: str, **query: str) -> dict[str, Any]:
 
 def _checked(place: ListenAddress, status: int, body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body)
+        document = parse_json(body)
     except ValueError as error:
         raise AdminError(f"{place} is not a sidecar's admin address: its answer is not JSON") from error
     if not isinstance(document, dict):

@@ -22,6 +22,7 @@ from mesh.dns.labels import TTL_MAX
 from mesh.dns.policy import ANSWER_TTL, Elsewhere, NamePolicy, Order, SharedAlias
 from mesh.dns.upstream.servers import DNS_PORT, BadServer, parse_server
 from mesh.errors import ConfigError, Problem
+from mesh.parsing import PORT_MAX, is_int, parse_port
 
 UPSTREAM_FORMS = "must be ADDR, ADDR:PORT or tls://ADDR[:PORT][#NAME] with an IP address"
 ADMIN_SOCKET = "/run/mesh/admin.sock"
@@ -135,11 +136,11 @@ def parse_address(text: object, default_port: int | None = None) -> Address:
         ipaddress.ip_address(host)
     except ValueError:
         raise ValueError(f"{wanted}, not '{text}'") from None
-    return Address(host, int(port))
+    return Address(host, parse_port(port, 0))
 
 
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535
+    return len(text) <= 5 and is_int(text, 0, PORT_MAX)
 
 
 def _split(text: str, default_port: int | None) -> tuple[str, str]:
@@ -153,7 +154,7 @@ def _split(text: str, default_port: int | None) -> tuple[str, str]:
 def _listen(value: object) -> Address:
     gateway, _, port = value.partition(":") if isinstance(value, str) else ("", "", "")
     if gateway == GATEWAY and _is_port(port):
-        return Address(GATEWAY, int(port))
+        return Address(GATEWAY, parse_port(port, 0))
     try:
         return parse_address(value)
     except ValueError as error:

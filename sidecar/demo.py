@@ -26,6 +26,7 @@ from dnslib import QTYPE, DNSRecord
 
 from mesh.errors import ConfigError, DiscoveryError, Problem
 from mesh.net.tasks import Tasks
+from mesh.parsing import SHOWN_MAX, parse_float
 from mesh.telemetry import logs
 from sidecar import config
 from sidecar.app import Sidecar
@@ -50,17 +51,17 @@ def main(seconds: str) -> int:
     return 0
 
 
+DEMO_SECONDS_MAX = 1e9  # more is for ever, which is said by saying nothing
+
+
 def _limit(seconds: str) -> float | None:
     if not seconds:
         return None
     try:
-        limit = float(seconds)
+        return parse_float(seconds, 0, DEMO_SECONDS_MAX)
     except ValueError:
-        limit = -1.0
-    if not 0 <= limit < float("inf"):
-        message = f"must be a number of seconds, not '{seconds}'"
-        raise ConfigError([Problem("environment", "DEMO_SECONDS", message)])
-    return limit
+        message = f"must be a number of seconds, not '{seconds[:SHOWN_MAX]}'"
+        raise ConfigError([Problem("environment", "DEMO_SECONDS", message)]) from None
 
 
 async def _run(limit: float | None) -> None:

@@ -12,6 +12,7 @@ from mesh.kernel.devconf import Setting, read
 from mesh.kernel.ingress import BRIDGE, SANDBOX, Place
 from mesh.net import netlink, proc
 from mesh.net.netns import Namespace
+from mesh.parsing import is_int
 from mesh.telemetry import doctor
 
 NETFILTER = Path("/proc/sys/net/netfilter")
@@ -96,7 +97,7 @@ def overlay_mtus(netns_dir: str) -> Mapping[str, int]:
     found = dict[str, int]()
     for name in _namespaces(netns_dir):
         number, dash, network = name.partition("-")
-        if not dash or not number.isdecimal():
+        if not dash or not is_int(number):
             continue
         try:
             mtus = Namespace(os.path.join(netns_dir, name)).call(netlink.mtus)

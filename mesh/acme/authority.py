@@ -28,6 +28,7 @@ from josepy.util import ComparableECKey
 from mesh.acme.schedule import Names
 from mesh.acme.told import Account
 from mesh.errors import AccountGone, CertificateError
+from mesh.parsing import parse_json
 
 T = TypeVar("T")
 
@@ -113,8 +114,9 @@ class Authority:
                 return
             if status not in (messages.STATUS_PENDING, messages.STATUS_PROCESSING):
                 raise CertificateError(_not_proven(found))
-            wanted = (asking.retry_after(response, 1) - datetime.now()).total_seconds()
-            await asyncio.sleep(max(POLL_SECONDS, wanted))
+            with _translated():
+                wanted = (asking.retry_after(response, 1) - datetime.now()).total_seconds()
+            await asyncio.sleep(min(PROVE_SECONDS, max(POLL_SECONDS, wanted)))
 
     async def _issued(self, asking: client.ClientV2, order: messages.OrderResource) -> str:
         try:
@@ -152,7 +154,7 @@ class Authority:
         return str(asking.new_account(about).uri)
 
     def _client(self, account: Account) -> client.ClientV2:
-        key = JWKEC.from_json(json.loads(account.key))
+        key = JWKEC.from_json(_account_key(account.key))
         assert isinstance(key, JWKEC)
         known = messages.RegistrationResource(uri=account.uri, body=messages.Registration())
         return self._connected(key, known)
@@ -210,6 +212,10 @@ def _words(error: messages.Error) -> str:
     return "; ".join(parts)[:WORDS_MAX]
 
 
+# No JSON, nested too deep, of other types, without a place that a directory has to have.
+NOT_ACME = (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -225,8 +231,15 @@ def _translated() -> Iterator[None]:
         raise CertificateError(_short(error)) from error
     except OSError as error:  # the file `ca`
         raise CertificateError(f"cannot be asked: {_short(error)}", general=True) from error
-    except (KeyError, ValueError) as error:  # no JSON, or a directory without a place that it has to have
+    except NOT_ACME as error:
         raise CertificateError(f"answers what is not ACME: {_short(error)}", general=True) from error
+
+
+def _account_key(text: str) -> dict[str, object]:
+    found = parse_json(text)
+    if not isinstance(found, dict):
+        raise ValueError("the account's key is no JWK")
+    return found
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -14,6 +14,7 @@ from mesh.balance.policies import Endpoint, Policy
 from mesh.balance.vips import Locality, vip_plan
 from mesh.catalog.model import Network, Port, Protocol, PublishMode, Service
 from mesh.errors import Problem
+from mesh.parsing import PORT_MAX, is_int, parse_duration, parse_port, shown
 
 T = TypeVar("T")
 
@@ -114,25 +115,12 @@ def endpoints(
     return tuple(sorted(found, key=lambda endpoint: (endpoint.address, endpoint.task)))
 
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", re.ASCII)
 _PROBE = re.compile(r"http:/[!-~]*")  # the path goes into a request line as it is
-MAX_DURATION = 7 * 24 * 3600.0
+duration = parse_duration  # as labels are read elsewhere too
 UDP_IDLE_SECONDS = 120.0  # as conntrack keeps flows that are answered
 # No standard says which datagrams carry a PROXY header, so none does.
 _STREAMS_ONLY: dict[str, Any] = {"proxy_protocol": "", "trusted": ()}
 MAX_TRUSTED = 64  # networks of a port: every connection is compared with all of them
-
-
-def duration(text: str) -> float:
-    """Seconds in `30s`, `5m`, `1h30m`, `250ms` or a bare number of seconds. ValueError says what is wrong."""
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text!r} is not a time like 30s, 5m or 250ms")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if not 0 < seconds <= MAX_DURATION:
-        raise ValueError(f"{text!r} is not between 0 and 7 days")
-    return seconds
 
 
 def _port_plan(service: str, port: Port, default: Carrier, labels: _Labels) -> PortPlan:
@@ -208,7 +196,7 @@ def _check_names(labels: _Labels, published: set[int]) -> None:
         if not key.startswith("mesh.port."):
             continue
         number, _, option = key.removeprefix("mesh.port.").partition(".")
-        if not number.isdecimal() or int(number) not in published:
+        if not is_int(number, 1, PORT_MAX) or parse_port(number) not in published:
             labels.fault(key, "no such published port; ignored")
         elif option not in _OPTIONS:
             labels.fault(key, f"unknown option, known are {', '.join(sorted(_OPTIONS))}; ignored")
@@ -218,7 +206,7 @@ def _flag(text: str) -> bool:
     known: dict[str, bool] = dict.fromkeys(("true", "1", "yes", "on"), True)
     known |= dict.fromkeys(("false", "0", "no", "off"), False)
     if text.lower() not in known:
-        raise ValueError(f"{text!r} is neither true nor false")
+        raise ValueError(f"{shown(text)} is neither true nor false")
     return known[text.lower()]
 
 
@@ -233,7 +221,7 @@ def _locality(text: str) -> Locality:
 def _health(text: str) -> str:
     if text in ("tcp", "off") or _PROBE.fullmatch(text):
         return text
-    raise ValueError(f"{text!r} is not tcp, http:/path or off")
+    raise ValueError(f"{shown(text)} is not tcp, http:/path or off")
 
 
 def _networks(text: str) -> tuple[str, ...]:
@@ -247,7 +235,7 @@ def _networks(text: str) -> tuple[str, ...]:
 def _one_of(*allowed: Any) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
-            raise ValueError(f"{text!r} is not one of {', '.join(map(str, allowed))}")
+            raise ValueError(f"{shown(text)} is not one of {', '.join(map(str, allowed))}")
         return text
 
     return parse

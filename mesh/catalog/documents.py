@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from mesh.errors import ConfigError, Problem
+from mesh.parsing import parse_int
 
 try:  # libyaml's parser is ten times as fast; a large catalogue is read while the loop waits
     from yaml import CSafeLoader as SafeLoader
@@ -110,6 +111,8 @@ def kind_of(value: object) -> str:
     return shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + "…"
 
 
+NUMBER_MAX = 2**63  # of a document; what is counted anywhere is less
+
 # --- YAML ---------------------------------------------------------------------------------------------------
 
 _PLAIN_WORDS = (  # YAML 1.2 core schema: no on/off/yes/no, no sexagesimal numbers, no dates
@@ -136,7 +139,12 @@ class _Loader(SafeLoader):
         self.depth -= 1
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        return int(node.value)  # YAML 1.1 would read 010 as octal
+        """Decimal; YAML 1.1 would read 010 as octal."""
+        sign = -1 if node.value.startswith("-") else 1
+        try:
+            return sign * parse_int(node.value.lstrip("+-"), 0, NUMBER_MAX)
+        except ValueError as error:
+            raise yaml.YAMLError(str(error)) from error
 
 
 _Loader.yaml_implicit_resolvers = {}

@@ -31,6 +31,7 @@ from mesh.catalog.model import (
 from mesh.catalog.snapshot import Change
 from mesh.discovery.engine import SERVICE_NAME_LABEL, NetworkView, SeenService, SeenTask
 from mesh.discovery.swarm import ClusterView
+from mesh.parsing import is_int, parse_int
 
 T = TypeVar("T")
 
@@ -285,10 +286,13 @@ def _task_id(seen: SeenTask) -> str:
     return seen.name.rpartition(".")[2]
 
 
+SLOT_MAX = 2**63 - 1  # Swarm counts them in an int64
+
+
 def _slot(name: str) -> int:
     """The number in service.slot.id; 0 for a global service's task."""
     slot = name.rpartition(".")[0].rpartition(".")[2]
-    return int(slot) if slot.isdecimal() else 0
+    return parse_int(slot, 0, SLOT_MAX) if is_int(slot, 0, SLOT_MAX) else 0
 
 
 def _update(entities: dict[str, T], changes: Mapping[str, T | None]) -> None:

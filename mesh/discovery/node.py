@@ -28,6 +28,7 @@ from mesh.discovery.engine import (
 from mesh.discovery.merge import Merger
 from mesh.discovery.swarm import network
 from mesh.errors import DiscoveryError, EngineUnavailable
+from mesh.parsing import is_int, parse_int
 
 Json = Mapping[str, Any]
 
@@ -220,9 +221,13 @@ def _told(event: Json) -> tuple[str, str, Json]:
     return event.get("Action", ""), actor.get("ID", ""), actor.get("Attributes") or {}
 
 
+SIGNAL_MAX = 64  # SIGRTMAX
+DEFAULT_SIGNAL = "15"  # SIGTERM
+
+
 def _signal_number(name: str) -> str:
     """SIGQUIT, QUIT or 3 → "3", as events have it."""
-    if name.isdecimal():
-        return name
+    if is_int(name):
+        return str(parse_int(name, 0, SIGNAL_MAX)) if is_int(name, 0, SIGNAL_MAX) else DEFAULT_SIGNAL
     full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
-    return str(signal.Signals[full].value) if full in signal.Signals.__members__ else "15"
+    return str(signal.Signals[full].value) if full in signal.Signals.__members__ else DEFAULT_SIGNAL

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from mesh.balance.ports import duration
 from mesh.catalog.model import Protocol, Service
 from mesh.errors import Problem
+from mesh.parsing import PORT_MAX, is_int, parse_duration, parse_port, shown
 
 T = TypeVar("T")
 
@@ -62,9 +62,9 @@ def _or_none(parse: Callable[[str], T], text: str | None) -> T | None:
 
 def _ttl(text: str) -> int:
     text = text.strip()
-    seconds = 0.0 if text == "0" else duration(text)
+    seconds = 0.0 if text == "0" else parse_duration(text)
     if seconds % 1 or seconds > TTL_MAX:
-        raise ValueError(f"{text!r} is not a number of whole seconds up to a day, like 30, 30s or 5m")
+        raise ValueError(f"{shown(text)} is not a number of whole seconds up to a day, like 30, 30s or 5m")
     return int(seconds)
 
 
@@ -74,11 +74,11 @@ def _ports(text: str) -> tuple[tuple[int, Protocol], ...]:
 
 def _port(text: str) -> tuple[int, Protocol]:
     found = _PORT.fullmatch(text)
-    if found is None or int(found[1]) > 65_535:
-        raise ValueError(f"{text!r} is not a port like 8080 or 53/udp")
-    return int(found[1]), Protocol(found[2] or "tcp")
+    if found is None or not is_int(found[1], 1, PORT_MAX):
+        raise ValueError(f"{shown(text)} is not a port like 8080 or 53/udp")
+    return parse_port(found[1]), Protocol(found[2] or "tcp")
 
 
 def _port_name(text: str) -> None:
     if not _PORT_NAME.fullmatch(text):
-        raise ValueError(f"{text!r} is not a name of lower-case letters, digits and hyphens")
+        raise ValueError(f"{shown(text)} is not a name of lower-case letters, digits and hyphens")

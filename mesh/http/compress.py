@@ -18,6 +18,7 @@ from mesh.http.exchange import Downstream
 from mesh.http.head import CHUNKED, Fields, ResponseHead
 from mesh.http.model import Compress
 from mesh.http.room import Room
+from mesh.parsing import parse_float
 
 LEVEL = 4  # 6 takes twice the time for a twentieth less
 GZIP = 31  # `wbits`: the largest window, in gzip's format
@@ -44,7 +45,7 @@ def _understands(value: str) -> bool:
         coding, _, parameter = part.partition(b";")
         coding = coding.strip()
         quality = _QUALITY.fullmatch(parameter.strip())
-        wanted = float(quality[1]) > 0 if quality else not parameter
+        wanted = parse_float(quality[1].rstrip(b"."), 0, 1) > 0 if quality else not parameter
         if coding in (b"gzip", b"x-gzip"):
             return wanted
         if coding == b"*":

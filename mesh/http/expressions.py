@@ -8,6 +8,8 @@ from typing import Any
 
 import re2
 
+from mesh.parsing import is_int, parse_int
+
 TEXT_MAX = 512  # characters of an expression
 SUBJECT_MAX = 4096  # characters; longer ones match nothing
 MEMORY_MAX = 1 << 20  # bytes that one compiled expression may take
@@ -75,8 +77,9 @@ def _filled(template: str, groups: list[str], named: dict[str, str | None]) -> s
             out.append("$")
             continue
         at = end + braced
-        if name.isdecimal():
-            out.append(groups[int(name)] if int(name) < len(groups) else "")
+        if is_int(name):
+            known = is_int(name, 0, len(groups) - 1)
+            out.append(groups[parse_int(name, 0, len(groups) - 1)] if known else "")
         else:
             out.append(named.get(name) or "")
     out.append(template[at:])

@@ -8,8 +8,10 @@ import re
 
 from mesh.http.faults import Fault, Refused
 from mesh.http.head import Fields, checked_fields
+from mesh.parsing import parse_hex
 
 SIZE_LINE_MAX = 512  # bytes of a chunk's first line: sixteen digits, and extensions that nobody uses
+CHUNK_MAX = 16**15 - 1  # bytes: what fifteen digits say
 EXTENSIONS_MAX = 16 * 1024  # bytes of extensions in one body, or one could be sent for ever
 TRAILERS_MAX = 16 * 1024
 
@@ -86,7 +88,7 @@ class ChunkedReader:
             self._extensions += len(found[2])
             if self._extensions > EXTENSIONS_MAX:
                 raise Refused(self._fault, "too many chunk extensions")
-        self._left = int(found[1], 16) + 2
+        self._left = parse_hex(found[1], CHUNK_MAX) + 2
         self._expects = self._payload if self._left > 2 else self._trailer
         return found.end()
 

@@ -13,6 +13,7 @@ from mesh.http.faults import Fault, Refused
 from mesh.http.framing import allowed_trailers
 from mesh.http.head import CHUNKED, LINE_MAX, Fields, RequestFields, RequestHead, ResponseHead, checked_fields
 from mesh.http.pages import Answer, reason_phrase
+from mesh.parsing import parse_int
 
 List = Iterable[tuple[bytes, bytes]]
 
@@ -123,7 +124,8 @@ def read_response(fields: List) -> ResponseHead:
         lines.append(b"%b: %b\r\n" % (name, value))
     if _STATUS.fullmatch(status) is None or status == b"101":
         raise Refused(Fault.BAD_RESPONSE, "the status is malformed")
-    head = ResponseHead(int(status), reason_phrase(int(status)).encode(), 1, Fields(b"".join(lines)))
+    code = parse_int(status, 100, 599)
+    head = ResponseHead(code, reason_phrase(code).encode(), 1, Fields(b"".join(lines)))
     if b"\ncontent-length:" not in head.fields.lower:
         head.length = CHUNKED
     return head

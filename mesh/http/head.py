@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 
 from mesh.http.faults import Fault, Refused
+from mesh.parsing import PORT_MAX, is_int, parse_int
 
 LINE_MAX = 16 * 1024  # of a request line: what servers behind us take at most (8 to 16 KiB)
 HEAD_MAX = 64 * 1024  # of a head: one read
@@ -31,6 +32,7 @@ _HOST = re.compile(
 )
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?@]+)([/?].*)?", re.DOTALL)
 _NUMBER = re.compile(rb"[0-9]{1,18}")
+LENGTH_MAX = 10**18  # bytes of a body
 _VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
 
 
@@ -277,7 +279,7 @@ def read_response(head: bytes) -> ResponseHead:
     block = head[line.end() : -2]
     if _FIELDS.fullmatch(block) is None:
         raise Refused(Fault.BAD_RESPONSE, "a header field of the response is malformed")
-    return ResponseHead(int(status), reason or b"", 1 if minor == b"1" else 0, Fields(block))
+    return ResponseHead(parse_int(status, 0, 999), reason or b"", 1 if minor == b"1" else 0, Fields(block))
 
 
 def hopeless(beginning: bytes, known: int = 0) -> bool:
@@ -295,7 +297,7 @@ def _host(values: list[bytes]) -> tuple[bytes | None, str]:
     if not value:
         return value, ""
     found = _HOST.fullmatch(value)
-    if found is None or int(found[2] or b"0") > 65535:
+    if found is None or not is_int(found[2] or b"0", 0, PORT_MAX):
         raise Refused(Fault.BAD_HEAD, "Host is malformed")
     return value, found[1].decode().lower().removesuffix(".")
 
@@ -308,7 +310,7 @@ def _length(fields: Fields, fault: Fault) -> int:
         value = fields.get(b"content-length") or b""
         if sized > 1 or _NUMBER.fullmatch(value) is None:
             raise Refused(fault, "Content-Length is not one number")
-        return int(value)
+        return parse_int(value, 0, LENGTH_MAX)
     if not coded:
         return 0
     if sized:

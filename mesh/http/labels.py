@@ -28,6 +28,7 @@ from mesh.http.model import (
     StickyCookie,
 )
 from mesh.http.rules import RuleError, read_rule
+from mesh.parsing import parse_int
 
 T = TypeVar("T")
 
@@ -35,7 +36,6 @@ OURS = "mesh.http."
 TRAEFIK = "traefik."
 NAME_MAX = 128  # characters of a router's, service's, middleware's name
 LABELS_MAX = 500  # of one service that are read
-NUMBER_DIGITS_MAX = 10  # Python refuses to read numbers of thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,7 @@ class _Reader:
             elif head == "tls":
                 router = replace(router, tls=True)
                 if (found := _DOMAIN.fullmatch(option)) is not None:
-                    domains.setdefault(int(found[1]), []).extend(self._domain(key, value))
+                    domains.setdefault(parse_int(found[1], 0, 999), []).extend(self._domain(key, value))
                 elif option == "tls.certresolver":
                     router = replace(router, issued=bool(value))
                 else:
@@ -422,10 +422,7 @@ def _flag(text: str) -> bool:
 
 def _number(least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        digits = text.isascii() and text.isdecimal() and len(text) <= NUMBER_DIGITS_MAX
-        if not digits or not least <= int(text) <= most:
-            raise ValueError(f"{text[:20]!r} is no number from {least} to {most}")
-        return int(text)
+        return parse_int(text, least, most)
 
     return read
 
@@ -599,7 +596,7 @@ _ROUTER: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "priority": _to("priority", _number(1, 2**31)),
     "tls": _to("tls", _flag),
 }
-_DOMAIN = re.compile(r"tls\.domains\[(\d{1,3})\]\.(?:main|sans)")
+_DOMAIN = re.compile(r"tls\.domains\[([0-9]{1,3})\]\.(?:main|sans)")
 _HOST = re.compile(r"(?=.{1,253}$)(?:\*\.)?(?:(?!-)[a-z0-9_-]{1,63}(?<!-)\.)*(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "port": _to("port", _PORT),

@@ -12,6 +12,7 @@ from typing import Protocol
 from urllib.parse import quote, unquote_plus
 
 from mesh.http.expressions import Expression
+from mesh.parsing import parse_hex
 
 
 class Request(Protocol):
@@ -285,5 +286,5 @@ def escaped(path: str) -> str:
 
 
 def _escape(found: re.Match[str]) -> str:
-    meant = chr(int(found[1], 16))
+    meant = chr(parse_hex(found[1], 0xFF))
     return meant if meant in _UNRESERVED else found[0].upper()

@@ -12,6 +12,7 @@ from mesh.balance.ports import duration
 from mesh.http import model
 from mesh.http.expressions import Expression
 from mesh.http.passwords import known_hash
+from mesh.parsing import parse_int
 
 LIST_MAX = 256  # entries of a list in a label
 NUMBER_MAX = 10**9  # of any number in a label
@@ -97,10 +98,7 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 def _positive(text: str) -> int:
-    # By digits first: Python refuses to read numbers of thousands of them.
-    if not text.isascii() or not text.isdecimal() or len(text) > 10 or not 1 <= int(text) <= NUMBER_MAX:
-        raise ValueError(f"{text[:20]!r} is no number from 1 to {NUMBER_MAX}")
-    return int(text)
+    return parse_int(text, 1, NUMBER_MAX)
 
 
 def _count(text: str) -> int:

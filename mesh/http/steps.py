@@ -16,6 +16,7 @@ from mesh.http.faults import Fault
 from mesh.http.matching import Request
 from mesh.http.middleware_labels import credentials
 from mesh.http.pages import Answer, error_answer
+from mesh.parsing import PORT_MAX, is_int
 
 CLIENTS_MAX = 65_536  # of a limit that are remembered; the ones not seen for longest are forgotten
 VERIFIED_MAX = 1024  # pairs of password and hash: bcrypt takes a tenth of a second for each
@@ -156,7 +157,7 @@ def _url(asked: Asked, treatment: Treatment) -> str:
 def _redirect_scheme(one: model.RedirectScheme, asked: Asked, treatment: Treatment) -> None:
     host = asked.authority
     name, colon, port = host.rpartition(":")
-    if colon and port.isdecimal():
+    if colon and is_int(port, 0, PORT_MAX):
         host, port = name, port
     else:
         port = {"http": "80", "https": "443"}[asked.scheme]

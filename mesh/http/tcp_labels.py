@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from mesh.catalog.model import Service
 from mesh.errors import Problem
+from mesh.parsing import PORT_MAX, is_int, parse_port, shown
 
 PREFIX = "traefik.tcp."
 ANY = "*"
@@ -92,7 +93,7 @@ class _Reading:
             router = replace(router, service=value.lower().partition("@")[0])
         elif option == "tls.passthrough":
             if value.lower() not in _SWITCH:
-                self.leave_out(written, name, f"{value!r} is neither true nor false")
+                self.leave_out(written, name, f"{shown(value)} is neither true nor false")
                 return
             router = replace(router, passthrough=_SWITCH[value.lower()])
         elif option == "middlewares":
@@ -108,8 +109,8 @@ class _Reading:
 
     def _of_service(self, written: str, name: str, option: str, value: str) -> None:
         service = self.found.services.get(name) or TcpService(name, self.service.id)
-        if option == "loadbalancer.server.port" and value.isdecimal() and 0 < int(value) < 65536:
-            service = replace(service, port=int(value))
+        if option == "loadbalancer.server.port" and is_int(value, 1, PORT_MAX):
+            service = replace(service, port=parse_port(value))
         elif option == "loadbalancer.proxyprotocol.version" and value in ("1", "2"):
             service = replace(service, proxy_protocol=f"v{value}")
         elif option == "loadbalancer.proxyprotocol":
@@ -117,7 +118,7 @@ class _Reading:
         elif option == "loadbalancer.terminationdelay":
             self.fault(written, "is not followed: a half-closed connection goes on until both have ended")
         else:
-            self.fault(written, f"{value!r} is not supported here; ignored")
+            self.fault(written, f"{shown(value)} is not supported here; ignored")
         self.found.services[name] = service
 
     def finished(self) -> TcpDeclared:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from mesh.errors import WireError
+from mesh.parsing import PORT_MAX, is_int, parse_port, shown
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 LOCAL_COMMAND = 0x20  # version 2, the proxy's own connection
@@ -84,9 +85,9 @@ def _parse_v1(data: bytes) -> Header | None:
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 0xFFFF):
-        raise WireError(f"PROXY line: {text!r} is no port")
-    return int(text)
+    if len(text) > 5 or not is_int(text, 0, PORT_MAX):
+        raise WireError(f"PROXY line: {shown(text)} is no port")
+    return parse_port(text, 0)
 
 
 def _parse_v2(data: bytes) -> Header | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mesh.parsing import is_int, parse_int
 from mesh.telemetry.doctor import (
     AGE_WARN,
     CERTIFICATE_WARN,
@@ -48,10 +49,15 @@ def engine(seen: Engine) -> Check:
     return ok(name, f"{seen.version}, {role}")
 
 
+VERSION_MAX = 1_000_000  # of a part of an engine's version
+
+
 def _version(text: str) -> tuple[int, ...]:
     """What cannot be read is taken as new: development builds."""
     parts = text.split(".")[:2]
-    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ENGINE_MIN
+    if not all(is_int(part, 0, VERSION_MAX) for part in parts):
+        return ENGINE_MIN
+    return tuple(parse_int(part, 0, VERSION_MAX) for part in parts)
 
 
 def no_certificate(why: str) -> Check:

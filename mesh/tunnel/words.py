@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from mesh.errors import WireError
+from mesh.parsing import PORT_MAX, is_int, parse_port
 
 VERSION = b"MESH/1"
 OPEN = b"OK\r\n"
@@ -28,9 +29,9 @@ def ask(wanted: Wanted) -> bytes:
 def read_wanted(line: bytes) -> Wanted:
     """Raises WireError."""
     found = _WANTED.fullmatch(line)
-    if found is None or int(found[3]) > 65535:
+    if found is None or not is_int(found[3], 0, PORT_MAX):
         raise WireError("a line that asks for no task")
-    return Wanted(found[1].decode(), found[2].decode(), int(found[3]))
+    return Wanted(found[1].decode(), found[2].decode(), parse_port(found[3], 0))
 
 
 def refuse(reason: str) -> bytes:

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mesh.dns.config import RESOLV_ATTEMPTS_MAX, RESOLV_TIMEOUT_MAX
+from mesh.parsing import is_int, parse_int
+
+NUMBER_MAX = 999_999_999  # of an option's value; a larger one is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,6 @@ def _options(lines: list[list[str]]) -> Iterator[tuple[str, str]]:
 
 def _number(text: str | None, most: int) -> int | None:
     """libc takes 1 up to its own maximum, and a larger number for that."""
-    if text is None or not (text.isascii() and text.isdecimal()) or len(text) > 9 or int(text) < 1:
+    if text is None or not is_int(text, 1, NUMBER_MAX):
         return None
-    return min(int(text), most)
+    return min(parse_int(text, 1, NUMBER_MAX), most)

@@ -11,11 +11,13 @@ from typing import Literal, TypeAlias
 
 from mesh.dns.config import FORWARD_ROUNDS, FORWARD_TRY_TIMEOUT, UPSTREAMS_MAX
 from mesh.errors import MeshError
+from mesh.parsing import is_int, parse_int, parse_port
 
 SocketFactory: TypeAlias = Callable[[int, int], socket.socket]  # (family, type) → a non-blocking socket
 Target: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 DNS_PORT = 53
+INTERFACE_MAX = 2**31 - 1  # of an interface's number
 TLS_PORT = 853
 TLS_SCHEME = "tls://"
 DOCKER_RESOLVER = "127.0.0.11"
@@ -60,7 +62,8 @@ class Server:
         address, _, zone = self.address.partition("%")
         if not zone:
             return address, port
-        return address, port, 0, int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+        known = is_int(zone, 0, INTERFACE_MAX)
+        return address, port, 0, parse_int(zone, 0, INTERFACE_MAX) if known else socket.if_nametoindex(zone)
 
 
 def parse_server(text: str, label: str = "") -> Server:
@@ -82,7 +85,7 @@ def _address_and_port(text: str, default: int) -> tuple[str, int]:
         host, colon, port = text, "", ""
     try:
         ip_address(host)
-        number = int(port) if colon else default
+        number = parse_port(port, 0) if colon else default
     except ValueError as error:
         raise BadServer(f"'{text}' is not ADDRESS or ADDRESS:PORT") from error
     if not 0 < number < 65536:
