@@ -33,7 +33,9 @@ from mesh.discovery.sign_client import SignClient
 from mesh.dns.config import DnsConfig
 from mesh.dns.explicit import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
+from mesh.errors import KernelError
 from mesh.http.reach import OwnNamespace
+from mesh.kernel import nft
 from mesh.kernel.capture import Capture, Closable, OpenEndpoint, Policy, dns_sockets
 from mesh.kernel.flows import Flows
 from mesh.kernel.ingress import Ingress, ipvs_here
@@ -235,6 +237,7 @@ class Sidecar:
             self._http().start(OwnNamespace(plain_socket))
             return Carrying(relay, http=self._http())
         await self._until_informed(source)
+        self._start_loading_rules()
         worker = NamespaceWorker()
         self._on_stop(worker.close)
         tables, ipvs = Tables(worker), ipvs_here()
@@ -306,6 +309,14 @@ class Sidecar:
         )
         self._on_stop(reach.close)
         return Carrying(relay, capture, ingress, worker, endpoints.paths, prober, relay6, self._http())
+
+    def _start_loading_rules(self) -> None:
+        """Now, while there are descriptors and memory for another process."""
+        self._on_stop(nft.close)
+        try:
+            nft.start()
+        except KernelError as error:
+            logger.error("%s; the next load of rules tries again", error)
 
     def _relay_workers(self, sandbox: str | None) -> OpenPort:
         """How relayed TCP ports are carried: here, or in further processes as well."""

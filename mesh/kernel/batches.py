@@ -10,12 +10,14 @@ that it refuses.
 
 import os
 import struct
+import threading
 
 from mesh.errors import KernelError
 from mesh.kernel import nft
 from mesh.kernel.nfnetlink import batch, owners
 from mesh.kernel.transaction import Transaction, as_text, line
 from mesh.net import netlink
+from mesh.net.netns import namespace_of
 
 BATCH_BYTES = 128 * 1024  # the largest; a socket's send buffer takes 208 KiB unless somebody set it lower
 QUOTED_OPERATION = 200  # characters of what was refused that an error repeats
@@ -23,12 +25,21 @@ SOL_NETLINK, CAP_ACK = 270, 10  # linux/netlink.h: an answer does not repeat the
 
 
 class Batches:
-    """Batches for the namespace that the creating thread is in, which the open socket holds."""
+    """Batches for the namespace that the creating thread is in, which the open socket holds.
+
+    Two threads may send: the lock keeps their answers apart. It costs no wait that the kernel would not make
+    them, which takes one change of a namespace's tables at a time.
+    """
 
     def __init__(self) -> None:
         self._socket = netlink.open_socket(netlink.NETLINK_NETFILTER)
         self._socket.setblocking(False)
         self._socket.setsockopt(SOL_NETLINK, CAP_ACK, 1)
+        self._lock = threading.Lock()
+
+    def namespace(self) -> int:
+        """A descriptor of the namespace; the caller closes it. KernelError."""
+        return namespace_of(self._socket)
 
     def change(self, transaction: Transaction) -> bool:
         """One transaction. False: too large for a batch, nothing was done. KernelError: refused, and nothing
@@ -48,15 +59,16 @@ class Batches:
 
     def send(self, packed: bytes) -> tuple[int, int] | None:
         """Give the kernel a batch; (number of the message, errno) of what it refuses first."""
-        try:
-            self._socket.send(packed)
-            refusal = _refusal(self._socket.recv(netlink.RECEIVE_BYTES))
-        except OSError as error:
-            self._drain()
-            raise KernelError(f"nftables: {error.strerror}") from error
-        if refusal is not None:
-            self._drain()
-        return refusal
+        with self._lock:
+            try:
+                self._socket.send(packed)
+                refusal = _refusal(self._socket.recv(netlink.RECEIVE_BYTES))
+            except OSError as error:
+                self._drain()
+                raise KernelError(f"nftables: {error.strerror}") from error
+            if refusal is not None:
+                self._drain()
+            return refusal
 
     def _drain(self) -> None:
         """A refused batch is answered once per message; none may pass for the answer to the next one."""
@@ -69,7 +81,7 @@ class Batches:
                 continue  # more answers than fit (ENOBUFS): told once, then those that did are read
 
     def close(self) -> None:
-        """May block as `nft.Context.close` does, after a transaction."""
+        """May block for tens of milliseconds after a transaction, as `libnftables.Context.close` does."""
         self._socket.close()
 
 

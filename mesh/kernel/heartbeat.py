@@ -18,7 +18,6 @@ from mesh.kernel.batches import Batches
 from mesh.kernel.nfnetlink import batch
 from mesh.kernel.rules import ALIVE, ALIVE_PROTOCOLS
 from mesh.kernel.transaction import Put, Take
-from mesh.net.netns import Namespace
 
 BEAT_SECONDS = 1.0  # a third of rules.ALIVE_SECONDS: two beats may be late
 
@@ -27,16 +26,13 @@ BATCH = batch((_ALL, Take(ALIVE, ALIVE_PROTOCOLS), _ALL))
 
 
 class Heartbeat:
-    """The beat of one namespace's table. The open socket holds the namespace: close it when it ends."""
+    """The beat of one namespace's table, over a socket that whoever made it closes."""
 
-    def __init__(self, namespace: Namespace) -> None:
-        self._batches = namespace.call(Batches)
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
 
     def beat(self) -> None:
         """Re-arm. KernelError when the table or its set is missing (somebody flushed the ruleset)."""
         if (refusal := self._batches.send(BATCH)) is not None:
             _, reason = refusal
             raise KernelError(f"heartbeat: {errno.errorcode.get(reason, reason)} {os.strerror(reason)}")
-
-    def close(self) -> None:
-        self._batches.close()

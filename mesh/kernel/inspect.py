@@ -98,37 +98,20 @@ def host_port(published: int, protocol: str) -> HostPort:
     listening = tuple(
         sorted({one.address for one in proc.bound(protocol) if one.port == published})
     )  # of SCTP nothing is listed
-    context = nft.Context()
-    try:
-        return _host_port(_asking(context), published, protocol, listening)
-    finally:
-        context.close()
+    return _host_port(_listed, published, protocol, listening)
 
 
 def sandbox_port(published: int, protocol: str) -> SandboxPort:
-    context = nft.Context()
-    try:
-        return _sandbox_port(_asking(context), published, protocol)
-    finally:
-        context.close()
+    return _sandbox_port(_listed, published, protocol)
 
 
 def container_vips(vips: tuple[str, ...]) -> Mapping[str, ContainerVip]:
     """Several in one visit."""
-    context = nft.Context()
-    try:
-        ask = _asking(context)
-        return {vip: _container_vip(ask, vip) for vip in vips}
-    finally:
-        context.close()
+    return {vip: _container_vip(_listed, vip) for vip in vips}
 
 
 def way_back() -> WayBack:
-    context = nft.Context()
-    try:
-        listed = _asking(context)(f"list map ip {RETURN_TABLE} entries")
-    finally:
-        context.close()
+    listed = _listed(f"list map ip {RETURN_TABLE} entries")
     routed = frozenset(mark for mark, _ in routes.led(MARK_PREFIX, MARK_MASK))
     return WayBack(bool(listed), marks_in(listed), routed, _rp_filters())
 
@@ -143,16 +126,14 @@ def _rp_filters() -> dict[str, int]:
     return found
 
 
-def _asking(context: nft.Context) -> Ask:
-    def ask(text: str) -> str:
-        try:
-            return context.run(text + "\n")
-        except KernelError as error:
-            if ABSENT in str(error):
-                return ""
-            raise
-
-    return ask
+def _listed(text: str) -> str:
+    """An `Ask`."""
+    try:
+        return nft.run(text + "\n")
+    except KernelError as error:
+        if ABSENT in str(error):
+            return ""
+        raise
 
 
 # --- what nft prints → values. Pure but for `ask` -----------------------------------------------------------

@@ -1,47 +1,46 @@
 """Our table in one namespace, held open: loading and changing it, its heartbeat, its end.
 
-Everything that may block (libnftables, batches, closing netlink sockets) runs on the namespace worker's
-thread; only the beat, microseconds long, runs on the caller's.
+Everything that may block (loading, batches, closing a netlink socket) runs on the namespace worker's thread;
+only the beat, microseconds long, runs on the caller's.
+
+One descriptor is all that it holds: a netlink socket, which belongs to its namespace and keeps it.
 """
 
-from contextlib import ExitStack
+import os
 
 from mesh.kernel import nft
 from mesh.kernel.batches import Batches
 from mesh.kernel.heartbeat import Heartbeat
 from mesh.kernel.rules import DELETE, TABLE
 from mesh.kernel.transaction import Transaction, as_text
-from mesh.net.netns import Namespace, NamespaceWorker
+from mesh.net.netns import NamespaceWorker
 
 
 class Table:
     """An open handle on one namespace's nftables; it keeps the namespace alive until closed."""
 
-    def __init__(
-        self, worker: NamespaceWorker, context: nft.Context, batches: Batches, heartbeat: Heartbeat
-    ) -> None:
+    def __init__(self, worker: NamespaceWorker, batches: Batches) -> None:
         self._worker = worker
-        self._context = context
         self._batches = batches
-        self._heartbeat = heartbeat
+        self._heartbeat = Heartbeat(batches)
 
     async def load(self, text: str) -> None:
         """One transaction. KernelError: nothing of it took effect."""
-        await self._worker.run(None, lambda: self._context.run(text))
+        await self._worker.run(None, lambda: self._run(text))
 
     async def change(self, transaction: Transaction) -> None:
         """The same for a table that is loaded, without a look at all that it has."""
 
         def change() -> None:
             if not self._batches.change(transaction):
-                self._context.run(as_text(transaction))
+                self._run(as_text(transaction))
 
         await self._worker.run(None, change)
 
     async def ask(self, *texts: str) -> str:
         """The output of each `list …`; nothing of ours changes the table between them. KernelError: it is not
         there."""
-        return await self._worker.run(None, lambda: "".join(map(self._context.run, texts)))
+        return await self._worker.run(None, lambda: self._run("".join(texts)))
 
     def beat(self) -> None:
         """Re-arm the redirects for another rules.ALIVE_SECONDS. KernelError: our table is no longer there."""
@@ -50,12 +49,14 @@ class Table:
     async def close(self) -> None:
         """Let go of the namespace; the table itself stays as it is."""
 
-        def free() -> None:
-            self._heartbeat.close()
-            self._batches.close()
-            self._context.close()
+        await self._worker.run(None, self._batches.close)
 
-        await self._worker.run(None, free)
+    def _run(self, text: str) -> str:
+        namespace = self._batches.namespace()
+        try:
+            return nft.run(text, namespace)
+        finally:
+            os.close(namespace)
 
 
 class Tables:
@@ -67,17 +68,7 @@ class Tables:
     async def open(self, path: str | None) -> Table:
         """NamespaceGone when there is no such namespace any more."""
 
-        def make() -> tuple[nft.Context, Batches, Heartbeat]:
-            with ExitStack() as undo:
-                context = nft.Context()
-                undo.callback(context.close)
-                batches = Batches()
-                undo.callback(batches.close)
-                heartbeat = Heartbeat(Namespace(None))
-                undo.pop_all()
-                return context, batches, heartbeat
-
-        return Table(self._worker, *await self._worker.run(path, make))
+        return Table(self._worker, await self._worker.run(path, Batches))
 
     async def clear(self, path: str | None) -> bool:
         """Remove our table from a namespace; True if there was one."""

@@ -8,6 +8,7 @@ a foreign namespace. Work that takes longer than creating a socket goes to the `
 
 import asyncio
 import ctypes
+import fcntl
 import os
 import socket
 from collections.abc import Callable
@@ -15,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from mesh.errors import KernelError, NamespaceGone
+from mesh.net.setns import CLONE_NEWNET, libc, open_own_namespace, setns
 
 T = TypeVar("T")
 
-CLONE_NEWNET = 0x40000000
-OWN_NAMESPACE = "/proc/thread-self/ns/net"
+SIOCGSKNS = 0x894C  # linux/sockios.h: a descriptor of the namespace that a socket belongs to
 QUEUE_LIMIT = 64  # jobs handed to the worker's thread and not done; more of them wait as coroutines
 NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)  # one system call less where there is such a flag
 LISTEN_BACKLOG = 1024  # the kernel's somaxconn may cut it
@@ -40,7 +41,7 @@ class Namespace:
             return work()
         target = _open(self.path)
         try:
-            home = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+            home = open_own_namespace()
             try:
                 _enter(target, self.path)
                 try:
@@ -99,7 +100,7 @@ def in_new_namespace(work: Callable[[], T]) -> T:
     """
 
     def inside() -> T:
-        if _LIBC.unshare(CLONE_NEWNET) != 0:
+        if libc.unshare(CLONE_NEWNET) != 0:
             raise KernelError(
                 f"cannot make a network namespace: {os.strerror(ctypes.get_errno())}; it takes CAP_SYS_ADMIN"
             )
@@ -138,6 +139,14 @@ def nonblocking_udp_socket() -> socket.socket:
     return _socket(socket.SOCK_DGRAM)
 
 
+def namespace_of(sock: socket.socket) -> int:
+    """A descriptor of the namespace that the socket belongs to; the caller closes it. KernelError."""
+    try:
+        return fcntl.ioctl(sock, SIOCGSKNS)
+    except OSError as error:
+        raise KernelError(f"the network namespace of a socket is not given: {error.strerror}") from error
+
+
 def _socket(kind: int, family: int = socket.AF_INET) -> socket.socket:
     made = socket.socket(family, kind | NON_BLOCKING)
     if not NON_BLOCKING:
@@ -162,18 +171,3 @@ def _enter(target: int, path: str) -> None:
     except OSError as error:
         # A plain file is left behind for a moment after Docker unmounts the namespace.
         raise NamespaceGone(f"{path} is no longer a network namespace ({error.strerror})") from error
-
-
-def _setns_libc(descriptor: int) -> None:
-    if _LIBC.setns(descriptor, CLONE_NEWNET) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-def _setns_os(descriptor: int) -> None:
-    os.setns(descriptor, CLONE_NEWNET)  # type: ignore[attr-defined,unused-ignore]
-
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
-# os.setns came with Python 3.12.
-setns: Callable[[int], None] = _setns_os if hasattr(os, "setns") else _setns_libc

@@ -12,6 +12,7 @@ from mesh.balance.slots import NOBODY, Choice, Draw
 from mesh.catalog.model import Protocol
 from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel import batches, conntrack, nft
+from mesh.kernel.batches import Batches
 from mesh.kernel.devconf import Setting, read, write
 from mesh.kernel.heartbeat import Heartbeat
 from mesh.kernel.rules import (
@@ -179,20 +180,22 @@ def test_lookups_come_to_us_while_we_live_and_go_back_to_docker_when_we_do_not(l
     assert ask(container) == "docker?"
     dns = DnsPorts(ours.getsockname()[1], ours_tcp.getsockname()[1])
     container.call(lambda: nft.run(container_rules({}, dns)))
-    heart = Heartbeat(container)
+    opened = container.call(Batches)
+    heart = Heartbeat(opened)
     for _ in range(100):
         heart.beat()
     assert ask(container) == "mesh?"
     eventually(lambda: ask(container) == "docker?", "Docker's resolver answers again after the last beat")
     heart.beat()
     assert ask(container) == "mesh?"
-    heart.close()
+    opened.close()
 
 
 def test_a_beat_re_arms_the_full_timeout(lab: Lab) -> None:
     box = lab.namespace("box")
     box.call(lambda: nft.run(container_rules({}, None)))
-    heart = Heartbeat(box)
+    opened = box.call(Batches)
+    heart = Heartbeat(opened)
 
     def left() -> str:
         return inside(box, "nft", "list", "set", "ip", "mesh", "alive")
@@ -200,17 +203,18 @@ def test_a_beat_re_arms_the_full_timeout(lab: Lab) -> None:
     eventually(lambda: "expires 1s" in left(), "the timeout runs down")
     heart.beat()
     assert "expires 1s" not in left()
-    heart.close()
+    opened.close()
 
 
 def test_a_beat_without_its_table_is_an_error_and_later_beats_tell_the_truth(lab: Lab) -> None:
     box = lab.namespace("box")
-    heart = Heartbeat(box)
+    opened = box.call(Batches)
+    heart = Heartbeat(opened)
     with pytest.raises(KernelError, match="ENOENT"):
         heart.beat()
     box.call(lambda: nft.run(container_rules({}, None)))
     heart.beat()
-    heart.close()
+    opened.close()
 
 
 def test_nft_quotes_what_it_refuses(lab: Lab) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import KernelError, NamespaceGone
-from mesh.net import netlink, netns, proc
+from mesh.net import netlink, netns, proc, setns
 from mesh.net.netns import Namespace, NamespaceWorker
 from tests.net.lab import Lab, laboratory, needs_root
 
 
 def here() -> str:
-    return os.readlink(netns.OWN_NAMESPACE)
+    return os.readlink(setns.OWN_NAMESPACE)
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def test_a_file_that_is_no_namespace_any_more_is_gone(tmp_path: Path) -> None:
 
 @pytest.mark.root
 @needs_root
-@pytest.mark.parametrize("setns", [netns._setns_libc, netns._setns_os])
+@pytest.mark.parametrize("enter", [setns._setns_libc, setns._setns_os])
 def test_a_call_goes_in_and_comes_back_even_from_an_error(
-    lab: Lab, setns: object, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, enter: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if setns is netns._setns_os and not hasattr(os, "setns"):
+    if enter is setns._setns_os and not hasattr(os, "setns"):
         pytest.skip("os.setns came with Python 3.12")
-    monkeypatch.setattr(netns, "setns", setns)
+    monkeypatch.setattr(netns, "setns", enter)
     home, box = here(), lab.namespace("box")
     assert box.call(here) != home
     assert here() == home
