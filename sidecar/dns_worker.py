@@ -14,13 +14,12 @@ from mesh.catalog.store import Store
 from mesh.dns.explicit import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
 from mesh.dns.server import Endpoint
-from mesh.dns.stats import Counts
 from mesh.errors import KernelError
 from mesh.net.tasks import Tasks
-from sidecar.channel import Channel, packed
-from sidecar.dns_orders import Begin, Join, Learn, Leave
+from sidecar.dns_orders import TELLS, TOLD, Begin, Counted, Join, Learn, Leave
 from sidecar.endpoints import CapturedEndpoints
 from sidecar.worker import main
+from sidecar.workers.channel import Channel
 
 COUNTS_SECONDS = 1.0
 
@@ -45,13 +44,13 @@ class DnsWorker:
         await self._explicit.start()
         self._tasks.start(self._tell(), "counts")
 
-    def obey(self, order: object, _: socket.socket | None) -> None:
-        if isinstance(order, Learn):
-            self._store.publish(order.change)
-        elif isinstance(order, Join):
-            self._join(order)
-        elif isinstance(order, Leave):
-            self._leave(order.container)
+    def handle(self, message: object, _: tuple[socket.socket, ...]) -> None:
+        if isinstance(message, Learn):
+            self._store.publish(message.change)
+        elif isinstance(message, Join):
+            self._join(message)
+        elif isinstance(message, Leave):
+            self._leave(message.container)
 
     async def stop(self) -> None:
         self._explicit.close()
@@ -63,8 +62,7 @@ class DnsWorker:
         while True:
             await asyncio.sleep(COUNTS_SECONDS)
             self._resolver.cache.settle()
-            counts: Counts = self._resolver.stats.take()
-            self._channel.send(packed(counts))
+            self._channel.send(Counted.of(self._resolver.stats.take()))
             await self._channel.taken()
 
     def _join(self, order: Join) -> None:
@@ -88,4 +86,4 @@ class DnsWorker:
 
 
 if __name__ == "__main__":
-    sys.exit(main(DnsWorker))
+    sys.exit(main(DnsWorker, TOLD, TELLS))

@@ -4,6 +4,7 @@ The sidecar itself answers on every port in any case, so nothing waits for a wor
 kernel's noticing there is nothing, since its sockets close with it.
 """
 
+import socket
 from collections.abc import Callable, Iterator
 
 from mesh.catalog.model import Container
@@ -15,8 +16,10 @@ from mesh.dns.stats import Counts
 from mesh.kernel.rules import DnsPorts
 from mesh.net.tasks import Tasks
 from sidecar.config import Log
-from sidecar.dns_orders import Begin, Join, Learn, Leave
-from sidecar.workers import Order, Workers
+from sidecar.dns_orders import TELLS, TOLD, Begin, Counted, Join, Learn, Leave
+from sidecar.workers.supervisor import Kind, Order, Workers
+
+KIND = Kind("DNS", "sidecar.dns_worker", TOLD, TELLS)
 
 
 class DnsWorkers:
@@ -35,9 +38,7 @@ class DnsWorkers:
         self._store, self._counted = store, counted
         self._listen: tuple[tuple[str, int], ...] = ()
         self._joined: dict[str, DnsPorts] = {}
-        self._workers = Workers(
-            "DNS", "sidecar.dns_worker", count, tasks, everything=self._everything, hear=self._hear
-        )
+        self._workers = Workers(KIND, count, tasks, everything=self._everything, on_message=self._on_message)
 
     def start(self, explicit: ExplicitResolver) -> None:
         """Begin, on the addresses that `explicit` has or waits for."""
@@ -48,7 +49,7 @@ class DnsWorkers:
 
     def update(self, _old: Snapshot, _new: Snapshot, change: Change) -> None:
         """The catalogue's subscriber."""
-        self._workers.tell(Learn(change))
+        self._workers.tell(Learn.of(change))
 
     def join(self, container: Container, ports: DnsPorts) -> None:
         """A captured container's port is open."""
@@ -64,11 +65,11 @@ class DnsWorkers:
         await self._workers.close()
 
     def _everything(self, _: int) -> Iterator[Order]:
-        yield Begin(self._dns, self._listen, self._log.level, self._log.format), None
-        yield Learn(self._store.current.as_change()), None
+        yield Begin(self._dns, self._listen, self._log.level, self._log.format), ()
+        yield Learn.of(self._store.current.as_change()), ()
         for id_, ports in self._joined.items():
-            yield Join(id_, ports), None
+            yield Join(id_, ports), ()
 
-    def _hear(self, _: int, told: object) -> None:
-        assert isinstance(told, Counts)
-        self._counted(told)
+    def _on_message(self, _: int, message: object, _sockets: tuple[socket.socket, ...]) -> None:
+        assert isinstance(message, Counted)
+        self._counted(message.counts)

@@ -18,11 +18,12 @@ from mesh.http.stats import ServiceStats
 from mesh.kernel.ingress import ipvs_here
 from mesh.net.tasks import Tasks
 from mesh.relay.listener import plain_socket
-from sidecar.channel import Channel, packed
 from sidecar.http_orders import Begin, Done, Learn, Listen, OnSwarm, Shut, Told
 from sidecar.http_side import HttpSide
 from sidecar.issued import IssuedElsewhere
 from sidecar.worker import main
+from sidecar.workers.channel import Channel
+from sidecar.workers.legacy import PickledMessages
 
 TELL_SECONDS = 1.0
 
@@ -56,7 +57,8 @@ class HttpWorker:
             Certificates(swarm.certificates), swarm.netns, lambda: swarm.sandbox, ipvs_here
         )
 
-    def obey(self, order: object, sock: socket.socket | None) -> None:
+    def handle(self, order: object, sockets: tuple[socket.socket, ...]) -> None:
+        sock = sockets[0] if sockets else None
         if isinstance(order, Learn):
             if order.node != self._store.current.this_node:
                 self._store.identify(order.node)
@@ -77,12 +79,12 @@ class HttpWorker:
 
     async def _shut(self, drain: float) -> None:
         await self._side.close(drain)
-        self._channel.send(packed(Done(self._news())))
+        self._channel.send(Done(self._news()))
 
     async def _tell(self) -> None:
         while True:
             await asyncio.sleep(TELL_SECONDS)
-            self._channel.send(packed(self._news()))  # also when there is none: it says that we are here
+            self._channel.send(self._news())  # also when there is none: it says that we are here
             await self._channel.taken()
 
     def _news(self) -> Told:
@@ -99,4 +101,4 @@ class HttpWorker:
 
 
 if __name__ == "__main__":
-    sys.exit(main(HttpWorker))
+    sys.exit(main(HttpWorker, PickledMessages(), PickledMessages()))

@@ -17,7 +17,8 @@ from mesh.catalog.store import Store
 from mesh.http.stats import ServiceStats
 from mesh.net.tasks import Tasks
 from sidecar.http_orders import Begin, Done, Learn, Listen, Seen, Shut, Told
-from sidecar.workers import Order, Workers
+from sidecar.workers.legacy import PickledMessages
+from sidecar.workers.supervisor import Kind, Order, Workers
 
 LATE_SECONDS = 1.0  # that a worker's word of its end may need, after the drain's time
 
@@ -35,12 +36,11 @@ class HttpWorkers:
         self._drained = asyncio.Event()
         self._closing = False
         self._workers = Workers(
-            "HTTP",
-            "sidecar.http_worker",
+            Kind("HTTP", "sidecar.http_worker", PickledMessages(), PickledMessages()),
             others,
             tasks,
             everything=self._everything,
-            hear=self._hear,
+            on_message=self._hear,
             ended=self._ended,
         )
 
@@ -51,7 +51,7 @@ class HttpWorkers:
     def opened(self, name: str, listener: socket.socket) -> None:
         """An entry point's socket, for all of them."""
         self._listeners.append((name, listener))
-        self._workers.tell(Listen(name), listener)
+        self._workers.tell(Listen(name), (listener,))
 
     def forget(self, service: str) -> None:
         """It is no more."""
@@ -96,13 +96,13 @@ class HttpWorkers:
 
     def _everything(self, _worker: int) -> Iterator[Order]:
         now = self._store.current
-        yield self._begin, None
-        yield Learn(now.this_node, now.as_change()), None
+        yield self._begin, ()
+        yield Learn(now.this_node, now.as_change()), ()
         if not self._closing:
             for name, listener in self._listeners:
-                yield Listen(name), listener
+                yield Listen(name), (listener,)
 
-    def _hear(self, worker: int, told: object) -> None:
+    def _hear(self, worker: int, told: object, _: tuple[socket.socket, ...]) -> None:
         last = told.last if isinstance(told, Done) else told
         assert isinstance(last, Told)
         before = self._now.get(worker, Told({}, {}))

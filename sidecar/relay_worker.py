@@ -13,9 +13,10 @@ import sys
 from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks
 from mesh.relay.listener import Port
-from sidecar.channel import Channel, packed
 from sidecar.relay_orders import Begin, Carry, Ended, Experience, Shut, Told
 from sidecar.worker import main
+from sidecar.workers.channel import Channel
+from sidecar.workers.legacy import PickledMessages
 
 TELL_SECONDS = 1.0
 
@@ -37,7 +38,8 @@ class RelayWorker:
     async def start(self) -> None:
         self._tasks.start(self._tell(), "experience")
 
-    def obey(self, order: object, sock: socket.socket | None) -> None:
+    def handle(self, order: object, sockets: tuple[socket.socket, ...]) -> None:
+        sock = sockets[0] if sockets else None
         if isinstance(order, Carry):
             self._carry(order, sock)
         elif isinstance(order, Shut):
@@ -66,7 +68,7 @@ class RelayWorker:
         del self._ports[order.number]
         self._told.pop(order.number, None)
         version = self._versions.pop(order.number)
-        self._channel.send(packed(Ended(order.number, Experience(version, port.stats, ()))))
+        self._channel.send(Ended(order.number, Experience(version, port.stats, ())))
 
     async def _tell(self) -> None:
         while True:
@@ -74,7 +76,7 @@ class RelayWorker:
             now = {number: self._experience(number, port) for number, port in self._ports.items()}
             news = {number: one for number, one in now.items() if self._told.get(number) != one}
             self._told = now
-            self._channel.send(packed(Told(news)))  # also when there is none: it says that we are here
+            self._channel.send(Told(news))  # also when there is none: it says that we are here
             await self._channel.taken()
 
     def _experience(self, number: int, port: Port) -> Experience:
@@ -86,4 +88,4 @@ class RelayWorker:
 
 
 if __name__ == "__main__":
-    sys.exit(main(RelayWorker))
+    sys.exit(main(RelayWorker, PickledMessages(), PickledMessages()))

@@ -28,7 +28,8 @@ from mesh.relay.listener import Port
 from mesh.relay.relaying import ConnectSocket
 from sidecar.config import Log
 from sidecar.relay_orders import Begin, Carry, Ended, Experience, Shut, Told, Way
-from sidecar.workers import Order, Workers
+from sidecar.workers.legacy import PickledMessages
+from sidecar.workers.supervisor import Kind, Order, Workers
 
 LATE_SECONDS = 1.0  # that a worker's word of a drained port may need, after the drain's time
 
@@ -44,12 +45,11 @@ class RelayWorkers:
         self._ports: dict[int, SharedPort] = {}
         self._numbers = count(1)
         self._workers = Workers(
-            "relay",
-            "sidecar.relay_worker",
+            Kind("relay", "sidecar.relay_worker", PickledMessages(), PickledMessages()),
             others,
             tasks,
             everything=self._everything,
-            hear=self._hear,
+            on_message=self._hear,
             ended=self._ended,
         )
 
@@ -69,7 +69,7 @@ class RelayWorkers:
         port = Port(listener, way.endpoints, way.options, connect, near=way.near)
         number = next(self._numbers)
         shared = self._ports[number] = SharedPort(number, port, listener, way, self._tell, self._forget)
-        self._workers.tell(shared.order, listener)
+        self._workers.tell(shared.order, (listener,))
         shared.holders.update(self._workers.running)
         return shared
 
@@ -83,13 +83,13 @@ class RelayWorkers:
         self._ports.pop(number, None)
 
     def _everything(self, worker: int) -> Iterator[Order]:
-        yield self._begin, None
+        yield self._begin, ()
         for port in self._ports.values():
             if not port.closing:
-                yield port.order, port.listener
+                yield port.order, (port.listener,)
                 port.holders.add(worker)
 
-    def _hear(self, worker: int, told: object) -> None:
+    def _hear(self, worker: int, told: object, _: tuple[socket.socket, ...]) -> None:
         if isinstance(told, Told):
             for number, one in told.ports.items():
                 if number in self._ports:

@@ -18,7 +18,8 @@ import uvloop
 
 from mesh.net.tasks import Tasks
 from mesh.telemetry import logs
-from sidecar.channel import Channel
+from sidecar.workers.channel import Channel
+from sidecar.workers.messages import Messages
 
 BUG = 70  # exit status (sysexits.h: internal software error)
 
@@ -40,7 +41,7 @@ class Worker(Protocol):
     failed: asyncio.Event
 
     async def start(self) -> None: ...
-    def obey(self, order: object, sock: socket.socket | None) -> None: ...
+    def handle(self, message: object, sockets: tuple[socket.socket, ...]) -> None: ...
     async def stop(self) -> None: ...
 
 
@@ -48,18 +49,23 @@ class Worker(Protocol):
 Make = Callable[[Any, Channel], Worker]
 
 
-def main(make: Make) -> int:
+def main(make: Make, told: Messages, tells: Messages) -> int:
     """`python -m MODULE FD`: the pair's end that the sidecar has left open for us."""
+    return run(int(sys.argv[1]), make, told, tells)
+
+
+def run(descriptor: int, make: Make, told: Messages, tells: Messages) -> int:
+    """`told`: the messages of the sidecar, `tells`: ours. Returns the exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    pair = socket.socket(fileno=int(sys.argv[1]))
+    pair = socket.socket(fileno=descriptor)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(pair, make))
+        return runner.run(serve(pair, make, told, tells))
 
 
-async def serve(pair: socket.socket, make: Make) -> int:
+async def serve(pair: socket.socket, make: Make, told: Messages, tells: Messages) -> int:
     """Until the other end closes. Returns the exit status."""
-    channel = Channel(pair)
+    channel = Channel(pair, tells, told)
     try:
         begin, _ = await channel.receive()
     except EOFError:
@@ -69,9 +75,9 @@ async def serve(pair: socket.socket, make: Make) -> int:
     life = Tasks(lambda name, error: _failed(worker, name, error))
     try:
         await worker.start()
-        obeying = life.start(_obey(worker, channel), "orders")
+        handling = life.start(_handle_all(worker, channel), "messages")
         failed = life.start(worker.failed.wait(), "failure")
-        await asyncio.wait((obeying, failed), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((handling, failed), return_when=asyncio.FIRST_COMPLETED)
     finally:
         await life.close()
         await worker.stop()
@@ -89,7 +95,7 @@ def _failed(worker: Worker, name: str, error: BaseException) -> None:
     worker.failed.set()
 
 
-async def _obey(worker: Worker, channel: Channel) -> None:
+async def _handle_all(worker: Worker, channel: Channel) -> None:
     with suppress(EOFError):
         while True:
-            worker.obey(*await channel.receive())
+            worker.handle(*await channel.receive())

@@ -15,9 +15,10 @@ from mesh.balance.policies import Endpoint, Policy
 from mesh.net.tasks import Tasks
 from mesh.relay.connection import Options
 from mesh.relay.listener import listen, plain_socket
-from sidecar import relay_workers, workers
+from sidecar import relay_workers
 from sidecar.config import Log
 from sidecar.relay_workers import RelayWorkers, SharedPort
+from sidecar.workers import supervisor as workers
 from tests.support.waiting import until
 from tests.support.workers import (
     ADDRESS_BYTES,
