@@ -23,6 +23,7 @@ from mesh.dns.policy import ANSWER_TTL, Elsewhere, NamePolicy, Order, SharedAlia
 from mesh.dns.upstream.servers import DNS_PORT, BadServer, parse_server
 from mesh.errors import ConfigError, Problem
 from mesh.parsing import PORT_MAX, is_int, parse_port
+from sidecar.encoded_characters import Encoded, by_entry_point
 
 UPSTREAM_FORMS = "must be ADDR, ADDR:PORT or tls://ADDR[:PORT][#NAME] with an IP address"
 ADMIN_SOCKET = "/run/mesh/admin.sock"
@@ -324,6 +325,7 @@ class Http:
         BeforeValidator(_one_or_many),
         Field(max_length=MAX_ENTRYPOINTS),
     ] = ()
+    encoded_characters: Mapping[str, Encoded] = field(default_factory=dict)  # by entry point
     exposed_by_default: bool = True  # services with labels for it, without traefik.enable
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1  # processes that serve, this one included
     trusted: Annotated[
@@ -513,6 +515,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_INGRESS_IPV6": (("ingress", "ipv6"), _same),
     "MESH_INGRESS_WORKERS": (("ingress", "workers"), _same),
     "MESH_HTTP_ENTRYPOINTS": (("http", "entrypoints"), _csv),
+    "MESH_HTTP_ENCODED_CHARACTERS": (("http", "encoded_characters"), by_entry_point),
     "MESH_HTTP_EXPOSED_BY_DEFAULT": (("http", "exposed_by_default"), _same),
     "MESH_HTTP_CERTIFICATES": (("http", "certificates"), _same),
     "MESH_HTTP_CONNECTIONS_PER_ADDRESS": (("http", "connections_per_address"), _same),
@@ -637,6 +640,9 @@ def _sense(config: Config, blame: Callable[[Location], tuple[str, str]]) -> Iter
         if kinds.setdefault(entry.name, entry.tls) is not entry.tls:
             message = f"entry point {entry.name} is with TLS at one address and without at another"
             yield Problem(*blame(("http", "entrypoints", index)), message)
+    for name in config.http.encoded_characters.keys() - kinds.keys():
+        message = f"there is no entry point {name!r} (known are {', '.join(kinds) or 'none'})"
+        yield Problem(*blame(("http", "encoded_characters", name)), message)
     if config.http.acme.directory and set(kinds.values()) != {True, False}:
         message = "needs an entry point without TLS, where names are proven, and one with (http.entrypoints)"
         yield Problem(*blame(("http", "acme", "directory")), message)

@@ -14,6 +14,7 @@ from mesh.http.core import Core
 from mesh.http.entry_points import EntryPoints
 from mesh.http.outside import Outside
 from mesh.http.passing import Passing
+from mesh.http.path_check import DEFAULT
 from mesh.http.port import HttpPort
 from mesh.http.reach import Namespaces, Reach
 from mesh.http.site import EntryPoint, Site
@@ -125,7 +126,10 @@ class HttpSide:
         self.site = site = Site(
             self.core,
             reach,
-            tuple(EntryPoint(name, tls) for name, tls in kinds.items()),
+            tuple(
+                EntryPoint(name, tls, config.encoded_characters.get(name, DEFAULT))
+                for name, tls in kinds.items()
+            ),
             exposed_by_default=config.exposed_by_default,
             as_published=as_published,
             over=access_logger(config.access_log, config.access_log_sample),

@@ -1,13 +1,16 @@
 """What people are told of the HTTP side: listeners, problems, routes, and what would become of a request."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mesh.balance.ports import plan
 from mesh.catalog.snapshot import Snapshot
 from mesh.errors import Problem
 from mesh.http.asked import Imagined
-from mesh.http.matching import normal_path
+from mesh.http.faults import Refused
+from mesh.http.matching import normal_path, routing_path
+from mesh.http.path_check import check_path
 from mesh.http.site import Site
 from mesh.http.sources import by_proxies
 from sidecar import report
@@ -106,8 +109,22 @@ class HttpTelling:
             raise LookupError("there is no entry point (http.entrypoints)")
         way, _, query = path.partition("?")
         request = Imagined(host.lower().partition(":")[0].rstrip("."), normal_path(way), method, query)
-        at = [self._at_entry(self._side.site, name, request) for name in self._side.site.entries]
+        at = [self._checked(self._side.site, name, request, way) for name in self._side.site.entries]
         return report.HttpExplained(method, request.host, request.path, tuple(at))
+
+    def _checked(self, site: Site, name: str, request: Imagined, path: str) -> report.HttpAtEntry:
+        """As requests are: the path's other readings must lead to the same router."""
+        try:
+            normal, readings = check_path(path, site.encoded_characters(name))
+        except Refused as refused:
+            return report.HttpAtEntry(name, note=f"400; {refused}")
+        request = replace(request, path=routing_path(normal))
+        route = site.would_take(name, request)
+        for reading in readings:
+            if site.would_take(name, replace(request, path=routing_path(reading))) is not route:
+                note = f"400; a server could read the path as {reading}, which is another router's"
+                return report.HttpAtEntry(name, note=note)
+        return self._at_entry(site, name, request)
 
     def _at_entry(self, site: Site, name: str, request: Imagined) -> report.HttpAtEntry:
         route = site.would_take(name, request)

@@ -1,26 +1,37 @@
 """A request's head as rules see it. Made where there are rules; a port of one service has none to ask."""
 
+from copy import copy
 from dataclasses import dataclass
 
 from mesh.http.forwarding import Edge, source_of
 from mesh.http.head import RequestHead
-from mesh.http.matching import normal_path
+from mesh.http.matching import routing_path
+from mesh.http.path_check import DEFAULT, EncodedCharacters, check_path
 
 _SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 
 
 class AskedHead:
-    """`matching.Request` over a head."""
+    """`matching.Request` over a head. `sent_path` is what goes on to a task; `readings` are the other paths
+    that a server could take it for."""
 
-    __slots__ = ("_edge", "_head", "client", "host", "path", "query")
+    __slots__ = ("_edge", "_head", "client", "host", "path", "query", "readings", "sent_path")
 
-    def __init__(self, head: RequestHead, edge: Edge) -> None:
+    def __init__(self, head: RequestHead, edge: Edge, allowed: EncodedCharacters = DEFAULT) -> None:
+        """Raises Refused when the path is one that servers read in different ways."""
         self._head = head
         self._edge = edge
         self.host = head.host
         path, _, self.query = head.target.decode("latin-1").partition("?")
-        self.path = normal_path(path)
+        self.sent_path, self.readings = check_path(path, allowed)
+        self.path = routing_path(self.sent_path)
         self.client = source_of(head.fields, edge)
+
+    def read_as(self, path: str) -> "AskedHead":
+        """The same request with one of the `readings` as its path."""
+        other = copy(self)
+        other.path = routing_path(path)
+        return other
 
     @property
     def scheme(self) -> str:

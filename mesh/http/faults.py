@@ -18,6 +18,7 @@ class Fault(Enum):
     """Each: status, whose fault, and the reason that metrics, log and page give."""
 
     BAD_HEAD = 400, Side.CLIENT, "malformed"
+    BAD_PATH = 400, Side.CLIENT, "ambiguous_path"  # a server behind us could read it as another path
     BAD_BODY = 400, Side.CLIENT, "malformed_body"
     UNAUTHORIZED = 401, Side.CLIENT, "unauthorized"
     FORBIDDEN = 403, Side.CLIENT, "forbidden"

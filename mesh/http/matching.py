@@ -27,7 +27,7 @@ class Request(Protocol):
 
     @property
     def path(self) -> str:
-        """Normalised (`normal_path`), without query."""
+        """Normalised (`normal_path`, `routing_path`), without query."""
         ...
 
     @property
@@ -259,6 +259,9 @@ _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
+_STRUCTURAL = frozenset("/\\;%?#")  # what changes the segments of a path when it is decoded
+_ROUTED = frozenset(_PRINTABLE) - _STRUCTURAL
+
 
 def normal_path(path: str) -> str:
     """One spelling for paths that mean the same (RFC 3986 section 6.2.2): escapes that need none are undone,
@@ -282,7 +285,18 @@ def normal_path(path: str) -> str:
 
 def escaped(path: str) -> str:
     """A path of a rule as requests have it after `normal_path`: what no target may have is escaped."""
-    return _ESCAPE.sub(_escape, quote(path, safe=_PRINTABLE))
+    return routing_path(_ESCAPE.sub(_escape, quote(path, safe=_PRINTABLE)))
+
+
+def routing_path(path: str) -> str:
+    """A normal path as rules see it: printable characters that separate nothing are written plainly, since
+    every server takes `%3A` for `:`."""
+    return _ESCAPE.sub(_routed, path) if "%" in path else path
+
+
+def _routed(found: re.Match[str]) -> str:
+    meant = chr(int(found[1], 16))
+    return meant if meant in _ROUTED else found[0].upper()
 
 
 def _escape(found: re.Match[str]) -> str:

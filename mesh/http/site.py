@@ -19,7 +19,7 @@ from mesh.http.certified import Certified
 from mesh.http.core import Core
 from mesh.http.directory import Changed, Directory
 from mesh.http.exchange import Downstream, Exchange
-from mesh.http.faults import Fault
+from mesh.http.faults import Fault, Refused
 from mesh.http.head import RequestHead
 from mesh.http.labels import read_labels
 from mesh.http.matching import Request
@@ -28,6 +28,7 @@ from mesh.http.model import Declared, ErrorPages, ForwardAuth, HttpService, Rout
 from mesh.http.named import Named, Use
 from mesh.http.outside import Outside
 from mesh.http.pages import Answer, error_answer
+from mesh.http.path_check import DEFAULT, EncodedCharacters
 from mesh.http.reach import Reach
 from mesh.http.routed import RoutedTarget
 from mesh.http.routing import Table
@@ -46,6 +47,7 @@ class EntryPoint:
 
     name: str
     tls: bool = False
+    encoded_characters: EncodedCharacters = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +185,20 @@ class Site:
 
     def serving(self, entry: str) -> "_Entry":
         """For the `Front` of this entry point."""
-        return _Entry(self, entry, self._tables[entry])
+        return _Entry(self, self._entries[entry], self._tables[entry])
 
-    def exchange(self, table: Table, client: Downstream, head: RequestHead) -> Exchange:
-        request = AskedHead(head, client.edge)
+    def exchange(
+        self, table: Table, client: Downstream, head: RequestHead, allowed: EncodedCharacters = DEFAULT
+    ) -> Exchange:
+        try:
+            request = AskedHead(head, client.edge, allowed)
+        except Refused as refused:
+            return self._refused(client, head, refused.fault)
         if request.path.startswith(PROOF_PATH) and (proof := self._proof(request)) is not None:
             return self._answered(client, head, Treatment("", "", answer=proof))
         route = table.find(request)
+        if any(table.find(request.read_as(path)) is not route for path in request.readings):
+            return self._refused(client, head, Fault.BAD_PATH)
         if route is None:
             return self._refused(client, head, Fault.NO_ROUTE)
         planned = self._planned[route.owner, route.name]
@@ -205,7 +214,7 @@ class Site:
             monotonic(),
             request.forwarded_for,
         )
-        treatment = Treatment(request.path, request.query)
+        treatment = Treatment(request.sent_path, request.query)
 
         def over(exchange: Exchange) -> None:
             for end in treatment.at_end:
@@ -320,6 +329,10 @@ class Site:
         for route in sorted(self._directory.routes(), key=lambda one: one.name):
             yield route, tuple(self._on(route)), self._targets.get(route.service)
 
+    def encoded_characters(self, entry: str) -> EncodedCharacters:
+        """Those that this entry point lets through."""
+        return self._entries[entry].encoded_characters
+
     def would_take(self, entry: str, request: Request) -> Route | None:
         """The route of a request to this entry point, as it would be taken now."""
         return self._tables[entry].find(request)
@@ -347,11 +360,11 @@ class Site:
 @dataclass(frozen=True, slots=True)
 class _Entry:
     site: Site
-    name: str
+    entry: EntryPoint
     table: Table
 
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
-        return self.site.exchange(self.table, client, head)
+        return self.site.exchange(self.table, client, head, self.entry.encoded_characters)
 
 
 def _named_by(route: Route) -> Iterator[Use]:

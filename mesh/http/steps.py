@@ -17,6 +17,7 @@ from mesh.http.matching import Request
 from mesh.http.middleware_labels import credentials
 from mesh.http.pages import Answer, error_answer
 from mesh.parsing import PORT_MAX, is_int
+from mesh.http.path_check import check_rewritten
 
 CLIENTS_MAX = 65_536  # of a limit that are remembered; the ones not seen for longest are forgotten
 VERIFIED_MAX = 1024  # pairs of password and hash: bcrypt takes a tenth of a second for each
@@ -95,8 +96,12 @@ def go_on(made: Sequence[Step], asked: Asked, treatment: Treatment) -> None:
     """The steps that are left; the first answer ends it, and what earlier ones change of responses holds for
     that too. Raises Unverified: verify, and go on; Unanswered: ask, judge, and go on."""
     while treatment.answer is None and treatment.taken < len(made):
+        path = treatment.path
         made[treatment.taken](asked, treatment)
         treatment.taken += 1
+        if treatment.path is not path and treatment.answer is None and check_rewritten(treatment.path):
+            # `/api../x` without its prefix `/api` is `/../x`: another path than the router's rule has seen.
+            treatment.refuse(Fault.BAD_PATH, asked.request_id)
 
 
 def _made(one: model.Middleware) -> Step:
