@@ -16,8 +16,8 @@ from mesh.http.faults import Fault
 from mesh.http.matching import Request
 from mesh.http.middleware_labels import credentials
 from mesh.http.pages import Answer, error_answer
-from mesh.parsing import PORT_MAX, is_int
 from mesh.http.path_check import check_rewritten
+from mesh.parsing import PORT_MAX, is_int
 
 CLIENTS_MAX = 65_536  # of a limit that are remembered; the ones not seen for longest are forgotten
 VERIFIED_MAX = 1024  # pairs of password and hash: bcrypt takes a tenth of a second for each
