@@ -308,7 +308,9 @@ class Sidecar:
             ipvs_here,
         )
         self._on_stop(reach.close)
-        return Carrying(relay, capture, ingress, worker, endpoints.paths, prober, relay6, self._http())
+        return Carrying(
+            relay, capture, ingress, worker, endpoints.paths, prober, relay6, self._http(), returning
+        )
 
     def _start_loading_rules(self) -> None:
         """Now, while there are descriptors and memory for another process."""

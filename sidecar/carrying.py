@@ -7,6 +7,7 @@ from mesh.discovery.prober import Prober
 from mesh.dns.forwarding import NO_PATHS, Paths
 from mesh.kernel.capture import Capture
 from mesh.kernel.ingress import Ingress
+from mesh.kernel.return_paths import ReturnPaths
 from mesh.net.netns import NamespaceWorker
 from mesh.relay.ports import RelayPorts
 from sidecar.http_side import HttpSide
@@ -29,3 +30,4 @@ class Carrying:
     prober: Prober | None = None
     relay6: RelayPorts | None = None  # what comes over IPv6
     http: HttpSide | None = None
+    return_paths: ReturnPaths | None = None

@@ -106,6 +106,8 @@ class Telling:
             yield from map(str, label_problems(service))
         if self.carrying.prober is not None:
             yield from self.carrying.prober.faults()
+        if self.carrying.return_paths is not None:
+            yield from map(str, self.carrying.return_paths.problems())
         if self.carrying.http is not None:
             yield from map(str, self.carrying.http.telling.problems(self.snapshot))
         if self.carrying.ingress is not None and self.carrying.ingress.status:
@@ -187,6 +189,7 @@ class Telling:
             feed_refused=source.feed_refused,
             signs={(result,): count for result, count in source.signs.items()},
             neighbours_refused={(why,): count for why, count in source.neighbours_refused.items()},
+            return_paths_refused=_by_one(source.return_paths_refused),
             captured_containers=self.carrying.capture.count if self.carrying.capture else 0,
             config_errors=sum(1 for _ in self._problems(source)),
             dns_requests=_labelled(self.resolver.requests),

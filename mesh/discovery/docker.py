@@ -16,7 +16,7 @@ own reads fail, so that workers turn to a manager that still has a quorum.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +37,7 @@ from mesh.discovery.sign_client import SignClient
 from mesh.discovery.signs import Signs
 from mesh.discovery.source import SourceStatus
 from mesh.discovery.swarm import ClusterView
-from mesh.errors import DiscoveryError, EngineUnavailable
+from mesh.errors import DiscoveryError, EngineUnavailable, Problem
 
 Json = Mapping[str, Any]
 
@@ -170,7 +170,13 @@ class DockerSource:
             feed_error=self._server.fault if self._is_manager else self._client.fault,
             signs=dict(self._signs.results),
             neighbours_refused=dict(self._neighbours.refused),
+            return_paths_refused=dict(self._return_paths.refused),
+            problems=tuple(self._problems()) if self._is_manager else (),
         )
+
+    def _problems(self) -> Iterator[Problem]:
+        """What nodes say of themselves and is not believed."""
+        yield from self._return_paths.problems()
 
     @property
     def leads(self) -> bool:
@@ -250,7 +256,8 @@ class DockerSource:
         self._last_news = time.monotonic()
         self._informed.set()
         if view is not None:
-            laid = self._return_paths.lay_over(self._neighbours.lay_over(self._signs.lay_over(view)))
+            known = self._cluster.allocations
+            laid = self._return_paths.lay_over(self._neighbours.lay_over(self._signs.lay_over(view)), known)
             ours, raw = self._merger.set_cluster(laid)
             self._server.publish(raw)
             self._learned(ours, raw)

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from docker.errors import APIError
+
+from mesh.discovery.allocations import ATTACHMENTS_FILTER, Allocations, allocations
 from mesh.discovery.client import Engine
 from mesh.discovery.swarm import ClusterView, Reader
 from mesh.errors import DiscoveryError, EngineUnavailable
@@ -24,6 +27,7 @@ UPDATING_SECONDS = 0.1  # the same while Swarm updates a service: it moves on wi
 SOON_SECONDS = 0.015  # before the first look after news; doubled with each that shows nothing
 WORK_SHARE = 4  # times as long as a look took is what is waited at least before the next
 CLUSTER_SECONDS = 5.0  # after which services, networks and nodes are listed although no event came
+ALLOCATIONS_SECONDS = 1.0  # between two looks at what else has been given out, however many events come
 
 UPDATING = frozenset({"updating", "rollback_started"})
 
@@ -46,6 +50,7 @@ class _Found:
     view: ClusterView
     tasks_changed: bool
     updating: bool
+    allocations: Allocations | None  # None: not looked at
     leader: str  # id of the node that leads the managers, "" when none says so
 
 
@@ -71,6 +76,8 @@ class ManagerWatch:
         self._updating = False
         self.read_seconds = 0.0  # that the last read took
         self.leader = ""  # id of the node that leads the managers, as of the last read
+        self.allocations: Allocations | None = None  # as of the last look at them; None: never
+        self._allocated = -ALLOCATIONS_SECONDS  # when that was begun
 
     def news(self) -> None:
         """Look now: something has happened in the cluster."""
@@ -98,8 +105,9 @@ class ManagerWatch:
         """True if something has changed."""
         now = time.monotonic()
         everything = everything or self._listed is None or now - self._listed >= CLUSTER_SECONDS
+        also = everything and now - self._allocated >= ALLOCATIONS_SECONDS
         try:
-            found = await self._engine.cluster(partial(self._read, everything=everything))
+            found = await self._engine.cluster(partial(self._read, everything=everything, also=also))
         except EngineUnavailable:
             raise
         except DiscoveryError as error:  # no quorum, or just demoted: the role will tell
@@ -112,11 +120,13 @@ class ManagerWatch:
             self._on_read(None)
             return False
         self._listed, self._updating, self.leader = now, found.updating, found.leader
+        if found.allocations is not None:
+            self.allocations, self._allocated = found.allocations, now
         self._on_read(found.view)
         return found.tasks_changed
 
-    def _read(self, api: Any, everything: bool) -> _Found | None:
-        """On a thread: the cluster, or None when nothing can have changed."""
+    def _read(self, api: Any, everything: bool, also: bool) -> _Found | None:
+        """On a thread: the cluster, or None when nothing can have changed. `also`: with the allocations."""
         tasks = api.tasks()
         seen = {(one["ID"], one["Version"]["Index"]) for one in tasks}
         changed, self._seen_tasks = seen != self._seen_tasks, seen
@@ -124,7 +134,23 @@ class ManagerWatch:
             return None
         nodes, networks, services = api.nodes(), api.networks(), api.services()
         view = self._reader.read(nodes, networks, services, tasks)
-        return _Found(view, changed, _updating(services), _leader(nodes))
+        allocated = None
+        if also:
+            attachments = api.tasks(filters=ATTACHMENTS_FILTER)
+            allocated = allocations(view.nodes.values(), networks, attachments, _ingress(api, view))
+        return _Found(view, changed, _updating(services), allocated, _leader(nodes))
+
+
+def _ingress(api: Any, view: ClusterView) -> Json | None:
+    """The ingress network as gossip has it; None where this engine takes no part in it."""
+    id_ = next((one.id for one in view.networks.values() if one.ingress), None)
+    if id_ is None:
+        return None
+    try:
+        found: Json = api.inspect_network(id_, verbose=True)
+    except APIError:
+        return None
+    return found
 
 
 def _leader(nodes: Iterable[Json]) -> str:

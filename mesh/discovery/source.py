@@ -27,6 +27,7 @@ class SourceStatus:
     feed_error: str = ""
     signs: Mapping[str, int] = field(default_factory=dict)  # of ends on other nodes, by what became of them
     neighbours_refused: Mapping[str, int] = field(default_factory=dict)  # of what nodes say, by reason
+    return_paths_refused: Mapping[str, int] = field(default_factory=dict)  # the same of their entries
 
 
 class Source(Protocol):

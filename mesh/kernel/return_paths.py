@@ -7,17 +7,21 @@ anything is taken out.
 
 An entry is kept as long as its node is up, even if its sidecar says nothing of it any more: connections that
 came through it go on.
+
+An entry's address and MAC have one owner (`mesh.catalog.entries`). Managers judge what nodes claim, and this
+node judges it again: a saved view or an older manager may have let two claims through.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from mesh.catalog.entries import ClaimFault, EntryClaim, EntryFacts, judge
 from mesh.catalog.model import NO_RETURN_PATH, Container, Network, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.errors import KernelError, NamespaceGone
+from mesh.errors import KernelError, NamespaceGone, Problem
 from mesh.kernel import batches, conntrack, nft
 from mesh.kernel.capture import Policy, why_not
 from mesh.kernel.ctnetlink import Wanted
@@ -75,7 +79,9 @@ class ReturnPaths:
         self._policy = policy
         self._snapshot = Snapshot()
         self._own = NO_ENTRY
-        self._entries: dict[str, Entry] = {}  # by node
+        self._claims: dict[str, EntryClaim] = {}  # by node
+        self._entries: dict[str, Entry] = {}  # by node: those that are believed
+        self._refused: Mapping[str, ClaimFault] = {}  # by node
         self._marks: Marks = {}
         self._prepared: dict[str, _Prepared] = {}  # by container
         self._cleared: set[str] = set()  # containers that hold nothing of an earlier sidecar
@@ -90,6 +96,31 @@ class ReturnPaths:
     def current(self) -> ReturnPath | None:
         """What this node says of itself; None before the first look: what an earlier sidecar said holds."""
         return self._said if self._looked else None
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """Node → where it enters the ingress network, as far as that is believed."""
+        return dict(self._entries)
+
+    @property
+    def marks(self) -> Marks:
+        """Of the entries that tasks answer through."""
+        return self._marks
+
+    @property
+    def gateways(self) -> Mapping[int, str]:
+        """Mark → address of the entry."""
+        return self._gateways(self._marks)
+
+    def problems(self) -> Iterator[Problem]:
+        """Nodes whose claims are not believed here."""
+        for id_, fault in sorted(self._refused.items()):
+            node, claim = self._snapshot.nodes.get(id_), self._claims[id_]
+            name = node.name if node else id_
+            message = (
+                f"entry {claim.address or 'without address'}, MAC {claim.mac or 'none'}: refused ({fault})"
+            )
+            yield Problem(f"node {name}", "return path", message)
 
     @property
     def faults(self) -> dict[str, str]:
@@ -173,14 +204,26 @@ class ReturnPaths:
     def _heed_nodes(self, changed: Iterable[str]) -> None:
         for id_ in changed:
             node = self._snapshot.nodes.get(id_)
-            if node is None or node.state == DOWN:
-                self._entries.pop(id_, None)
+            if node is None or node.state == DOWN or id_ == self._snapshot.this_node:
+                self._claims.pop(id_, None)  # our own is looked up, not heard of
             elif node.return_path.entry:
-                self._entries[id_] = Entry(node.return_path.entry, node.return_path.mac)
+                self._claims[id_] = EntryClaim(node.return_path.entry, node.return_path.mac)
         network = self._snapshot.ingress_network()
+        self._judge(network)
         found = (*self._entries.values(), self._own)
         marks = {one.mac: mark for one in found if one.mac and (mark := _mark(one, network)) is not None}
         self._marks = dict(sorted(marks.items())[:ENTRIES_MAX])
+
+    def _judge(self, network: Network | None) -> None:
+        own = EntryClaim(self._own.address, self._own.mac)
+        held = {id_: EntryClaim(one.address, one.mac) for id_, one in self._entries.items()}
+        facts = EntryFacts(network.subnets if network is not None else None, own)
+        judged = judge(self._claims, facts, held)
+        for id_, fault in judged.refused.items():
+            if self._refused.get(id_) != fault:
+                logger.warning("return paths: the claim of node %s is refused: %s", id_, fault)
+        self._refused = judged.refused
+        self._entries = {id_: Entry(one.address, one.mac) for id_, one in judged.accepted.items()}
 
     def _address(self, container: Container) -> str:
         """On the ingress network, if it is to be looked after; else ""."""

@@ -43,6 +43,7 @@ class Reading:
     feed_refused: int = 0
     signs: Counts = field(default_factory=dict)  # result
     neighbours_refused: Counts = field(default_factory=dict)  # reason
+    return_paths_refused: Counts = field(default_factory=dict)  # reason
     captured_containers: int = 0
     config_errors: int = 0
     dns_requests: Counts = field(default_factory=dict)  # network, type, rcode, source
@@ -305,6 +306,12 @@ def _catalog(reading: Reading) -> Iterator[Metric]:
         "What nodes said of their plain containers and was not believed.",
         ["reason"],
         reading.neighbours_refused,
+    )
+    yield _counter(
+        "mesh_return_paths_refused_total",
+        "What nodes said of their entry to the ingress network and was not believed.",
+        ["reason"],
+        reading.return_paths_refused,
     )
 
 
