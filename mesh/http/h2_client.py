@@ -85,6 +85,9 @@ class H2Client(H2Connection):
         else:
             self.wire.consumed(stream, len(data))
 
+    def outgoing(self, stream: Stream) -> "H2Request | None":
+        return self._requests.get(stream.id)
+
     def was_reset(self, stream: Stream, code: int) -> None:
         if (request := self._requests.pop(stream.id, None)) is not None:
             request.gone()

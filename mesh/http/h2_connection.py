@@ -1,8 +1,11 @@
 """An HTTP/2 connection on a watched socket, whichever side of it we are: bytes between socket and `Wire`.
 
 What streams have to say waits in `Outgoing`, one for each, until the peer's windows and the socket have room:
-each sends what it may in its turn, and tells whoever fills it to wait meanwhile. A peer that does not read
-what we say is not read from either, so nothing that it asks for can pile up here.
+each sends what it may in its turn, and tells whoever fills it to wait meanwhile. A client that does not read
+what we say is not read from either, so nothing that it asks for can pile up here. An endpoint is read from
+all the same: it may not read before it has said all that it has to.
+
+One connection gets a bounded number of reads and frames, then it is the turn of others.
 """
 
 import socket
@@ -13,7 +16,7 @@ from mesh.http import limits
 from mesh.http.blocking import WOULD_BLOCK
 from mesh.http.h2_compression import Fields
 from mesh.http.h2_fields import trailer_list
-from mesh.http.h2_wire import Broken, Code, Stream, Wire
+from mesh.http.h2_wire import FRAMES_AT_ONCE, Broken, Code, Stream, Wire
 from mesh.http.timing import NEVER, Timed
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
@@ -44,6 +47,11 @@ class Outgoing(Timed):
     @property
     def blocked(self) -> bool:
         return bool(self._held)
+
+    @property
+    def shut_out(self) -> bool:
+        """Does it wait for its own stream's window, so that room for others is nothing to it?"""
+        return bool(self._held) and self.stream is not None and self.stream.room <= 0
 
     def flush(self) -> bool:
         """False: not all of it can be sent now; `has_room` tells when."""
@@ -100,6 +108,7 @@ class H2Connection(Timed):
     """Derive, and answer what `Wire` tells its side."""
 
     idle_seconds = limits.KEEP_ALIVE_SECONDS
+    unheard_max = OUT_MAX  # bytes that the peer does not read, until it is not read from either
 
     def __init__(self, poller: Poller, deadlines: Deadlines, sock: socket.socket, *, client: bool) -> None:
         super().__init__(deadlines)
@@ -114,6 +123,8 @@ class H2Connection(Timed):
         self._dirty = False
         self._reading = False
         self._unread = False
+        self._frames_left = False  # of what was read: they get their turn
+        self._more_room = False  # for all streams
         self._eof_follows = False
         self._lingering = 0  # bytes that are still read over; we have said our last word
         self._ending = False  # it follows
@@ -131,8 +142,10 @@ class H2Connection(Timed):
             self.push()
 
     def readable(self) -> None:
-        while not self.closed:
-            if len(self._held) > OUT_MAX:
+        for _ in range(limits.READS_AT_ONCE):
+            if self.closed:
+                return
+            if self._frames_left or len(self._held) > self.unheard_max:
                 self._unread = True
                 return
             try:
@@ -149,6 +162,7 @@ class H2Connection(Timed):
             self.take(data)
             if not whole:
                 return
+        self.poller.again(self.readable)
 
     def take(self, data: bytes) -> None:
         """What was read."""
@@ -159,13 +173,27 @@ class H2Connection(Timed):
             return
         self._reading = True
         try:
-            self.wire.receive(data)
+            self._frames_left = self.wire.receive(data, FRAMES_AT_ONCE)
         except Broken as broken:
             self.broke(broken)
             return
         finally:
             self._reading = False
+        if self._more_room:
+            self._more_room = False
+            self._let_wait_go_on()
         self.push()
+        if self._frames_left:
+            self.poller.again(self._next_frames)
+
+    def _next_frames(self) -> None:
+        if self.closed or not self._frames_left:
+            return
+        self._frames_left = False
+        self.take(b"")
+        if self._unread and not self._frames_left:
+            self._unread = False
+            self.readable()
 
     # --- sending ---
 
@@ -210,7 +238,7 @@ class H2Connection(Timed):
         if self._ending and not self._held:
             self._last_word()
             return
-        if self._unread and len(self._held) <= OUT_MAX:
+        if self._unread and not self._frames_left and len(self._held) <= self.unheard_max:
             self._unread = False
             self.poller.again(self.readable)
         self._set_clock(moved)
@@ -219,7 +247,10 @@ class H2Connection(Timed):
         """Each of those who wait, once; those who still cannot send wait on, behind the others."""
         waiting, self._waiting = self._waiting, {}
         for one in waiting:
-            one.go_on()
+            if one.shut_out:
+                self._waiting[one] = None
+            else:
+                one.go_on()
 
     def _set_clock(self, moved: bool) -> None:
         wire = self.wire
@@ -254,7 +285,15 @@ class H2Connection(Timed):
         raise NotImplementedError
 
     def room(self, stream: Stream | None) -> None:
-        self._let_wait_go_on()
+        if stream is None:
+            self._more_room = True  # once for all that is in a read
+        elif (one := self.outgoing(stream)) is not None and one in self._waiting:
+            del self._waiting[one]
+            one.go_on()
+
+    def outgoing(self, stream: Stream) -> "Outgoing | None":
+        """Who sends on this stream."""
+        raise NotImplementedError
 
     def ponged(self) -> None:
         pass

@@ -31,6 +31,7 @@ class H2Link(H2Connection):
     """One connection. `join` it; it is in its server's `links` as long as it takes streams."""
 
     idle_seconds = IDLE_SECONDS
+    unheard_max = 2**31  # what it can make us say is bounded: see `frame_budget`
 
     def __init__(self, poller: Poller, deadlines: Deadlines, sock: socket.socket, server: Server) -> None:
         super().__init__(poller, deadlines, sock, client=True)
@@ -146,6 +147,9 @@ class H2Link(H2Connection):
             asked.data(stream, data, ended)
         else:
             self.wire.consumed(stream, len(data))
+
+    def outgoing(self, stream: Stream) -> "H2Upstream | None":
+        return self._asked.get(stream.id)
 
     def was_reset(self, stream: Stream, code: int) -> None:
         if (asked := self._asked.pop(stream.id, None)) is not None:

@@ -6,7 +6,12 @@ GOAWAY ends the connection, sent or received, with the streams that are still op
 finish.
 
 A frame that achieves nothing (a ping, a reset of what was just asked for) costs the peer something of a
-budget, which time and finished requests fill up again. Whoever has spent it is told to be calm, and cut off.
+budget (`frame_budget`). Whoever has spent it is told to be calm, and cut off.
+
+Flow control: a stream's window bounds what of it can be held here, so it is opened again when that is done
+with (`consumed`). The connection's window bounds nothing but what is on its way, and is opened again as soon
+as bytes have come: a stream whose reader pauses keeps nothing that the others need. A stream begins with a
+small window, which grows as long as its bytes are taken and the connection has some of its `GROWTH` left.
 """
 
 from collections.abc import Callable
@@ -30,21 +35,27 @@ from hyperframe.frame import (
 )
 
 from mesh.errors import WireError
+from mesh.http.frame_budget import PER_REQUEST, SENT_MIN, SMALL, FrameBudget, cost_of_data
 from mesh.http.h2_compression import Decoding, Encoding, Fields
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 FRAME_MAX = 16 * 1024  # of a frame's payload: what every peer must take, and all that we do
-WINDOW = 256 * 1024  # that a stream may send ahead of us
-CONNECTION_WINDOW = 1024 * 1024  # all streams of a connection: what one client can make us hold
+FIRST_WINDOW = (
+    64 * 1024
+)  # that a stream may send ahead of us at first: RFC 9113's own, and all of most bodies
+WINDOW = 256 * 1024  # the same for one whose bytes are taken as they come: 20 Mbit/s at 100 ms
+GROWTH = (
+    4 * 1024 * 1024
+)  # by which the windows of one connection's streams together may be larger than at first
+CONNECTION_WINDOW = 1024 * 1024  # on its way to us, of all streams of a connection
 STREAMS_MAX = 128  # requests of one connection under way
 FIELDS_BYTES_MAX = 64 * 1024  # of a block of fields, coded and decoded
 CONTINUATIONS_MAX = 16  # frames after the one that begins a block
 TABLE_MAX = 4096  # bytes of the compression's memory, each way
 
-BUDGET = 1000.0  # frames that achieve nothing
-BUDGET_PER_SECOND = 10.0
-BUDGET_PER_REQUEST = 2.0  # gained with each that is finished; and the cost of one that is reset
+FRAMES_AT_ONCE = 512  # of one connection, then it is the turn of others: some milliseconds
+SETTINGS_PER_FRAME = 8  # settings that cost as much as a frame that achieves nothing
 
 _FIRST_WINDOW = 65_535  # RFC 9113 section 6.9.2
 _WINDOW_MAX = 2**31 - 1
@@ -77,13 +88,13 @@ class Broken(WireError):
 
 
 class Stream:
-    __slots__ = ("ended_in", "ended_out", "id", "left", "owed", "returned", "room")
+    __slots__ = ("ended_in", "ended_out", "id", "left", "returned", "room", "window")
 
     def __init__(self, id_: int, room: int) -> None:
         self.id = id_
         self.room = room  # bytes that the peer takes
-        self.left = WINDOW  # bytes that it may still send
-        self.owed = 0  # of those that came: not consumed yet
+        self.window = FIRST_WINDOW  # bytes that it may send ahead of us
+        self.left = FIRST_WINDOW  # bytes that it may still send
         self.returned = 0  # consumed; the peer has not been told yet
         self.ended_in = False  # the peer has said all
         self.ended_out = False  # we have
@@ -101,7 +112,7 @@ class Side(Protocol):
         ...
 
     def data(self, stream: Stream, data: bytes, ended: bool) -> None:
-        """To be given back with `consumed`."""
+        """Give it back with `consumed`, when it is held no longer."""
         ...
 
     def was_reset(self, stream: Stream, code: int) -> None:
@@ -125,7 +136,6 @@ class Wire:
     def __init__(self, side: Side, *, client: bool = False, clock: Callable[[], float] = monotonic) -> None:
         self._side = side
         self._client = client
-        self._clock = clock
         self.out = bytearray()
         self.streams: dict[int, Stream] = {}
         self.highest = 0  # stream that the peer has opened
@@ -143,10 +153,10 @@ class Wire:
         self._room = _FIRST_WINDOW
         self._room_of_new = _FIRST_WINDOW
         self._frame_max = FRAME_MAX
-        self._left = CONNECTION_WINDOW
-        self._returned = 0
-        self._budget = BUDGET
-        self._filled = clock()
+        self._growth = GROWTH  # of the streams' windows, that is left
+        self._returned = 0  # came on any stream; the peer has not been told yet
+        self._pings = self._settings_sent = 0  # of ours, that were not acknowledged yet
+        self._budget = FrameBudget(clock)
         self._handlers: dict[int, Callable[[Any], None]] = {
             0x0: self._data,
             0x1: self._headers,
@@ -167,8 +177,9 @@ class Wire:
         """Has a block of fields begun that is not whole? The client's time for it runs."""
         return self._block_of is not None or self._preface
 
-    def receive(self, data: bytes) -> None:
-        """Raises Broken."""
+    def receive(self, data: bytes, most: int = 2**31) -> bool:
+        """At most so many frames. True: there may be more of them; call again, with what comes next or with
+        nothing. Raises Broken."""
         if self._got:
             data = self._got + data
         at, end = 0, len(data)
@@ -177,12 +188,13 @@ class Wire:
                 raise Broken(Code.PROTOCOL_ERROR, "not HTTP/2's preface")
             if end < len(PREFACE):
                 self._got = data
-                return
+                return False
             self._preface = False
             at = len(PREFACE)
         view = memoryview(data)
+        last = self.frames + most
         try:
-            while end - at >= 9:
+            while end - at >= 9 and self.frames < last:
                 frame, length = Frame.parse_frame_header(view[at : at + 9])
                 if length > FRAME_MAX:
                     raise Broken(Code.FRAME_SIZE_ERROR, "a frame larger than was allowed")
@@ -194,6 +206,7 @@ class Wire:
         except HyperframeError as error:
             raise Broken(Code.FRAME_SIZE_ERROR, f"a malformed frame: {error}") from error
         self._got = data[at:]
+        return self.frames >= last and end - at >= 9
 
     def _frame(self, frame: Frame) -> None:
         self.frames += 1
@@ -246,6 +259,8 @@ class Wire:
         elif not self._client and not ended:
             self.fail(stream, Code.PROTOCOL_ERROR)  # trailers are the end: section 8.1
         else:
+            if not ended:
+                self._spend(1)  # an interim response could come for ever
             stream.ended_in = ended
             self._side.headers(stream, fields, ended)
             self._over_if_ended(stream)
@@ -271,29 +286,26 @@ class Wire:
 
     def _data(self, frame: DataFrame) -> None:
         size = frame.flow_controlled_length
-        self._left -= size
-        if self._left < 0:
-            raise Broken(Code.FLOW_CONTROL_ERROR, "more than the connection's window")
+        self._give_back(size)
         stream = self.streams.get(frame.stream_id)
         if stream is None:
             self._check_known(frame.stream_id)
-            self._give_back(size)
+            self._spend(cost_of_data(len(frame.data)))
             return
         if stream.ended_in:
-            self._give_back(size)
             self.fail(stream, Code.STREAM_CLOSED)
             return
         stream.left -= size
         if stream.left < 0:
-            self._give_back(size)
             self.fail(stream, Code.FLOW_CONTROL_ERROR)
             return
-        stream.owed += size
         ended = stream.ended_in = "END_STREAM" in frame.flags
-        if not frame.data and not ended:
-            self._spend(1)
-        if size > len(frame.data):
-            self.consumed(stream, size - len(frame.data))  # padding
+        payload = len(frame.data)
+        self._budget.useful_bytes += payload
+        if payload < SMALL and not ended:
+            self._spend(cost_of_data(payload))
+        if size > payload:
+            self.consumed(stream, size - payload)  # padding
         self._side.data(stream, frame.data, ended)
         self._over_if_ended(stream)
 
@@ -304,12 +316,16 @@ class Wire:
             self._spend(1)
             return
         if not self._client:
-            self._spend(BUDGET_PER_REQUEST)
+            self._spend(PER_REQUEST)
         self._drop(stream)
         self._side.was_reset(stream, frame.error_code)
 
     def _settings(self, frame: SettingsFrame) -> None:
         if "ACK" in frame.flags:
+            if self._settings_sent:
+                self._settings_sent -= 1
+            else:
+                self._spend(1)
             return
         self._settled = True
         for name, value in frame.settings.items():
@@ -327,7 +343,7 @@ class Wire:
                     raise Broken(Code.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of range")
                 self._frame_max = min(value, 64 * 1024)
         self.out += SettingsFrame(0, flags=["ACK"]).serialize()
-        self._spend(1)
+        self._spend(1 + len(frame.settings) / SETTINGS_PER_FRAME)
         self._side.room(None)
 
     def _first_window(self, value: int) -> None:
@@ -347,7 +363,11 @@ class Wire:
 
     def _ping(self, frame: PingFrame) -> None:
         if "ACK" in frame.flags:
-            self._side.ponged()
+            if self._pings:
+                self._pings -= 1
+                self._side.ponged()
+            else:
+                self._spend(1)
             return
         self.out += PingFrame(0, frame.opaque_data, flags=["ACK"]).serialize()
         self._spend(1)
@@ -357,6 +377,7 @@ class Wire:
         self._side.going_away(frame.last_stream_id)
 
     def _window(self, frame: WindowUpdateFrame) -> None:
+        self._spend(1)
         more = frame.window_increment
         if not frame.stream_id:
             self._room += more
@@ -381,20 +402,15 @@ class Wire:
             raise Broken(Code.PROTOCOL_ERROR, "a frame of a stream that was never opened")
 
     def _spend(self, cost: float) -> None:
-        self._budget -= cost
-        if self._budget < 0:
-            now = self._clock()
-            self._budget += min((now - self._filled) * BUDGET_PER_SECOND, BUDGET)
-            self._filled = now
-            if self._budget < 0:
-                raise Broken(Code.ENHANCE_YOUR_CALM, "too many frames that achieve nothing")
+        if not self._budget.spend(cost):
+            raise Broken(Code.ENHANCE_YOUR_CALM, "too many frames that achieve nothing")
 
     # --- out ---
 
     def start(self) -> None:
         """What each side says first."""
         settings = {
-            SettingsFrame.INITIAL_WINDOW_SIZE: WINDOW,
+            SettingsFrame.INITIAL_WINDOW_SIZE: FIRST_WINDOW,
             SettingsFrame.MAX_HEADER_LIST_SIZE: FIELDS_BYTES_MAX,
         }
         if self._client:
@@ -403,6 +419,7 @@ class Wire:
         else:
             settings[SettingsFrame.MAX_CONCURRENT_STREAMS] = STREAMS_MAX
         self.out += SettingsFrame(0, settings).serialize()
+        self._settings_sent += 1
         self.out += WindowUpdateFrame(0, CONNECTION_WINDOW - _FIRST_WINDOW).serialize()
 
     def open(self, fields: list[tuple[bytes, bytes]], ended: bool) -> Stream:
@@ -438,6 +455,8 @@ class Wire:
         self._room -= most
         ended = ended and most == len(data)
         whole = self._frame_max
+        if most == len(data) or most >= SENT_MIN:
+            self._budget.frames_sent += 1 + most // whole
         at = 0
         while at < most:
             piece = data[at : min(at + whole, most)] if most != len(data) or most > whole else data
@@ -456,19 +475,19 @@ class Wire:
 
     def consumed(self, stream: Stream, size: int) -> None:
         """So much of what came is done with: the peer may send as much again."""
-        stream.owed -= size
         stream.returned += size
-        if stream.returned >= WINDOW // 2 and not stream.ended_in:
-            self.out += WindowUpdateFrame(stream.id, stream.returned).serialize()
-            stream.left += stream.returned
-            stream.returned = 0
-        self._give_back(size)
+        if stream.returned >= stream.window // 2 and not stream.ended_in and stream.id in self.streams:
+            grown = min(stream.window, WINDOW - stream.window, self._growth)
+            self._growth -= grown
+            stream.window += grown
+            more, stream.returned = stream.returned + grown, 0
+            stream.left += more
+            self.out += WindowUpdateFrame(stream.id, more).serialize()
 
     def _give_back(self, size: int) -> None:
         self._returned += size
         if self._returned >= CONNECTION_WINDOW // 2:
             self.out += WindowUpdateFrame(0, self._returned).serialize()
-            self._left += self._returned
             self._returned = 0
 
     def cancel(self, stream: Stream, code: Code) -> None:
@@ -491,6 +510,7 @@ class Wire:
 
     def ping(self) -> None:
         """`ponged` when all that was sent before it has arrived."""
+        self._pings += 1
         self.out += PingFrame(0, b"\0" * 8).serialize()
 
     def _ended(self, stream: Stream) -> None:
@@ -500,10 +520,8 @@ class Wire:
     def _over_if_ended(self, stream: Stream) -> None:
         if stream.ended_in and stream.ended_out and stream.id in self.streams:
             self._drop(stream)
-            self._budget = min(self._budget + BUDGET_PER_REQUEST, BUDGET)
+            self._budget.gain(PER_REQUEST)
 
     def _drop(self, stream: Stream) -> None:
         del self.streams[stream.id]
-        if stream.owed:
-            self._give_back(stream.owed)
-            stream.owed = 0
+        self._growth += stream.window - FIRST_WINDOW

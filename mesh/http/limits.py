@@ -1,6 +1,7 @@
 """Every limit of the HTTP side that no label sets, with its reason. Seconds, bytes, counts."""
 
 READ_BYTES = 64 * 1024  # one read; also most that a direction holds back
+READS_AT_ONCE = 16  # of one connection, then it is the turn of others
 RESPONSE_HEAD_MAX = 64 * 1024  # of an endpoint's head; applications set large cookies
 HELD_MAX = 4 * READ_BYTES  # of a request's body while its endpoint is being found
 REPLAY_MAX = 64 * 1024  # a body up to this is kept so that its request can be sent once more

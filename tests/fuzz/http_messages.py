@@ -17,6 +17,7 @@ from mesh.http.h2_wire import (
     CONNECTION_WINDOW,
     FIELDS_BYTES_MAX,
     FRAME_MAX,
+    GROWTH,
     PREFACE,
     STREAMS_MAX,
     Broken,
@@ -189,7 +190,8 @@ class Peer:
         assert len(wire.streams) <= STREAMS_MAX
         assert len(wire._got) < FRAME_MAX + 9 + len(PREFACE)
         assert sum(map(len, wire._block)) <= FIELDS_BYTES_MAX + FRAME_MAX
-        assert -FRAME_MAX <= wire._left <= CONNECTION_WINDOW
+        assert 0 <= wire._returned < CONNECTION_WINDOW // 2
+        assert 0 <= wire._growth <= GROWTH
         wire.out.clear()
 
     def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:

@@ -24,8 +24,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.http import h2_wire
+from mesh.http.frame_budget import BUDGET, PER_REQUEST
 from mesh.http.h2_compression import Fields
-from mesh.http.h2_wire import BUDGET, CONNECTION_WINDOW, PREFACE, WINDOW, Broken, Code, Stream, Wire
+from mesh.http.h2_wire import (
+    CONNECTION_WINDOW,
+    FIRST_WINDOW,
+    GROWTH,
+    PREFACE,
+    STREAMS_MAX,
+    WINDOW,
+    Broken,
+    Code,
+    Stream,
+    Wire,
+)
 
 REQUEST = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"a")]
 
@@ -209,17 +221,61 @@ class TestLimits:
     def test_a_stream_that_sends_more_than_its_window(self) -> None:
         notes = server()
         piece = DataFrame(1, bytes(16 * 1024)).serialize()
-        notes.wire.receive(headers(1) + piece * (WINDOW // 16 // 1024) + DataFrame(1, b"a").serialize())
+        notes.wire.receive(headers(1) + piece * (FIRST_WINDOW // 16 // 1024) + DataFrame(1, b"a").serialize())
         assert notes.told[-1] == ("reset", 1, Code.FLOW_CONTROL_ERROR)
 
-    def test_a_connection_that_sends_more_than_its_window(self) -> None:
+    def test_streams_that_pause_keep_nothing_of_the_connections_window(self) -> None:
+        """All but one hold what they may, for ever; that one goes on."""
         notes = server()
         piece = bytes(16 * 1024)
-        count = WINDOW // len(piece)
-        sent = b"".join(headers(id_) + DataFrame(id_, piece).serialize() * count for id_ in range(1, 20, 2))
-        with pytest.raises(Broken) as broken:
-            notes.wire.receive(sent)
-        assert broken.value.code is Code.FLOW_CONTROL_ERROR
+        for id_ in range(1, 2 * STREAMS_MAX - 1, 2):
+            notes.wire.receive(
+                headers(id_) + DataFrame(id_, piece).serialize() * (FIRST_WINDOW // len(piece))
+            )
+        last = 2 * STREAMS_MAX - 1
+        notes.wire.receive(headers(last))
+        got = 0
+        for _ in range(4 * CONNECTION_WINDOW // len(piece)):
+            notes.wire.receive(DataFrame(last, piece).serialize())
+            notes.wire.consumed(notes.streams[last], len(piece))
+            got += len(piece)
+        told = sum(
+            one.window_increment
+            for one in notes.out()
+            if isinstance(one, WindowUpdateFrame) and not one.stream_id
+        )
+        came = got + (STREAMS_MAX - 1) * FIRST_WINDOW
+        assert came - CONNECTION_WINDOW // 2 < told <= came
+        assert len(notes.wire.streams) == STREAMS_MAX
+
+    def test_a_window_grows_as_long_as_its_bytes_are_taken(self) -> None:
+        notes = server()
+        piece = bytes(16 * 1024)
+        notes.wire.receive(headers(1))
+        stream = notes.streams[1]
+        for _ in range(100):
+            notes.wire.receive(DataFrame(1, piece).serialize())
+            notes.wire.consumed(stream, len(piece))
+        assert stream.window == WINDOW
+        assert stream.left <= WINDOW
+
+    def test_all_windows_together_have_a_limit(self) -> None:
+        """And what one stream had of it is another's when it has ended."""
+        notes = server()
+        piece = bytes(16 * 1024)
+
+        def grow(id_: int) -> int:
+            notes.wire.receive(headers(id_))
+            for _ in range(40):
+                notes.wire.receive(DataFrame(id_, piece).serialize())
+                notes.wire.consumed(notes.streams[id_], len(piece))
+            return notes.streams[id_].window
+
+        windows = [grow(id_) for id_ in range(1, 2 * STREAMS_MAX, 2)]
+        assert sum(windows) <= STREAMS_MAX * FIRST_WINDOW + GROWTH
+        assert (windows[0], windows[-1]) == (WINDOW, FIRST_WINDOW)
+        notes.wire.cancel(notes.streams[1], Code.NO_ERROR)
+        assert grow(2 * STREAMS_MAX + 1) == WINDOW
 
     def test_windows_come_back_as_bytes_are_consumed(self) -> None:
         notes = server()
@@ -281,13 +337,16 @@ class TestLimits:
             PriorityFrame(1).serialize(),
             b"\0\0\0\xfa\0\0\0\0\0",
             GoAwayFrame(0).serialize(),
+            WindowUpdateFrame(0, 1).serialize(),
+            PingFrame(0, bytes(8), flags=["ACK"]).serialize(),
+            SettingsFrame(0, flags=["ACK"]).serialize(),
         ],
-        ids=["ping", "settings", "priority", "unknown", "goaway"],
+        ids=["ping", "settings", "priority", "unknown", "goaway", "window", "pong", "settled"],
     )
     def test_frames_that_achieve_nothing_are_not_taken_for_ever(self, frame: bytes) -> None:
         notes = server()
         with pytest.raises(Broken) as broken:
-            notes.wire.receive(frame * int(BUDGET + 1))
+            notes.wire.receive(frame * int(BUDGET + 2))
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
     def test_empty_data_is_one_of_them(self) -> None:
@@ -295,6 +354,81 @@ class TestLimits:
         with pytest.raises(Broken) as broken:
             notes.wire.receive(headers(1) + DataFrame(1).serialize() * int(BUDGET + 1))
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
+
+    @pytest.mark.parametrize("known", ["open", "over"])
+    @pytest.mark.parametrize("frame", [WindowUpdateFrame(1, 1), DataFrame(1, b"a")], ids=["window", "a byte"])
+    def test_what_opens_a_window_or_brings_a_byte_costs(self, frame: Frame, known: str) -> None:
+        notes = server()
+        notes.wire.receive(headers(1))
+        if known == "over":
+            notes.wire.cancel(notes.streams[1], Code.NO_ERROR)
+
+        def flood() -> None:
+            for _ in range(int(5 * BUDGET)):
+                notes.wire.receive(frame.serialize())
+                if known == "open":
+                    notes.wire.consumed(notes.streams[1], 1)
+
+        with pytest.raises(Broken) as broken:
+            flood()
+        assert broken.value.code is Code.ENHANCE_YOUR_CALM
+
+    def test_a_tasks_side_has_the_same_budget(self) -> None:
+        """Interim responses without an end, and windows that are opened for nothing."""
+        for sent in (headers(1, fields=[(b":status", b"103")]), WindowUpdateFrame(1, 1).serialize()):
+            notes = Notes(client=True)
+            notes.wire.receive(SettingsFrame(0).serialize())
+            notes.wire.open(REQUEST, ended=False)
+            with pytest.raises(Broken) as broken:
+                notes.wire.receive(sent * int(BUDGET + 2))
+            assert broken.value.code is Code.ENHANCE_YOUR_CALM
+
+    def test_a_stream_of_small_messages_costs_next_to_nothing(self) -> None:
+        """gRPC's shortest, and as many of ours: each answered by two WINDOW_UPDATE, as some clients do."""
+        notes = server()
+        notes.wire.receive(headers(1) + WindowUpdateFrame(0, 2**30).serialize())
+        notes.wire.receive(WindowUpdateFrame(1, 2**30).serialize())
+        updates = WindowUpdateFrame(0, 7).serialize() + WindowUpdateFrame(1, 7).serialize()
+        for _ in range(20_000):
+            notes.wire.receive(DataFrame(1, bytes(7)).serialize())
+            notes.wire.consumed(notes.streams[1], 7)
+            assert notes.wire.send_data(notes.streams[1], bytes(7), False) == 7
+            notes.wire.receive(updates)
+        assert notes.wire.streams
+
+    def test_a_large_body_whose_windows_cut_it_anyhow(self) -> None:
+        notes = server()
+        notes.wire.receive(headers(1))
+        for _ in range(5_000):
+            for size in (16_384, 3):
+                notes.wire.receive(DataFrame(1, bytes(size)).serialize())
+                notes.wire.consumed(notes.streams[1], size)
+        assert notes.wire.streams
+
+    def test_a_window_of_a_byte_at_a_time_earns_nothing(self) -> None:
+        notes = Notes()
+        none = {SettingsFrame.INITIAL_WINDOW_SIZE: 0}
+        notes.wire.receive(PREFACE + SettingsFrame(0, none).serialize() + headers(1, True))
+
+        def flood() -> None:
+            for _ in range(int(3 * BUDGET)):
+                notes.wire.receive(WindowUpdateFrame(1, 1).serialize())
+                notes.wire.send_data(notes.streams[1], bytes(5000), True)
+
+        with pytest.raises(Broken) as broken:
+            flood()
+        assert broken.value.code is Code.ENHANCE_YOUR_CALM
+
+    def test_so_many_frames_at_once(self) -> None:
+        """The rest waits for its turn; nothing is lost."""
+        notes = server()
+        sent = b"".join(headers(2 * number + 1, True) for number in range(100))
+        assert notes.wire.receive(sent, 30)
+        assert len(notes.told) == 30
+        more = True
+        while more:
+            more = notes.wire.receive(b"", 30)
+        assert len(notes.told) == 100
 
     def test_so_is_to_ask_and_to_take_it_back(self) -> None:
         notes = server()
@@ -304,7 +438,7 @@ class TestLimits:
         with pytest.raises(Broken) as broken:
             notes.wire.receive(sent)
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
-        assert len(notes.streams) <= BUDGET / h2_wire.BUDGET_PER_REQUEST + 1
+        assert len(notes.streams) <= BUDGET / PER_REQUEST + 1
 
     def test_finished_requests_and_time_make_up_for_them(self) -> None:
         notes = server()
