@@ -2,8 +2,8 @@
 
 A frame costs us about the same whatever it brings: some microseconds of the loop that also answers DNS. One
 that brings nothing (a ping, a byte of a body, a window opened a bit further) is paid for from a budget. Time
-fills the budget up again, and so does useful work: finished requests, bytes of bodies, and DATA frames that we
-send, each of which a careful client may answer with two WINDOW_UPDATE frames.
+fills the budget up again, and so does useful work: finished requests, bytes of bodies, and DATA frames that
+we send, each of which a careful client may answer with two WINDOW_UPDATE frames.
 """
 
 from collections.abc import Callable

@@ -51,6 +51,11 @@ class H2Link(H2Connection):
         under_way = len(self._asked) + len(self._connecting)
         return under_way < min(self.wire.streams_max, STREAMS_MAX) and not self.wire.exhausted
 
+    @property
+    def stalled(self) -> bool:
+        """Can no body go out on it just now, whose ever?"""
+        return self._open and (self.full or not self.wire.has_room)
+
     def connect(self, seconds: float) -> None:
         """Those who joined are told."""
         endpoint = self.server.endpoint
@@ -420,8 +425,13 @@ class H2Upstream(Outgoing):
 
 
 def free_link(server: Server) -> H2Link | None:
-    """One that takes one more stream."""
-    return next((one for one in server.links if isinstance(one, H2Link) and one.takes), None)
+    """One that takes one more stream; None: another one is to be opened. Streams whose bodies the endpoint
+    does not take can keep its connection's window: then others get another one, while there are few."""
+    taking = [one for one in server.links if isinstance(one, H2Link) and one.takes]
+    for one in taking:
+        if not one.stalled:
+            return one
+    return taking[0] if len(server.links) >= limits.LINKS_PER_ENDPOINT else None
 
 
 def begin_link(

@@ -434,6 +434,11 @@ class Wire:
         """There are no numbers left for new streams."""
         return self._next > _LAST_ID - 2
 
+    @property
+    def has_room(self) -> bool:
+        """Does the peer take more bytes of bodies, of any stream?"""
+        return self._room > 0
+
     def send_headers(self, stream: Stream, fields: list[tuple[bytes, bytes]], ended: bool) -> None:
         block = self._encoding.encode(fields)
         id_, most = stream.id, self._frame_max

@@ -15,6 +15,7 @@ CHECKS_AT_ONCE = 32  # endpoints that are asked whether they are well
 MIRRORS_MAX = 256  # copies of requests under way; each may hold a body of REPLAY_MAX
 ASIDE_BODY_MAX = 256 * 1024  # of their responses, which are held whole
 IDLE_PER_ENDPOINT = 256  # connections kept open for the next request
+LINKS_PER_ENDPOINT = 8  # HTTP/2 connections, until requests join those that take no bodies just now
 ATTEMPTS = 3  # endpoints tried for one request
 
 HEAD_SECONDS = 15.0  # from a request's first byte to the end of its head
