@@ -46,7 +46,7 @@ from mesh.net.netns import NamespaceWorker, nonblocking_udp_socket
 from mesh.net.proc import has_ipv6
 from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks
-from mesh.relay.carried import OpenPort, open_here
+from mesh.relay.carried import OpenPort, PortOpener
 from mesh.relay.listener import plain_socket
 from mesh.relay.ports import RelayPorts
 from mesh.telemetry.histogram import Histogram
@@ -324,7 +324,9 @@ class Sidecar:
         """How relayed TCP ports are carried: here, or in further processes as well."""
         others = self._config.ingress.workers - 1
         if not others:
-            return open_here
+            opener = PortOpener()
+            self._on_stop(opener.stop)
+            return opener.open
         workers = RelayWorkers(others, self._config.log, self._vital, sandbox)
         self._on_stop(workers.close)
         workers.start()

@@ -57,6 +57,8 @@ class HttpWorkers:
         """It is no more."""
         for told in (self._past, *self._now.values()):
             told.stats.pop(service, None)
+        passed = {key: count for key, count in self._past.passed.items() if key[0] != service}
+        self._past = replace(self._past, passed=passed)
 
     async def close(self, drain_seconds: float) -> None:
         """All drain at the same time."""

@@ -12,6 +12,7 @@ import sys
 
 from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks
+from mesh.relay.carried import PortOpener
 from mesh.relay.listener import Port
 from sidecar.relay_orders import Begin, Carry, Ended, Experience, Shut, Told
 from sidecar.worker import main
@@ -31,6 +32,7 @@ class RelayWorker:
         self._channel = channel
         self._tasks = Tasks(self._ended)
         self._outgoing = Sockets(lambda: begin.sandbox)
+        self._opener = PortOpener()
         self._ports: dict[int, Port] = {}
         self._versions: dict[int, int] = {}
         self._told: dict[int, Experience] = {}
@@ -49,6 +51,7 @@ class RelayWorker:
         """At once: who wants them drained has shut the ports before."""
         await self._tasks.close()
         await asyncio.gather(*(port.close() for port in self._ports.values()))
+        self._opener.stop()
         self._outgoing.close()
 
     def _carry(self, order: Carry, listener: socket.socket | None) -> None:
@@ -57,8 +60,8 @@ class RelayWorker:
             port.retarget(way.endpoints, way.options, way.near)
         elif listener is not None:
             listener.setblocking(False)
-            self._ports[order.number] = Port(
-                listener, way.endpoints, way.options, self._outgoing.take, near=way.near
+            self._ports[order.number] = self._opener.open(
+                listener, way.endpoints, way.options, self._outgoing.take, way.near
             )
         self._versions[order.number] = order.version
 

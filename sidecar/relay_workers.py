@@ -22,6 +22,7 @@ from itertools import count
 
 from mesh.balance.policies import Endpoint
 from mesh.net.tasks import Tasks
+from mesh.relay.carried import PortOpener
 from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats, Seen
 from mesh.relay.listener import Port
@@ -42,6 +43,7 @@ class RelayWorkers:
 
     def __init__(self, others: int, log: Log, tasks: Tasks, sandbox: str | None) -> None:
         self._begin = Begin(sandbox, log.level, log.format)
+        self._opener = PortOpener()
         self._ports: dict[int, SharedPort] = {}
         self._numbers = count(1)
         self._workers = Workers(
@@ -66,7 +68,7 @@ class RelayWorkers:
     ) -> "SharedPort":
         """Carry a port from its listening socket on, here and in every worker."""
         way = Way(tuple(endpoints), tuple(near), options)
-        port = Port(listener, way.endpoints, way.options, connect, near=way.near)
+        port = self._opener.open(listener, way.endpoints, way.options, connect, way.near)
         number = next(self._numbers)
         shared = self._ports[number] = SharedPort(number, port, listener, way, self._tell, self._forget)
         self._workers.tell(shared.order, (listener,))
@@ -75,6 +77,7 @@ class RelayWorkers:
 
     async def close(self) -> None:
         await self._workers.close()
+        self._opener.stop()
 
     def _tell(self, order: Carry | Shut) -> None:
         self._workers.tell(order)

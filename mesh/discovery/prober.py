@@ -62,6 +62,7 @@ class Prober:
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber: O(changed containers, and local containers of changed services)."""
         self._snapshot = new
+        self._forget_results(new, change)
         for id_, container in change.containers.items():
             if container is None:
                 self._older.discard(id_)
@@ -76,6 +77,14 @@ class Prober:
         if self._running or self._told:
             # Not at once: what it leads to is another version, and this one is still being told.
             asyncio.get_running_loop().call_soon(self._tell)
+
+    def _forget_results(self, new: Snapshot, change: Change) -> None:
+        """Of services that are no more."""
+        if not self.results or all(one is not None for one in change.services.values()):
+            return
+        names = {service.name for service in new.services.values()}
+        for key in [key for key in self.results if key[0] not in names]:
+            del self.results[key]
 
     def faults(self) -> list[str]:
         """Sentences for `mesh status`."""

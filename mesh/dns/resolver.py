@@ -82,6 +82,8 @@ class Resolver:
         self.snapshot = new
         self.cache.capacity = self._capacity()
         self.cache.invalidate(touched)
+        if any(network is None for network in change.networks.values()):
+            self.stats.keep_networks({network.name for network in new.networks.values()})
         if change.containers or change.networks or change.askers is not None:
             self._sources = SourceScopes(new)
             self.scopes_version += 1

@@ -6,7 +6,7 @@ hold its own and a hit costs one addition without building or hashing a key.
 """
 
 from bisect import bisect_left
-from collections.abc import Hashable, Mapping
+from collections.abc import Container, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -90,6 +90,11 @@ class DnsStats:
         """The counter of requests with these labels."""
         key = (network, TYPES.get(qtype, OTHER), RCODES.get(rcode, OTHER), source)
         return self._requests.setdefault(key, [0])
+
+    def keep_networks(self, names: Container[str]) -> None:
+        """Forget what was counted of networks that are no more."""
+        for key in [key for key in self._requests if key[0] and key[0] not in names]:
+            del self._requests[key]
 
     def drop(self, reason: str, times: int = 1) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + times

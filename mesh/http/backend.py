@@ -175,7 +175,7 @@ class Backend:
             return  # nor does it count how fast it fails
         if self.health.known_bad:
             self.health.answered(server.endpoint, asked, monotonic())
-        if self.policy is Policy.P2C:
+        if self.policy is Policy.P2C and not server.leaving:
             now = monotonic()
             self._latency.observe(server.endpoint, now - asked, now)
 

@@ -7,7 +7,7 @@ node's sidecar (`mesh.tunnel`).
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Protocol
 
@@ -81,10 +81,12 @@ class Namespaces:
         return self._elsewhere is not None
 
     def connect(self, network: str) -> Connect:
+        networks = self._current().networks
         sockets = self._sockets.get(network)
         if sockets is None:
+            self._forget_gone(networks)
             sockets = self._sockets[network] = Sockets(lambda: self._found(network))
-        known = self._current().networks.get(network)
+        known = networks.get(network)
         lead = self._elsewhere
         if lead is None or (known is not None and known.ingress):
             return sockets.take
@@ -96,6 +98,11 @@ class Namespaces:
                 return lead(network)
 
         return take
+
+    def _forget_gone(self, networks: Container[str]) -> None:
+        """Their sockets are closed by then, as nobody has taken one for some time, or soon will be."""
+        for gone in [network for network in self._sockets if network not in networks]:
+            self._sockets.pop(gone).close()
 
     def close(self) -> None:
         for sockets in self._sockets.values():

@@ -7,7 +7,7 @@ from typing import Protocol
 from mesh.balance.policies import Endpoint
 from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats, Seen
-from mesh.relay.listener import Port
+from mesh.relay.listener import PollerAndTimers, Port, poller_and_timers
 from mesh.relay.relaying import ConnectSocket
 
 
@@ -42,6 +42,33 @@ class OpenPort(Protocol):
     ) -> Carried: ...
 
 
+class PortOpener:
+    """Opens TCP ports that this process alone carries. They share one poller and one set of timers, so a port
+    takes one descriptor. `stop` when all of them are closed."""
+
+    def __init__(self) -> None:
+        self._shared: PollerAndTimers | None = None
+
+    def open(
+        self,
+        listener: socket.socket,
+        endpoints: Sequence[Endpoint],
+        options: Options,
+        connect: ConnectSocket,
+        near: Collection[Endpoint],
+    ) -> Port:
+        """An `OpenPort`."""
+        if self._shared is None:
+            self._shared = poller_and_timers()
+        return Port(listener, endpoints, options, connect, near=near, shared=self._shared)
+
+    def stop(self) -> None:
+        if self._shared is not None:
+            self._shared.deadlines.stop()
+            self._shared.poller.stop()
+            self._shared = None
+
+
 def open_here(
     listener: socket.socket,
     endpoints: Sequence[Endpoint],
@@ -49,5 +76,5 @@ def open_here(
     connect: ConnectSocket,
     near: Collection[Endpoint],
 ) -> Port:
-    """In this process alone."""
+    """A TCP port with a poller of its own."""
     return Port(listener, endpoints, options, connect, near=near)

@@ -6,6 +6,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 from mesh.balance.policies import Endpoint
 from mesh.errors import KernelError
@@ -23,8 +24,16 @@ def plain_socket() -> socket.socket:
     return Namespace(None).tcp_socket()
 
 
+class PollerAndTimers(NamedTuple):
+    """What ports of a process share: a descriptor and a timer for all of their connections."""
+
+    poller: Poller
+    deadlines: Deadlines
+
+
 class Port(Relaying):
-    """One listening socket and its connections."""
+    """One listening socket and its connections. `shared`: not to be stopped by this port; None: it has its
+    own poller and timers."""
 
     def __init__(
         self,
@@ -35,9 +44,11 @@ class Port(Relaying):
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         near: Collection[Endpoint] = (),
+        shared: PollerAndTimers | None = None,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        super().__init__(Poller(loop), Deadlines(loop), endpoints, options, connect, draw, clock, near)
+        poller, deadlines = shared or poller_and_timers()
+        super().__init__(poller, deadlines, endpoints, options, connect, draw, clock, near)
+        self._has_its_own = shared is None
         self._listener = listener
         self._accepting = Accepting(listener, self.begin, self._not_accepted)
 
@@ -57,11 +68,18 @@ class Port(Relaying):
             self._closing = True
             self._accepting.stop(take_waiting=drain_seconds > 0)
         await self.drain(drain_seconds)
-        self.deadlines.stop()
-        self.poller.stop()
+        if self._has_its_own:
+            self.deadlines.stop()
+            self.poller.stop()
 
     def _not_accepted(self, reason: str) -> None:
         self._stats.errors[reason] += 1
+
+
+def poller_and_timers() -> PollerAndTimers:
+    """On the running loop."""
+    loop = asyncio.get_running_loop()
+    return PollerAndTimers(Poller(loop), Deadlines(loop))
 
 
 def listen(address: str, port: int, namespace: Namespace | None = None) -> socket.socket:

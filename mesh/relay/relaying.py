@@ -142,7 +142,7 @@ class Relaying:
         if reason in ("fd_limit", "other"):
             return  # our own state (descriptors, the namespace): it says nothing of the endpoint
         now = self._loop.time()
-        self._upstreams.health.failed(endpoint, now)
+        self._upstreams.failed(endpoint, now)
         if self.options.policy is Policy.P2C:  # however fast it refused
             self._upstreams.took(endpoint, self.options.connect_timeout, now)
 

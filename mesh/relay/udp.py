@@ -1,8 +1,8 @@
 """A published UDP port carried in user space: a session per client, each with a connected socket to its task.
 
-A datagram goes through one buffer, at once or not at all: nothing is queued, as UDP promises nothing. A
-session is led elsewhere with its client's next datagram when its task has left, or answers that nobody
-listens; so no client is bound to a task that is gone for as long as it keeps sending.
+A datagram goes through one buffer, at once or not at all: nothing is queued, as UDP promises nothing. So all
+ports share the buffer. A session is led elsewhere with its client's next datagram when its task has left, or
+answers that nobody listens; so no client is bound to a task that is gone for as long as it keeps sending.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import errno
 import random
 import socket
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 from mesh.balance.policies import Endpoint, Policy
@@ -44,6 +45,12 @@ Control: TypeAlias = list[tuple[int, int, bytes]]
 def plain_udp_socket() -> socket.socket:
     """An outgoing socket of our own namespace (tests, `demo`)."""
     return nonblocking_udp_socket()
+
+
+@cache
+def _datagram_buffer() -> memoryview:
+    """One for all ports of the process: it is empty again before anybody else has a turn."""
+    return memoryview(bytearray(DATAGRAM_MAX))
 
 
 class _Session:
@@ -82,7 +89,7 @@ class UdpPort:
         self._stats = PortStats()
         self._sessions: dict[Client, _Session] = {}
         self._unanswered: dict[Client, _Session] = {}  # oldest first
-        self._buffer = memoryview(bytearray(DATAGRAM_MAX))
+        self._buffer = _datagram_buffer()
         self._closing = False
         self._empty = asyncio.Event()
         self._loop.add_reader(listener, self._arrived)
@@ -277,7 +284,7 @@ class UdpPort:
         self._stats.errors[reason_of(error)] += 1
         if error.errno not in _NOT_THERE or session.endpoint is None:
             return False
-        self._upstreams.health.failed(session.endpoint, self._loop.time())
+        self._upstreams.failed(session.endpoint, self._loop.time())
         session.avoid = session.endpoint
         self._leave(session)
         return True

@@ -74,7 +74,13 @@ class Upstreams:
 
     def took(self, endpoint: Endpoint, seconds: float, now: float) -> None:
         """How long it needed to be connected to, for p2c."""
-        self._latency.observe(endpoint, seconds, now)
+        if endpoint in self.current:  # else nobody would forget it
+            self._latency.observe(endpoint, seconds, now)
+
+    def failed(self, endpoint: Endpoint, now: float) -> None:
+        """It could not be reached, or says that nobody listens there."""
+        if endpoint in self.current:
+            self.health.failed(endpoint, now)
 
     def occupy(self, endpoint: Endpoint, by: int) -> None:
         """Connections or sessions that begin (1) or end (-1)."""

@@ -106,6 +106,8 @@ async def test_a_new_task_is_unwell_until_it_listens_and_again_when_it_has_ended
         assert await told.get() == {"t": "s"}  # after three failures
         publish(Change(containers={"c": None}))
         assert await told.get() == {}
+    publish(Change(services={"s": None}))
+    assert not prober.results  # of a service that is no more nothing is kept
     await prober.close()
     await tasks.close()
     assert not failures

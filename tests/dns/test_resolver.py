@@ -418,3 +418,13 @@ async def test_a_short_name_of_somebody_who_searches_is_nothing_and_not_forwarde
     assert reply is not None
     read = DNSRecord.parse(reply)
     assert (read.header.rcode, read.rr, read.auth) == (0, [], [])
+
+
+async def test_a_network_that_is_no_more_is_not_counted_any_more(start: Start) -> None:
+    asking = start()
+    await asking.ask(question("db"), BOTH)
+    await asking.ask(question("web"), BOTH)
+    networks = {key[0] for key in asking.resolver.requests}
+    assert networks >= {"frontend", "backend"}
+    asking.publish(Change(networks={"n2": None}))
+    assert {key[0] for key in asking.resolver.requests} == networks - {"backend"}

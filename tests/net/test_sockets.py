@@ -1,4 +1,5 @@
-"""Sockets made in batches are those of the namespace that is meant, also when it is another one now."""
+"""Sockets made in batches are those of the namespace that is meant, also when it is another one now, and
+hold none for long."""
 
 import os
 import resource
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import NamespaceGone
+from mesh.net import sockets as sockets_
 from mesh.net.netns import Namespace, nonblocking_udp_socket
-from mesh.net.sockets import BATCH, Sockets
+from mesh.net.sockets import BATCH, FIRST_BATCH, Sockets
 from tests.net.lab import Lab, laboratory, needs_root
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, needs_root]
 
@@ -34,19 +37,19 @@ def reaches(one: socket.socket, listener: socket.socket) -> bool:
         return one.connect_ex(listener.getsockname()) == 0
 
 
-def test_all_of_them_belong_to_the_namespace_and_the_unused_are_closed(lab: Lab) -> None:
+async def test_all_of_them_belong_to_the_namespace_and_the_unused_are_closed(lab: Lab) -> None:
     place = lab.namespace("a")
     before = descriptors()
     sockets = Sockets(lambda: place.path)
     with place.tcp_listener("127.0.0.1") as listener:
-        for _ in range(BATCH + 1):
+        for _ in range(4 * BATCH):
             assert reaches(sockets.take(), listener)
     assert descriptors() > before
     sockets.close()
     assert descriptors() == before
 
 
-def test_another_namespace_at_the_path_is_noticed_at_once(lab: Lab, tmp_path: Path) -> None:
+async def test_another_namespace_at_the_path_is_noticed_at_once(lab: Lab, tmp_path: Path) -> None:
     old, new, path = lab.namespace("a"), lab.namespace("b"), tmp_path / "ingress"
     sockets = Sockets(lambda: str(path))
     path.symlink_to(str(old.path))
@@ -83,7 +86,7 @@ def few_descriptors() -> Iterator[None]:
             os.close(one)
 
 
-def test_few_descriptors_make_a_small_batch(lab: Lab, request: pytest.FixtureRequest) -> None:
+async def test_few_descriptors_make_a_small_batch(lab: Lab, request: pytest.FixtureRequest) -> None:
     place = lab.namespace("a")
     sockets = Sockets(lambda: place.path)
     with place.tcp_listener("127.0.0.1") as listener:
@@ -100,12 +103,12 @@ def test_few_descriptors_make_a_small_batch(lab: Lab, request: pytest.FixtureReq
     sockets.close()
 
 
-def test_without_a_path_they_are_our_own() -> None:
+async def test_without_a_path_they_are_our_own() -> None:
     with Namespace(None).tcp_listener("127.0.0.1") as listener:
         assert reaches(Sockets(lambda: None).take(), listener)
 
 
-def test_datagrams_leave_from_the_namespace_too(lab: Lab) -> None:
+async def test_datagrams_leave_from_the_namespace_too(lab: Lab) -> None:
     place = lab.namespace("a")
     sockets = Sockets(lambda: place.path, nonblocking_udp_socket)
     with place.udp_socket("127.0.0.1") as there, sockets.take() as one:
@@ -113,4 +116,34 @@ def test_datagrams_leave_from_the_namespace_too(lab: Lab) -> None:
         one.connect(there.getsockname())
         one.send(b"from inside")
         assert there.recv(100) == b"from inside"
+    sockets.close()
+
+
+async def test_those_that_nobody_takes_are_closed_and_their_namespace_ends(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets_, "IDLE_SECONDS", 0.2)
+    place, before = lab.namespace("a"), descriptors()
+    sockets = Sockets(lambda: place.path)
+    for _ in range(2 * BATCH):
+        sockets.take().close()
+    assert descriptors() > before
+    await until(lambda: descriptors() == before)
+    sockets.take().close()
+    assert descriptors() == before + FIRST_BATCH - 1
+    sockets.close()
+
+
+async def test_those_that_are_taken_now_and_then_stay(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next look at them finds that one was taken since."""
+    monkeypatch.setattr(sockets_, "IDLE_SECONDS", 3600.0)
+    place = lab.namespace("a")
+    sockets = Sockets(lambda: place.path)
+    for _ in range(FIRST_BATCH + 1):
+        sockets.take().close()
+    held = descriptors()
+    sockets._perhaps_idle()
+    assert descriptors() == held
+    sockets._perhaps_idle()
+    assert descriptors() < held
     sockets.close()

@@ -1,6 +1,7 @@
 """The relayed ports follow the catalogue."""
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -8,11 +9,16 @@ from dataclasses import replace
 
 import pytest
 
+from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Network, Port, Protocol, Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.net.tasks import Tasks
 from mesh.relay import ports as ports_module
+from mesh.relay.carried import PortOpener
+from mesh.relay.connection import Options
 from mesh.relay.counts import Seen
+from mesh.relay.listener import Port as RelayedPort
+from mesh.relay.listener import listen, plain_socket
 from mesh.relay.ports import RelayPorts
 from tests.support.waiting import until
 
@@ -239,3 +245,25 @@ async def test_a_taken_udp_port_is_named_and_the_others_go_on(rig: Rig) -> None:
         assert (tcp.fault, udp.address) == ("", "")
         assert f"cannot listen on 127.0.0.1:{published}/udp" in udp.fault
     assert rig.redirects == []
+
+
+async def test_ports_share_a_poller_and_take_a_descriptor_each() -> None:
+    opener, opened = PortOpener(), list[RelayedPort]()
+    target = Backend("127.0.0.2", 0).port
+
+    def open_one() -> None:
+        listener = listen("127.0.0.1", 0)
+        found = (Endpoint("127.0.0.2", target),)
+        opened.append(opener.open(listener, found, Options(), plain_socket, ()))
+
+    open_one()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        open_one()
+    assert len(os.listdir("/proc/self/fd")) == before + 10
+    await opened[0].close()  # the others go on
+    for port in opened[1:]:
+        assert await asyncio.to_thread(greeting, port.address[1]) == "127.0.0.2"
+        await port.close()
+    opener.stop()
+    assert len(os.listdir("/proc/self/fd")) == before - 2  # nor is there the poller, nor the first one
