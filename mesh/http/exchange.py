@@ -22,6 +22,7 @@ from mesh.http.forwarding import Edge, changed_response, with_fields
 from mesh.http.h1_upstream import H1Upstream
 from mesh.http.head import RequestHead, ResponseHead
 from mesh.http.pages import Answer, changed_answer, error_answer
+from mesh.http.protected_fields import without_names
 from mesh.http.steps import Treatment
 
 Fields = Sequence[tuple[str, str | None]]  # to be set; None: taken away
@@ -259,7 +260,7 @@ class Exchange:
         self._complete = True
         self._trailers = trailers
         if self._upstream is not None and self._connected:
-            self._upstream.send(b"", True, trailers)
+            self._upstream.send(b"", True, _without_fields(trailers, self._request_fields))
 
     def too_late(self) -> None:
         """All of it takes longer than it may. A tunnel has no such limit."""
@@ -325,7 +326,8 @@ class Exchange:
         lines = self.request_lines()
         self._connected = True
         held, complete = self._held, self._complete
-        taken = upstream.begin(self.head, self.target, lines, held, complete, self._trailers)
+        trailers = _without_fields(self._trailers, self._request_fields)
+        taken = upstream.begin(self.head, self.target, lines, held, complete, trailers)
         if held:
             held.clear()
         if taken and not complete:
@@ -390,7 +392,7 @@ class Exchange:
 
     def ended(self, trailers: bytes) -> None:
         self._upstream = None
-        self.client.end(trailers)
+        self.client.end(_without_fields(trailers, self.response_fields))
         self._finish(None)
 
     def broken(self, fault: Fault, *, unprocessed: bool = False) -> None:
@@ -494,3 +496,10 @@ class Exchange:
     def _remember(self, data: bytes) -> None:
         if self._replay is not None:
             self._replay = self._replay + data if len(self._replay) + len(data) <= limits.REPLAY_MAX else None
+
+
+def _without_fields(trailers: bytes, fields: Fields) -> bytes:
+    """What the route's middlewares set or take away in the head does not come after the body either."""
+    if not trailers or not fields:
+        return trailers
+    return without_names(trailers, {name.encode() for name, _ in fields})

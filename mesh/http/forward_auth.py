@@ -13,6 +13,7 @@ from mesh.http.forwarding import NOT_WITHOUT_BODY, response_lines, with_fields
 from mesh.http.head import Fields, ResponseHead
 from mesh.http.model import NEVER_SET, ForwardAuth
 from mesh.http.pages import Answer
+from mesh.http.protected_fields import canonical
 from mesh.http.steps import Asked, Treatment, put
 
 _NOT_ASKED = (*NOT_WITHOUT_BODY, b"host", b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-host")
@@ -49,12 +50,6 @@ def judge(
     elif 200 <= head.status < 300:
         for name, values in _for_the_task(one, lines, head):
             put(treatment.request_fields, name, *values)
-        # Applications behind CGI take one spelling for the other.
-        settled = {name.lower() for name, _ in treatment.request_fields}
-        for pair in Fields(lines).items():
-            written = pair[0].decode()
-            if "_" in written and written.lower().replace("_", "-") in settled:
-                put(treatment.request_fields, written)
         for line in head.fields.all(b"set-cookie"):
             cookie = line.decode("latin-1")
             if cookie.partition("=")[0].strip() in one.cookies:
@@ -88,7 +83,8 @@ def _for_the_task(
     names = {name.lower(): name for name in one.response_headers}
     if one.response_expression is not None:
         for line in (*Fields(lines).items(), *head.fields.items()):
-            written = line[0].decode().title()  # as Go writes them, for whom the expressions are made
+            # As Go writes them, for whom the expressions are made; another spelling is the same name.
+            written = canonical(line[0]).decode().title()
             if one.response_expression.found(written) and written.lower() not in NEVER_SET:
                 names.setdefault(written.lower(), written)
     for lower, name in names.items():

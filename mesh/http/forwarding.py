@@ -1,7 +1,7 @@
 """What of a head goes on to the other side: hop-by-hop fields out, who the client is in. Pure.
 
-A client could say that it is somebody else (X-Forwarded-For, also spelled with underscores, which CGI-like
-interfaces take for the same), so what it says of itself counts only where the one in front of us is trusted.
+A client could say that it is somebody else, so what it says of itself counts only where the one in front of
+us is trusted (`protected_fields`).
 """
 
 import re
@@ -10,18 +10,16 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from mesh.http.head import CHUNKED, Fields, RequestFields, ResponseHead
+from mesh.http.protected_fields import from_proxy, from_stranger, is_protected, without_names
 
 # RFC 9110 section 7.6.1. `te` may go on as "trailers" alone: that is added anew where it was said.
 _HOP_BY_HOP = (b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade")
 # What Connection must not take away: it would change what the message means.
 _NOT_OPTIONS = frozenset(
-    (b"host", b"content-length", b"close", b"keep-alive", b"cookie", b"authorization", *_HOP_BY_HOP)
-)
-_OF_PROXIES = re.compile(
-    rb"^(?:x[-_]forwarded[-_][^:\r\n]*|x[-_]real[-_]ip|x[-_]request[-_]id|forwarded):.*\r\n", re.I | re.M
-)
-_UNDERSCORED = re.compile(
-    rb"^x(?=[^:]*_)[-_](?:forwarded[-_][^:\r\n]*|real[-_]ip|request[-_]id):.*\r\n", re.I | re.M
+    (
+        *(b"host", b"content-length", b"close", b"keep-alive", b"cookie", b"authorization", *_HOP_BY_HOP),
+        *(b"content-type", b"content-encoding", b"content-range", b"cache-control", b"origin"),
+    )
 )
 # What a request without a body that is not passed on, but made after another one, does not take over.
 NOT_WITHOUT_BODY = (
@@ -56,15 +54,15 @@ def request_block(about: RequestFields, edge: Edge) -> bytes:
     """The field lines for the endpoint, all but the request's id. Framing of a chunked body is in it."""
     fields = about.fields
     lower = fields.lower
-    options = [one for one in about.options if one not in _NOT_OPTIONS]
+    options = [one for one in about.options if one not in _NOT_OPTIONS and not is_protected(one)]
     drop = [name for name in (*_HOP_BY_HOP, *options) if b"\n" + name + b":" in lower]
     block = fields.without(*drop) if drop else fields.raw
     if edge.trusted:
         added = _continued(about, edge)
-        block = _without_named(_UNDERSCORED.sub(b"", block), added)
+        block = without_names(from_proxy(block), added)
     else:
         added = _begun(about, edge)
-        block = _OF_PROXIES.sub(b"", block)
+        block = from_stranger(block)
     lines = [block, *(b"%b: %b\r\n" % line for line in added.items())]
     if about.authority is None:  # of HTTP/1.0; what we send needs one, if an empty one: RFC 9112 section 3.2
         lines.insert(0, b"Host:\r\n")
@@ -107,11 +105,6 @@ def _continued(about: RequestFields, edge: Edge) -> dict[bytes, bytes]:
     return added
 
 
-def _without_named(block: bytes, added: dict[bytes, bytes]) -> bytes:
-    names = b"|".join(re.escape(name) for name in added)
-    return re.sub(rb"^(?:" + names + rb"):.*\r\n", b"", block, flags=re.I | re.M)
-
-
 def source_of(fields: Fields, edge: Edge) -> str:
     """Whose request it is: of those whom proxies name, the last one that is no trusted proxy itself. What
     somebody further away says of himself does not count."""
@@ -150,10 +143,9 @@ def response_lines(response: ResponseHead) -> bytes:
 
 
 def with_fields(block: bytes, fields: Sequence[tuple[str, str | None]]) -> bytes:
-    """The block with these set, each in place of all lines of its name, or taken away (None)."""
-    found = Fields(block)
-    names = {name.lower().encode() for name, _ in fields}
-    kept = found.without(*[name for name in names if found.has(name)])
+    """The block with these set, each in place of all lines of its name, or taken away (None). A line whose
+    name an application behind CGI would take for the same is of that name."""
+    kept = without_names(block, {name.encode() for name, _ in fields})
     new = [f"{name}: {value}\r\n".encode("latin-1") for name, value in fields if value is not None]
     return kept + b"".join(new)
 
@@ -163,4 +155,8 @@ def changed_response(head: ResponseHead, fields: Sequence[tuple[str, str | None]
     added = [one for one in fields if one[0] in _ADDED and one[1] is not None]
     block = with_fields(head.fields.raw, [one for one in fields if one not in added])
     lines = [f"{name}: {value}\r\n".encode("latin-1") for name, value in added]
-    return ResponseHead(head.status, head.reason, head.minor, Fields(block + b"".join(lines)))
+    changed = ResponseHead(head.status, head.reason, head.minor, Fields(block + b"".join(lines)))
+    # The task's Connection is about what the task has said, not about what is set here.
+    names = {name.lower().encode() for name, _ in fields}
+    changed.options = tuple(one for one in changed.options if one not in names)
+    return changed

@@ -8,6 +8,7 @@ import re
 
 from mesh.http.faults import Fault, Refused
 from mesh.http.head import Fields, checked_fields
+from mesh.http.protected_fields import as_trailers
 from mesh.parsing import parse_hex
 
 SIZE_LINE_MAX = 512  # bytes of a chunk's first line: sixteen digits, and extensions that nobody uses
@@ -16,31 +17,6 @@ EXTENSIONS_MAX = 16 * 1024  # bytes of extensions in one body, or one could be s
 TRAILERS_MAX = 16 * 1024
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;([\t\x20-\x7e\x80-\xff]*))?\r\n")
-# RFC 9110 section 6.5.1: what frames, routes, authenticates or changes the request is no trailer.
-_NEVER_TRAILERS = (
-    b"authorization",
-    b"cache-control",
-    b"connection",
-    b"content-encoding",
-    b"content-length",
-    b"content-range",
-    b"content-type",
-    b"cookie",
-    b"expect",
-    b"forwarded",
-    b"host",
-    b"keep-alive",
-    b"proxy-authorization",
-    b"set-cookie",
-    b"te",
-    b"trailer",
-    b"transfer-encoding",
-    b"upgrade",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-proto",
-)
-
 LAST_CHUNK = b"0\r\n"  # then trailers, then an empty line
 END_OF_CHUNKS = b"0\r\n\r\n"
 
@@ -136,4 +112,5 @@ class ChunkedReader:
 
 
 def allowed_trailers(fields: Fields) -> bytes:
-    return fields.without(*_NEVER_TRAILERS)
+    """Those that neither change what the head has said nor say who the client is (`protected_fields`)."""
+    return as_trailers(fields.raw)
