@@ -1,34 +1,67 @@
 """The one mutable cell of the catalogue.
 
-Sources publish changes; readers take `current` once per query or connection. Subscribers are called in the
-order they subscribed, synchronously, after the swap, with (old, new, change); they must not block and must
-not raise: one that fails is a bug, reported to `on_error`, and the others are still told.
+Sources publish changes; readers take `current` once per query or connection. Subscribers are called in their
+order, synchronously, after the swap, with (old, new, change); they must not block. One that raises is kept
+apart: the others get the change, and it is brought up again (`mesh.catalog.subscription`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.catalog.subscription import Later, Restart, Subscription, Update
 
-Subscriber = Callable[[Snapshot, Snapshot, Change], None]
+Subscriber = Update
 
 
 class Store:
-    """Holds the current snapshot. Not thread-safe: belongs to the event loop's thread."""
+    """Holds the current snapshot. Not thread-safe: belongs to the event loop's thread.
 
-    def __init__(self, on_error: Callable[[Exception], None], initial: Snapshot | None = None) -> None:
+    `on_error` is told what a subscriber raised at a change. `later` (seconds, step) is the loop's `call_later`: without it, a subscriber that is down waits for the
+    next change. `order`: the names of all subscribers, in the order in which they are told; "" of none, then
+    they are told in the order in which they came.
+    """
+
+    def __init__(
+        self,
+        on_error: Callable[[Exception], None] = lambda _: None,
+        initial: Snapshot | None = None,
+        *,
+        later: Later | None = None,
+        order: Sequence[str] = (),
+    ) -> None:
         self.current = initial or Snapshot()
         self._on_error = on_error
-        self._subscribers: list[Subscriber] = []
+        self._later = later
+        self._order = {name: number for number, name in enumerate(order)}
+        self._subscriptions: list[Subscription] = []
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Be told of every later change. Returns the function that ends the subscription."""
-        self._subscribers.append(subscriber)
-        return lambda: self._subscribers.remove(subscriber)
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        return tuple(self._subscriptions)
+
+    def subscribe(
+        self, update: Subscriber, name: str = "", restart: Restart | None = None
+    ) -> Callable[[], None]:
+        """Be told of every later change. Returns the function that ends the subscription. `restart`: forget
+        everything and take a whole snapshot."""
+        name = name or getattr(update, "__qualname__", type(update).__name__)
+        one = Subscription(name, update, restart, self.current, self._later)
+        self._subscriptions.append(one)
+        if self._order:
+            self._subscriptions.sort(key=lambda one: self._order[one.name])  # KeyError: not in its list
+
+        def end() -> None:
+            one.end()
+            self._subscriptions.remove(one)
+
+        return end
 
     def identify(self, node: str) -> None:
         """This node's id is known (or another: it left and joined). No change for anybody's work."""
         self.current = replace(self.current, this_node=node)
+        for one in self._subscriptions:
+            one.identify(node)
 
     def publish(self, change: Change) -> Snapshot:
         """Swap in the next version; an empty change is no version."""
@@ -36,9 +69,7 @@ class Store:
             return self.current
         old, new = self.current, self.current.apply(change)
         self.current = new
-        for subscriber in tuple(self._subscribers):
-            try:
-                subscriber(old, new, change)
-            except Exception as error:  # noqa: BLE001 - one subscriber's bug must not starve the others
+        for one in tuple(self._subscriptions):
+            if (error := one.publish(old, new, change)) is not None:
                 self._on_error(error)
         return new
