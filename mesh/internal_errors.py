@@ -1,4 +1,4 @@
-"""Faults of our own that were caught at a boundary: counted, logged with their traceback, named in `mesh status`.
+"""Faults of our own, caught at a boundary: counted, logged with their traceback, named in `mesh status`.
 
 Every boundary that isolates one thing from the others (a subscriber, a vital task, a connection, a service's
 labels) tells them here. There is one book per process, `ERRORS`, as there is one log: a fault can come up
@@ -74,7 +74,8 @@ class InternalErrors:
         if count > TRACEBACKS_MAX and count & (count - 1):
             return
         about = f" of {subject}" if subject else ""
-        logger.error("fault of ours (%d) in %s%s; %s", count, where, about, effect or "it goes on", exc_info=error)
+        effect = effect or "all else goes on"
+        logger.error("fault of ours (%d) in %s%s; %s", count, where, about, effect, exc_info=error)
 
 
 ERRORS = InternalErrors()

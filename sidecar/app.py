@@ -35,6 +35,7 @@ from mesh.dns.explicit import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
 from mesh.errors import KernelError
 from mesh.http.reach import OwnNamespace
+from mesh.internal_errors import ERRORS, restart_mends
 from mesh.kernel import nft
 from mesh.kernel.capture import Capture, Closable, OpenEndpoint, Policy, dns_sockets
 from mesh.kernel.flows import Flows
@@ -45,7 +46,7 @@ from mesh.kernel.table import Tables
 from mesh.net.netns import NamespaceWorker, nonblocking_udp_socket
 from mesh.net.proc import has_ipv6
 from mesh.net.sockets import Sockets
-from mesh.net.tasks import Tasks
+from mesh.net.tasks import Tasks, place_of
 from mesh.relay.carried import OpenPort, PortOpener
 from mesh.relay.listener import plain_socket
 from mesh.relay.ports import RelayPorts
@@ -68,6 +69,25 @@ from sidecar.surfaces import Surface
 INFORMED_SECONDS = 6.0  # for news of the cluster at the start; gossip takes over after 5 s without a manager
 DRAIN_SECONDS = 10.0  # that relayed connections get at the end; with the rest below lifecycle.STOP_SECONDS
 EVERY_ADDRESS, EVERY_ADDRESS6 = "0.0.0.0", "::"
+
+# All who are told of a change, in their order. Who loads rules stands behind `flows`, which it tells of them;
+# who looks at what others have found stands behind those.
+SUBSCRIBERS = (
+    "dns",
+    "dns-workers",
+    "http-counts",
+    "http-workers",
+    "flows",
+    "relay",
+    "relay-ipv6",
+    "return-paths",
+    "ingress",
+    "capture",
+    "prober",
+    "http",
+    "tls-passthrough",
+    "certificate-orders",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -96,10 +116,11 @@ class Sidecar:
         self._config = config
         self.failed = asyncio.Event()
         self._stopping: list[Callable[[], object]] = []  # last in, first out; may return an awaitable
-        self._vital = Tasks(self._vital_ended)  # the sidecar is no use without any one of these
-        self._queries = Tasks(self._query_ended)
+        self._vital = Tasks(self._task_failed)
+        self._queries = Tasks(self._task_failed)
         self._applied = Histogram()
-        self.store = Store(on_error=self._subscriber_failed)
+        ERRORS.clear()
+        self.store = Store(later=_later, order=SUBSCRIBERS)
         self._return_paths: ReturnPaths | None = None
         self._http_side: HttpSide | None = None
         self._issuing: Issuing | None = None
@@ -110,8 +131,8 @@ class Sidecar:
         """Raises ConfigError (first catalogue) or EngineUnavailable; everything else is retried and told."""
         config = self._config
         source = self._learn()
-        resolver = Resolver(self._dns_config(), self._queries, self.store.current)
-        self.store.subscribe(self._timed(resolver.update))
+        resolver = Resolver(self._dns_config(), self._queries)
+        self.store.subscribe(self._timed(resolver.update), "dns", resolver.restart, begin=True)
         workers = self._workers(resolver)
         listen = tuple((a.host, a.port) for a in config.dns.listen)
         sharing = Sharing.OPENED if workers else Sharing.NONE
@@ -120,7 +141,7 @@ class Sidecar:
         await explicit.start()
         if workers:
             workers.start(explicit)
-        self._vital.start(source.run(), "source")
+        self._vital.keep(source.run, "source")
         carrying = await self._carry(source, resolver, workers)
         explaining = Explaining(self.store, Carrier(config.ingress.mode), carrying)
         telling = Telling(config, self.store, source, resolver, explicit, carrying, explaining, self._applied)
@@ -211,7 +232,7 @@ class Sidecar:
         workers = DnsWorkers(
             others, self._dns_config(), self._config.log, self.store, self._vital, resolver.stats.add
         )
-        self.store.subscribe(workers.update)
+        self.store.subscribe(workers.update, "dns-workers")
         self._on_stop(workers.close)
         return workers
 
@@ -232,7 +253,7 @@ class Sidecar:
                 open_http=self._http().port,
             )
             self._share_http(None)
-            self._begin(relay)
+            self._begin(relay, "relay")
             self._on_stop(lambda: self._drain([relay]))
             self._http().start(OwnNamespace(plain_socket))
             return Carrying(relay, http=self._http())
@@ -247,7 +268,7 @@ class Sidecar:
         self._on_stop(watcher.close)
         flows = Flows(self._vital, watcher)
         self._on_stop(flows.close)
-        self._begin(flows)  # ahead of those who tell it what they have loaded
+        self._begin(flows, "flows")  # ahead of those who tell it what they have loaded
         ingress = Ingress(
             self._vital,
             tables,
@@ -291,13 +312,14 @@ class Sidecar:
         self._on_stop(prober.close)
         relays = [one for one in (relay, relay6) if one is not None]
         self._on_stop(lambda: self._end_carrying(relays, ingress, capture, returning))
-        for one in relays:
-            self._begin(one)
+        for name, one in zip(("relay", "relay-ipv6"), (relay, relay6), strict=True):
+            if one is not None:
+                self._begin(one, name)
         await relay.settled()  # it listens before the kernel's rules for its ports go
-        self._begin(returning)
-        self._begin(ingress)
-        self._begin(capture)
-        self._begin(prober)
+        self._begin(returning, "return-paths")
+        self._begin(ingress, "ingress")
+        self._begin(capture, "capture")
+        self._begin(prober, "prober")
         if (issuing := self._issue()) is not None:
             feed_port = config.feed.listen.port
             issuing.on_swarm(Certificates(config.docker.certificates), feed_port, lambda: source.leads)
@@ -388,9 +410,11 @@ class Sidecar:
                 "no news of the cluster for %.0f s: going on from what was saved", INFORMED_SECONDS
             )
 
-    def _begin(self, part: Capture | Flows | Ingress | RelayPorts | ReturnPaths | Prober) -> None:
-        self.store.subscribe(self._timed(part.update))
-        part.start(self.store.current)
+    def _begin(self, part: Capture | Flows | Ingress | RelayPorts | ReturnPaths | Prober, name: str) -> None:
+        """What is known already comes as a change does: a fault in it must not keep us from starting."""
+        part.start(Snapshot(this_node=self.store.current.this_node))
+        restart = part.restart if isinstance(part, Flows | Ingress | Prober) else None
+        self.store.subscribe(self._timed(part.update), name, restart, begin=True)
 
     async def _drain(self, relays: list[RelayPorts]) -> None:
         """What is carried in user space, all together."""
@@ -426,16 +450,17 @@ class Sidecar:
 
     # --- when something of ours fails ---
 
-    def _vital_ended(self, name: str, error: BaseException) -> None:
-        logger.critical("%s failed: this is a bug of ours; the sidecar ends", name, exc_info=error)
-        self.failed.set()
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        """One that is to run for ever is started again, and gets here with what only a new process mends.
+        Any other has failed at one connection or one question."""
+        ERRORS.report(place_of(name), error)
+        if restart_mends(error):
+            logger.critical("%s failed of what only a restart mends; the sidecar ends", name)
+            self.failed.set()
 
-    def _query_ended(self, name: str, error: BaseException) -> None:
-        logger.error("%s failed: this is a bug of ours", name, exc_info=error)
 
-    def _subscriber_failed(self, error: Exception) -> None:
-        logger.critical("a change failed: this is a bug of ours; the sidecar ends", exc_info=error)
-        self.failed.set()
+def _later(seconds: float, step: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(seconds, step)
 
 
 def _open_everywhere(endpoints: CapturedEndpoints, workers: DnsWorkers) -> OpenEndpoint:

@@ -18,7 +18,7 @@ from mesh.errors import KernelError
 from mesh.net.tasks import Tasks
 from sidecar.dns_orders import TELLS, TOLD, Begin, Counted, Join, Learn, Leave
 from sidecar.endpoints import CapturedEndpoints
-from sidecar.worker import main
+from sidecar.worker import later, main, on_task_failed
 from sidecar.workers.channel import Channel
 
 COUNTS_SECONDS = 1.0
@@ -32,17 +32,17 @@ class DnsWorker:
     def __init__(self, begin: Begin, channel: Channel) -> None:
         self.failed = asyncio.Event()
         self._channel = channel
-        self._tasks = Tasks(self._ended)
-        self._store = Store(on_error=lambda error: self._ended("a change", error))
+        self._tasks = Tasks(on_task_failed(self.failed))
+        self._store = Store(later=later)
         self._resolver = Resolver(begin.dns, self._tasks)
-        self._store.subscribe(self._resolver.update)
+        self._store.subscribe(self._resolver.update, "dns", self._resolver.restart)
         self._captured = CapturedEndpoints(self._resolver, self._store, self._tasks)
         self._explicit = ExplicitResolver(self._resolver, self._tasks, begin.listen, sharing=Sharing.JOINED)
         self._endpoints: dict[str, Endpoint] = {}
 
     async def start(self) -> None:
         await self._explicit.start()
-        self._tasks.start(self._tell(), "counts")
+        self._tasks.keep(self._tell, "counts")
 
     def handle(self, message: object, _: tuple[socket.socket, ...]) -> None:
         if isinstance(message, Learn):
@@ -79,10 +79,6 @@ class DnsWorker:
         endpoint = self._endpoints.pop(container, None)
         if endpoint is not None:
             endpoint.close()
-
-    def _ended(self, name: str, error: BaseException) -> None:
-        logger.critical("%s failed: this is a bug of ours; the DNS worker ends", name, exc_info=error)
-        self.failed.set()
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class HttpSide:
         self._here: Namespaces | None = None
         self.counts = HttpCounts(self)
         self.telling = HttpTelling(self, self.counts)
-        store.subscribe(self._forget_gone)
+        store.subscribe(self._forget_gone, "http-counts")
 
     def share(self, workers: HttpWorkers) -> None:
         """Serve entry points together with these. Before the start."""
@@ -103,7 +103,7 @@ class HttpSide:
             self.tunnel_server = server = TunnelServer(
                 self._tasks, certificates, (tunnel.host, tunnel.port), lambda: store.current, here.connect
             )
-            self._tasks.start(server.run(), "tunnels")
+            self._tasks.keep(server.run, "tunnels")
         self.start(reach, as_published, here)
         return reach
 
@@ -122,7 +122,7 @@ class HttpSide:
             issued = self.issuing.folder if self.issuing is not None else None
             self.certificates = certificates = Certificates(config.certificates, issued)
             certificates.look()
-            self._tasks.start(self._look_again(certificates), "certificates")
+            self._tasks.keep(partial(self._look_again, certificates), "certificates")
         self.site = site = Site(
             self.core,
             reach,
@@ -135,16 +135,14 @@ class HttpSide:
             over=access_logger(config.access_log, config.access_log_sample),
             outside=self._outside,
         )
-        site.start(self.store.current)
-        self.store.subscribe(site.update)
+        self.store.subscribe(site.update, "http", site.restart, begin=True)
         if self.issuing is not None and self.certificates is not None:
             self.issuing.start(site, self.certificates)  # it looks at what is wanted when `site` knows
         # Tasks that take over a whole connection are reached where their network is, not through other nodes.
         self.passing = passing = Passing(
             self.core, here or reach, [name for name, tls in kinds.items() if tls]
         )
-        passing.start(self.store.current)
-        self.store.subscribe(passing.update)
+        self.store.subscribe(passing.update, "tls-passthrough", passing.restart, begin=True)
         trusted = tuple(map(ip_network, config.trusted))
         places = [
             (entry.name, entry.address.host, entry.address.port)

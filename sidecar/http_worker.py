@@ -21,7 +21,7 @@ from mesh.relay.listener import plain_socket
 from sidecar.http_orders import Begin, Done, Learn, Listen, OnSwarm, Shut, Told
 from sidecar.http_side import HttpSide
 from sidecar.issued import IssuedElsewhere
-from sidecar.worker import main
+from sidecar.worker import later, main, on_task_failed
 from sidecar.workers.channel import Channel
 from sidecar.workers.legacy import PickledMessages
 
@@ -36,8 +36,8 @@ class HttpWorker:
     def __init__(self, begin: Begin, channel: Channel) -> None:
         self.failed = asyncio.Event()
         self._channel = channel
-        self._tasks = Tasks(self._ended)
-        self._store = Store(on_error=lambda error: self._ended("a change", error))
+        self._tasks = Tasks(on_task_failed(self.failed))
+        self._store = Store(later=later)
         issued = IssuedElsewhere(Path(begin.issued)) if begin.issued else None
         self._side = HttpSide(begin.http, self._tasks, self._store, issued, listens=False)
         self._swarm = begin.swarm
@@ -50,7 +50,7 @@ class HttpWorker:
             self._side.start(OwnNamespace(plain_socket))
         else:
             self._reach = self._on_swarm(self._swarm)
-        self._tasks.start(self._tell(), "experience")
+        self._tasks.keep(self._tell, "experience")
 
     def _on_swarm(self, swarm: OnSwarm) -> Namespaces:
         return self._side.start_on_swarm(
@@ -94,10 +94,6 @@ class HttpWorker:
         # Only what was asked for something can be other than it was, or what was left out before.
         seen, self._concerned = self._side.counts.own_seen({*news, *self._concerned})
         return Told(news, seen, self._side.counts.own_tunnels(), self._side.counts.own_passed_on())
-
-    def _ended(self, name: str, error: BaseException) -> None:
-        logger.critical("%s failed: this is a bug of ours; the HTTP worker ends", name, exc_info=error)
-        self.failed.set()
 
 
 if __name__ == "__main__":

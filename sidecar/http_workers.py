@@ -45,7 +45,7 @@ class HttpWorkers:
         )
 
     def start(self) -> None:
-        self._store.subscribe(self._learn)
+        self._store.subscribe(self._learn, "http-workers")
         self._workers.start()
 
     def opened(self, name: str, listener: socket.socket) -> None:

@@ -67,10 +67,10 @@ class Issuing:
             self._settled,
             Proving(self._nodes, self._port()).prepare,
         )
-        self._store.subscribe(self._look_for_news)
+        self._store.subscribe(self._look_for_news, "certificate-orders")
         if self._asker is not None:
-            self._tasks.start(self._asker.run(), "certificates of managers")
-        self._tasks.start(issuer.run(), "certificate orders")
+            self._tasks.keep(self._asker.run, "certificates of managers")
+        self._tasks.keep(issuer.run, "certificates to order")
 
     def close(self) -> None:
         self._authority.close()

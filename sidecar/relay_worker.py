@@ -15,7 +15,7 @@ from mesh.net.tasks import Tasks
 from mesh.relay.carried import PortOpener
 from mesh.relay.listener import Port
 from sidecar.relay_orders import Begin, Carry, Ended, Experience, Shut, Told
-from sidecar.worker import main
+from sidecar.worker import main, on_task_failed
 from sidecar.workers.channel import Channel
 from sidecar.workers.legacy import PickledMessages
 
@@ -30,7 +30,7 @@ class RelayWorker:
     def __init__(self, begin: Begin, channel: Channel) -> None:
         self.failed = asyncio.Event()
         self._channel = channel
-        self._tasks = Tasks(self._ended)
+        self._tasks = Tasks(on_task_failed(self.failed))
         self._outgoing = Sockets(lambda: begin.sandbox)
         self._opener = PortOpener()
         self._ports: dict[int, Port] = {}
@@ -38,14 +38,14 @@ class RelayWorker:
         self._told: dict[int, Experience] = {}
 
     async def start(self) -> None:
-        self._tasks.start(self._tell(), "experience")
+        self._tasks.keep(self._tell, "experience")
 
     def handle(self, order: object, sockets: tuple[socket.socket, ...]) -> None:
         sock = sockets[0] if sockets else None
         if isinstance(order, Carry):
             self._carry(order, sock)
         elif isinstance(order, Shut):
-            self._tasks.start(self._shut(order), f"relay-drain-{order.number}")
+            self._tasks.start(self._shut(order), f"relay-drain {order.number}")
 
     async def stop(self) -> None:
         """At once: who wants them drained has shut the ports before."""
@@ -84,10 +84,6 @@ class RelayWorker:
 
     def _experience(self, number: int, port: Port) -> Experience:
         return Experience(self._versions[number], port.stats, port.seen())
-
-    def _ended(self, name: str, error: BaseException) -> None:
-        logger.critical("%s failed: this is a bug of ours; the relay worker ends", name, exc_info=error)
-        self.failed.set()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope, scope_of, scope_of_asker
 from mesh.dns.wire import QType
 from mesh.http.stats import ServiceStats
+from mesh.internal_errors import ERRORS
 from mesh.kernel.counting import Counted
 from mesh.kernel.ingress import Ingress
 from mesh.relay.counts import PortStats
@@ -75,7 +76,7 @@ class Telling:
             containers=tuple(self._containers()),
             ports=tuple(sorted(self._ports(), key=_by_number)),
             listeners=tuple(self._listeners()),
-            problems=(*self._problems(source), *self.resolver.stats.faults.values()),
+            problems=(*self._problems(source), *self.resolver.stats.faults.values(), *ERRORS.problems()),
         )
 
     def unready(self) -> Sequence[str]:
@@ -103,7 +104,10 @@ class Telling:
         yield from map(str, source.problems)
         for service in self.snapshot.services.values():
             yield from map(str, self._plans(service).problems)
-            yield from map(str, label_problems(service))
+            try:
+                yield from map(str, label_problems(service))
+            except Exception as error:  # noqa: BLE001 - the boundary of a service: of all others is told
+                ERRORS.report("status of a service", error)
         if self.carrying.prober is not None:
             yield from self.carrying.prober.faults()
         if self.carrying.return_paths is not None:
@@ -130,7 +134,11 @@ class Telling:
     # --- ports ---
 
     def _plans(self, service: Service) -> Plans:
-        return plan(service, Carrier(self.config.ingress.mode))
+        try:
+            return plan(service, Carrier(self.config.ingress.mode))
+        except Exception as error:  # noqa: BLE001 - the boundary of a service: of all others is told
+            ERRORS.report("status of a service", error)
+            return Plans()
 
     def _ports(self) -> Iterator[report.Port]:
         faults, faults6 = _faults(self.carrying.relay), _faults(self.carrying.relay6)
@@ -191,6 +199,8 @@ class Telling:
             neighbours_refused={(why,): count for why, count in source.neighbours_refused.items()},
             return_paths_refused=_by_one(source.return_paths_refused),
             captured_containers=self.carrying.capture.count if self.carrying.capture else 0,
+            internal_errors=_by_one(ERRORS.counts),
+            quarantined={(one.name,): len(one.quarantined) for one in self.store.subscriptions},
             config_errors=sum(1 for _ in self._problems(source)),
             dns_requests=_labelled(self.resolver.requests),
             dns_durations={name: deepcopy(one) for name, one in stats.durations.items()},

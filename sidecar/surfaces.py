@@ -43,7 +43,7 @@ class Surface:
     async def start(self) -> ListenAddress:
         """Try once; go on in the background if the port is taken. The address bound, or asked for."""
         if not await self._try():
-            self._retrying = self._tasks.start(self._retry(), f"{self._name} surface")
+            self._retrying = self._tasks.keep(self._retry, f"surface {self._name}")
         return self.bound
 
     async def stop(self) -> None:

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 import uvloop
 
-from mesh.net.tasks import Tasks
+from mesh.internal_errors import ERRORS, restart_mends
+from mesh.net.tasks import Tasks, place_of
 from mesh.telemetry import logs
 from sidecar.workers.channel import Channel
 from sidecar.workers.messages import Messages
@@ -72,7 +73,7 @@ async def serve(pair: socket.socket, make: Make, told: Messages, tells: Messages
         return 0
     _set_up_log(begin)
     worker = make(begin, channel)
-    life = Tasks(lambda name, error: _failed(worker, name, error))
+    life = Tasks(on_task_failed(worker.failed))
     try:
         await worker.start()
         handling = life.start(_handle_all(worker, channel), "messages")
@@ -90,12 +91,30 @@ def _set_up_log(begin: Any) -> None:
     logs.setup(said.log_level, said.log_format)
 
 
-def _failed(worker: Worker, name: str, error: BaseException) -> None:
-    logger.critical("%s failed: this is a bug of ours; the worker ends", name, exc_info=error)
-    worker.failed.set()
+def on_task_failed(failed: asyncio.Event) -> Callable[[str, BaseException], None]:
+    """For `Tasks`. `failed` is set by what only a new process mends; the sidecar then starts one."""
+
+    def report(name: str, error: BaseException) -> None:
+        ERRORS.report(place_of(name), error)
+        if restart_mends(error):
+            logger.critical("%s failed of what only a restart mends; the worker ends", name)
+            failed.set()
+
+    return report
+
+
+def later(seconds: float, step: Callable[[], None]) -> None:
+    """For `Store`."""
+    asyncio.get_running_loop().call_later(seconds, step)
 
 
 async def _handle_all(worker: Worker, channel: Channel) -> None:
     with suppress(EOFError):
         while True:
-            worker.handle(*await channel.receive())
+            message, sockets = await channel.receive()
+            try:
+                worker.handle(message, sockets)
+            except Exception as error:
+                if restart_mends(error):
+                    raise
+                ERRORS.report("message to a worker", error)

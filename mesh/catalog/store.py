@@ -17,9 +17,9 @@ Subscriber = Update
 class Store:
     """Holds the current snapshot. Not thread-safe: belongs to the event loop's thread.
 
-    `on_error` is told what a subscriber raised at a change. `later` (seconds, step) is the loop's `call_later`: without it, a subscriber that is down waits for the
-    next change. `order`: the names of all subscribers, in the order in which they are told; "" of none, then
-    they are told in the order in which they came.
+    `on_error` is told what a subscriber raised at a change. `later` (seconds, step) is the loop's
+    `call_later`: without it, a subscriber that is down waits for the next change. `order`: the names of all
+    subscribers, in the order in which they are told; without it, in the order in which they came.
     """
 
     def __init__(
@@ -41,15 +41,18 @@ class Store:
         return tuple(self._subscriptions)
 
     def subscribe(
-        self, update: Subscriber, name: str = "", restart: Restart | None = None
+        self, update: Subscriber, name: str = "", restart: Restart | None = None, *, begin: bool = False
     ) -> Callable[[], None]:
         """Be told of every later change. Returns the function that ends the subscription. `restart`: forget
-        everything and take a whole snapshot."""
+        everything and take a whole snapshot. `begin`: what there is now is taken in the same way, at once."""
         name = name or getattr(update, "__qualname__", type(update).__name__)
         one = Subscription(name, update, restart, self.current, self._later)
         self._subscriptions.append(one)
         if self._order:
             self._subscriptions.sort(key=lambda one: self._order[one.name])  # KeyError: not in its list
+
+        if begin:
+            one.begin()
 
         def end() -> None:
             one.end()

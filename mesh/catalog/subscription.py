@@ -73,7 +73,7 @@ def without(snapshot: Snapshot, keys: Iterable[Key]) -> Snapshot:
             askers = ()
         else:
             gone.setdefault(key[0], {})[key[1]] = None
-    lacking = snapshot.apply(Change(askers=askers, **gone))  # type: ignore[arg-type]
+    lacking = snapshot.apply(Change(askers=askers, **gone))
     return replace(lacking, version=snapshot.version)
 
 
@@ -136,6 +136,12 @@ class Subscription:
     def identify(self, node: str) -> None:
         self._seen, self._target = (replace(one, this_node=node) for one in (self._seen, self._target))
 
+    def begin(self) -> None:
+        """Take what there is."""
+        if not self._begin_anew(self._seen):
+            self._up, self._unknown = False, True
+            self._recover()
+
     def end(self) -> None:
         """It is told no more."""
         self._ended = True
@@ -196,7 +202,7 @@ class Subscription:
             return
         (key,) = keys
         subject = described(self._target if value_of(self._target, key) is not None else self._seen, key)
-        if value_of(self._target, key) is None:  # it failed at forgetting it; what is restarted has never had it
+        if value_of(self._target, key) is None:  # at forgetting it; what is restarted has never had it
             self._seen = self._seen.apply(change_to(self._target, keys))
             ERRORS.report(self.where, self._error)
             return

@@ -12,13 +12,16 @@ import random
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from mesh.balance.probing import WELL_STATUSES, Probe, Pulse, Result, probes
 from mesh.catalog.model import Container
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError
+from mesh.internal_errors import ERRORS
 from mesh.net.netns import Namespace
 from mesh.net.tasks import Tasks
+from mesh.parsing import is_int, parse_int
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,8 @@ LOOPBACK = "127.0.0.1"
 PROBES_AT_ONCE = 32
 ANSWER_BYTES = 4096  # of an HTTP answer that are read: the status line is in the first
 SPREAD = 0.2  # of the interval, by which probes are moved apart at random
+
+PLANS = "plan of a probe"  # place of `mesh.internal_errors`
 
 Unwell = Mapping[str, str]  # task id → service id
 
@@ -54,10 +59,14 @@ class Prober:
 
     def start(self, snapshot: Snapshot) -> None:
         """Tasks that run already are taken as well until they fail: our own start must take none out."""
+        self.restart(snapshot)
+
+    def restart(self, snapshot: Snapshot) -> None:
+        """Follow all containers anew. What is known of their tasks stays."""
         self._snapshot = snapshot
         self._older = set(snapshot.containers)
-        for container in snapshot.containers.values():
-            self._follow(container.id, container, new=False)
+        for id_ in {*self._of_container, *snapshot.containers}:
+            self._follow(id_, snapshot.containers.get(id_), new=False)
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber: O(changed containers, and local containers of changed services)."""
@@ -105,8 +114,7 @@ class Prober:
     def _follow(self, id_: str, container: Container | None, *, new: bool) -> None:
         wanted = frozenset[Probe]()
         if container is not None:
-            service = self._snapshot.services.get(container.service)
-            wanted = frozenset(probes(container, service, self._snapshot.ingress_network()))
+            wanted = self._wanted(container)
         before = self._of_container.pop(id_, frozenset())
         if wanted:
             self._of_container[id_] = wanted
@@ -118,7 +126,17 @@ class Prober:
             self._last.pop(probe, None)
         for probe in wanted - before:
             self._pulses[probe] = Pulse(well=not new and not unwell, new=new)
-            self._running[probe] = self._tasks.start(self._keep_probing(probe), f"probe {probe.task}")
+            self._running[probe] = self._tasks.keep(partial(self._keep_probing, probe), f"probe {probe.task}")
+
+    def _wanted(self, container: Container) -> frozenset[Probe]:
+        service = self._snapshot.services.get(container.service)
+        try:
+            found = frozenset(probes(container, service, self._snapshot.ingress_network()))
+        except Exception as error:  # noqa: BLE001 - the boundary of a container: others are probed
+            ERRORS.report(PLANS, error, f"container {container.name}", "it is not probed")
+            return frozenset()
+        ERRORS.mended(PLANS, f"container {container.name}")
+        return found
 
     def _tell(self) -> None:
         unwell = {probe.task: probe.service for probe, pulse in self._pulses.items() if not pulse.well}
@@ -165,6 +183,9 @@ async def look(probe: Probe) -> Result:
         return Result.BROKEN
     except OSError as error:
         return Result.REFUSED if error.errno == errno.ECONNREFUSED else Result.BROKEN
+    except Exception as error:  # noqa: BLE001 - the boundary of a probe: what a task answers ends no prober
+        ERRORS.report("probe", error)
+        return Result.BROKEN
 
 
 async def _look(probe: Probe) -> Result:
@@ -189,6 +210,6 @@ async def _ask(loop: asyncio.AbstractEventLoop, sock: socket.socket, probe: Prob
             break
         answer += data
     words = answer.partition(b"\n")[0].split()
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not is_int(words[1], 100, 999):
         return Result.BROKEN
-    return Result.WELL if int(words[1]) in WELL_STATUSES else Result.STATUS
+    return Result.WELL if parse_int(words[1], 100, 999) in WELL_STATUSES else Result.STATUS

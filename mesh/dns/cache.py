@@ -180,6 +180,11 @@ class ReplyCache:
                 dropped += 1
         return dropped
 
+    def clear(self) -> None:
+        """Drop everything."""
+        for entry in tuple(self._order):
+            self._drop(entry)
+
     def _add(self, entry: Entry) -> Entry | None:
         weight = len(entry.tails)
         if not weight or weight > self.capacity or max(map(len, entry.tails)) + 2 > entry.view.room:

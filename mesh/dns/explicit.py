@@ -76,7 +76,7 @@ class ExplicitResolver:
     async def start(self) -> None:
         """Try every address once, and go on with those that could not be had."""
         await self._look()
-        self._tasks.start(self._keep(), "explicit-resolver")
+        self._tasks.keep(self._keep, "explicit-resolver")
 
     def close(self) -> None:
         for place in self.places:

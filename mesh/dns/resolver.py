@@ -88,6 +88,14 @@ class Resolver:
             self._sources = SourceScopes(new)
             self.scopes_version += 1
 
+    def restart(self, snapshot: Snapshot) -> None:
+        """Forget all names and cached replies, and go on from these."""
+        self.table, self.snapshot = NameTable(snapshot), snapshot
+        self.cache.capacity = self._capacity()
+        self.cache.clear()
+        self._sources = SourceScopes(snapshot)
+        self.scopes_version += 1
+
     def _capacity(self) -> int:
         """Every name of ours that can be asked may be there once, however many are forwarded beside them."""
         return self._cached + len(self.table) if self._cached else 0

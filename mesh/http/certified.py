@@ -32,6 +32,11 @@ class Certified:
     def remove(self, route: Route) -> None:
         self._count(route, -1)
 
+    def clear(self) -> None:
+        self._wanted.clear()
+        self._hosts.clear()
+        self.version += 1
+
     def _count(self, route: Route, by: int) -> None:
         for names in route.certificates:
             _add(self._wanted, names, by)

@@ -63,7 +63,7 @@ class EntryPoints:
         """Listen where it can be done now, and go on trying where not."""
         self._try()
         if self._faults:
-            self._running = [self._tasks.start(self._go_on(), "entry-points")]
+            self._running = [self._tasks.keep(self._go_on, "entry-points")]
 
     def adopt(self, name: str, listener: socket.socket) -> None:
         """Serve an entry point on a socket that somebody else has opened."""

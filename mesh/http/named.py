@@ -47,6 +47,13 @@ class Named:
             del self._uses[use]
             self._lose(use)
 
+    def forget(self) -> None:
+        """Nobody names anything."""
+        for use in tuple(self._found):
+            self._lose(use)
+        self._uses.clear()
+        self._why.clear()
+
     def target(self, use: Use) -> RoutedTarget | None:
         found = self._found.get(use)
         return self._targets.get(_name(found, use.port)) if found is not None else None

@@ -67,6 +67,13 @@ class Passing:
             )  # a network may have come to this node; those with TCP routers are few
         self._look(touched)
 
+    def restart(self, snapshot: Snapshot) -> None:
+        """Forget what was read of labels, and read all of them anew. Connections stay."""
+        self._snapshot, self._known = snapshot, {}
+        self._look(snapshot.services)
+        if not self._known:
+            self._join()  # nobody declares anything any more
+
     def serves(self, entry: str) -> bool:
         """Are there any at this entry point? If not, nobody's first bytes need be looked at."""
         return bool(self._tables.get(entry))

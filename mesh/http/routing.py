@@ -101,6 +101,9 @@ class Table:
             if not place:
                 del self._places[host]
 
+    def clear(self) -> None:
+        self._places.clear()
+
     def serves(self, host: str) -> bool:
         """Is there a router for this host in particular?"""
         return host in self._places

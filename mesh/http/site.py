@@ -117,6 +117,18 @@ class Site:
             self._look(id_)
         self._named.update(old, new, touched)
 
+    def restart(self, snapshot: Snapshot) -> None:
+        """Forget what was read of labels, and read all of them anew. Endpoints and connections stay."""
+        self._directory, self._known, self._planned = Directory(), {}, {}
+        self.certified.clear()
+        for table in self._tables.values():
+            table.clear()
+        self._named.forget()
+        self.start(snapshot)
+        for target in tuple(self._targets):
+            if self._directory.service(target.http.name) is None:
+                self._targets.drop(target.http.name)
+
     def _moved(self, old: Snapshot, new: Snapshot, change: Change) -> set[str]:
         """Services on networks of which something has come to this node, or gone."""
         networks = set(change.networks)

@@ -19,6 +19,7 @@ from mesh.balance.slots import Choice
 from mesh.catalog.model import Container, Network, Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
+from mesh.internal_errors import ERRORS
 from mesh.kernel.flows import Flows
 from mesh.kernel.heartbeat import BEAT_SECONDS
 from mesh.kernel.rules import (
@@ -221,8 +222,8 @@ class Capture:
             self._mark(container.id)
         self._wake.set()
         self._running = [
-            self._tasks.start(self._work(), "capture"),
-            self._tasks.start(self._beat(), "capture-heartbeat"),
+            self._tasks.keep(self._work, "capture", self._mark_all),
+            self._tasks.keep(self._beat, "capture-heartbeat"),
         ]
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
@@ -311,6 +312,10 @@ class Capture:
         self._wake.set()
         self._idle.clear()
 
+    def _mark_all(self) -> None:
+        for container in self._snapshot.containers:
+            self._mark(container)
+
     def _mark_service(self, id_: str, old: Service | None, new: Service | None) -> None:
         networks = {member.network for service in (old, new) if service for member in service.networks}
         for network in networks:
@@ -338,7 +343,11 @@ class Capture:
             await self._release(id_, remove_table=False)
         except KernelError as error:
             self._failed(id_, error)
+        except Exception as error:  # noqa: BLE001 - the boundary of a container: others are captured all the same
+            ERRORS.report("capture of a container", error, f"container {id_[:12]}", "it is not captured")
+            self._failed(id_, KernelError(f"fault of ours: {error}"))
         else:
+            ERRORS.mended("capture of a container", f"container {id_[:12]}")
             self._attempts.pop(id_, None)
             self._faults.pop(id_, None)
 

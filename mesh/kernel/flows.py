@@ -67,12 +67,17 @@ class Flows:
         self._idle = asyncio.Event()
         self._idle.set()
         self.ended = 0  # flows, for the metrics
-        self._running = tasks.start(self._work(), "flows")
+        self._running = tasks.keep(self._work, "flows")
 
     def start(self, snapshot: Snapshot) -> None:
         """Begin with what is known; later changes come through `update`."""
         for id_, service in snapshot.services.items():
             self._note(id_, {}, _addresses(service))
+
+    def restart(self, snapshot: Snapshot) -> None:
+        """Who serves where, anew; what has left is remembered."""
+        self._serving.clear()
+        self.start(snapshot)
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber: O(tasks of the changed services)."""

@@ -95,6 +95,7 @@ class Ingress:
         self._sandbox = os.path.join(netns_dir, SANDBOX)
         self._host = host
         self._bridge = bridge
+        self._default = default
         self._wanted = Published(default)
         self._firewall = firewall or Firewall()
         self._ipvs = ipvs
@@ -172,15 +173,29 @@ class Ingress:
 
     def start(self, snapshot: Snapshot) -> None:
         """Begin with what is known; later changes come through `update`."""
+        self._want(snapshot)
+        self._wake.set()
+        self._running = [
+            self._tasks.keep(self._work, "ingress", self._load_anew),
+            self._tasks.keep(self._beat, "ingress-heartbeat"),
+        ]
+
+    def restart(self, snapshot: Snapshot) -> None:
+        """Plan everything anew, and load all of it."""
+        self._wanted = Published(self._default)
+        self._want(snapshot)
+        self._load_anew()
+
+    def _want(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._wanted.identify(snapshot.this_node, {}, None)
         for id_, service in snapshot.services.items():
             self._wanted.set_service(id_, service, snapshot.ingress_network())
+
+    def _load_anew(self) -> None:
+        """What is loaded is unknown."""
+        self._place, self._recheck = None, True
         self._wake.set()
-        self._running = [
-            self._tasks.start(self._work(), "ingress"),
-            self._tasks.start(self._beat(), "ingress-heartbeat"),
-        ]
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber: plans the changed services anew, no I/O."""

@@ -22,6 +22,7 @@ from mesh.catalog.entries import ClaimFault, EntryClaim, EntryFacts, judge
 from mesh.catalog.model import NO_RETURN_PATH, Container, Network, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone, Problem
+from mesh.internal_errors import ERRORS
 from mesh.kernel import batches, conntrack, nft
 from mesh.kernel.capture import Policy, why_not
 from mesh.kernel.ctnetlink import Wanted
@@ -44,6 +45,8 @@ from mesh.net.netns import NamespaceWorker
 from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
+
+WHERE = "return path of a container"  # of `mesh.internal_errors`
 
 RETRY_SECONDS = 2.0  # before a namespace that failed is looked at again
 DRAIN_POLL_SECONDS = 0.25
@@ -82,6 +85,7 @@ class ReturnPaths:
         self._claims: dict[str, EntryClaim] = {}  # by node
         self._entries: dict[str, Entry] = {}  # by node: those that are believed
         self._refused: Mapping[str, ClaimFault] = {}  # by node
+        self._reachable: tuple[Entry, ...] = ()  # those of them, and our own, that are on the ingress network
         self._marks: Marks = {}
         self._prepared: dict[str, _Prepared] = {}  # by container
         self._cleared: set[str] = set()  # containers that hold nothing of an earlier sidecar
@@ -132,7 +136,7 @@ class ReturnPaths:
         self._snapshot = snapshot
         self._heed_nodes(snapshot.nodes)
         self._wake.set()
-        self._running = [self._tasks.start(self._work(), "return paths")]
+        self._running = [self._tasks.keep(self._work, "return-paths", self._wake.set)]
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber, no I/O."""
@@ -211,7 +215,9 @@ class ReturnPaths:
         network = self._snapshot.ingress_network()
         self._judge(network)
         found = (*self._entries.values(), self._own)
-        marks = {one.mac: mark for one in found if one.mac and (mark := _mark(one, network)) is not None}
+        marked = {one: mark for one in found if one.mac and (mark := _mark(one, network)) is not None}
+        self._reachable = tuple(marked)
+        marks = {one.mac: mark for one, mark in marked.items()}
         self._marks = dict(sorted(marks.items())[:ENTRIES_MAX])
 
     def _judge(self, network: Network | None) -> None:
@@ -278,7 +284,12 @@ class ReturnPaths:
             if self._faults.get(container.id) != str(error):
                 logger.warning("return path of %s: %s", container.name, error)
             self._faults[container.id] = str(error)
+        except Exception as error:  # noqa: BLE001 - the boundary of a container: others are looked after
+            self._prepared.pop(container.id, None)
+            ERRORS.report(WHERE, error, f"container {container.name}", "its connections are masqueraded")
+            self._faults[container.id] = f"fault of ours: {error}"
         else:
+            ERRORS.mended(WHERE, f"container {container.name}")
             self._faults.pop(container.id, None)
         self._say()
 
@@ -295,8 +306,7 @@ class ReturnPaths:
 
     def _gateways(self, marks: Marks) -> dict[int, str]:
         """Mark → address of the entry."""
-        found = (*self._entries.values(), self._own)
-        return {marks[one.mac]: one.address for one in found if one.mac in marks}
+        return {marks[one.mac]: one.address for one in self._reachable if one.mac in marks}
 
     async def _let_be(self, container: Container) -> None:
         """Not ours (any more): nothing may stay, not of an earlier sidecar either."""
@@ -331,7 +341,7 @@ class ReturnPaths:
         if not prepared:
             return ()
         macs = set(prepared[0]).intersection(*prepared[1:])
-        found = {one.mac: one.address for one in (*self._entries.values(), self._own)}
+        found = {one.mac: one.address for one in self._reachable}
         return tuple(sorted(found[mac] for mac in macs if mac in found))
 
 

@@ -1,12 +1,21 @@
 """The only place that starts asyncio tasks: every task has a name, an owner and an end.
 
 A task that dies of an exception is a bug or an unreachable world; either way it is reported at once to
-`on_failure` and never lost in a garbage collector's warning.
+`on_failure` and never lost in a garbage collector's warning. One that is to run for as long as its owner does
+(`keep`) is supervised: it is started again after a growing pause, named in `mesh status` until it runs well,
+and only what a restart of the process mends (`mesh.internal_errors`) ends it.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from mesh.internal_errors import ERRORS, restart_mends
+
+FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0  # seconds before a task that failed is started again
+WELL_SECONDS = 60.0  # a task that has run for so long is well: the next pause is the first again
+
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Tasks:
@@ -20,10 +29,16 @@ class Tasks:
         return len(self._running)
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """A name is a kind, and, after a space, which one it is."""
         task = asyncio.create_task(work, name=name)  # noqa: TID251 - the one place
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def keep(self, work: Work, name: str, again: Callable[[], None] = lambda: None) -> asyncio.Task[None]:
+        """Run it, and run it again whenever it fails. `again` is called before: what the work had in hand may
+        be lost, so all of it is to be looked at."""
+        return self.start(_supervised(work, name, again), name)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
@@ -36,3 +51,33 @@ class Tasks:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+def place_of(name: str) -> str:
+    """Where a failed task is counted: its name without which one it is."""
+    return f"task {name.partition(' ')[0]}"
+
+
+async def _supervised(work: Work, name: str, again: Callable[[], None]) -> None:
+    loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
+    where, subject = place_of(name), f"task {name}"
+    well: asyncio.TimerHandle | None = None
+    while True:
+        began = loop.time()
+        try:
+            if well is not None:
+                again()
+            await work()
+            return
+        except Exception as error:
+            if restart_mends(error):
+                raise
+            if loop.time() - began >= WELL_SECONDS:
+                pause = FIRST_PAUSE
+            ERRORS.report(where, error, subject, f"it is started again in {pause:.1f} s")
+        finally:
+            if well is not None:
+                well.cancel()
+        await asyncio.sleep(pause)
+        pause = min(LAST_PAUSE, 2 * pause)
+        well = loop.call_later(WELL_SECONDS, ERRORS.mended, where, subject)

@@ -22,6 +22,7 @@ from mesh.balance.vips import Locality
 from mesh.catalog.model import Protocol
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, Problem
+from mesh.internal_errors import ERRORS
 from mesh.net.tasks import Tasks
 from mesh.relay.carried import Carried, OpenPort, open_here
 from mesh.relay.connection import Options
@@ -33,6 +34,10 @@ from mesh.relay.udp import UdpPort, listen_udp, plain_udp_socket
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# Places of `mesh.internal_errors`.
+PLANS, CARRIED = "plan of a relayed port", "relayed port"
+FAULT_OF_OURS = "fault of ours"
 
 # Between two tries of a port that is taken: first the one, each time twice as long, then the other. A port
 # that we have just left ourselves is free again when the last worker has closed its listening socket.
@@ -101,7 +106,7 @@ class RelayPorts:
         """Begin with what is known; later changes come through `update`."""
         self._snapshot = snapshot
         self._mark(set(snapshot.services))
-        self._running = [self._tasks.start(self._work(), "relay-ports")]
+        self._running = [self._tasks.keep(self._work, "relay-ports", self._mark_all)]
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber: marks what changed, no I/O."""
@@ -163,6 +168,9 @@ class RelayPorts:
         self._idle.clear()
         self._wake.set()
 
+    def _mark_all(self) -> None:
+        self._mark({*self._snapshot.services, *self._plans})
+
     async def _work(self) -> None:
         retry = RETRY_SECONDS
         while True:
@@ -183,7 +191,13 @@ class RelayPorts:
 
     def _plan(self, id_: str) -> None:
         service = self._snapshot.services.get(id_)
-        plans = plan(service, self._default) if service else None
+        try:
+            plans = plan(service, self._default) if service else None
+        except Exception as error:  # noqa: BLE001 - the boundary of a service: others' ports are carried
+            ERRORS.report(PLANS, error, f"service {service.name if service else id_}", "its ports are closed")
+            plans = None
+        else:
+            ERRORS.mended(PLANS, f"service {service.name if service else id_}")
         relayed = {one.key: one for one in (plans.ports if plans else ()) if self._is_ours(one)}
         _keep(self._plans, id_, relayed)
         _keep(self._problems, id_, plans.problems if plans else ())
@@ -203,15 +217,27 @@ class RelayPorts:
         for key in self._faults.keys() - wanted.keys():
             del self._faults[key]
         for key, one in wanted.items():
-            opened = self._open.get(key)
-            if opened is None:
-                self._try_open(one)
-            elif self._speaks_http(opened.plan) is not self._speaks_http(one):
-                self._hand_over(opened, one)
-            elif one.service in marked or opened.plan != one:
-                opened.plan = one
-                found = self._endpoints(one)
-                opened.port.retarget(found, _options(one), self._near(one, found))
+            try:
+                self._carry(one, marked)
+            except Exception as error:  # noqa: BLE001 - the boundary of a port: others are carried
+                ERRORS.report(CARRIED, error, f"port {key}", "it is as it was")
+                self._faults[key] = f"{FAULT_OF_OURS}: {error}"  # so it is tried again
+                self._marked.add(one.service)
+            else:
+                ERRORS.mended(CARRIED, f"port {key}")
+                if self._faults.get(key, "").startswith(FAULT_OF_OURS):
+                    del self._faults[key]
+
+    def _carry(self, one: PortPlan, marked: set[str]) -> None:
+        opened = self._open.get(one.key)
+        if opened is None:
+            self._try_open(one)
+        elif self._speaks_http(opened.plan) is not self._speaks_http(one):
+            self._hand_over(opened, one)
+        elif one.service in marked or opened.plan != one:
+            opened.plan = one
+            found = self._endpoints(one)
+            opened.port.retarget(found, _options(one), self._near(one, found))
 
     def _try_open(self, one: PortPlan) -> None:
         published, udp = one.port.published, one.port.protocol is Protocol.UDP
@@ -248,7 +274,7 @@ class RelayPorts:
     def _hand_over(self, opened: _Open, one: PortPlan) -> None:
         """Another protocol on the same port: who waits to be accepted is accepted by the next one."""
         self._begin(one, opened.port.listener.dup(), opened.redirected)
-        self._tasks.start(opened.port.close(opened.plan.drain), f"relay-drain-{one.key}")
+        self._tasks.start(opened.port.close(opened.plan.drain), f"relay-drain {one.key}")
 
     def _report(self, key: str, fault: str) -> None:
         if self._faults.get(key) != fault:
@@ -258,7 +284,7 @@ class RelayPorts:
     def _shut(self, key: str) -> None:
         opened = self._open.pop(key)
         self._undo_redirect(opened)
-        self._tasks.start(opened.port.close(opened.plan.drain), f"relay-drain-{key}")
+        self._tasks.start(opened.port.close(opened.plan.drain), f"relay-drain {key}")
 
     def _undo_redirect(self, opened: _Open) -> None:
         if opened.redirected and self._redirect is not None:

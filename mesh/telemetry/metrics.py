@@ -46,6 +46,8 @@ class Reading:
     return_paths_refused: Counts = field(default_factory=dict)  # reason
     captured_containers: int = 0
     config_errors: int = 0
+    internal_errors: Counts = field(default_factory=dict)  # where
+    quarantined: Counts = field(default_factory=dict)  # subscriber
     dns_requests: Counts = field(default_factory=dict)  # network, type, rcode, source
     dns_durations: Mapping[str, Distribution] = field(default_factory=dict)  # source
     dns_cache_entries: int = 0
@@ -98,6 +100,18 @@ def families(reading: Reading) -> Iterator[Metric]:
     )
     yield _gauge(
         "mesh_config_errors", "Problems in configuration, catalogue and labels now.", reading.config_errors
+    )
+    yield _counter(
+        "mesh_internal_errors_total",
+        "Faults of ours that were caught where they end nothing else.",
+        ["where"],
+        reading.internal_errors,
+    )
+    yield _labelled_gauge(
+        "mesh_quarantined",
+        "Entries of the catalogue that a subscriber leaves out because they make it fail.",
+        ["subscriber"],
+        reading.quarantined,
     )
     yield _labelled_gauge(
         "mesh_build_info", "Always 1; the version is in the label.", ["version"], {(reading.version,): 1}

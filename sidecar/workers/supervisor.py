@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -96,7 +97,7 @@ class Workers:
         """Safe to call again."""
         if not self._running:
             self._running = [
-                self._tasks.start(self._keep(number), f"{self._kind.name}-worker-{number}")
+                self._tasks.keep(partial(self._keep, number), f"{self._kind.name}-worker {number}")
                 for number in range(self.count)
             ]
 
