@@ -1,4 +1,4 @@
-"""Tasks that are kept: started again with growing pauses, named while they fail, ended by what a restart mends."""
+"""Tasks that are kept: started again with growing pauses, and named while they fail."""
 
 import asyncio
 from collections.abc import Iterator
