@@ -17,6 +17,7 @@ from mesh.http.passing import Passing
 from mesh.http.path_check import DEFAULT
 from mesh.http.port import HttpPort
 from mesh.http.reach import Namespaces, Reach
+from mesh.http.routed_ports import RoutedPorts
 from mesh.http.site import EntryPoint, Site
 from mesh.http.tls import Certificates
 from mesh.net.tasks import Tasks
@@ -101,7 +102,12 @@ class HttpSide:
         self._here = here = Namespaces(netns, sandbox, lambda: store.current)
         if self.config.entrypoints and self._listens:
             self.tunnel_server = server = TunnelServer(
-                self._tasks, certificates, (tunnel.host, tunnel.port), lambda: store.current, here.connect
+                self._tasks,
+                certificates,
+                (tunnel.host, tunnel.port),
+                lambda: store.current,
+                here.connect,
+                RoutedPorts(self.config.exposed_by_default).serves,
             )
             self._tasks.keep(server.run, "tunnels")
         self.start(reach, as_published, here)

@@ -36,6 +36,8 @@ class HttpTelling:
         if self._side.site is None or self._side.entries is None:
             return
         yield from self._side.site.problems()
+        if self._side.tunnel_server is not None:
+            yield from self._side.tunnel_server.problems()
         if self._side.passing is not None:
             yield from self._side.passing.problems()
         yield from self._without_authority(self._side.site, snapshot)

@@ -1,34 +1,56 @@
 """Connecting other nodes' sidecars to tasks of this node.
 
-Let in is who shows a certificate of this cluster for a node that the catalogue knows; what it gets is a
-connection to a task that runs here, on a network that the task is on. Nothing else can be asked for.
+Let in is who shows a certificate of this cluster for a node that the catalogue knows. What it gets is a
+connection to a task that runs here, on a network that the task is on, and on a port that layer 7 serves, as
+this node's own catalogue says (`serves`). Nothing else can be asked for.
+
+Whoever has not yet said what it wants is a stranger: strangers have few places, each address some of them,
+and little time. Who has said it is a peer, and each peer has a share of the tunnels (`mesh.tunnel.shares`).
 """
 
 import asyncio
 import logging
 import socket
+import ssl
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Snapshot
-from mesh.discovery.feed_tls import Certificates, identity_of
-from mesh.errors import DiscoveryError, KernelError, NamespaceGone, WireError
+from mesh.discovery.feed_tls import Certificates, Identity, identity_of
+from mesh.discovery.refusals import Refusals
+from mesh.errors import DiscoveryError, KernelError, NamespaceGone, Problem, WireError
 from mesh.net.tasks import Tasks
-from mesh.tunnel.places import task_at
-from mesh.tunnel.pump import PIECE, Side, pump
-from mesh.tunnel.words import OPEN, Wanted, read_wanted, refuse
+from mesh.relay.accepting import Accepting, Peer
+from mesh.relay.listener import listen
+from mesh.tunnel.places import service_at
+from mesh.tunnel.pump import PIECE, Activity, Side, pump
+from mesh.tunnel.shares import PEER_TUNNELS_MAX, TUNNELS_MAX, Shares, Tunnel
+from mesh.tunnel.words import ASK_MAX, OPEN, Wanted, read_wanted, refuse
 
-ROTATION_SECONDS = 2.0  # between two looks at the certificate files
+ROTATION_SECONDS = 2.0  # between two looks at the certificate files, and at who is a node still
 HANDSHAKE_SECONDS = 5.0
 ASK_SECONDS = 5.0  # from the handshake to what is wanted
 CONNECT_SECONDS = 2.0  # to the task
-TUNNELS_MAX = 1024  # at once
+IDLE_SECONDS = 3660.0  # without a byte; HTTP ends what is idle before: upgraded connections after an hour
+STRANGERS_MAX = 512  # that have not said yet what they want; each takes a descriptor and a TLS state
+STRANGERS_OF_ADDRESS_MAX = 64  # a node opens as many at once in a burst of requests
 
 logger = logging.getLogger(__name__)
 
+# snapshot, service, network (id), port → is that port of its tasks there one that layer 7 serves?
+Serves = Callable[[Snapshot, Service, str, int], bool]
+
+
+def nothing(_snapshot: Snapshot, _service: Service, _network: str, _port: int) -> bool:
+    """Where nobody says what is served."""
+    return False
+
 
 class TunnelServer:
-    """`run` it. `connect(network)` makes sockets there. `fault` says why it does not serve."""
+    """`run` it. `connect(network)` makes sockets there. `serves`: is that a port of layer 7? `fault` says why
+    it does not listen."""
 
     def __init__(
         self,
@@ -37,24 +59,51 @@ class TunnelServer:
         address: tuple[str, int],
         snapshot: Callable[[], Snapshot],
         connect: Callable[[str], Callable[[], socket.socket]],
+        serves: Serves = nothing,
     ) -> None:
         self._tasks = tasks
         self._certificates = certificates
         self._address = address
         self._snapshot = snapshot
         self._connect = connect
-        self._listener: asyncio.Server | None = None
+        self._serves = serves
+        self._listener: _Listener | None = None
+        self._context: ssl.SSLContext | None = None
         self._fingerprint = ""
         self._cluster = ""
-        self.active = 0
+        self._strangers: dict[asyncio.Task[None], str] = {}  # in the order of their arrival → address
+        self._shares = Shares()
+        self._refusals = Refusals()
         self.opened = 0
-        self.refused: Counter[str] = Counter()  # by reason
         self.fault = ""
+
+    @property
+    def active(self) -> int:
+        """Tunnels that are open, or about to be."""
+        return len(self._shares)
+
+    @property
+    def strangers(self) -> int:
+        """Connections that have not said yet what they want."""
+        return len(self._strangers)
+
+    @property
+    def refused(self) -> Counter[str]:
+        """By reason."""
+        return self._refusals.counts
 
     @property
     def bound(self) -> tuple[str, int] | None:
         """Where it listens."""
-        return self._listener.sockets[0].getsockname()[:2] if self._listener is not None else None
+        return self._listener.bound if self._listener is not None else None
+
+    def problems(self) -> Iterator[Problem]:
+        """Who was refused in the last minutes."""
+        nodes = self._snapshot().nodes
+        for one in self._refusals.recent(time.monotonic()):
+            known = nodes.get(one.peer)
+            who = f"node {known.name}" if known is not None else one.peer
+            yield Problem(who, "tunnels", f"refused ({one.count} times): {one.reason}")
 
     async def run(self) -> None:
         """Serve until cancelled; follow the rotation of the certificates; retry what fails."""
@@ -67,67 +116,131 @@ class TunnelServer:
                 self._listener.close()
 
     async def look(self) -> None:
-        """Listen with the certificates as they are now; tunnels that are open go on."""
+        """Listen, with the certificates as they are now; tunnels that are open go on, but for those of nodes
+        that are none any more."""
+        self._cut_removed()
         try:
             fingerprint = self._certificates.fingerprint()
-            if fingerprint == self._fingerprint:
-                return
-            cluster = self._certificates.identity().cluster
-            context = self._certificates.server_context(self._refuse)
-            if self._listener is not None:
-                self._listener.close()
-                self._listener = None
-            self._listener = await asyncio.start_server(
-                self._accepted, *self._address, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                limit=PIECE,
-            )  # fmt: skip
-            self._fingerprint, self._cluster, self.fault = fingerprint, cluster, ""
-        except (DiscoveryError, OSError) as error:
+            if fingerprint != self._fingerprint:
+                self._cluster = self._certificates.identity().cluster
+                self._context = self._certificates.server_context(self._refuse)
+                self._fingerprint = fingerprint
+            if self._listener is None:
+                self._listener = _Listener(self._address, self._accepted, self._refuse)
+            self.fault = ""
+        except (DiscoveryError, KernelError, OSError) as error:
             text = f"tunnels on {self._address[0]}:{self._address[1]}: {error}"
             if text != self.fault:
                 logger.error("%s", text)
             self.fault = text
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.active >= TUNNELS_MAX:
-            self._refuse("too many")
-            writer.transport.abort()
-        else:
-            self.active += 1
-            self._tasks.start(self._serve(Side(reader, writer)), "tunnel")
+    def _cut_removed(self) -> None:
+        for node in self._shares.peers.difference(self._snapshot().nodes):
+            for tunnel in self._shares.of(node):
+                self._refuse("not a node of this Swarm", node)
+                tunnel.end()
 
-    async def _serve(self, asker: Side) -> None:
+    # --- strangers ---
+
+    def _accepted(self, sock: socket.socket, peer: Peer) -> None:
+        address = peer[0]
+        if sum(one == address for one in self._strangers.values()) >= STRANGERS_OF_ADDRESS_MAX:
+            self._refuse("too many silent connections of one address", address)
+            sock.close()
+            return
+        if len(self._strangers) >= STRANGERS_MAX:
+            oldest = next(iter(self._strangers))
+            self._refuse("too many silent connections", self._strangers.pop(oldest))
+            oldest.cancel()
+        sock.setblocking(False)
+        task = self._tasks.start(self._serve(sock, address), "tunnel")
+        self._strangers[task] = address
+        task.add_done_callback(lambda _: self._strangers.pop(task, None))
+
+    async def _serve(self, sock: socket.socket, address: str) -> None:
+        asker = await self._greeted(sock, address)
+        if asker is None:
+            return
         try:
             try:
-                async with asyncio.timeout(ASK_SECONDS):
-                    wanted = await self._asked(asker)
-                sock = await self._connected(wanted)
-            except (OSError, WireError, EOFError, asyncio.LimitOverrunError) as error:
+                tunnel, wanted = await self._admitted(asker)
+            except (OSError, WireError, EOFError) as error:
                 await self._say_no(asker, error)
                 return
-            task = Side(*await asyncio.open_connection(sock=sock, limit=PIECE))
-            self.opened += 1
-            asker.writer.write(OPEN)
-            await pump(self._tasks, asker, task)
+            try:
+                await self._carry(asker, wanted, tunnel)
+            finally:
+                self._shares.remove(tunnel)
         finally:
-            self.active -= 1
             asker.writer.transport.abort()
 
-    async def _asked(self, asker: Side) -> Wanted:
-        peer = identity_of(asker.writer.get_extra_info("peercert"))
-        if peer.cluster != self._cluster:
-            raise WireError("another cluster")
-        if peer.node not in self._snapshot().nodes:
-            raise WireError("not a node of this Swarm")
-        wanted = read_wanted(await asker.reader.readuntil(b"\n"))
-        if not self._is_here(wanted):
-            raise WireError("no such task on this node")
-        return wanted
+    async def _greeted(self, sock: socket.socket, address: str) -> Side | None:
+        """After the TLS handshake; None when there is none. Its faults are counted by the context."""
+        reader = asyncio.StreamReader(limit=PIECE)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        loop = asyncio.get_running_loop()
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, sock, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+            )
+        except ssl.SSLError:
+            return None
+        except OSError:  # it ended, or its time was over
+            self._refuse("no handshake", address)
+            return None
+        return Side(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
-    def _is_here(self, wanted: Wanted) -> bool:
+    async def _admitted(self, asker: Side) -> tuple[Tunnel, Wanted]:
+        """A place for it among the tunnels, and what it wants. Raises WireError: why not."""
+        peer = identity_of(asker.writer.get_extra_info("peercert"))
+        self._check_peer(peer)
+        async with asyncio.timeout(ASK_SECONDS):
+            wanted = read_wanted(await _line(asker.reader))
+        self._check_peer(peer)  # it may have been removed meanwhile
+        if (why := self._why_not(wanted)) or (
+            why := self._shares.refusal(peer.node, TUNNELS_MAX, PEER_TUNNELS_MAX)
+        ):
+            raise _Refused(why, peer.node)
+        if (other := self._shares.giving_way(peer.node, TUNNELS_MAX)) is not None:
+            self._refuse("gave way to another node", other.peer)
+            self._shares.remove(other)
+            other.end()
+        task = asyncio.current_task()
+        assert task is not None  # it is ours
+        self._strangers.pop(task, None)
+        tunnel = Tunnel(peer.node, time.monotonic(), task.cancel)
+        self._shares.add(tunnel)
+        return tunnel, wanted
+
+    def _check_peer(self, peer: Identity) -> None:
+        if peer.cluster != self._cluster:
+            raise _Refused("another cluster", peer.node)
+        if peer.node not in self._snapshot().nodes:
+            raise _Refused("not a node of this Swarm", peer.node)
+
+    def _why_not(self, wanted: Wanted) -> str:
         snapshot = self._snapshot()
-        task = task_at(snapshot, wanted.network, wanted.address)
-        return task is not None and task.node == snapshot.this_node
+        found = service_at(snapshot, wanted.network, wanted.address)
+        if found is None or found[1].node != snapshot.this_node:
+            return "no such task on this node"
+        served = self._serves(snapshot, found[0], wanted.network, wanted.port)
+        return "" if served else "not a port that HTTP is routed to"
+
+    # --- peers ---
+
+    async def _carry(self, asker: Side, wanted: Wanted, tunnel: Tunnel) -> None:
+        try:
+            sock = await self._connected(wanted)
+            task = Side(*await asyncio.open_connection(sock=sock, limit=PIECE))
+        except OSError as error:
+            await self._say_no(asker, error, tunnel.peer)
+            return
+        self.opened += 1
+        asker.writer.write(OPEN)
+        idle = Activity(IDLE_SECONDS, time.monotonic, tunnel)
+        await pump(self._tasks, asker, task, activity=idle)
+        if idle.is_over:
+            self._refuse("idle for too long", tunnel.peer)
 
     async def _connected(self, wanted: Wanted) -> socket.socket:
         try:
@@ -138,15 +251,18 @@ class TunnelServer:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await asyncio.get_running_loop().sock_connect(sock, (wanted.address, wanted.port))
-        except OSError:  # and TimeoutError
+        except BaseException:  # TimeoutError and being cancelled among them
             sock.close()
             raise
         return sock
 
-    async def _say_no(self, asker: Side, error: Exception) -> None:
+    async def _say_no(self, asker: Side, error: Exception, peer: str = "") -> None:
         reason = str(error) or type(error).__name__
-        self._refuse(reason if isinstance(error, WireError) else type(error).__name__)
+        peer = error.peer if isinstance(error, _Refused) else peer
+        self._refuse(reason if isinstance(error, WireError) else type(error).__name__, peer)
         writer = asker.writer
+        if writer.transport.is_closing():
+            return
         try:
             writer.write(refuse(reason))
             writer.close()
@@ -155,8 +271,52 @@ class TunnelServer:
         except OSError:
             return  # it does not want to know
 
-    def _refuse(self, reason: str) -> None:
-        self.refused[reason] += 1
-        count = self.refused[reason]
-        if count == 10 ** (len(str(count)) - 1):  # 1, 10, 100, …: a knocker must not fill the log
-            logger.warning("tunnels: a connection was refused, the %d. time: %s", count, reason)
+    def _refuse(self, reason: str, peer: str = "") -> None:
+        if self._refusals.add(reason, time.monotonic(), peer):
+            count = self._refusals.counts[reason]
+            who = f" (last {peer})" if peer else ""
+            logger.warning("tunnels: a connection was refused, the %d. time: %s%s", count, reason, who)
+
+
+class _Refused(WireError):
+    """`peer`: the node that its certificate names."""
+
+    def __init__(self, reason: str, peer: str) -> None:
+        super().__init__(reason)
+        self.peer = peer
+
+
+class _Listener:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        take: Callable[[socket.socket, Peer], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._socket = listen(*address)
+        self._accepting = Accepting(self._socket, take, failed)
+        self._closed = False
+
+    @property
+    def bound(self) -> tuple[str, int]:
+        host, port = self._socket.getsockname()[:2]
+        return str(host), int(port)
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._accepting.stop(take_waiting=False)
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """The asker's line, and nothing after it: it waits for the answer."""
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = await reader.read(ASK_MAX + 1 - len(line))
+        if not piece:
+            raise WireError("it ended before it asked")
+        line += piece
+        if len(line) > ASK_MAX or b"\n" in line[:-1]:
+            raise WireError("a line that asks for no task")
+    return line

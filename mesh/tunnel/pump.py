@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from mesh.net.tasks import Tasks
 
@@ -21,19 +22,50 @@ class Side:
     writer: asyncio.StreamWriter
 
 
-async def pump(tasks: Tasks, ours: Side, theirs: Side, was_cut: Callable[[], bool] = lambda: False) -> bool:
-    """True when one of them ended in order, False when it broke off. Both are closed then.
+class Timed(Protocol):
+    at: float  # seconds, of the clock: when a byte last went through
+
+
+@dataclass(slots=True)
+class Activity:
+    """When bytes last went through, either way, and after how many `seconds` without one it is over."""
+
+    seconds: float
+    clock: Callable[[], float]
+    of: Timed
+
+    def touch(self) -> None:
+        self.of.at = self.clock()
+
+    @property
+    def left(self) -> float:
+        return self.of.at + self.seconds - self.clock()
+
+    @property
+    def is_over(self) -> bool:
+        return self.left <= 0
+
+
+async def pump(
+    tasks: Tasks,
+    ours: Side,
+    theirs: Side,
+    was_cut: Callable[[], bool] = lambda: False,
+    activity: Activity | None = None,
+) -> bool:
+    """True when one of them ended in order, False when it broke off, or was silent for too long. Both are
+    closed then.
 
     `was_cut`: is what looks like an end none?
     """
-    forth = tasks.start(_copy(ours.reader, theirs.writer), "tunnel")
-    back = tasks.start(_copy(theirs.reader, ours.writer), "tunnel")
+    touch = activity.touch if activity is not None else _nothing
+    touch()
+    forth = tasks.start(_copy(ours.reader, theirs.writer, touch), "tunnel")
+    back = tasks.start(_copy(theirs.reader, ours.writer, touch), "tunnel")
+    orderly = False
     try:
-        done, _ = await asyncio.wait((forth, back), return_when=asyncio.FIRST_COMPLETED)
-        orderly = all(one.result() for one in done) and not was_cut()
-    except asyncio.CancelledError:
-        orderly = False
-        raise
+        done = await _first_end((forth, back), activity)
+        orderly = bool(done) and all(one.result() for one in done) and not was_cut()
     finally:
         forth.cancel()
         back.cancel()
@@ -45,6 +77,17 @@ async def pump(tasks: Tasks, ours: Side, theirs: Side, was_cut: Callable[[], boo
     return orderly
 
 
+async def _first_end(
+    copies: tuple[asyncio.Task[bool], ...], activity: Activity | None
+) -> set[asyncio.Task[bool]]:
+    """Those that have ended; none when it was silent for too long."""
+    while True:
+        left = activity.left if activity is not None else None
+        done, _ = await asyncio.wait(copies, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if done or (activity is not None and activity.is_over):
+            return done
+
+
 def cut(writer: asyncio.StreamWriter) -> None:
     """Now, and so that the other side cannot take it for an end in order."""
     sock = writer.get_extra_info("socket")
@@ -53,11 +96,21 @@ def cut(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, touch: Callable[[], None]
+) -> bool:
     try:
         while data := await reader.read(PIECE):
+            touch()
+            if writer.transport.is_closing():
+                return False  # reset meanwhile: uvloop raises RuntimeError for a write then
             writer.write(data)
             await writer.drain()
+            touch()
     except OSError:
         return False
     return True
+
+
+def _nothing() -> None:
+    """Nobody looks at the time."""

@@ -8,6 +8,7 @@ from mesh.parsing import PORT_MAX, is_int, parse_port
 
 VERSION = b"MESH/1"
 OPEN = b"OK\r\n"
+ASK_MAX = 128  # bytes of the line that asks; the longest that is understood has 101
 
 _WANTED = re.compile(rb"MESH/1 ([0-9a-z]{1,64}) ([0-9.]{7,15}) ([0-9]{1,5})\r\n")
 _REFUSED = re.compile(rb"NO ([ -~]{1,200})\r\n")

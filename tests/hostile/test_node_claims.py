@@ -2,27 +2,43 @@
 rules and names that come of it. A good node beside the liar has what is its own throughout.
 """
 
+import asyncio
 import json
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.catalog.entries import derived_mac
-from mesh.catalog.model import Network, Node, ReturnPath
+from mesh.catalog.model import Network, Node, ReturnPath, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.discovery.allocations import Allocations
+from mesh.discovery.feed_tls import Certificates
 from mesh.discovery.merge import Merger
 from mesh.discovery.report import Report, decode_report, encode_report
 from mesh.discovery.return_paths import ReturnPaths as ReturnPathBook
 from mesh.discovery.swarm import ClusterView
 from mesh.errors import DiscoveryError
+from mesh.http.routed_ports import RoutedPorts
 from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.return_rules import Entry, return_rules
 from mesh.net.netns import NamespaceWorker
 from mesh.net.tasks import Tasks
+from mesh.relay.listener import plain_socket
+from mesh.tunnel import answering
+from mesh.tunnel.answering import TunnelServer
+from mesh.tunnel.words import OPEN, Wanted, ask
+from tests.support.docker_fixtures_pki import SwarmCA
+from tests.support.waiting import until
+
+LIMIT = 10.0  # seconds for whatever a test waits for
 
 INGRESS = Network("ingress", "ingress", ("10.0.0.0/24",), ingress=True)
 NODES = {id_: Node(id_, f"name-of-{id_}", "") for id_ in ("good", "liar", "here")}
@@ -143,3 +159,150 @@ class TestReturnPaths:
                 continue
             book.report(node, report.return_path)
         self.entries(book)
+
+
+INTERNAL = Network("n1", "shop_internal", ("127.0.0.0/8",), internal=True)
+
+
+class Asked:
+    """Node `here` with a web application that HTTP is routed to, a database that nobody names, and a node's
+    hands on its tunnels."""
+
+    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+        self.failures: list[BaseException] = []
+        self.tasks = Tasks(lambda _name, error: self.failures.append(error))
+        stack.push_async_callback(self.tasks.close)
+        ca = SwarmCA()
+        self.certificates = {node: Certificates(ca.node(folder / node, node)) for node in (*NODES, "removed")}
+        self.snapshot = Snapshot(this_node="here")
+        self._stack = stack
+        self._connections: list[asyncio.StreamWriter] = []
+
+    async def start(self) -> None:
+        labels = {"traefik.http.routers.web.rule": "Host(`a.example`)"}
+        self.web, web = await self._service("web", "127.0.0.21")
+        labels["traefik.http.services.web.loadbalancer.server.port"] = str(self.web.port)
+        self.debug, _ = await self._service("web", "127.0.0.21")  # another port of the same task
+        self.db, db = await self._service("db", "127.0.0.22")
+        services = {"web": replace(web, labels=labels), "db": db}
+        change = Change(nodes=NODES, networks={INTERNAL.id: INTERNAL}, services=services)
+        self.snapshot = self.snapshot.apply(change)
+        self.server = TunnelServer(
+            self.tasks,
+            self.certificates["here"],
+            ("127.0.0.1", 0),
+            lambda: self.snapshot,
+            lambda _network: plain_socket,
+            RoutedPorts().serves,
+        )
+        await self.server.look()
+        assert self.server._listener is not None
+        self._stack.callback(self.server._listener.close)
+
+    async def _service(self, name: str, address: str) -> tuple[Wanted, Service]:
+        async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(name.encode())
+            with suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(greet, address, 0)
+        self._stack.callback(server.close)
+        port = server.sockets[0].getsockname()[1]
+        task = Task(f"t-{name}", name, "here", TaskState.RUNNING, {INTERNAL.id: address})
+        return Wanted(INTERNAL.id, address, port), Service(
+            name, name, networks=(ServiceNetwork(INTERNAL.id),), tasks=(task,)
+        )
+
+    async def says(self, node: str, line: bytes) -> bytes:
+        """What comes back, up to the end or the first word of a task."""
+        assert self.server.bound is not None
+        context = self.certificates[node].client_context()
+        reader, writer = await asyncio.open_connection(
+            *self.server.bound, ssl=context, server_hostname="here"
+        )
+        self._connections.append(writer)
+        writer.write(line)
+        answer = await asyncio.wait_for(reader.readline(), LIMIT)
+        return answer + await asyncio.wait_for(reader.read(100), LIMIT) if answer == OPEN else answer
+
+    async def good_is_answered(self) -> None:
+        assert await self.says("good", ask(self.web)) == OPEN + b"web"
+
+    def close(self) -> None:
+        for one in self._connections:
+            one.close()
+
+
+@pytest.fixture
+async def asked(tmp_path: Path) -> AsyncIterator[Asked]:
+    async with AsyncExitStack() as stack:
+        made = Asked(tmp_path, stack)
+        await made.start()
+        yield made
+        await made.good_is_answered()
+        made.close()
+    assert not made.failures
+
+
+class TestTunnel:
+    """A worker asks for what is not its business; the good node's requests go through before and after."""
+
+    async def test_what_http_is_not_routed_to(self, asked: Asked) -> None:
+        await asked.good_is_answered()
+        refused = b"NO not a port that HTTP is routed to\r\n"
+        assert await asked.says("liar", ask(asked.db)) == refused
+        assert await asked.says("liar", ask(asked.debug)) == refused
+        assert await asked.says("liar", ask(replace(asked.web, port=22))) == refused
+        (problem,) = asked.server.problems()
+        assert problem.file == "node name-of-liar"
+        assert "3 times" in problem.message
+
+    async def test_what_is_not_here(self, asked: Asked) -> None:
+        gone = b"NO no such task on this node\r\n"
+        assert await asked.says("liar", ask(replace(asked.web, address="127.0.0.1"))) == gone
+        assert await asked.says("liar", ask(replace(asked.web, network="ingress"))) == gone
+        assert await asked.says("removed", ask(asked.web)) == b"NO not a node of this Swarm\r\n"
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"x" * 100_000,
+            b"\r\n",
+            b"MESH/1 n1 127.0.0.21 99999999999999\r\n",
+            b"MESH/2 a b c\r\n",
+            b"\0" * 200,
+        ],
+    )
+    async def test_nonsense(self, asked: Asked, line: bytes) -> None:
+        with suppress(ConnectionError):  # what was not read resets it
+            assert await asked.says("liar", line) in (b"NO a line that asks for no task\r\n", b"")
+
+    async def test_all_the_room_there_is(self, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(answering, "TUNNELS_MAX", 8)
+        monkeypatch.setattr(answering, "PEER_TUNNELS_MAX", 6)
+        answers = [await asked.says(node, ask(asked.web)) for node in ("liar", "here") for _ in range(8)]
+        assert answers.count(OPEN + b"web") > 8
+        await asked.good_is_answered()
+        assert asked.server.active <= 8
+
+    async def test_silence(self, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of hundreds of connections that never begin a handshake, and of some that stop after it."""
+        assert asked.server.bound is not None
+        monkeypatch.setattr(answering, "STRANGERS_MAX", 20)
+        silent = [
+            socket.create_connection(asked.server.bound, source_address=(f"127.0.1.{n % 9 + 1}", 0))
+            for n in range(200)
+        ]
+        context: ssl.SSLContext = asked.certificates["liar"].client_context()
+        for _ in range(10):
+            _, writer = await asyncio.open_connection(
+                *asked.server.bound, ssl=context, server_hostname="here"
+            )
+            asked._connections.append(writer)
+        await asked.good_is_answered()
+        assert asked.server.strangers <= 20
+        for one in silent:
+            one.close()
+        asked.close()
+        await until(lambda: asked.server.strangers == 0)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from mesh.tunnel.words import Wanted, ask
 from tests.http.conftest import LIMIT, Conversation, Handler, Stand, saying
 from tests.http.h2_peer import Heard, Peer, h2_client, h2_serving
 from tests.support.docker_fixtures_pki import SwarmCA
+from tests.support.waiting import until
 
 NET = Network("n1", "net", ("127.0.0.0/8",))
 HERE, THERE = "nodehere", "nodethere"
@@ -54,7 +55,9 @@ class Two:
             ("127.0.0.1", 0),
             lambda: self.snapshot,
             lambda network: self.connect,
+            lambda _snapshot, service, _network, port: port in self.ports[service.id],
         )
+        self.ports: dict[str, Container[int]] = {"web": range(65536)}
         self._stack = stack
 
     async def start(self) -> None:
@@ -378,3 +381,134 @@ class TestWhoMayAsk:
         for asker in (client, await two.client(saying("there"), tunnels=tunnels)):  # the old one goes on
             await asker.request()
             assert (await asker.response())[0] == 200
+
+    async def test_ports_that_http_is_not_routed_to(self, two: Two) -> None:
+        client = await two.client(saying("there"))
+        two.ports["web"] = ()
+        await client.request()
+        assert (await client.response())[0] == 502
+        assert two.server.refused == {"not a port that HTTP is routed to": 1}
+        (problem,) = two.server.problems()
+        assert (problem.file, "not a port" in problem.message) == (f"node {HERE}", True)
+
+
+class TestShares:
+    """Of peers, and of strangers: each has room beside somebody who takes all that is to be had."""
+
+    async def asked(self, two: Two, node: str = HERE) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        assert two.server.bound is not None
+        context = two.certificates[node].client_context()
+        return await asyncio.open_connection(*two.server.bound, ssl=context, server_hostname=THERE)
+
+    async def endpoint(self, two: Two) -> bytes:
+        """A task that keeps connections; returns the line that asks for it."""
+
+        async def stay(to: Conversation) -> None:
+            await to.rest()
+
+        found = await two.stand.endpoint(stay)
+        two.put(found.endpoint.address)
+        return ask(Wanted(NET.id, found.endpoint.address, found.endpoint.port))
+
+    async def test_a_peer_has_its_share(self, two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(answering, "PEER_TUNNELS_MAX", 2)
+        line = await self.endpoint(two)
+        answers, kept = [], []
+        for _ in range(3):
+            reader, writer = await self.asked(two)
+            kept.append(writer)
+            writer.write(line)
+            answers.append(await asyncio.wait_for(reader.readline(), LIMIT))
+        assert answers == [b"OK\r\n", b"OK\r\n", b"NO too many of one node\r\n"]
+        assert two.server.refused == {"too many of one node": 1}
+
+    async def test_the_largest_gives_way(self, two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(answering, "TUNNELS_MAX", 3)
+        line, greedy = await self.endpoint(two), []
+        for _ in range(3):
+            reader, writer = await self.asked(two)
+            writer.write(line)
+            assert await asyncio.wait_for(reader.readline(), LIMIT) == b"OK\r\n"
+            greedy.append((reader, writer))
+        reader, writer = await self.asked(two, THERE)
+        writer.write(line)
+        assert await asyncio.wait_for(reader.readline(), LIMIT) == b"OK\r\n"
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(greedy[0][0].read(), LIMIT) == b""
+        assert two.server.refused == {"gave way to another node": 1}
+        assert two.server.active == 3
+
+    async def test_idle_ones_end(self, two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(answering, "IDLE_SECONDS", 0.05)
+        line = await self.endpoint(two)
+        reader, writer = await self.asked(two)
+        writer.write(line)
+        assert await asyncio.wait_for(reader.readline(), LIMIT) == b"OK\r\n"
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), LIMIT) == b""
+        await until(lambda: two.server.active == 0)
+        assert two.server.refused == {"idle for too long": 1}
+
+    async def test_those_of_a_node_that_is_removed_end(self, two: Two) -> None:
+        line = await self.endpoint(two)
+        reader, writer = await self.asked(two)
+        writer.write(line)
+        assert await asyncio.wait_for(reader.readline(), LIMIT) == b"OK\r\n"
+        two.snapshot = two.snapshot.apply(Change(nodes={HERE: None}))
+        await two.server.look()
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), LIMIT) == b""
+        assert two.server.refused == {"not a node of this Swarm": 1}
+
+    async def test_silent_strangers_of_one_address_keep_nobody_out(
+        self, two: Two, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They hold their own places only; who comes from elsewhere is answered."""
+        monkeypatch.setattr(answering, "STRANGERS_OF_ADDRESS_MAX", 5)
+        assert two.server.bound is not None
+        line = await self.endpoint(two)
+        silent = [
+            socket.create_connection(two.server.bound, source_address=("127.0.0.9", 0)) for _ in range(20)
+        ]
+        await until(lambda: two.server.refused.total() == 15)
+        assert two.server.strangers == 5
+        reader, writer = await self.asked(two)
+        writer.write(line)
+        assert await asyncio.wait_for(reader.readline(), LIMIT) == b"OK\r\n"
+        for one in silent:
+            one.close()
+        await until(lambda: two.server.strangers == 0)
+
+    async def test_the_oldest_stranger_gives_way(self, two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(answering, "STRANGERS_MAX", 5)
+        assert two.server.bound is not None
+        line = await self.endpoint(two)
+        silent = [
+            socket.create_connection(two.server.bound, source_address=(f"127.0.0.{n}", 0))
+            for n in range(9, 17)
+        ]
+        await until(lambda: two.server.refused.total() == 3)
+        reader, writer = await self.asked(two)
+        writer.write(line)
+        assert await asyncio.wait_for(reader.readline(), LIMIT) == b"OK\r\n"
+        assert two.server.refused == {"too many silent connections": 4}
+        silent[0].settimeout(LIMIT)
+        with suppress(ConnectionError):
+            assert silent[0].recv(1) == b""
+        for one in silent:
+            one.close()
+
+    async def test_a_handshake_that_does_not_come_has_its_time(
+        self, two: Two, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(answering, "HANDSHAKE_SECONDS", 0.05)
+        assert two.server.bound is not None
+        with socket.create_connection(two.server.bound):
+            await until(lambda: two.server.refused == {"no handshake": 1})
+        await until(lambda: two.server.strangers == 0)
+
+    async def test_nothing_comes_before_the_answer(self, two: Two) -> None:
+        line = await self.endpoint(two)
+        reader, writer = await self.asked(two)
+        writer.write(line + b"GET / HTTP/1.1\r\n")
+        assert await asyncio.wait_for(reader.read(), LIMIT) == b"NO a line that asks for no task\r\n"
