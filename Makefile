@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LAB := tests/lab/lab
 
-.PHONY: demo test test-ipvs lint fuzz image lab-up lab-down bench bench-dns bench-l4 bench-l7 bench-convergence clean
+.PHONY: demo test test-ipvs lint fuzz image sbom lock pin-base lab-up lab-down bench bench-dns bench-l4 bench-l7 bench-convergence clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
@@ -40,8 +40,29 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-image:
-	docker build -f deploy/Dockerfile -t $${MESH_IMAGE:-mesh:latest} .
+# The image with its software bill of materials (CycloneDX), which is left in build/ too. BASE=… takes another base.
+SBOM := build/sbom.cdx.json
+image: sbom
+	docker build -f deploy/Dockerfile $${BASE:+--build-arg BASE=$$BASE} -t $${MESH_IMAGE:-mesh:latest} .
+
+sbom: $(STAMP)
+	@mkdir -p build
+	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[image]'
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o $(SBOM) deploy/requirements.lock
+
+# The newest versions that pyproject.toml admits, with the hashes of all their files, for every Python and machine.
+LOCK := $(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --custom-compile-command "make lock"
+lock: $(STAMP)
+	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[image]'
+	$(LOCK) pyproject.toml -o deploy/requirements.lock
+	printf 'setuptools>=68\n' | $(LOCK) - -o deploy/build-requirements.lock
+
+# The digest that the base's tag has now, into deploy/Dockerfile. It asks the registry.
+BASE_TAG ?= python:3.13-slim
+pin-base:
+	docker pull -q $(BASE_TAG)
+	digest=$$(docker image inspect --format '{{index .RepoDigests 0}}' $(BASE_TAG) | cut -d@ -f2) \
+	    && sed -i "s|^ARG BASE=.*|ARG BASE=$(BASE_TAG)@$$digest|" deploy/Dockerfile && grep '^ARG BASE=' deploy/Dockerfile
 
 lab-up: $(STAMP)
 	$(LAB) up

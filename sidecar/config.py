@@ -539,7 +539,8 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_LOG_LEVEL": (("log", "level"), _same),
     "MESH_LOG_FORMAT": (("log", "format"), _same),
 }
-_NOT_SETTINGS = {"MESH_CONFIG", "MESH_CATALOG", "MESH_IMAGE"}  # read elsewhere; the last by the stack file
+# Read elsewhere; the last two by the stack file.
+_NOT_SETTINGS = {"MESH_CONFIG", "MESH_CATALOG", "MESH_IMAGE", "MESH_RESOLV_CONF"}
 _NOT_OURS = "MESH_LAB"  # and whatever follows: the lab's
 
 

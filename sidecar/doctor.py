@@ -19,6 +19,7 @@ from typing import Any
 
 from mesh.discovery.client import EngineClient
 from mesh.discovery.feed_tls import Certificates
+from mesh.dns.upstream.host import resolv_conf_file
 from mesh.dns.upstream.resolvconf import parse_resolv_conf
 from mesh.errors import DiscoveryError, KernelError, MeshError
 from mesh.kernel.features import tried
@@ -234,7 +235,7 @@ class Doctor:
 
     def _resolv_conf(self) -> Check:
         file = self.config.dns.resolv_conf
-        found = parse_resolv_conf(Path(file).read_text(encoding="utf-8", errors="replace"))
+        found = parse_resolv_conf(Path(resolv_conf_file(file)).read_text(encoding="utf-8", errors="replace"))
         return doctor.resolv_conf(file, found.nameservers, self.config.dns.upstreams)
 
     def _passage(self) -> Check:

@@ -92,6 +92,18 @@ class Engine(Protocol):
         (seconds since the epoch), as far as the engine remembers it."""
 
 
+class ReadOnlyClient(docker.APIClient):
+    """The SDK's client, which sends GET and nothing else: no bug of ours can change anything in there."""
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Raises DiscoveryError for every other method; nothing is sent then."""
+        if request.method != "GET":
+            raise DiscoveryError(
+                f"only GET is sent to the Docker socket, not {request.method} {request.path_url}"
+            )
+        return super().send(request, **kwargs)
+
+
 class EngineClient:
     """`Engine` over Docker's socket."""
 
@@ -173,7 +185,7 @@ class EngineClient:
 
     def _connect(self) -> Any:
         seconds: Any = self._call_seconds  # the SDK's annotation wants whole ones
-        return docker.APIClient(f"unix://{self._path}", version="auto", timeout=seconds)
+        return ReadOnlyClient(f"unix://{self._path}", version="auto", timeout=seconds)
 
     def _unavailable(self, error: object) -> EngineUnavailable:
         """What is wrong with the socket, and what to do about it."""

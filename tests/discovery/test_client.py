@@ -5,8 +5,9 @@ import gc
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -258,3 +259,24 @@ class TestNothingIsLeftOpen:
         """A server notices when it writes."""
         daemon.send(docker.event("container", "exec_start", "c1"))
         return not daemon.listeners
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda api: api.stop("web"),
+        lambda api: api.create_container("image"),
+        lambda api: api.remove_network("net"),
+        lambda api: api.put_archive("web", "/", b""),
+        lambda api: api.exec_create("web", "sh"),
+        lambda api: api.leave_swarm(force=True),
+    ],
+)
+async def test_nothing_but_get_is_sent_to_the_socket(
+    engine: EngineClient, daemon: FakeDaemon, change: Callable[[Any], object]
+) -> None:
+    with pytest.raises(DiscoveryError, match="only GET is sent to the Docker socket"):
+        await engine.cluster(change)
+    assert daemon.methods <= {"GET"}
+    assert (await engine.info())["Swarm"]  # and it goes on to be read
+    assert daemon.methods == {"GET"}

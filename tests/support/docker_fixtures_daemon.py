@@ -36,6 +36,7 @@ class FakeDaemon:
         self.nodes: list[Json] = list(NODES)
         self.services: list[Json] = [WEB]
         self.tasks: list[Json] = list(WEB_TASKS)
+        self.methods: set[str] = set()  # of all requests
         self.since: list[str] = []  # as the listeners asked
         self.hold = asyncio.Event()  # cleared: the cluster's lists wait
         self.hold.set()
@@ -47,7 +48,7 @@ class FakeDaemon:
     # --- what a test does ---
 
     async def start(self) -> None:
-        app = web.Application()
+        app = web.Application(middlewares=[self._noted])
         app.router.add_get("/version", self._version)
         app.router.add_get("/{api:v[0-9.]+}/{rest:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -93,6 +94,12 @@ class FakeDaemon:
         self.send(docker.event("container", "die", id_, **labels))
 
     # --- what the engine answers ---
+
+    @web.middleware
+    async def _noted(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        self.methods.add(request.method)
+        answer: web.StreamResponse = await handler(request)
+        return answer
 
     async def _version(self, _request: web.Request) -> web.Response:
         return web.json_response({"ApiVersion": "1.41", "Version": "20.10.24+dfsg1"})

@@ -116,3 +116,27 @@ def test_a_link_that_leads_out_of_the_container_leaves_dockers_copy(
     assert not file.faults
     copy.write_text("nameserver 10.0.0.10\n")
     assert file.get() == ["10.0.0.10"]
+
+
+def test_a_folder_that_holds_the_file(tmp_path: Path) -> None:
+    (tmp_path / "resolv.conf").write_text("nameserver 10.0.0.7\n")
+    folder = File(tmp_path)
+    assert folder.get() == ["10.0.0.7"]
+    (tmp_path / "new").write_text("nameserver 10.0.0.8\n")
+    (tmp_path / "new").rename(tmp_path / "resolv.conf")
+    assert folder.get() == ["10.0.0.8"]
+    assert not folder.faults
+
+
+def test_a_file_that_was_replaced_where_it_is_not_seen_is_told(tmp_path: Path) -> None:
+    """A mount of the file alone keeps the old one, which no folder has any more; so does a descriptor."""
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 10.0.0.7\n")
+    with path.open() as held:
+        mounted = File(Path(f"/proc/self/fd/{held.fileno()}"))
+        assert mounted.get() == ["10.0.0.7"]
+        assert not mounted.faults
+        path.unlink()
+        assert mounted.get() == ["10.0.0.7"]  # it is still the best that is known
+        (fault,) = mounted.faults.values()
+        assert "was replaced" in fault

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from .places import CHECKOUT
 
-SOURCES = ("pyproject.toml", "README.md", "deploy/Dockerfile", "mesh", "sidecar")
+SOURCES = (
+    "pyproject.toml", "README.md", "deploy/Dockerfile",
+    "deploy/requirements.lock", "deploy/build-requirements.lock", "mesh", "sidecar",
+)  # fmt: skip
 SIDECAR_TAG = "mesh:latest"
 LEFT_OUT = ("__pycache__",)
 APPLICATION = Path(__file__).resolve().parents[1] / "images"

@@ -11,9 +11,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import LabError
 from .shell import run
 
-MIRROR = "http://deb.debian.org/debian"
 LUGGAGE = (  # in no image's interest: package lists, caches, documentation, translations
     "var/lib/apt/lists", "var/cache/apt", "var/cache/debconf", "var/log", "usr/share/doc", "usr/share/man",
     "usr/share/info", "usr/share/locale", "usr/share/i18n/locales",
@@ -43,12 +43,22 @@ class Tree:
         shutil.rmtree(raw, ignore_errors=True)
         raw.mkdir(parents=True)
         include = "--include=" + ",".join(self.packages)
-        run(["debootstrap", "--variant=minbase", include, self.suite, raw, MIRROR], timeout=1800)
+        run(["debootstrap", "--variant=minbase", include, self.suite, raw, mirror()], timeout=1800)
         for piece in LUGGAGE:
             shutil.rmtree(raw / piece, ignore_errors=True)
             (raw / piece).mkdir(parents=True)
         raw.rename(folder)
         return folder
+
+
+def mirror() -> str:
+    """The Debian mirror that this machine's own packages come from, by its apt sources."""
+    targets = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL) $(COMPONENT)"])
+    for line in targets.splitlines():
+        address, origin, label, component = (*line.split(" "), "", "", "")[:4]
+        if (origin, label, component) == ("Debian", "Debian", "main"):
+            return address
+    raise LabError("apt's sources name no Debian mirror (after `apt-get update`): the lab's trees need one")
 
 
 BASE = Tree("base", "trixie", ("python3", "python3-venv", "nftables", "iptables", "ca-certificates"))

@@ -9,7 +9,6 @@ import hashlib
 import platform
 import shutil
 import sys
-import tomllib
 from pathlib import Path
 
 from .errors import LabError
@@ -19,16 +18,12 @@ from .shell import run, works
 PYTHON = "3.13"  # of Debian trixie, which the lab's base image is made of
 
 
-def requirements() -> list[str]:
-    """The project's dependencies and what builds it."""
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-    return sorted([*project["project"]["dependencies"], *project["build-system"]["requires"]])
+LOCKS = (CHECKOUT / "deploy/requirements.lock", CHECKOUT / "deploy/build-requirements.lock")
 
 
 def wheelhouse(cache: Path) -> Path:
     """The folder of wheels, filled now if the requirements changed."""
-    wanted = requirements()
-    key = hashlib.sha256(repr((PYTHON, wanted)).encode()).hexdigest()[:12]
+    key = hashlib.sha256(repr((PYTHON, [lock.read_text() for lock in LOCKS])).encode()).hexdigest()[:12]
     folder = cache / f"wheels-{key}"
     if folder.exists():
         return folder
@@ -40,7 +35,8 @@ def wheelhouse(cache: Path) -> Path:
     platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in (36, 34, 31, 28, 17, 12, 5)]
     legacy = f"--platform=manylinux2014_{machine}"
     choice = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp", *platforms, legacy]
-    run([*pip(), "download", "-q", *choice, "-d", part, *wanted], timeout=900)
+    locked = ["--require-hashes", *(f"--requirement={lock}" for lock in LOCKS)]
+    run([*pip(), "download", "-q", *choice, "-d", part, *locked], timeout=900)
     part.rename(folder)
     return folder
 
