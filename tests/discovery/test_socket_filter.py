@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -35,16 +36,22 @@ async def filtered(daemon: FakeDaemon, tmp_path: Path) -> AsyncIterator[Path]:
     """The socket of haproxy, configured as the manual says, but for the two paths."""
     found = re.search(r"```haproxy\n(.*?)```", MANUAL, re.DOTALL)
     assert found
-    socket = tmp_path / "filter.sock"
+    place = tmp_path / "filter.sock"
     text = (
-        found[1].replace("/run/filter/docker.sock", str(socket)).replace("/var/run/docker.sock", daemon.path)
+        found[1].replace("/run/filter/docker.sock", str(place)).replace("/var/run/docker.sock", daemon.path)
     )
     (tmp_path / "haproxy.cfg").write_text(text)
     process = await asyncio.create_subprocess_exec("haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg"))
-    await until(socket.exists)
-    yield socket
+    await until(lambda: answers(place))
+    yield place
     process.terminate()
     await process.wait()
+
+
+def answers(path: Path) -> bool:
+    """It listens a moment after its socket is there."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 async def test_what_the_sidecar_asks_passes(filtered: Path, daemon: FakeDaemon) -> None:
