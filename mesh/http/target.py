@@ -16,6 +16,7 @@ from mesh.http.h1_secured import SecuredUpstream
 from mesh.http.h1_upstream import H1Upstream
 from mesh.http.h2_upstream import H2Upstream, free_link
 from mesh.http.task_tls import TaskTls
+from mesh.net.descriptors import for_client
 
 RESPONSE_SECONDS = 300.0  # to a response's first byte: a report may take minutes, a hanging task for ever
 
@@ -86,7 +87,7 @@ class Target:
     def socket(self) -> socket.socket:
         """Non-blocking, for a connection to a task. OSError when none can be had."""
         try:
-            return self._connect()
+            return for_client(self._connect())
         except NamespaceGone as error:
             raise OSError(errno.ENETUNREACH, str(error)) from error
         except KernelError as error:

@@ -1,9 +1,10 @@
-"""Accepting from a listening socket, whatever is spoken there; a pause when descriptors have run out."""
+"""Accepting from a listening socket, whatever is spoken there. It pauses where descriptors have run out."""
 
 import asyncio
 import socket
 from collections.abc import Callable
 
+from mesh.net.descriptors import for_client
 from mesh.net.netns import LISTEN_BACKLOG
 from mesh.relay.counts import OUT_OF_DESCRIPTORS
 
@@ -50,6 +51,7 @@ class Accepting:
         for _ in range(most):
             try:
                 sock, peer = self._listener.accept()
+                for_client(sock)
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionAbortedError:

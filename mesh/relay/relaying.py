@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from mesh.balance.policies import Endpoint, Policy
+from mesh.net.descriptors import for_client
 from mesh.relay.connection import Connection, Options
 from mesh.relay.counts import PortStats, Seen
 from mesh.relay.deadlines import Deadlines
@@ -130,7 +131,7 @@ class Relaying:
         return self._clock
 
     def out_socket(self) -> socket.socket:
-        return self._connect()
+        return for_client(self._connect())
 
     def connected(self, endpoint: Endpoint, took: float) -> None:
         self._upstreams.health.succeeded(endpoint)

@@ -18,6 +18,7 @@ import socket
 import struct
 from collections.abc import Callable
 
+from mesh.net.descriptors import is_reserved
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, Poller
 
@@ -182,9 +183,14 @@ class Direction:
         if not CAN_SPLICE:
             return
         try:
-            self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return  # out of descriptors: copying goes on
+        if is_reserved(max(pipe)):
+            for end in pipe:
+                os.close(end)
+            return
+        self._pipe = pipe
 
 
 class Idle(TimeoutError):

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError, NamespaceGone
+from mesh.net.descriptors import for_client
 from mesh.net.netns import Namespace, nonblocking_udp_socket
 from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats, Seen, reason_of
@@ -225,7 +226,7 @@ class UdpPort:
             return False
         made = None
         try:
-            made = self._connect()
+            made = for_client(self._connect())
             made.connect((endpoint.address, endpoint.port))
         except (KernelError, OSError) as error:
             if made is not None:

@@ -1,0 +1,43 @@
+"""Descriptors of this process: how many it may have, and those that clients do not get.
+
+Names, rules and new containers need a few at any time, so connections of clients stop short of the limit. The
+kernel gives out the lowest number that is free: so a socket's own number tells how many there are.
+"""
+
+import errno
+import os
+import resource
+import socket
+
+RESERVED_MAX = 512  # of a usual limit; of a small one an eighth
+OPEN = "/proc/self/fd"
+
+
+def limits() -> tuple[int | None, int | None]:
+    """(soft, hard) limit; None: there is none."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _limit(soft), _limit(hard)
+
+
+def count() -> int:
+    """Descriptors that are open now. OSError where that cannot be seen."""
+    return len(os.listdir(OPEN)) - 1  # the listing has one itself
+
+
+def is_reserved(descriptor: int) -> bool:
+    """Is the number one of those that clients do not get?"""
+    soft, _ = limits()
+    return soft is not None and descriptor >= soft - min(RESERVED_MAX, soft // 8)
+
+
+def for_client(sock: socket.socket) -> socket.socket:
+    """The socket, which carries a client's traffic. If its descriptor is reserved, it is closed and OSError
+    (EMFILE) is raised, as if there had been none."""
+    if is_reserved(sock.fileno()):
+        sock.close()
+        raise OSError(errno.EMFILE, "the last descriptors are not for clients")
+    return sock
+
+
+def _limit(value: int) -> int | None:
+    return None if value == resource.RLIM_INFINITY else value

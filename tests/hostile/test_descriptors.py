@@ -1,0 +1,156 @@
+"""However many descriptors the sidecar has open, rules are loaded, and everybody else is answered."""
+
+import asyncio
+import os
+import resource
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mesh.catalog.model import Port, Protocol, Service, Task, TaskState
+from mesh.net.descriptors import is_reserved
+from tests.net.lab import needs_root
+from tests.support.swarm_node import INGRESS, NODE, GoodService, swarm_node
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.root, needs_root]
+
+FD_SETSIZE = 1024  # select(2) cannot take a descriptor of this number or more
+CONTAINERS = 500
+PORTS, PORTS_PER_SERVICE, FIRST_PORT = 5_000, 50, 20_000
+CONNECTIONS = 20_000
+
+
+@pytest.fixture(autouse=True)
+def all_descriptors() -> Iterator[None]:
+    """As the sidecar does at its start."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_500_captured_containers(tmp_path: Path) -> None:
+    async with swarm_node(tmp_path) as node:
+        good = GoodService(node)
+        async with good.asked_throughout():
+            for number in range(CONTAINERS):
+                one = node.container(f"c{number}", "net", f"10.9.{number // 250}.{number % 250 + 2}")
+                node.publish(containers={one.id: one})
+            await until(lambda: node.captured == CONTAINERS + 1)
+            assert descriptors() > FD_SETSIZE
+            node.publish(containers={f"c{number}": None for number in range(CONTAINERS)})
+            await until(lambda: node.captured == 1)
+
+
+async def test_5000_published_ports(tmp_path: Path) -> None:
+    """Over IPv6 each has a socket of ours."""
+    async with swarm_node(tmp_path) as node:
+        good = GoodService(node)
+        async with good.asked_throughout():
+            services = [publishing(number) for number in range(PORTS // PORTS_PER_SERVICE)]
+            for one in services:
+                node.publish(services={one.id: one})
+            await until(lambda: node.published == PORTS)
+            await node.settled()
+            assert descriptors() > PORTS
+            one = node.container("later", "net", "10.9.0.2")
+            node.publish(containers={one.id: one})
+            await until(lambda: node.captured == 2)
+            node.publish(services={one.id: None for one in services})
+            await until(lambda: node.published == 0)
+
+
+def publishing(number: int) -> Service:
+    """A service with TCP and UDP ports."""
+    first = FIRST_PORT + number * PORTS_PER_SERVICE
+    ports = [
+        Port(first + one, 80, Protocol.UDP if one % 2 else Protocol.TCP) for one in range(PORTS_PER_SERVICE)
+    ]
+    address = f"10.0.0.{number + 10}"
+    task = Task(f"t{number}", f"s{number}.1", NODE, TaskState.RUNNING, {INGRESS: address})
+    return Service(f"s{number}", f"s{number}", ports=tuple(ports), tasks=(task,))
+
+
+# Holds so many connections, from as many addresses as it takes, until its input ends.
+CLIENT = """
+import resource, socket, sys
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+wanted, network = int(sys.argv[1]), sys.argv[2]
+held = []
+for number in range(wanted):
+    sock = socket.socket()
+    sock.bind((f"127.{network}.0.{number // 1000 + 1}", 0))
+    sock.connect(("127.0.0.1", 8080))
+    held.append(sock)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_20000_connections(tmp_path: Path) -> None:
+    """Or as many as there are descriptors for."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    half = min(CONNECTIONS, hard - 1_000) // 2
+    async with swarm_node(tmp_path, connections_per_address=0) as node:
+        good = GoodService(node)
+        async with good.asked_throughout():
+            before = descriptors()
+            clients = [await holding(half, network) for network in (1, 2)]
+            await until(lambda: descriptors() >= before + 2 * half)
+            for number in range(20):
+                one = node.container(f"c{number}", "net", f"10.9.0.{number + 2}")
+                node.publish(containers={one.id: one})
+            await until(lambda: node.captured == 21)
+            for client in clients:
+                assert client.stdin is not None
+                client.stdin.close()
+                await client.wait()
+            await until(lambda: descriptors() < FD_SETSIZE)
+
+
+async def holding(connections: int, network: int) -> asyncio.subprocess.Process:
+    client = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CLIENT, str(connections), str(network), stdin=PIPE, stdout=PIPE
+    )
+    assert client.stdout is not None
+    assert await client.stdout.readline() == b"held\n"
+    return client
+
+
+async def test_clients_do_not_get_the_last_descriptors(tmp_path: Path) -> None:
+    """More connect than the limit permits: names are answered and containers are captured all the same."""
+    async with swarm_node(tmp_path, connections_per_address=0) as node:
+        good = GoodService(node)
+        async with good.asked_throughout():
+            clients = [await holding(500, 1)]
+        limit, (_, hard) = descriptors() + 1_000, resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        clients.append(await holding(1_000, 2))  # the kernel takes those that we don't
+        await until(lambda: is_reserved(highest() + 1), "no descriptor is left for clients")
+        for number in range(20):
+            one = node.container(f"c{number}", "net", f"10.9.0.{number + 2}")
+            node.publish(containers={one.id: one})
+        await until(lambda: node.captured == 21)
+        assert await good.name() == [good.VIP]
+        for client in clients:
+            assert client.stdin is not None
+            client.stdin.close()
+            await client.wait()
+        async with good.asked_throughout():
+            pass
+
+
+def highest() -> int:
+    """The number that is free and lower than all others that are free, less one."""
+    probe = os.open("/dev/null", os.O_RDONLY)
+    os.close(probe)
+    return probe - 1
