@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from mesh.dns.config import PLAIN_UDP, TCP_REPLY_MAX, UDP_REPLY_MAX
 from mesh.errors import WireError
@@ -24,12 +24,15 @@ _OPTION = struct.Struct("!HH")  # of EDNS: code, length
 
 LABEL_MAX = 63
 NAME_MAX = 255  # RFC 1035 3.1, with the length octets and the root
+POINTER = 0xC0  # the two upper bits of a length octet: what follows is an offset (RFC 1035 4.1.4)
+POINTERS_MAX = 127  # of one name: it has no more labels than that
 
 QR, TC, RD, RA, CD = 0x8000, 0x0200, 0x0100, 0x0080, 0x0010
 OPCODE = 0x7800
 DO = 0x8000  # in the OPT record's TTL field
 _OWNER = b"\xc0\x0c"  # a pointer to offset 12: the question's name
 _ROOT = b"\x00"
+_TOO_LONG = "the name is longer than 255 octets"
 
 
 class Rcode(IntEnum):
@@ -162,7 +165,7 @@ def _plain_name(data: bytes, at: int) -> tuple[str, int]:
         labels.append(_label_text(data[at : at + length]))
         at += length
         if at - start >= NAME_MAX:
-            raise WireError("the name is longer than 255 octets")
+            raise WireError(_TOO_LONG)
     return ".".join(labels), at
 
 
@@ -210,18 +213,49 @@ def _check_options(data: bytes, at: int, end: int) -> None:
         raise WireError("an EDNS option ends outside its record")
 
 
-def skip_name(data: bytes, at: int) -> int:
-    """Where what follows a name begins; it may be compressed. Raises WireError."""
+Names: TypeAlias = dict[int, tuple[int, int]]  # where one begins → its octets and pointers from there on
+
+
+def skip_name(data: bytes, at: int, known: Names | None = None) -> int:
+    """Where what follows a name begins; it may be compressed. Raises WireError.
+
+    The whole name is read: a pointer has to lead back to before the part that it ends, so none can loop
+    (RFC 1035 4.1.4: to a prior occurrence), and the name has to end within 255 octets and 127 pointers.
+    `known`: the names that were read in this message; added to.
+    """
+    end, part, length, hops = 0, at, 0, 0
+    begun = [(at, 0, 0)]  # the parts of the name: where each begins, length and pointers before it
     while True:
-        length = _byte(data, at)
-        if length == 0:
-            return at + 1
-        if length >= 0xC0:
-            _byte(data, at + 1)
-            return at + 2
-        if length > LABEL_MAX:
-            raise WireError("a label of unknown kind")
-        at += 1 + length
+        octet = _byte(data, at)
+        if octet > LABEL_MAX:
+            if octet < POINTER:
+                raise WireError("a label of unknown kind")
+            target = (octet & 0x3F) << 8 | _byte(data, at + 1)
+            if not HEADER.size <= target < part:
+                raise WireError("a compression pointer that does not lead back")
+            end, hops = end or at + 2, hops + 1
+            if known is not None and target in known:
+                length, hops = length + known[target][0], hops + known[target][1]
+                break
+            if hops > POINTERS_MAX:
+                break
+            part = at = target
+            begun.append((at, length, hops))
+            continue
+        length += 1 + octet
+        at += 1 + octet
+        if octet == 0:
+            end = end or at
+            break
+        if length >= NAME_MAX:
+            raise WireError(_TOO_LONG)
+    if length > NAME_MAX:
+        raise WireError(_TOO_LONG)
+    if hops > POINTERS_MAX:
+        raise WireError(f"more than {POINTERS_MAX} compression pointers in a name")
+    if known is not None:
+        known.update((place, (length - long, hops - many)) for place, long, many in begun)
+    return end
 
 
 def _byte(data: bytes, at: int) -> int:

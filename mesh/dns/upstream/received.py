@@ -1,9 +1,10 @@
 """Upstreams' replies as bytes: is one the reply to our query, what does it say, and how does it read later?
 
-Read strictly: every record has to be inside the message, and the OPT record where it belongs.
+Read strictly: every record has to be inside the message, the OPT record where it belongs, and every name,
+also those in the data of a record, must come to an end: whoever gets the reply follows its pointers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from mesh.dns.wire import (
     RECORD,
     TC,
     TYPE_CLASS,
+    Names,
     QType,
     Rcode,
     skip_name,
@@ -69,6 +71,18 @@ class Reply:
     end: int  # of the last record
 
 
+# Types whose data holds names that may be compressed (RFC 1035 3.3, RFC 3597 4): bytes before the first name,
+# names, and bytes behind the last one.
+_NAMES_IN: Mapping[int, tuple[int, int, int]] = {
+    **dict.fromkeys((QType.NS, 3, 4, QType.CNAME, 7, 8, 9, QType.PTR, 39), (0, 1, 0)),  # MD to MR; DNAME
+    QType.SOA: (0, 2, 20),
+    **dict.fromkeys((14, 17), (0, 2, 0)),  # MINFO, RP
+    **dict.fromkeys((QType.MX, 18, 21, 36), (2, 1, 0)),  # AFSDB, RT, KX
+    26: (2, 2, 0),  # PX
+    QType.SRV: (6, 1, 0),
+}
+
+
 class _Found(NamedTuple):
     """One record of a reply: where its name, its TTL, its data begin and where it ends."""
 
@@ -86,11 +100,12 @@ def parse_reply(data: bytes) -> Reply:
         raise WireError("shorter than a header")
     _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(data)
     at, qtype = HEADER.size, 0
+    known: Names = {}
     for _ in range(questions):
-        at = skip_name(data, at)
+        at = skip_name(data, at, known)
         qtype, _ = unpack(TYPE_CLASS, data, at)
         at += TYPE_CLASS.size
-    found = list(_records(data, at, answers + authorities + additionals))
+    found = list(_records(data, at, answers + authorities + additionals, known))
     opts = [record for record in found if record.rtype == QType.OPT]
     if len(opts) > 1 or (opts and opts[0] in found[: answers + authorities]):
         raise WireError("more than one OPT record, or one that is not where it belongs")
@@ -115,17 +130,29 @@ def parse_reply(data: bytes) -> Reply:
     )
 
 
-def _records(data: bytes, at: int, count: int) -> Iterator[_Found]:
+def _records(data: bytes, at: int, count: int, known: Names) -> Iterator[_Found]:
+    """`known`: as for `skip_name`."""
     for _ in range(count):
-        owner, at = at, skip_name(data, at)
+        owner, at = at, skip_name(data, at, known)
         rtype, _, ttl, length = unpack(RECORD, data, at)
         start = at + RECORD.size
         if start + length > len(data):
             raise WireError("a record ends outside the message")
+        if rtype in _NAMES_IN:
+            _check_names(data, start, start + length, _NAMES_IN[rtype], known)
         if ttl >> 31 and rtype != QType.OPT:
             ttl = 0  # RFC 2181 8
         yield _Found(owner, rtype, ttl, at + 4, start, start + length)
         at = start + length
+
+
+def _check_names(data: bytes, at: int, end: int, names: tuple[int, int, int], known: Names) -> None:
+    before, count, behind = names
+    at += before
+    for _ in range(count):
+        at = skip_name(data, at, known)
+    if at + behind != end:
+        raise WireError("a name in a record's data does not end with it")
 
 
 def _absence_ttl(data: bytes, authority: Sequence[_Found]) -> int:
