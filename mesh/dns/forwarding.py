@@ -144,7 +144,8 @@ class Forwarding:
         waiting = _Waiting(asking.respond)
         done = partial(self._ended, asking, key, wanted, route, kept, waiting)
         under_way = (key, asking.tcp)
-        if not self._forwarder.ask(under_way, wanted, route, asking.asker, done, tcp=asking.tcp):
+        refused = partial(self._displaced, asking, kept, waiting)
+        if not self._forwarder.ask(under_way, wanted, route, asking.asker, done, refused, tcp=asking.tcp):
             return self._fail(asking, Rcode.REFUSED) if kept is None else self._answer_stale(asking, kept)
         if waiting.reply is not None:  # it could be told at once
             return waiting.reply
@@ -156,6 +157,13 @@ class Forwarding:
                 patience, self._lose_patience, asking, kept, waiting
             )
         return Later.PENDING
+
+    def _displaced(self, asking: Asking, kept: Kept | None, waiting: "_Waiting") -> None:
+        """There is no room for it any more: others have less than its asker."""
+        if not waiting.told:
+            waiting.tell(
+                self._fail(asking, Rcode.REFUSED) if kept is None else self._answer_stale(asking, kept)
+            )
 
     def _lose_patience(self, asking: Asking, kept: Kept, waiting: "_Waiting") -> None:
         self._stats.refresh(STALE)
@@ -201,7 +209,10 @@ class Forwarding:
         route = Route("docker", (paths.docker,), scope.container, paths.sockets, self._manner)
         wanted = UpstreamQuery.of(query, data)
         done = partial(_settle, said)
-        if not self._forwarder.ask((route.key, wanted), wanted, route, scope.container, done, tcp=True):
+        refused = partial(_settle, said, None)
+        if not self._forwarder.ask(
+            (route.key, wanted), wanted, route, scope.container, done, refused, tcp=True
+        ):
             return None
         received = await said
         return None if received is None else passed_on(received, query, data, room(query, tcp=True))[0]
@@ -222,8 +233,9 @@ class Forwarding:
         """Ask again ahead of time, once; nobody waits for it."""
         if kept.refreshing or self._forwarded.has_just_failed(key, self._clock()):
             return
+        done, displaced = partial(self._refreshed, key), partial(setattr, kept, "refreshing", False)
         kept.refreshing = self._forwarder.ask(
-            (key, False), wanted, route, REFRESH, partial(self._refreshed, key), tcp=False
+            (key, False), wanted, route, REFRESH, done, displaced, tcp=False
         )
         if kept.refreshing:
             self._stats.refresh("prefetch")

@@ -1,14 +1,16 @@
 """The asking: each question once at a time, of one server after the other or beside it, within a deadline.
 
 Strategy: what is under way is kept by key; whoever asks the same meanwhile is told of the same reply. No
-asker may have more than its share of what may wait, so that one container's flood is REFUSED while the others
-are served (Docker has one such limit per container, and no other end to what they take together).
+asker may have more than its share of what may wait. When all places are taken, or no more can be sent, the
+asker that has the most gives way: its oldest query is REFUSED, and its question ended when nobody else waits
+for it. So floods of a few containers are theirs alone (Docker has one limit per container, and no other end
+to what they take together).
 """
 
 import asyncio
 import errno
 import logging
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
@@ -21,6 +23,7 @@ from mesh.dns.config import (
     FORWARDS_MAX,
     FORWARDS_PER_ASKER,
     REFRESHES_MAX,
+    REPETITIONS_MAX,
     SHORTAGE_TOLD,
     UPSTREAMS_MAX,
     DnsConfig,
@@ -36,16 +39,47 @@ from mesh.dns.upstream.secure import SecureConnections
 from mesh.dns.upstream.servers import Route, Server
 from mesh.dns.wire import RD
 from mesh.errors import KernelError, WireError
+from mesh.net.fair_shares import FairShares
 from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
 Done: TypeAlias = Callable[[Received | None], None]
+Refused: TypeAlias = Callable[[], None]
 
 REFRESH = "refresh"  # the asker of questions that nobody waits for
 TIMEOUT, ERROR, OVERTAKEN = "TIMEOUT", "ERROR", "OVERTAKEN"  # where metrics show an rcode
 PROBE = UpstreamQuery(RD, b"\0\0\2\0\1")  # the root's name servers: any resolver has them at hand
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+
+
+class _Waiter:
+    """One query that waits for the reply to a question."""
+
+    __slots__ = ("asker", "done", "question", "refused")
+
+    def __init__(self, asker: Hashable, done: Done, refused: Refused) -> None:
+        self.asker, self.done, self.refused = asker, done, refused
+        self.question: _Question | None = None
+
+
+class _Question:
+    """One question under way, and who waits for its reply: by asker, the longest first."""
+
+    __slots__ = ("by_asker", "key", "race", "tries")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self.by_asker: dict[Hashable, deque[_Waiter]] = {}
+        self.race: Race | None = None
+        self.tries: dict[Try, Health] = {}
+
+    def waiters(self) -> list[_Waiter]:
+        return [one for among in self.by_asker.values() for one in among]
+
+
+def _nobody() -> None:
+    """Is told that there is no room."""
 
 
 class Forwarder:
@@ -55,9 +89,8 @@ class Forwarder:
         self, config: DnsConfig, tasks: Tasks, stats: DnsStats, secure: SecureConnections | None = None
     ) -> None:
         self._config, self._tasks, self._stats = config, tasks, stats
-        self._waiting: dict[Hashable, list[tuple[Hashable, Done]]] = {}
-        self._by_asker: Counter[Hashable] = Counter()
-        self._waiters = 0
+        self._under_way: dict[Hashable, _Question] = {}
+        self._waiting: FairShares[Hashable, _Waiter] = FairShares(FORWARDS_MAX, FORWARDS_PER_ASKER)
         self._questions = 0
         self._tries, self._tries_max = 0, _descriptors()
         self._tell_again = 0.0  # when to speak of a shortage again
@@ -68,25 +101,37 @@ class Forwarder:
         self.servers = KnownServers(tasks, self._probe, stats.faults, config.listen)
 
     def ask(
-        self, key: Hashable, query: UpstreamQuery, route: Route, asker: Hashable, done: Done, *, tcp: bool
+        self,
+        key: Hashable,
+        query: UpstreamQuery,
+        route: Route,
+        asker: Hashable,
+        done: Done,
+        refused: Refused = _nobody,
+        *,
+        tcp: bool,
     ) -> bool:
-        """Forward the query unless the same `key` is under way. `done` gets the reply, None when all failed.
+        """Forward the query unless the same `key` is under way. `done` gets the reply, None when all failed;
+        or `refused` is called, when it has to give way to others.
 
-        False: the asker, or all together, have too much under way, and `done` will not be called.
+        False: the asker, or all together, have too much under way, and nothing will be called.
         """
-        waiting = self._waiting.get(key)
-        limit = self._limit(asker) or ("" if waiting else self._no_room(route))
+        limit = self._make_place(asker, key) or (
+            "" if key in self._under_way else self._make_room(route, asker)
+        )
         if limit:
             if asker != REFRESH:
                 self._stats.refuse(limit)
             return False
-        self._waiters += 1
-        self._by_asker[asker] += 1
-        if waiting is not None:
-            waiting.append((asker, done))
+        waiter = _Waiter(asker, done, refused)
+        question = self._under_way.get(key)
+        if question is not None:
+            self._wait(waiter, question)
             return True
-        self._waiting[key] = [(asker, done)]
-        self._race(key, query, route, tcp).start()
+        question = self._under_way[key] = _Question(key)
+        self._wait(waiter, question)
+        question.race = self._race(question, query, route, tcp)
+        question.race.start()
         return True
 
     def came_back(self, question: bytes) -> bool:
@@ -98,32 +143,71 @@ class Forwarder:
 
     # --- who waits ------------------------------------------------------------------------------------------
 
-    def _limit(self, asker: Hashable) -> str:
-        """What keeps one more from waiting, "" for nothing."""
-        if self._by_asker[asker] >= (REFRESHES_MAX if asker == REFRESH else FORWARDS_PER_ASKER):
+    def _make_place(self, asker: Hashable, key: Hashable) -> str:
+        """For one more to wait; what keeps it from that, "" for nothing."""
+        waiting = self._waiting
+        question = self._under_way.get(key)
+        same = question.by_asker.get(asker) if question is not None else None
+        if same is not None and len(same) >= REPETITIONS_MAX:
+            self._give_way(same[0])
+        if waiting.count(asker) >= (REFRESHES_MAX if asker == REFRESH else FORWARDS_PER_ASKER):
             return "share"
-        return "total" if self._waiters >= FORWARDS_MAX else ""
+        if waiting.full:
+            oldest = waiting.to_give_way(asker)
+            if oldest is None:
+                return "total"
+            self._give_way(oldest)
+        return ""
+
+    def _make_room(self, route: Route, asker: Hashable) -> str:
+        """For one more question to be sent; what keeps it from that, "" for nothing."""
+        while limit := self._no_room(route):
+            oldest = self._waiting.to_give_way(asker)
+            if oldest is None:
+                return limit
+            self._give_way(oldest)
+        return ""
 
     def _no_room(self, route: Route) -> str:
-        """What keeps one more question from being sent, "" for nothing."""
         if self._tries >= self._tries_max:
             return "descriptors"
         usable = self.servers.usable(route).values()
         return "upstream" if usable and all(health.full for health in usable) else ""
 
-    def _finish(self, key: Hashable, received: Received | None) -> None:
-        waiting = self._waiting.pop(key)
-        for asker, _ in waiting:
-            self._waiters -= 1
-            self._by_asker[asker] -= 1
-            if not self._by_asker[asker]:
-                del self._by_asker[asker]
-        for _, done in waiting:
-            done(received)
+    def _wait(self, waiter: _Waiter, question: _Question) -> None:
+        waiter.question = question
+        question.by_asker.setdefault(waiter.asker, deque()).append(waiter)
+        self._waiting.add(waiter.asker, waiter)
+
+    def _give_way(self, waiter: _Waiter) -> None:
+        """It is told that there is no room. The last one takes its question with it."""
+        question = waiter.question
+        assert question is not None  # it waits for one
+        self._waiting.remove(waiter)
+        among = question.by_asker[waiter.asker]
+        among.remove(waiter)
+        if not among:
+            del question.by_asker[waiter.asker]
+        if not question.by_asker and self._under_way.get(question.key) is question:
+            del self._under_way[question.key]
+            if question.race is not None:
+                question.race.abandon()
+            for task, health in tuple(question.tries.items()):  # their sockets are closed in this turn
+                self._one_less(question, task, health)
+        self._stats.refuse("displaced")
+        waiter.refused()
+
+    def _finish(self, question: _Question, received: Received | None) -> None:
+        del self._under_way[question.key]
+        waiters = question.waiters()
+        for waiter in waiters:
+            self._waiting.remove(waiter)
+        for waiter in waiters:
+            waiter.done(received)
 
     # --- one question ---------------------------------------------------------------------------------------
 
-    def _race(self, key: Hashable, query: UpstreamQuery, route: Route, tcp: bool) -> Race:
+    def _race(self, question: _Question, query: UpstreamQuery, route: Route, tcp: bool) -> Race:
         self._questions += 1
         whole, rest = divmod(self._questions, EXPLORE_EVERY)
         usable = self.servers.usable(route)
@@ -136,13 +220,19 @@ class Forwarder:
         return Race(
             planned,
             self._config.deadline,
-            begin=lambda server: self._begin(query, route, server, usable[server], tcp),
+            begin=lambda server: self._begin(question, query, route, server, usable[server], tcp),
             overtaken=partial(self.servers.overtaken, route),
-            finish=partial(self._finish, key),
+            finish=partial(self._finish, question),
         )
 
     def _begin(
-        self, query: UpstreamQuery, route: Route, server: Server, health: Health, tcp: bool
+        self,
+        question: _Question,
+        query: UpstreamQuery,
+        route: Route,
+        server: Server,
+        health: Health,
+        tcp: bool,
     ) -> Try | None:
         if health.full or self._tries >= self._tries_max:
             return None
@@ -151,12 +241,14 @@ class Forwarder:
         health.outstanding += 1
         attempt = Attempt(self._means, query, route, server, health)
         task = self._tasks.start(self._try(attempt, tcp), "dns-forward")
-        task.add_done_callback(lambda _: self._one_less(health))
+        question.tries[task] = health
+        task.add_done_callback(lambda task: self._one_less(question, task, health))
         return task
 
-    def _one_less(self, health: Health) -> None:
-        self._tries -= 1
-        health.outstanding -= 1
+    def _one_less(self, question: _Question, task: Try, health: Health) -> None:
+        if question.tries.pop(task, None) is not None:
+            self._tries -= 1
+            health.outstanding -= 1
 
     async def _try(self, attempt: Attempt, tcp: bool) -> Outcome:
         """Until there is a reply or the race ends, also when others have begun to be asked meanwhile."""

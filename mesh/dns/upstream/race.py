@@ -55,6 +55,11 @@ class Race:
         self._deadline = self._loop.call_later(self._seconds, self._end, None)
         self._next()
 
+    def abandon(self) -> None:
+        """Nobody waits for it any more; `finish` is not called."""
+        self._finish = _nobody
+        self._end(None)
+
     def _next(self) -> None:
         while self._turns:
             turn = self._turns.popleft()
@@ -109,3 +114,7 @@ class Race:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+
+def _nobody(_received: Received | None) -> None:
+    """Is told of the end."""

@@ -3,11 +3,18 @@
 import asyncio
 import errno
 import socket
+from functools import partial
 from random import Random
 
 import pytest
 
-from mesh.dns.config import FORWARDS_MAX, FORWARDS_PER_ASKER, REFRESHES_MAX, UPSTREAM_OUTSTANDING_MAX
+from mesh.dns.config import (
+    FORWARDS_MAX,
+    FORWARDS_PER_ASKER,
+    REFRESHES_MAX,
+    REPETITIONS_MAX,
+    UPSTREAM_OUTSTANDING_MAX,
+)
 from mesh.dns.upstream import forwarder as forwarder_module
 from mesh.dns.upstream.forwarder import REFRESH
 from mesh.dns.upstream.servers import Route, Server
@@ -123,19 +130,51 @@ async def test_one_asker_cannot_have_it_all(asking: Asking) -> None:
     assert asking.stats.refused == {"share": 5}
 
 
-async def test_repetitions_count_too(asking: Asking) -> None:
+async def test_a_question_that_an_asker_repeats_is_one_entry(asking: Asking) -> None:
     query, to = wanted("x"), route(closed_port())
-    for _ in range(FORWARDS_PER_ASKER):
-        assert asking.forwarder.ask("same", query, to, "c1", lambda _: None, tcp=False)
-    assert not asking.forwarder.ask("same", query, to, "c1", lambda _: None, tcp=False)
+    gone: list[int] = []
+    for number in range(REPETITIONS_MAX + 3):
+        assert asking.forwarder.ask(
+            "same", query, to, "c1", lambda _: None, partial(gone.append, number), tcp=False
+        )
+    assert gone == [0, 1, 2]  # whoever waits longest has given up, or asked again
+    assert asking.forwarder.ask("same", query, to, "c2", lambda _: None, tcp=False)
+    assert flood(asking, to, FORWARDS_PER_ASKER, "c1") == FORWARDS_PER_ASKER - REPETITIONS_MAX
 
 
-async def test_all_together_are_bounded_too(asking: Asking) -> None:
+async def test_all_together_are_bounded_and_whoever_has_the_most_gives_way(asking: Asking) -> None:
     to = route(closed_port())
     for asker in "abcd":
         assert flood(asking, to, FORWARDS_PER_ASKER, asker) == FORWARDS_MAX // 4
-    assert flood(asking, to, 3, "e") == 0
-    assert asking.stats.refused["total"] == 3
+    assert flood(asking, to, 3, "e") == 3
+    assert asking.stats.refused["displaced"] == 3
+    assert flood(asking, to, 3, "a") == 0  # nobody has more than it
+    assert len(asking.forwarder._waiting) == FORWARDS_MAX
+
+
+async def test_nobody_gives_way_to_one_who_has_as_much(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking.forwarder._waiting, "places", 4)
+    to = route(closed_port())
+    assert [flood(asking, to, 1, asker) for asker in "abcde"] == [1, 1, 1, 1, 0]
+    assert asking.stats.refused == {"total": 1}
+
+
+async def test_whoever_gives_way_is_told_and_its_question_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarder_module, "getrlimit", lambda _: (20, 1000))
+    few = Asking()
+    gone: list[str] = []
+    async with upstream(silence) as server, upstream(say()) as good:
+        to = route(server.port)
+        for number in range(10):
+            told = partial(gone.append, f"x{number}")
+            assert few.forwarder.ask(("c1", number), wanted("x"), to, "c1", lambda _: None, told, tcp=False)
+        assert data(await few.begin(route(good.port), asker="c2")) == ["192.0.2.1"]
+        assert gone == ["x0"]
+        assert few.stats.refused == {"displaced": 1}
+        assert few.forwarder._tries == 9
+    await few.tasks.close()
 
 
 async def test_what_nobody_waits_for_has_a_small_share(asking: Asking) -> None:
@@ -232,7 +271,7 @@ async def test_every_question_ends_and_nothing_is_left_behind(asking: Asking, al
                 await asyncio.sleep(0)
     assert any(replies)
     forwarder = asking.forwarder
-    assert (forwarder._waiting, forwarder._waiters, dict(forwarder._by_asker)) == ({}, 0, {})
+    assert (forwarder._under_way, len(forwarder._waiting), forwarder._waiting.owners) == ({}, 0, 0)
     assert forwarder._spellings._out == {}
 
 
