@@ -1,4 +1,4 @@
-"""Containers that ask for more than their share, and upstreams that answer with loops; one asks beside them."""
+"""Containers that ask for more than their share, upstreams that answer with loops; one asks beside them."""
 
 import asyncio
 import struct
