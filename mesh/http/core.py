@@ -2,12 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 from mesh.http import limits
 from mesh.http.backend import Backend
+from mesh.http.password_queue import PasswordQueue
 from mesh.http.room import Room
 from mesh.http.stats import ServiceStats
 from mesh.relay.deadlines import Deadlines
@@ -27,8 +26,7 @@ class Core:
         self._prefix = os.urandom(8).hex().encode()
         self._ids = count()
         self.checking = Room(limits.CHECKS_AT_ONCE)
-        self._thread = ThreadPoolExecutor(1, "mesh-http")
-        self._in_thread = 0
+        self.passwords = PasswordQueue(loop)
 
     def request_id(self) -> bytes:
         """Unique among all nodes: this process's random number, and the request's."""
@@ -46,22 +44,8 @@ class Core:
         """From now on look after its idle connections, as long as there are some."""
         self.deadlines.add(_Sweep(self, backend), limits.IDLE_ENDPOINT_SECONDS / 2)
 
-    def in_thread(self, work: Callable[[], None], then: Callable[[], None]) -> bool:
-        """Work that takes long; `then` on the loop. False: too much of it is waiting already."""
-        if self._in_thread >= limits.IN_THREAD_MAX:
-            return False
-        self._in_thread += 1
-
-        def done(work: asyncio.Future[None]) -> None:
-            self._in_thread -= 1
-            if not work.cancelled():
-                then()
-
-        self.poller.loop.run_in_executor(self._thread, work).add_done_callback(done)
-        return True
-
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.passwords.close()
         self.deadlines.stop()
         self.poller.stop()
 

@@ -20,7 +20,7 @@ from mesh.http.path_check import check_rewritten
 from mesh.parsing import PORT_MAX, is_int
 
 CLIENTS_MAX = 65_536  # of a limit that are remembered; the ones not seen for longest are forgotten
-VERIFIED_MAX = 1024  # pairs of password and hash: bcrypt takes a tenth of a second for each
+VERIFIED_MAX = 1024  # pairs of password and hash, right and wrong: bcrypt takes a tenth of a second for each
 
 
 @dataclass(slots=True)
@@ -245,23 +245,26 @@ def _compress(one: model.Compress, asked: Asked, treatment: Treatment) -> None:
 
 
 class _Verified:
-    """What comparing has said, by a digest of both: the passwords themselves are not kept."""
+    """What comparing has said, by a digest of both: the passwords themselves are not kept. The right ones are
+    kept apart, so that guesses don't have them forgotten."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, bool] = OrderedDict()
+        self._known: dict[bool, OrderedDict[bytes, None]] = {True: OrderedDict(), False: OrderedDict()}
         self._salt = os.urandom(16)
 
     def __call__(self, password: str, hashed: str) -> bool:
         """Raises Unverified."""
-        known = self._known.get(self._key(password, hashed))
-        if known is None:
-            raise Unverified(password, hashed)
-        return known
+        key = self._key(password, hashed)
+        for said, known in self._known.items():
+            if key in known:
+                return said
+        raise Unverified(password, hashed)
 
     def compare(self, password: str, hashed: str) -> None:
-        self._known[self._key(password, hashed)] = passwords.matches(password, hashed)
-        if len(self._known) > VERIFIED_MAX:
-            self._known.popitem(last=False)
+        known = self._known[passwords.matches(password, hashed)]
+        known[self._key(password, hashed)] = None
+        if len(known) > VERIFIED_MAX:
+            known.popitem(last=False)
 
     def _key(self, password: str, hashed: str) -> bytes:
         return blake2b(f"{hashed}\n{password}".encode(), key=self._salt, digest_size=16).digest()

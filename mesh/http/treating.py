@@ -13,6 +13,7 @@ from mesh.http.forward_auth import judge, question
 from mesh.http.model import Compress, ErrorPages, ForwardAuth
 from mesh.http.named import Named, Use
 from mesh.http.outside import Outside, Question
+from mesh.http.password_queue import Comparison
 from mesh.http.room import Room
 from mesh.http.steps import Asked, Step, Treatment, Unanswered, Unverified, go_on
 from mesh.http.targets import Targets
@@ -40,7 +41,7 @@ class Treating:
             try:
                 go_on(steps, asked, treatment)
             except Unverified as unverified:
-                if self._core.in_thread(unverified.verify, again):
+                if self._compared(unverified, owner, asked, treatment, exchange, again):
                     exchange.waiting = True
                     return
                 treatment.refuse(Fault.OVERLOADED, asked.request_id)
@@ -53,6 +54,27 @@ class Treating:
         for one in treatment.around:
             self._put_around(one, asked, treatment, exchange)
         exchange.go_on()
+
+    def _compared(
+        self,
+        unverified: Unverified,
+        owner: str,
+        asked: Asked,
+        treatment: Treatment,
+        exchange: Exchange,
+        later: Callable[[], None],
+    ) -> bool:
+        """Have the password compared, and call `later`. False: there is no room for it."""
+
+        def refused() -> None:
+            treatment.refuse(Fault.OVERLOADED, asked.request_id)
+            later()
+
+        comparison = Comparison(unverified.verify, later, refused)
+        if not self._core.passwords.compare(comparison, owner, asked.request.client):
+            return False
+        treatment.at_end.append(lambda: self._core.passwords.drop(comparison))
+        return True
 
     def _answered(
         self,
