@@ -33,7 +33,7 @@ from mesh.discovery.sign_client import SignClient
 from mesh.dns.config import DnsConfig
 from mesh.dns.explicit import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
-from mesh.errors import KernelError
+from mesh.errors import KernelError, NamespaceGone
 from mesh.http.reach import OwnNamespace
 from mesh.internal_errors import ERRORS, restart_mends
 from mesh.kernel import nft
@@ -43,11 +43,9 @@ from mesh.kernel.ingress import Ingress, ipvs_here
 from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.rules import DnsPorts
 from mesh.kernel.table import Tables
-from mesh.net.netns import NamespaceWorker, nonblocking_udp_socket
+from mesh.net.netns import NamespaceWorker
 from mesh.net.proc import has_ipv6
-from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks, place_of
-from mesh.relay.carried import OpenPort, PortOpener
 from mesh.relay.listener import plain_socket
 from mesh.relay.ports import RelayPorts
 from mesh.telemetry.histogram import Histogram
@@ -61,13 +59,17 @@ from sidecar.http_orders import Begin, OnSwarm
 from sidecar.http_side import HttpSide
 from sidecar.http_workers import HttpWorkers
 from sidecar.issuing import Issuing
-from sidecar.relay_workers import RelayWorkers
 from sidecar.state import Telling
 from sidecar.succession import has_successor
 from sidecar.surfaces import Surface
+from sidecar.workers.privileges import Restriction
+from sidecar.workers.relay_supervisor import RelaySupervisor
+from sidecar.workers.socket_broker import PathOf
 
+MIB = 1024 * 1024
 INFORMED_SECONDS = 6.0  # for news of the cluster at the start; gossip takes over after 5 s without a manager
 DRAIN_SECONDS = 10.0  # that relayed connections get at the end; with the rest below lifecycle.STOP_SECONDS
+EDGES_UP_SECONDS = 5.0  # for the processes that relay, before the kernel's rules for their ports go
 EVERY_ADDRESS, EVERY_ADDRESS6 = "0.0.0.0", "::"
 
 # All who are told of a change, in their order. Who loads rules stands behind `flows`, which it tells of them;
@@ -245,11 +247,13 @@ class Sidecar:
         config = self._config
         default = Carrier(config.ingress.mode)
         if not isinstance(source, DockerSource):
+            relaying = self._relay_processes(None)
             relay = RelayPorts(
                 self._vital,
                 listen_address=config.ingress.listen,
                 default=default,
-                open_tcp=self._relay_workers(None),
+                open_tcp=relaying.open_tcp,
+                open_udp=relaying.open_udp,
                 open_http=self._http().port,
             )
             self._share_http(None)
@@ -278,25 +282,20 @@ class Sidecar:
             on_entry=returning.own_entry,
             flows=flows,
         )
-        open_tcp = self._relay_workers(ingress.sandbox_path)
+        relaying = self._relay_processes(lambda place: _ingress_path(place, ingress))
         docker = config.docker
         self._share_http(OnSwarm(docker.netns, docker.certificates, ingress.sandbox_path))
-        outgoing = Sockets(lambda: ingress.sandbox_path)
-        self._on_stop(outgoing.close)
-        outgoing_udp = Sockets(lambda: ingress.sandbox_path, nonblocking_udp_socket)
-        self._on_stop(outgoing_udp.close)
         relay = RelayPorts(
             self._vital,
             listen_address=config.ingress.listen,
-            connect=outgoing.take,
-            connect_udp=outgoing_udp.take,
             default=default,
             as_published=ipvs_here,
             redirect=ingress.redirect,
-            open_tcp=open_tcp,
+            open_tcp=relaying.open_tcp,
+            open_udp=relaying.open_udp,
             open_http=self._http().port,
         )
-        relay6 = self._relay_over_ipv6(outgoing, outgoing_udp, default, open_tcp)
+        relay6 = self._relay_over_ipv6(relaying, default)
         endpoints = CapturedEndpoints(resolver, self.store, self._queries)
         capture = Capture(
             self._vital,
@@ -316,6 +315,8 @@ class Sidecar:
             if one is not None:
                 self._begin(one, name)
         await relay.settled()  # it listens before the kernel's rules for its ports go
+        if relaying.workers.started:
+            await relaying.workers.up(EDGES_UP_SECONDS)
         self._begin(returning, "return-paths")
         self._begin(ingress, "ingress")
         self._begin(capture, "capture")
@@ -342,21 +343,20 @@ class Sidecar:
         except KernelError as error:
             logger.error("%s; the next load of rules tries again", error)
 
-    def _relay_workers(self, sandbox: str | None) -> OpenPort:
-        """How relayed TCP ports are carried: here, or in further processes as well."""
-        others = self._config.ingress.workers - 1
-        if not others:
-            opener = PortOpener()
-            self._on_stop(opener.stop)
-            return opener.open
-        workers = RelayWorkers(others, self._config.log, self._vital, sandbox)
-        self._on_stop(workers.close)
-        workers.start()
-        return workers.open
+    def _relay_processes(self, path_of: PathOf | None) -> RelaySupervisor:
+        """Who carries relayed ports. They start with the first one."""
+        config = self._config
+        relaying = RelaySupervisor(
+            config.ingress.workers, config.log, self._vital, self._restriction(), path_of
+        )
+        self._on_stop(relaying.close)
+        return relaying
 
-    def _relay_over_ipv6(
-        self, outgoing: Sockets, outgoing_udp: Sockets, default: Carrier, open_tcp: OpenPort
-    ) -> RelayPorts | None:
+    def _restriction(self) -> Restriction:
+        edge = self._config.edge
+        return Restriction(edge.uid, edge.gid, edge.memory * MIB)
+
+    def _relay_over_ipv6(self, relaying: RelaySupervisor, default: Carrier) -> RelayPorts | None:
         wanted = self._config.ingress
         if not wanted.ipv6 or wanted.listen != EVERY_ADDRESS or not has_ipv6():
             return None
@@ -365,11 +365,10 @@ class Sidecar:
         return RelayPorts(
             self._vital,
             listen_address=EVERY_ADDRESS6,
-            connect=outgoing.take,
-            connect_udp=outgoing_udp.take,
             default=default,
             over_ipv6=True,
-            open_tcp=open_tcp,
+            open_tcp=relaying.open_tcp,
+            open_udp=relaying.open_udp,
             open_http=self._http().port,
         )
 
@@ -461,6 +460,13 @@ class Sidecar:
 
 def _later(seconds: float, step: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(seconds, step)
+
+
+def _ingress_path(place: str, ingress: Ingress) -> str | None:
+    """Relayed ports lead through the ingress namespace, and nowhere else."""
+    if place:
+        raise NamespaceGone("a process that relays has no network of its own")
+    return ingress.sandbox_path
 
 
 def _open_everywhere(endpoints: CapturedEndpoints, workers: DnsWorkers) -> OpenEndpoint:

@@ -31,6 +31,7 @@ UNIX = "unix:"  # before the path of a unix socket, where an address may stand a
 MAX_SOCKET_PATH = 107  # bytes: sun_path of unix(7) with its closing zero
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 MAX_WORKERS = 64  # of a kind; of DNS each has a copy of the catalogue
+MAX_EDGE_MEMORY = 1024 * 1024  # MiB
 MAX_ENTRYPOINTS = 32  # addresses
 MAX_TRUSTED = 64  # networks; each new connection is compared with all of them
 MAX_CACHE = 1_000_000  # replies; about 1 KB each
@@ -258,7 +259,7 @@ class Ingress:
     listen: Annotated[str, BeforeValidator(_ip)] = "0.0.0.0"
     mode: PortMode = PortMode.KERNEL
     ipv6: bool = True  # where the host has it, and `listen` is every address
-    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1  # processes that relay TCP, this one included
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1  # processes that relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +328,7 @@ class Http:
     ] = ()
     encoded_characters: Mapping[str, Encoded] = field(default_factory=dict)  # by entry point
     exposed_by_default: bool = True  # services with labels for it, without traefik.enable
-    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1  # processes that serve, this one included
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1  # processes that serve
     trusted: Annotated[
         tuple[Annotated[str, BeforeValidator(_network)], ...],
         BeforeValidator(_one_or_many),
@@ -381,6 +382,17 @@ class Docker:
 
 
 @dataclass(frozen=True, slots=True)
+class Edge:
+    """The processes that read what strangers send: HTTP and relayed ports. Where the sidecar is root they are
+    this user, whom nothing else on the node should be."""
+
+    __pydantic_config__ = _STRICT
+    uid: Annotated[int, Field(ge=1, lt=2**31)] = 59_180
+    gid: Annotated[int, Field(ge=1, lt=2**31)] = 59_180
+    memory: Annotated[int, Field(ge=0, le=MAX_EDGE_MEMORY)] = 512  # MiB of data in each process; 0: no limit
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     __pydantic_config__ = _STRICT
     level: LogLevel = LogLevel.INFO
@@ -402,6 +414,7 @@ class Config:
     admin: Admin = field(default_factory=Admin)
     feed: Feed = field(default_factory=Feed)
     docker: Docker = field(default_factory=Docker)
+    edge: Edge = field(default_factory=Edge)
     log: Log = field(default_factory=Log)
     state_dir: str = "/var/lib/mesh"
 
@@ -536,6 +549,9 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_DOCKER_NETNS": (("docker", "netns"), _same),
     "MESH_DOCKER_CERTIFICATES": (("docker", "certificates"), _same),
     "MESH_DOCKER_SERVICE": (("docker", "service"), _same),
+    "MESH_EDGE_UID": (("edge", "uid"), _same),
+    "MESH_EDGE_GID": (("edge", "gid"), _same),
+    "MESH_EDGE_MEMORY": (("edge", "memory"), _same),
     "MESH_LOG_LEVEL": (("log", "level"), _same),
     "MESH_LOG_FORMAT": (("log", "format"), _same),
 }

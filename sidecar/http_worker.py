@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 class HttpWorker:
     """Its sidecar is at the other end of the channel."""
 
-    def __init__(self, begin: Begin, channel: Channel) -> None:
+    def __init__(self, begin: Begin, _: tuple[socket.socket, ...], channel: Channel) -> None:
         self.failed = asyncio.Event()
         self._channel = channel
         self._tasks = Tasks(on_task_failed(self.failed))

@@ -46,8 +46,9 @@ class Worker(Protocol):
     async def stop(self) -> None: ...
 
 
-# Makes the worker from the first message; on the channel it tells the sidecar what it has to tell.
-Make = Callable[[Any, Channel], Worker]
+# Makes the worker from the first message and its sockets; on the channel it tells the sidecar
+# what it has to tell.
+Make = Callable[[Any, tuple[socket.socket, ...], Channel], Worker]
 
 
 def main(make: Make, told: Messages, tells: Messages) -> int:
@@ -68,11 +69,11 @@ async def serve(pair: socket.socket, make: Make, told: Messages, tells: Messages
     """Until the other end closes. Returns the exit status."""
     channel = Channel(pair, tells, told)
     try:
-        begin, _ = await channel.receive()
+        begin, sockets = await channel.receive()
     except EOFError:
         return 0
     _set_up_log(begin)
-    worker = make(begin, channel)
+    worker = make(begin, sockets, channel)
     life = Tasks(on_task_failed(worker.failed))
     try:
         await worker.start()

@@ -9,6 +9,7 @@ from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats, Seen
 from mesh.relay.listener import PollerAndTimers, Port, poller_and_timers
 from mesh.relay.relaying import ConnectSocket
+from mesh.relay.udp import UdpPort
 
 
 class Carried(Protocol):
@@ -30,7 +31,7 @@ class Carried(Protocol):
 
 
 class OpenPort(Protocol):
-    """Carries a TCP port from its listening socket on. The port owns the socket."""
+    """Carries a port from its listening socket on. The port owns the socket."""
 
     def __call__(
         self,
@@ -78,3 +79,14 @@ def open_here(
 ) -> Port:
     """A TCP port with a poller of its own."""
     return Port(listener, endpoints, options, connect, near=near)
+
+
+def open_udp_here(
+    listener: socket.socket,
+    endpoints: Sequence[Endpoint],
+    options: Options,
+    connect: ConnectSocket,
+    near: Collection[Endpoint],
+) -> UdpPort:
+    """In this process alone."""
+    return UdpPort(listener, endpoints, options, connect, near=near)

@@ -24,12 +24,12 @@ from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, Problem
 from mesh.internal_errors import ERRORS
 from mesh.net.tasks import Tasks
-from mesh.relay.carried import Carried, OpenPort, open_here
+from mesh.relay.carried import Carried, OpenPort, open_here, open_udp_here
 from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats, Seen
 from mesh.relay.listener import listen, plain_socket
 from mesh.relay.relaying import ConnectSocket
-from mesh.relay.udp import UdpPort, listen_udp, plain_udp_socket
+from mesh.relay.udp import listen_udp, plain_udp_socket
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ class RelayPorts:
         redirect: Redirect | None = None,
         over_ipv6: bool = False,
         open_tcp: OpenPort = open_here,
+        open_udp: OpenPort = open_udp_here,
         open_http: Callable[[str], OpenPort] | None = None,
     ) -> None:
         self._tasks = tasks
@@ -91,6 +92,7 @@ class RelayPorts:
         self._redirect = redirect
         self._over_ipv6 = over_ipv6
         self._open_tcp = open_tcp
+        self._open_udp = open_udp
         self._open_http = open_http  # told the service's id
         self._snapshot = Snapshot()
         self._plans: dict[str, dict[str, PortPlan]] = {}  # service id → "80/tcp" → its plan
@@ -262,7 +264,7 @@ class RelayPorts:
         if self._open_http is not None and self._speaks_http(one):
             port = self._open_http(one.service)(listener, found, options, self._connect, near)
         elif one.port.protocol is Protocol.UDP:
-            port = UdpPort(listener, found, options, self._connect_udp, near=near)
+            port = self._open_udp(listener, found, options, self._connect_udp, near)
         else:
             port = self._open_tcp(listener, found, options, self._connect, near)
         self._open[one.key] = _Open(one, port, redirected)

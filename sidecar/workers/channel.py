@@ -85,7 +85,7 @@ class Channel:
             await self._more()
         body, descriptors = frame
         self.last_size = len(body)
-        sockets = _as_sockets(descriptors)
+        sockets = as_sockets(descriptors)
         try:
             return self._takes.decode(body), sockets
         except WireError:
@@ -176,7 +176,7 @@ def receive_some(pair: socket.socket) -> tuple[bytes, list[int]]:
     return data, descriptors
 
 
-def _as_sockets(descriptors: Sequence[int]) -> tuple[socket.socket, ...]:
+def as_sockets(descriptors: Sequence[int]) -> tuple[socket.socket, ...]:
     """Raises WireError, and closes all, if one of them is no socket."""
     made: list[socket.socket] = []
     for index, one in enumerate(descriptors):

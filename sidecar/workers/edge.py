@@ -1,10 +1,11 @@
 """`python -P -m sidecar.workers.edge MODULE FD UID GID MEMORY`: a restricted process.
 
-Gives up its privileges before it imports anything that reads the network, then goes on as MODULE. What it
-has from the sidecar is one end of a pair of sockets, a few plain environment variables, and where its log
-goes.
+It imports what it will need (Python itself may be where only root can read), gives up its privileges, and
+only then goes on as MODULE and reads something from outside. What it has from the sidecar is one end of a
+pair of sockets, a few plain environment variables, and where its log goes.
 """
 
+import encodings.idna  # noqa: F401 - for names to look up; Python would import it when the first one comes
 import sys
 from importlib import import_module
 
@@ -18,6 +19,7 @@ def main(words: list[str]) -> int:
     module, descriptor, *restriction = words
     if module not in MODULES:
         return REFUSED
+    run = import_module(module).run
     try:
         drop(Restriction.from_words(restriction))
     except OSError as error:
@@ -26,7 +28,7 @@ def main(words: list[str]) -> int:
             file=sys.stderr,
         )
         return REFUSED
-    return int(import_module(module).run(int(descriptor)))
+    return int(run(int(descriptor)))
 
 
 if __name__ == "__main__":

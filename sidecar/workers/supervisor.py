@@ -80,6 +80,7 @@ class Workers:
         self._channels: dict[int, Channel] = {}
         self._running: list[asyncio.Task[None]] = []
         self._behind: set[int] = set()
+        self._faulty: set[int] = set()
         self._up: set[int] = set()
         self._all_up = asyncio.Event()
         self.ends: Counter[str] = Counter()  # how workers ended, by reason: see `_listen`
@@ -121,6 +122,13 @@ class Workers:
         if number in self._channels:
             self._send(number, self._kind.told.encode(message), sockets)
 
+    def end(self, number: int, error: WireError) -> None:
+        """It has done what it may not."""
+        if number in self._channels:
+            self._log_refused(number, error)
+            self._faulty.add(number)
+            self._channels[number].abort()
+
     async def close(self) -> None:
         """End all of them."""
         for task in self._running:
@@ -153,6 +161,7 @@ class Workers:
             process = await self._spawn(theirs.fileno())
         channel, reason = self._channel(ours), ""
         self._behind.discard(number)
+        self._faulty.discard(number)
         try:
             for message, sockets in self._everything(number):
                 channel.send(message, sockets)
@@ -204,13 +213,18 @@ class Workers:
                     self._all_up.set()
                 self._on_message(number, message, sockets)
         except EOFError:
+            if number in self._faulty:
+                return "malformed"
             return "behind" if number in self._behind else "exited"
         except TimeoutError:
             logger.error("%s worker %d was not heard of for %.0f s", name, number, SILENT_SECONDS)
             return "silent"
         except WireError as error:
-            logger.error("%s worker %d says what it may not, and is ended: %s", name, number, error)
+            self._log_refused(number, error)
             return "malformed"
+
+    def _log_refused(self, number: int, error: WireError) -> None:
+        logger.error("%s worker %d did what it may not, and is ended: %s", self._kind.name, number, error)
 
 
 class _Rate:

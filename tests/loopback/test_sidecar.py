@@ -201,11 +201,12 @@ async def test_a_published_port_is_relayed_and_a_taken_one_does_not_stop_the_oth
             writer.write_eof()
             assert await asyncio.wait_for(reader.read(), DEADLINE) == b"whole"
             writer.close()
-            text = (await get(bound.metrics, "/metrics"))[1]
-            assert (
-                f'mesh_port_connections_total{{mode="proxy",port="{published}/tcp",service="web"}} 1.0'
-                in text
-            )
+            counted = f'mesh_port_connections_total{{mode="proxy",port="{published}/tcp",service="web"}} 1.0'
+
+            async def told() -> bool:
+                return counted in (await get(bound.metrics, "/metrics"))[1]
+
+            await until(told, "the process that relays has reported it")
 
 
 async def test_health_and_readiness(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.SelectorEventLoop,
     "uvloop": uvloop.new_event_loop,
 }
-LOOPS_OF = {"test_worker_channel": ("asyncio", "uvloop"), "test_relay_workers": ("uvloop",)}
+LOOPS_OF = {"test_worker_channel": ("asyncio", "uvloop"), "test_relay_supervisor": ("uvloop",)}
 
 
 @pytest.hookimpl(optionalhook=True)  # versions of pytest-asyncio without it test asyncio's loop only
