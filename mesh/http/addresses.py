@@ -4,7 +4,8 @@ An address of IPv6 counts with its /64: whoever has one has all of them.
 """
 
 from collections import Counter
-from ipaddress import IPv6Network
+
+from mesh.net.fair_shares import share_key
 
 
 class Addresses:
@@ -16,11 +17,15 @@ class Addresses:
         self.most = most
         self._counts: Counter[str] = Counter()
 
+    def count(self, address: str) -> int:
+        """Those that it has; 0 where there is no limit."""
+        return self._counts[share_key(address)] if self.most else 0
+
     def enter(self, address: str) -> bool:
         """One more; False, and nothing is counted, when it has as many as it may."""
         if not self.most:
             return True
-        key = _key(address)
+        key = share_key(address)
         if self._counts[key] >= self.most:
             return False
         self._counts[key] += 1
@@ -30,7 +35,7 @@ class Addresses:
         """One of those that entered is gone."""
         if not self.most:
             return
-        key = _key(address)
+        key = share_key(address)
         self._counts[key] -= 1
         if not self._counts[key]:
             del self._counts[key]
@@ -38,9 +43,3 @@ class Addresses:
     def __len__(self) -> int:
         """Addresses that have any."""
         return len(self._counts)
-
-
-def _key(address: str) -> str:
-    if ":" not in address:
-        return address
-    return str(IPv6Network((address.partition("%")[0], 64), strict=False))

@@ -1,6 +1,7 @@
 """One listening socket that speaks HTTP: accepts clients, gives each request to whom it is for, drains."""
 
 import asyncio
+import heapq
 import socket
 import ssl
 from collections import Counter
@@ -19,6 +20,7 @@ from mesh.http.greeting import Greeting
 from mesh.http.h1_client import H1Client
 from mesh.http.h2_client import H2Client
 from mesh.http.handshake import Handshake
+from mesh.http.handshake_places import HandshakePlaces
 from mesh.http.head import RequestHead
 from mesh.http.host import Client
 from mesh.http.peeking import Peeking
@@ -66,7 +68,7 @@ class Front:
         self._tls = tls
         self._clients: set[Client] = set()
         self._passed = passed
-        self._handshakes: set[Greeting[Any]] = set()
+        self._handshakes: HandshakePlaces[Greeting[Any]] = HandshakePlaces()
         self._addresses = Addresses(core.per_address)
         self._empty = asyncio.Event()  # set when the last client of a closing front is gone
         self._port = int(listener.getsockname()[1])
@@ -109,25 +111,50 @@ class Front:
 
     def _not_accepted(self, reason: str) -> None:
         self.refusals[reason] += 1
+        if reason == "fd_limit":
+            self._make_room()
 
     def _take(self, sock: socket.socket, peer: tuple[str, int]) -> None:
         sock.setblocking(False)
-        if self.active >= limits.CONNECTIONS_MAX or len(self._handshakes) >= limits.HANDSHAKES_MAX:
-            self.refusals[Fault.FULL.reason] += 1
-            reset_on_close(sock)
-            sock.close()
-        else:
-            self._begin(sock, peer[0])
-
-    def _begin(self, sock: socket.socket, peer: str) -> None:
         self.connections += 1
-        address = peer.removeprefix("::ffff:") if "." in peer else peer
+        address = peer[0].removeprefix("::ffff:") if "." in peer[0] else peer[0]
         edge = Edge(address, "https" if self._tls else "http", self._port, self._trusted)
-        if not edge.trusted and not self._addresses.enter(address):
-            self.refusals["per_address"] += 1
-            reset_on_close(sock)
-            sock.close()
-        elif self._tls is None:
+        if self.active >= limits.CONNECTIONS_MAX and not self._make_room():
+            self._refuse(sock, Fault.FULL.reason)
+        elif not edge.trusted and not self._addresses.enter(address):
+            self._refuse(sock, "per_address")
+        elif self._tls is not None and not self._make_room_for_handshake(edge):
+            self._leave(edge)
+            self._refuse(sock, "handshakes_per_address")
+        else:
+            self._begin(sock, edge)
+
+    def _refuse(self, sock: socket.socket, reason: str) -> None:
+        self.refusals[reason] += 1
+        reset_on_close(sock)
+        sock.close()
+
+    def _make_room(self) -> bool:
+        """Close some that wait for a request, of whoever has the most first; False: nobody does."""
+        spare = [
+            (-self._addresses.count(one.edge.client), order, number, one)
+            for number, one in enumerate(self._clients)
+            if (order := one.spare_order) is not None
+        ]
+        for *_, client in heapq.nsmallest(limits.SPARED_AT_ONCE, spare):
+            self.refusals["gave_way"] += 1
+            client.abort()
+        return bool(spare)
+
+    def _make_room_for_handshake(self, edge: Edge) -> bool:
+        may, giving_way = self._handshakes.room_for(edge.client, shared=edge.trusted)
+        if giving_way is not None:
+            self.refusals["gave_way"] += 1
+            giving_way.abort()
+        return may
+
+    def _begin(self, sock: socket.socket, edge: Edge) -> None:
+        if self._tls is None:
             self._serve(sock, edge)
         elif self._passed is not None and self._passed.any():
             self._peek(sock, edge, self._tls, self._passed)
@@ -138,10 +165,10 @@ class Front:
         """For whom is it? The name stands in its first message."""
 
         def done(one: Peeking, sock: socket.socket, name: str) -> None:
-            self._handshakes.discard(one)
+            self._handshakes.remove(one)
             relaying = passed.whose(name)
             if relaying is None:
-                self._secure(sock, edge, context)
+                self._secure(sock, edge, context, heard=True)
                 return
             self._note_empty()  # the relaying drains it, not we
             try:
@@ -153,12 +180,13 @@ class Front:
             relaying.begin(sock, (edge.client, peer[1]), partial(self._leave, edge))
 
         peeking = Peeking(self.poller, self.deadlines, sock, done, partial(self._not_secured, edge))
-        self._handshakes.add(peeking)
+        self._handshakes.add(edge.client, peeking)
+        peeking.heard = partial(self._handshakes.heard, edge.client, peeking)
         peeking.start()
 
-    def _secure(self, sock: socket.socket, edge: Edge, context: ssl.SSLContext) -> None:
+    def _secure(self, sock: socket.socket, edge: Edge, context: ssl.SSLContext, heard: bool = False) -> None:
         def done(one: Handshake, secured: ssl.SSLSocket) -> None:
-            self._handshakes.discard(one)
+            self._handshakes.remove(one)
             self._serve(secured, edge)
 
         failed = partial(self._not_secured, edge)
@@ -169,7 +197,8 @@ class Front:
             self.refusals["tls"] += 1
             self._left(edge)
             return
-        self._handshakes.add(handshake)
+        self._handshakes.add(edge.client, handshake, heard=heard)
+        handshake.heard = partial(self._handshakes.heard, edge.client, handshake)
         handshake.start()
 
     def _serve(self, sock: socket.socket, edge: Edge) -> None:
@@ -179,7 +208,7 @@ class Front:
         client.start()
 
     def _not_secured(self, edge: Edge, one: Greeting[Any]) -> None:
-        self._handshakes.discard(one)
+        self._handshakes.remove(one)
         self.refusals["tls"] += 1
         self._left(edge)
 

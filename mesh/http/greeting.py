@@ -10,15 +10,16 @@ from typing import Generic, TypeVar
 from mesh.http import limits
 from mesh.http.timing import Timed
 from mesh.relay.deadlines import Deadlines
-from mesh.relay.poller import Poller
+from mesh.relay.poller import READABLE, Poller
 
 S = TypeVar("S", bound=socket.socket)
 
 
 class Greeting(Timed, Generic[S]):
-    """`failed`: the client has gone, took too long or cannot speak TLS. The socket is closed then."""
+    """`failed`: the client has gone, took too long or cannot speak TLS. The socket is closed then. `heard`:
+    its first bytes have come."""
 
-    __slots__ = ("_failed", "_poller", "_sock")
+    __slots__ = ("_failed", "_poller", "_sock", "heard")
 
     def __init__(
         self, poller: Poller, deadlines: Deadlines, sock: S, failed: Callable[["Greeting[S]"], None]
@@ -27,6 +28,7 @@ class Greeting(Timed, Generic[S]):
         self._poller = poller
         self._sock: S | None = sock
         self._failed = failed
+        self.heard: Callable[[], None] | None = None
 
     def start(self) -> None:
         assert self._sock is not None
@@ -49,6 +51,9 @@ class Greeting(Timed, Generic[S]):
         sock = self._sock
         if sock is None:
             return
+        if self.heard is not None and mask & READABLE:
+            heard, self.heard = self.heard, None
+            heard()
         try:
             if not self._look(sock, mask):
                 return

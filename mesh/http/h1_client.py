@@ -135,6 +135,11 @@ class H1Client(Timed):
         if self._in_records:
             self._poller.again(self._readable)
 
+    @property
+    def spare_order(self) -> tuple[bool, float] | None:
+        waits = self._state is HEAD and self._exchange is None and not self._held
+        return (self._served, self.limit) if waits else None
+
     def finish(self) -> None:
         """No more requests after the one under way. A connection that had none yet still gets its first."""
         self._keep = False

@@ -26,6 +26,7 @@ class H2Client(H2Connection):
         self.edge = replace(edge, version="HTTP/2.0")
         self._lists = RequestLists()
         self._requests: dict[int, H2Request] = {}
+        self._served = False  # there has been a request
         self._draining = False
         self._told_last = False  # the peer knows the last stream that we take
         self._block_of: RequestFields | None = None
@@ -44,6 +45,10 @@ class H2Client(H2Connection):
         else:
             self.push()
         self.poller.again(self.readable)  # who watched the socket before may have been told of what is there
+
+    @property
+    def spare_order(self) -> tuple[bool, float] | None:
+        return None if self._requests or self._held else (self._served, self.limit)
 
     def finish(self) -> None:
         """No more requests after those that are on their way: RFC 9113 section 6.8 has two steps for it."""
@@ -67,6 +72,7 @@ class H2Client(H2Connection):
     # --- what the wire tells ---
 
     def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
+        self._served = True
         request = self._requests[stream.id] = H2Request(self, stream)
         try:
             head = self._lists.read(fields, ended)

@@ -15,6 +15,12 @@ class Client(Protocol):
 
     edge: Edge
 
+    @property
+    def spare_order(self) -> tuple[bool, float] | None:
+        """Of those that wait for a request, the smallest goes first when there is no place for newcomers:
+        (there has been a request, when its time is over). None: it is at work."""
+        ...
+
     def finish(self) -> None:
         """No more requests after those under way."""
         ...

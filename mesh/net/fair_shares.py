@@ -7,12 +7,14 @@ item first; `FairShares` says who that is, and its caller ends it.
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
+from functools import lru_cache
 from ipaddress import IPv6Network
 from typing import Generic, TypeVar
 
 Owner = TypeVar("Owner", bound=Hashable)
 Item = TypeVar("Item", bound=Hashable)
 
+NETWORKS_KEPT = 4096  # of addresses of IPv6: to work one out takes ten times as long as all else
 IPV6_PREFIX = 64  # bits: whoever has one address of such a network has all of them
 
 
@@ -105,4 +107,9 @@ def share_key(address: str) -> str:
     """Whose share a client's address takes: its own, of IPv6 its /64's."""
     if ":" not in address:
         return address
-    return str(IPv6Network((address.partition("%")[0], IPV6_PREFIX), strict=False))
+    return _network(address.partition("%")[0])
+
+
+@lru_cache(NETWORKS_KEPT)
+def _network(address: str) -> str:
+    return str(IPv6Network((address, IPV6_PREFIX), strict=False))

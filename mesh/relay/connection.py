@@ -75,10 +75,13 @@ class Connection:
         "_task",
         "_told_client",
         "_tried",
+        "address",
         "endpoint",
     )
 
-    def __init__(self, port: Owner, client: socket.socket, peer: tuple[str, int]) -> None:
+    def __init__(self, port: Owner, client: socket.socket, peer: tuple[str, int], address: str = "") -> None:
+        """`address`: whose share of the port's places it takes; "": nobody's."""
+        self.address = address
         self._port = port
         self._client = client
         self._peer = peer

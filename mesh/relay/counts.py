@@ -52,6 +52,8 @@ REASONS = (
     "idle",
     "fd_limit",
     "full",
+    "per_address",  # the client's address has its share
+    "gave_way",  # to another address, which has less
     "drained",
     "dropped",  # a datagram that would have had to wait
     "proxy_header",

@@ -8,19 +8,25 @@ import asyncio
 import random
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from itertools import islice
 
 from mesh.balance.policies import Endpoint, Policy
 from mesh.net.descriptors import for_client
+from mesh.net.fair_shares import share_key
 from mesh.relay.connection import Connection, Options
 from mesh.relay.counts import PortStats, Seen
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
+from mesh.relay.proxy_protocol import trusts
 from mesh.relay.splice import reset_on_close
 from mesh.relay.upstreams import Upstreams
 
 MAX_CONNECTIONS = 20_000  # here: each holds 2 descriptors, a bulk one 6; more are reset and counted
+CONNECTIONS_PER_ADDRESS = 5000  # of these of one client's address (IPv6: its /64), but of trusted proxies
+GIVING_WAY_AT_ONCE = 64  # connections that end when all places are taken: to find them takes a millisecond
 
 # Makes the non-blocking socket that goes out to a task: in the ingress namespace, or a plain one.
 ConnectSocket = Callable[[], socket.socket]
@@ -49,6 +55,7 @@ class Relaying:
         self._stats = PortStats()
         self._clock = clock  # finer than the loop's, which stands still while callbacks run
         self._open: dict[Connection, Callable[[], None] | None] = {}  # with whom to tell of the end
+        self._per_address: Counter[str] = Counter()
         self._empty = asyncio.Event()  # set when the last connection of a closing one is over
         self._closing = False
 
@@ -110,14 +117,33 @@ class Relaying:
         """`ended` is called once, when the connection is over, also if it was refused."""
         self._stats.connections += 1
         client.setblocking(False)
-        if len(self._open) >= MAX_CONNECTIONS:
-            self.refuse(client, "full")
+        # Whoever wants to be told of the end has accepted it, and has counted its address.
+        shared = ended is not None or trusts(self.options.trusted, peer[0])
+        address = "" if shared else share_key(peer[0])
+        if reason := self._no_room(address):
+            self.refuse(client, reason)
             if ended is not None:
                 ended()
             return
-        connection = Connection(self, client, peer)
+        connection = Connection(self, client, peer, address)
         self._open[connection] = ended
+        if address:
+            self._per_address[address] += 1
         connection.begin()
+
+    def _no_room(self, address: str) -> str:
+        """Why there is no place for one more of this address ("": one that has no share); "" if there is."""
+        if address and self._per_address[address] >= CONNECTIONS_PER_ADDRESS:
+            return "per_address"
+        if len(self._open) < MAX_CONNECTIONS:
+            return ""
+        largest, count = next(iter(self._per_address.most_common(1)), ("", 0))
+        if count <= self._per_address[address] + 1:
+            return "full"
+        theirs = (one for one in self._open if one.address == largest)  # the oldest first
+        for connection in tuple(islice(theirs, min(GIVING_WAY_AT_ONCE, count // 2))):
+            connection.abort("gave_way")
+        return ""
 
     # --- what connections ask of it ---
 
@@ -155,6 +181,10 @@ class Relaying:
 
     def over(self, connection: Connection, reason: str) -> None:
         ended = self._open.pop(connection, None)
+        if address := connection.address:
+            self._per_address[address] -= 1
+            if not self._per_address[address]:
+                del self._per_address[address]
         if self._closing and not self._open:
             self._empty.set()
         self._stats.received += connection.received
