@@ -177,6 +177,7 @@ class DockerSource:
     def _problems(self) -> Iterator[Problem]:
         """What nodes say of themselves and is not believed."""
         yield from self._return_paths.problems()
+        yield from self._neighbours.problems()
 
     @property
     def leads(self) -> bool:
@@ -257,7 +258,8 @@ class DockerSource:
         self._informed.set()
         if view is not None:
             known = self._cluster.allocations
-            laid = self._return_paths.lay_over(self._neighbours.lay_over(self._signs.lay_over(view)), known)
+            laid = self._neighbours.lay_over(self._signs.lay_over(view), known)
+            laid = self._return_paths.lay_over(laid, known)
             ours, raw = self._merger.set_cluster(laid)
             self._server.publish(raw)
             self._learned(ours, raw)
@@ -305,6 +307,8 @@ class DockerSource:
         self._take_laid(self._signs.report(node, report.ending, time.monotonic(), report.unwell))
         self._take_laid(self._neighbours.report(node, report.containers))
         self._take_laid(self._return_paths.report(node, report.return_path))
+        if self._neighbours.unproven:
+            self._cluster.look_at_all()
 
     async def _expire_signs(self) -> None:
         while True:

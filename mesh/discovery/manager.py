@@ -76,8 +76,9 @@ class ManagerWatch:
         self._updating = False
         self.read_seconds = 0.0  # that the last read took
         self.leader = ""  # id of the node that leads the managers, as of the last read
-        self.allocations: Allocations | None = None  # as of the last look at them; None: never
+        self.allocations: Allocations | None = None  # as of the last look, if it was at them
         self._allocated = -ALLOCATIONS_SECONDS  # when that was begun
+        self._asked = False
 
     def news(self) -> None:
         """Look now: something has happened in the cluster."""
@@ -86,6 +87,13 @@ class ManagerWatch:
     def list_again(self) -> None:
         """The next look is at everything and yields a view, changed or not."""
         self._listed = None
+
+    def look_at_all(self) -> None:
+        """Soon, and at what else has been given out as well: somebody says what is not known here yet."""
+        if not self._asked:
+            self._asked = True
+            left = self._allocated + ALLOCATIONS_SECONDS - time.monotonic()
+            asyncio.get_running_loop().call_later(max(0.0, left), self._news.set)
 
     async def run(self) -> None:
         """Until cancelled. Raises EngineUnavailable."""
@@ -105,7 +113,9 @@ class ManagerWatch:
         """True if something has changed."""
         now = time.monotonic()
         everything = everything or self._listed is None or now - self._listed >= CLUSTER_SECONDS
-        also = everything and now - self._allocated >= ALLOCATIONS_SECONDS
+        also = now - self._allocated >= ALLOCATIONS_SECONDS and (everything or self._asked)
+        everything = everything or also
+        self._asked = self._asked and not also
         try:
             found = await self._engine.cluster(partial(self._read, everything=everything, also=also))
         except EngineUnavailable:
@@ -120,8 +130,9 @@ class ManagerWatch:
             self._on_read(None)
             return False
         self._listed, self._updating, self.leader = now, found.updating, found.leader
-        if found.allocations is not None:
-            self.allocations, self._allocated = found.allocations, now
+        self.allocations = found.allocations
+        if also:
+            self._allocated = now
         self._on_read(found.view)
         return found.tasks_changed
 
@@ -134,23 +145,22 @@ class ManagerWatch:
             return None
         nodes, networks, services = api.nodes(), api.networks(), api.services()
         view = self._reader.read(nodes, networks, services, tasks)
-        allocated = None
-        if also:
-            attachments = api.tasks(filters=ATTACHMENTS_FILTER)
-            allocated = allocations(view.nodes.values(), networks, attachments, _ingress(api, view))
+        allocated = _allocations(api, view, networks) if also else None
         return _Found(view, changed, _updating(services), allocated, _leader(nodes))
 
 
-def _ingress(api: Any, view: ClusterView) -> Json | None:
-    """The ingress network as gossip has it; None where this engine takes no part in it."""
+def _allocations(api: Any, view: ClusterView, networks: Iterable[Json]) -> Allocations | None:
+    """None where the engine does not tell."""
     id_ = next((one.id for one in view.networks.values() if one.ingress), None)
-    if id_ is None:
-        return None
     try:
-        found: Json = api.inspect_network(id_, verbose=True)
+        attachments = api.tasks(filters=ATTACHMENTS_FILTER)
     except APIError:
         return None
-    return found
+    try:
+        ingress = api.inspect_network(id_, verbose=True) if id_ is not None else None
+    except APIError:
+        ingress = None  # this engine takes no part in it
+    return allocations(view.nodes.values(), networks, attachments, ingress)
 
 
 def _leader(nodes: Iterable[Json]) -> str:

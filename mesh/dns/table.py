@@ -11,7 +11,7 @@ Strategy:
   names, for `tasks.NAME` also the plain name, and for reversed names the address.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,7 +62,10 @@ class NameTable:
         if not self._named(network):
             return ()
         names = self.index(network).names
-        found = [self._says(owner, network) for owner in names.owners(name)]
+        owners = self._rightful(names.owners(name))
+        if name.startswith(TASKS) and any(o[0] == SERVICE for o in names.owners(name.removeprefix(TASKS))):
+            owners = [owner for owner in owners if not owner[2] or owner[0] != CONTAINER]
+        found = [self._says(owner, network) for owner in owners]
         if name.startswith(TASKS):
             for kind, id_, _ in names.owners(name.removeprefix(TASKS)):
                 if kind == SERVICE:
@@ -72,8 +75,22 @@ class NameTable:
 
     def pointers(self, network: str, address: str) -> tuple[Contribution, ...]:
         """Whose address it is on the network: of a task, first its own, then its service's if it is a VIP."""
-        owners = self.index(network).addresses.owners(address) if self._named(network) else ()
+        owners = self._rightful(self.index(network).addresses.owners(address)) if self._named(network) else ()
         return tuple(map(self._points, sorted(owners, key=lambda owner: owner[0] == SERVICE)))
+
+    def _rightful(self, owners: Iterable[Owner]) -> Iterable[Owner]:
+        """Another node's plain container has nothing that a service has: managers see to it, and here it
+        holds for a saved view and an older manager's as well."""
+        found = tuple(owners)
+        if len(found) > 1 and any(map(self._is_a_services, found)):
+            return [owner for owner in found if owner[0] != CONTAINER or not owner[2]]
+        return found
+
+    def _is_a_services(self, owner: Owner) -> bool:
+        kind, id_, key = owner
+        if kind != CONTAINER:
+            return True
+        return not key and bool(self._snapshot.containers[id_].service)
 
     def _named(self, network: str) -> bool:
         return named(self._snapshot.networks.get(network))

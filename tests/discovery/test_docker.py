@@ -640,6 +640,33 @@ class TestPlainContainers:
             await self.all_know({}, pair.manager, pair.other)
             assert not sum(pair.manager.source.status().neighbours_refused.values())
 
+    async def test_on_a_network_that_its_node_had_nothing_of(self, tmp_path: Path) -> None:
+        """The manager looks again: Swarm knows of the container what its node says."""
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            lonely = docker.network("lonely00000000000000000id", "lonely", "10.0.9.0/24", attachable=True)
+            for one in (pair.manager, pair.worker):
+                one.daemon.networks = [*one.daemon.networks, lonely]
+            pair.manager.daemon.send(docker.event("network", "create", lonely["Id"], "swarm"))
+            pair.worker.daemon.send(docker.event("network", "create", lonely["Id"]))
+            for one in (pair.manager, pair.worker):
+                await until(lambda one=one: lonely["Id"] in one.current.networks, "it is known")  # type: ignore[misc]
+            pair.manager.daemon.attachments = [docker.attachment(WORKER, lonely["Id"], "10.0.9.77")]
+            endpoint = docker.endpoint(lonely["Id"], "10.0.9.77")
+            pair.worker.daemon.run(docker.container(self.ID, "tool", networks={"lonely": endpoint}))
+            await self.all_know({f"{WORKER}/{self.ID}": ["10.0.9.77"]}, pair.manager)
+            assert not sum(pair.manager.source.status().neighbours_refused.values())
+
+    async def test_a_lie_is_named(self, tmp_path: Path) -> None:
+        async with nodes(tmp_path) as pair:
+            await pair.worker.knows(1, 2, 3)
+            self.start(pair.worker, alias="shop_web")
+            await self.all_know({f"{WORKER}/{self.ID}": ["10.0.8.77"]}, pair.manager)
+            status = pair.manager.source.status()
+            assert status.neighbours_refused["service"] == 1
+            assert [one.file for one in status.problems] == ["node swarm01"]
+            assert pair.manager.current.neighbours[f"{WORKER}/{self.ID}"].attachments[0].aliases == ()
+
     async def test_of_a_manager(self, tmp_path: Path) -> None:
         async with nodes(tmp_path) as pair:
             await pair.worker.knows(1, 2, 3)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.discovery import manager as manager_module
+from mesh.discovery.allocations import Allocations
 from mesh.discovery.client import EngineClient
 from mesh.discovery.manager import (
     SOON_SECONDS,
@@ -20,7 +21,7 @@ from mesh.discovery.manager import (
 )
 from mesh.discovery.swarm import ClusterView
 from tests.support import docker_fixtures as docker
-from tests.support.docker_fixtures import MANAGER, WEB, WEB_TASKS
+from tests.support.docker_fixtures import BACKEND, INGRESS, MANAGER, WEB, WEB_TASKS, WORKER
 from tests.support.docker_fixtures_daemon import FakeDaemon
 from tests.support.waiting import running, until
 
@@ -136,3 +137,32 @@ class TestLooking:
         watched.daemon.services = [*watched.daemon.services, docker.service("s2", "db")]
         watched.daemon.quorum = True
         await until(lambda: any(one and "s2" in one.services for one in watched.reads), "all is listed anew")
+
+
+class TestAllocations:
+    """What else has been given out: looked at now and then, and when somebody asks."""
+
+    async def test_read_with_the_cluster(self, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(manager_module, "ALLOCATIONS_SECONDS", 0.0)
+        watched.daemon.attachments = [docker.attachment(WORKER, BACKEND, "10.0.8.77")]
+        entries = {"192.168.2.60": "10.0.0.2", "192.168.2.61": "10.0.0.3"}
+        watched.daemon.gossip = {INGRESS: docker.entries_gossip(entries)}
+        found: list[Allocations] = []
+
+        def look() -> bool:
+            watched.watch.look_at_all()
+            if watched.watch.allocations is not None:
+                found.append(watched.watch.allocations)
+            return bool(found and found[-1].owners)
+
+        await until(look)
+        assert found[-1].attached == {WORKER: {BACKEND}}
+        assert found[-1].owners == {(BACKEND, "10.0.8.77"): WORKER}
+        assert found[-1].entries == {MANAGER: "10.0.0.2", WORKER: "10.0.0.3"}
+
+    async def test_an_engine_that_does_not_tell(self, watched: Watched) -> None:
+        watched.daemon.refused["attachments"] = 400, "invalid filter"
+        watched.watch.look_at_all()
+        await until(lambda: watched.tasks() == 3, "the cluster is read all the same")
+        assert watched.watch.allocations is None
+        assert not watched.faults

@@ -20,6 +20,7 @@ from mesh.catalog.model import (
 )
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.discovery import neighbours as module
+from mesh.discovery.allocations import Allocations
 from mesh.discovery.merge import Merger
 from mesh.discovery.neighbours import Neighbours, is_dns_name, plain_containers
 from mesh.discovery.report import Report, decode_report, encode_report
@@ -313,12 +314,32 @@ def said(snapshot: Snapshot) -> dict[tuple[str, str], object]:
     return found | {(n, one): table.pointers(n, one) for n in ("front", "back") for one in addresses}
 
 
+HELD = {"web", "db", "box", "web.1.t1", "c1c1c1c1c1c1"}  # names of services and of a task
+
+
+def honest(one: Container) -> Container:
+    """What another node may say of it."""
+
+    def free(name: str) -> bool:
+        return name.lower() not in HELD and not name.startswith("tasks.")
+
+    attachments = tuple(
+        replace(a, aliases=tuple(filter(free, a.aliases)))
+        for a in one.attachments
+        if (a.network, a.address) not in {("front", "10.1.0.2"), ("front", "10.1.0.3")}
+    )
+    name = one.name if free(one.name) else one.short_id
+    hostname = one.hostname if free(one.hostname) else ""
+    return replace(one, name=name, hostname=hostname, attachments=attachments)
+
+
 @settings(deadline=None)
 @given(containers(), containers())
 def test_names_on_one_node_are_as_if_the_others_containers_were_its_own(
     here: dict[str, Container], there: dict[str, Container]
 ) -> None:
-    """Through the report, a manager's book and the merge. Ids are engines' own: no two share one."""
+    """Through the report, a manager's book and the merge, but for what is a service's. Ids are engines' own:
+    no two share one."""
     there = {id_: one for id_, one in there.items() if id_ not in here}
     view = replace(VIEW, services=services())
     report = decode_report(encode_report(Report({}, plain_containers(there.values(), HERE))))
@@ -330,5 +351,161 @@ def test_names_on_one_node_are_as_if_the_others_containers_were_its_own(
     merger.set_node("a")
     told = Snapshot().apply(merger.set_cluster(manager.lay_over(view))[0])
     told = told.apply(merger.set_containers(here))
-    as_if = Snapshot().apply(Change(networks=NETWORKS, services=services(), containers=here | there))
+    others = {id_: honest(one) for id_, one in there.items()}
+    as_if = Snapshot().apply(Change(networks=NETWORKS, services=services(), containers=here | others))
     assert said(told) == said(as_if)
+
+
+class TestWhatIsSomebodyElses:
+    """A name or an address that a service has, whoever came first."""
+
+    TASK = Task("t1", "shop_db.1.t1", "c", TaskState.RUNNING, {"front": "10.1.0.3"}, "ab" * 32, "db-host")
+    DB = Service(
+        "s1", "shop_db", networks=(ServiceNetwork("back", "10.2.0.2", ("db", "Data.Base")),), tasks=(TASK,),
+        labels={"com.docker.stack.namespace": "shop"},
+    )  # fmt: skip
+    WITH_DB = replace(VIEW, services={"s1": DB})
+
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            ("shop_db", "service"),
+            ("db", "service"),
+            ("DB", "service"),
+            ("data.base", "service"),
+            ("shop_db.1.t1", "service"),
+            ("db-host", "service"),
+            ("abababababab", "service"),
+            ("tasks.shop_db", "reserved"),
+            ("Tasks.db", "reserved"),
+            ("tasks.anything", "reserved"),
+            ("db.backend", "reserved"),
+            ("x.FrontEnd", "reserved"),
+            ("a.b.backend", "reserved"),
+            ("_http._tcp.db", "reserved"),
+            ("localhost", "reserved"),
+            ("db.localhost", "reserved"),
+            ("2.0.2.10.in-addr.arpa", "reserved"),
+            ("host.docker.internal", "reserved"),
+            ("10.2.0.2", "reserved"),
+            ("db.", "name"),
+            ("db\\.x", "name"),
+            ("d\u0431", "name"),
+            ("\u212a", "name"),
+        ],
+    )
+    @pytest.mark.parametrize("where", ["name", "hostname", "alias"])
+    def test_names(self, name: str, reason: str, where: str) -> None:
+        said = replace(
+            TOLD, name="mine", hostname="", attachments=(Attachment("front", "10.1.0.7", ("ok",)),)
+        )
+        if where == "alias":
+            said = replace(said, attachments=(Attachment("front", "10.1.0.7", ("ok", name)),))
+        else:
+            said = replace(said, **{where: name})
+        one = book(self.WITH_DB)
+        found = one.report("b", {TOOL.id: said}).neighbours[KEY]
+        assert found is not None
+        assert name not in (found.name, found.hostname, *found.attachments[0].aliases)
+        assert found.attachments[0].aliases == ("ok",)
+        assert one.refused[reason] == one.refused.total() == 1
+        (problem,) = one.problems()
+        assert problem.file == "node b"
+        assert repr(name) in problem.message
+
+    def test_an_id_that_reads_as_a_services_name(self) -> None:
+        one = book(self.WITH_DB)
+        assert one.report("b", {"db": replace(TOLD, id="db")}) == Change()
+        assert one.refused["service"] == 1
+
+    def test_a_service_that_is_made_later_wins_at_once(self) -> None:
+        one = book()
+        said = replace(TOLD, name="shop_db", attachments=(Attachment("front", "10.1.0.7", ("db",)),))
+        one.report("b", {TOOL.id: said})
+        assert one.lay_over(VIEW).neighbours[KEY].name == "shop_db"
+        found = one.lay_over(self.WITH_DB).neighbours[KEY]
+        assert (found.name, found.attachments[0].aliases) == (TOOL.short_id, ())
+        assert one.refused["service"] == 2
+        assert one.lay_over(self.WITH_DB).neighbours[KEY] == found
+        assert one.refused["service"] == 2, "each is counted once"
+        assert one.lay_over(VIEW).neighbours[KEY].name == "shop_db", "and is free when the service is gone"
+        assert not list(one.problems())
+
+    @pytest.mark.parametrize(
+        "attached",
+        [
+            Attachment("back", "10.2.0.2"),  # a virtual IP
+            Attachment("front", "10.1.0.3"),  # a task's
+            Attachment("front", "10.1.0.1"),  # a gateway's
+            Attachment("front", "10.1.0.0"),
+            Attachment("front", "10.1.0.255"),
+        ],
+    )
+    def test_addresses(self, attached: Attachment) -> None:
+        one = book(self.WITH_DB)
+        assert one.report("b", {TOOL.id: replace(TOLD, attachments=(attached,))}) == Change()
+        assert one.refused["address"] == one.refused.total() == 1
+
+    def test_gateways_that_somebody_has_chosen(self) -> None:
+        one = book()
+        one.lay_over(
+            VIEW, Allocations({"b": frozenset({"front"})}, gateways={"front": frozenset({"10.1.0.7"})})
+        )
+        assert one.report("b", {TOOL.id: TOLD}) == Change()
+        first = replace(TOLD, attachments=(Attachment("front", "10.1.0.1"),))
+        assert one.report("b", {TOOL.id: first})
+
+    def test_addresses_that_the_engine_gave_to_another_nodes_container(self) -> None:
+        both = {node: frozenset({"front"}) for node in ("b", "c")}
+        one = book()
+        one.lay_over(VIEW, Allocations(both, {("front", "10.1.0.7"): "c"}))
+        assert one.report("b", {TOOL.id: TOLD}) == Change()
+        assert one.report("c", {TOOL.id: TOLD})
+        assert one.refused["address"] == 1
+
+    def test_a_network_that_is_not_attachable(self) -> None:
+        one = book(replace(VIEW, networks={"front": replace(FRONT, attachable=False)}))
+        assert one.report("b", {TOOL.id: TOLD}) == Change()
+        assert one.refused["network"] == 1
+
+    def test_a_network_on_which_the_node_has_nothing(self) -> None:
+        """It may have come a moment ago: another look tells."""
+        one = book()
+        nothing = Allocations()
+        one.lay_over(self.WITH_DB, nothing)
+        other = replace(TOLD, id="c0", attachments=(Attachment("front", "10.1.0.8"),))
+        assert one.report("c", {"c0": other}), "a task of a service is there"
+        assert one.report("b", {TOOL.id: TOLD}) == Change()
+        assert (one.unproven, one.refused.total()) == (True, 0)
+        assert KEY not in one.lay_over(self.WITH_DB).neighbours
+        assert one.unproven
+        assert KEY not in one.lay_over(self.WITH_DB, nothing).neighbours
+        assert (one.unproven, one.refused["network"]) == (False, 1)
+        now = Allocations({"b": frozenset({"front"})}, {("front", "10.1.0.7"): "b"})
+        assert KEY in one.lay_over(self.WITH_DB, now).neighbours
+        assert not list(one.problems())
+        assert KEY not in one.lay_over(self.WITH_DB, nothing).neighbours, "when it is gone there, so is this"
+
+    def test_few_are_named(self) -> None:
+        one = book(self.WITH_DB)
+        one.report("b", {f"c{n}": replace(TOLD, id=f"c{n}", name="db") for n in range(50)})
+        found = [str(problem) for problem in one.problems()]
+        assert len(found) == module.SHOWN_MAX + 1
+        assert found[-1] == "node b: plain containers: 47 more are refused"
+
+
+def test_a_view_with_a_lie_in_it_harms_no_service() -> None:
+    """A saved one, or an older manager's."""
+    lie = replace(
+        TOLD,
+        node="b",
+        name="web",
+        hostname="box",
+        attachments=(Attachment("front", "10.1.0.3", ("db", "tasks.web")),),
+    )
+    lies = {lie.key: lie, "b/2": replace(lie, id="2", attachments=(Attachment("front", "10.1.0.2"),))}
+    without = Snapshot().apply(Change(networks=NETWORKS, services=services()))
+    poisoned = without.apply(Change(neighbours=lies))
+    for key, expected in said(without).items():
+        if expected:
+            assert said(poisoned)[key] == expected, key

@@ -6,25 +6,41 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.catalog.entries import derived_mac
-from mesh.catalog.model import Network, Node, ReturnPath, Service, ServiceNetwork, Task, TaskState
+from mesh.catalog.model import (
+    Attachment,
+    Neighbour,
+    Network,
+    Node,
+    ReturnPath,
+    Service,
+    ServiceNetwork,
+    Task,
+    TaskState,
+)
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.discovery.allocations import Allocations
 from mesh.discovery.feed_tls import Certificates
 from mesh.discovery.merge import Merger
+from mesh.discovery.neighbours import Neighbours
 from mesh.discovery.report import Report, decode_report, encode_report
 from mesh.discovery.return_paths import ReturnPaths as ReturnPathBook
 from mesh.discovery.swarm import ClusterView
+from mesh.dns.answers import answer
+from mesh.dns.scope import Scope
+from mesh.dns.table import NameTable
+from mesh.dns.wire import QClass, QType, Question
 from mesh.errors import DiscoveryError
 from mesh.http.routed_ports import RoutedPorts
 from mesh.kernel.return_paths import ReturnPaths
@@ -159,6 +175,129 @@ class TestReturnPaths:
                 continue
             book.report(node, report.return_path)
         self.entries(book)
+
+
+FRONT = Network("front", "front", ("10.1.0.0/24",), attachable=True)
+BACK = Network("back", "back", ("10.2.0.0/24",), attachable=True)
+DB_TASK = Task("t1", "shop_db.1.t1", "good", TaskState.RUNNING, {"back": "10.2.0.3"}, "ab" * 32, "box")
+DB = Service(
+    "s1",
+    "shop_db",
+    networks=(ServiceNetwork("back", "10.2.0.2", ("db",)),),
+    labels={"com.docker.stack.namespace": "shop"},
+    tasks=(DB_TASK,),
+)
+TOOL = Neighbour("", "c0ffee" + "0" * 58, "tool", (Attachment("front", "10.1.0.7", ("helper",)),))
+BOTH = frozenset({"front", "back"})
+
+
+class TestNames:
+    """What a container that is on both networks is answered, on node `here`."""
+
+    VIEW = ClusterView(NODES, {"front": FRONT, "back": BACK}, {DB.id: DB})
+    KNOWN = Allocations(
+        {"good": BOTH, "liar": frozenset({"front"})},
+        {("front", "10.1.0.7"): "good", ("front", "10.1.0.66"): "liar"},
+    )
+
+    def answers(self, *lies: Neighbour, view: ClusterView = VIEW) -> Callable[[str], list[str]]:
+        book = Neighbours()
+        book.lay_over(self.VIEW, self.KNOWN)
+        for node, said in (("liar", lies), ("good", (TOOL,))):
+            try:
+                report = decode_report(encode_report(Report(containers={one.id: one for one in said})))
+            except DiscoveryError:
+                continue
+            book.report(node, report.containers)
+        merger = Merger()
+        merger.set_node("here")
+        snapshot = Snapshot(this_node="here").apply(merger.set_cluster(book.lay_over(view, self.KNOWN))[0])
+        self.refused, self.problems = book.refused, [str(one) for one in book.problems()]
+        table, scope = NameTable(snapshot), Scope((("front", "front"), ("back", "back")))
+
+        def asked(name: str) -> list[str]:
+            kind = QType.PTR if name.endswith(".arpa") else QType.A
+            return [one.data for one in answer(Question(name, kind, QClass.IN, b""), scope, table).records]
+
+        return asked
+
+    ASKED: ClassVar = {
+        "db": ["10.2.0.2"],
+        "shop_db": ["10.2.0.2"],
+        "db.back": ["10.2.0.2"],
+        "shop_db.back": ["10.2.0.2"],
+        "tasks.db": ["10.2.0.3"],
+        "tasks.shop_db": ["10.2.0.3"],
+        "shop_db.1.t1": ["10.2.0.3"],
+        "box": ["10.2.0.3"],
+        "2.0.2.10.in-addr.arpa": ["shop_db.back."],
+        "3.0.2.10.in-addr.arpa": ["shop_db.1.t1.back."],
+        "tool": ["10.1.0.7"],
+        "helper": ["10.1.0.7"],
+        "7.0.1.10.in-addr.arpa": ["tool.front."],
+    }
+
+    @pytest.mark.parametrize(
+        "name", [*(one for one in ASKED if one not in ("tool", "helper")), "DB", "Db.BACK"]
+    )
+    @pytest.mark.parametrize("where", ["name", "hostname", "alias", "id"])
+    @pytest.mark.parametrize("network", ["front", "back"])
+    def test_a_services_stay_its_own(self, name: str, where: str, network: str) -> None:
+        address = "10.1.0.66" if network == "front" else "10.2.0.66"
+        lie = Neighbour("", "1a" * 32, "evil", (Attachment(network, address, ("evil-alias",)),))
+        if where == "alias":
+            lie = replace(lie, attachments=(Attachment(network, address, (name,)),))
+        else:
+            lie = replace(lie, **{where: name})
+        asked = self.answers(lie)
+        assert {one: asked(one) for one in self.ASKED} == self.ASKED
+        if where != "id":  # of that only the first twelve characters are a name
+            assert self.refused.total() > 0
+            assert self.problems
+        assert all(one.startswith("node name-of-liar: ") for one in self.problems)
+
+    @pytest.mark.parametrize(
+        "address", ["10.2.0.2", "10.2.0.3", "10.2.0.1", "10.1.0.7", "10.1.0.1", "10.9.0.1", "x"]
+    )
+    @pytest.mark.parametrize("network", ["front", "back", "nowhere"])
+    def test_addresses_stay_their_owners(self, address: str, network: str) -> None:
+        asked = self.answers(Neighbour("", "1a" * 32, "evil", (Attachment(network, address),)))
+        assert {one: asked(one) for one in self.ASKED} == self.ASKED
+        assert asked("evil") == []
+
+    def test_what_is_its_own_it_may_say(self) -> None:
+        asked = self.answers(Neighbour("", "1a" * 32, "honest", (Attachment("front", "10.1.0.66"),)))
+        assert asked("honest") == ["10.1.0.66"]
+        assert self.refused.total() == 0
+
+    @settings(deadline=None, max_examples=60)
+    @given(
+        st.lists(
+            st.builds(
+                Neighbour,
+                st.just(""),
+                st.one_of(st.sampled_from(["db", "1a" * 32, "", "x" * 70]), st.text(max_size=20)),
+                st.one_of(st.sampled_from([*ASKED]), st.text(max_size=20)),
+                st.lists(
+                    st.builds(
+                        Attachment,
+                        st.sampled_from(["front", "back", "no"]),
+                        st.sampled_from(["10.1.0.66", "10.2.0.2", "10.1.0.7", "", "x"]),
+                        st.lists(st.one_of(st.sampled_from([*ASKED]), st.text(max_size=9)), max_size=3).map(
+                            tuple
+                        ),
+                    ),
+                    max_size=3,
+                ).map(tuple),
+                st.sampled_from(["", "box", "db.back"]),
+                st.sampled_from(["", "shop"]),
+            ),
+            max_size=4,
+        )
+    )
+    def test_whatever_is_said(self, lies: list[Neighbour]) -> None:
+        asked = self.answers(*lies)
+        assert {one: asked(one) for one in self.ASKED} == self.ASKED
 
 
 INTERNAL = Network("n1", "shop_internal", ("127.0.0.0/8",), internal=True)

@@ -229,6 +229,28 @@ def gossip_service(vip: str, tasks: Mapping[str, tuple[str, str]], ports: Sequen
     }
 
 
+def entries_gossip(entries: Mapping[str, str]) -> Json:
+    """The ingress network with the endpoints of the nodes on it: address of the node → of its entry."""
+    tasks = [
+        {"Name": "ingress-endpoint", "EndpointID": "e" * 64, "EndpointIP": address, "Info": {"Host IP": host}}
+        for host, address in entries.items()
+    ]
+    return gossip(NETWORKS[0], {"": {"VIP": "<nil>", "Ports": [], "LocalLBIndex": 0, "Tasks": tasks}})
+
+
+def attachment(node: str, network: str, address: str) -> Json:
+    """The task that Swarm makes for a plain container on an attachable network (`runtime=attachment`)."""
+    return {
+        "ID": f"attachment-{node}",
+        "Version": {"Index": 33},
+        "Spec": {"NetworkAttachmentSpec": {"ContainerID": "c0ffee"}, "Runtime": "attachment"},
+        "NodeID": node,
+        "Status": {"State": "running"},
+        "DesiredState": "running",
+        "NetworksAttachments": [{"Network": {"ID": network}, "Addresses": [f"{address}/24"]}],
+    }
+
+
 def event(kind: str, action: str, id_: str, scope: str = "local", **attributes: str) -> Json:
     return {
         "Type": kind,

@@ -37,6 +37,7 @@ class FakeDaemon:
         self.services: list[Json] = [WEB]
         self.tasks: list[Json] = list(WEB_TASKS)
         self.methods: set[str] = set()  # of all requests
+        self.attachments: list[Json] = []  # tasks of plain containers on attachable networks
         self.since: list[str] = []  # as the listeners asked
         self.hold = asyncio.Event()  # cleared: the cluster's lists wait
         self.hold.set()
@@ -106,13 +107,15 @@ class FakeDaemon:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         rest = request.match_info["rest"]
+        if rest == "tasks" and "filters" in request.query:
+            rest = "attachments"
         if rest in self.silent:
             await self.silent[rest].wait()
         if rest in self.refused:
             return _error(*self.refused[rest])
         if rest == "events":
             return await self._events(request)
-        if rest in ("services", "tasks", "nodes"):
+        if rest in ("services", "tasks", "nodes", "attachments"):
             return await self._of_cluster(rest)
         if rest == "info" and not self.healthy:
             return _error(500, "out of memory")
