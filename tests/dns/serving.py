@@ -13,6 +13,8 @@ from mesh.net.tasks import Tasks
 from tests.dns.fakes import LIMIT, closed_port, over_udp, question, shown
 from tests.dns.world import BOTH, FRONTEND, SERVICES, snapshot, task
 
+TRIES = 20  # to find a number that is free for UDP and TCP
+
 BIG = Service(
     "big",
     "big",
@@ -45,13 +47,20 @@ class Serving:
 
 def bound() -> tuple[socket.socket, socket.socket, int]:
     """A UDP and a listening TCP socket on the same port, as the process would hand them over."""
-    tcp = socket.create_server(("127.0.0.1", 0))
-    port = tcp.getsockname()[1]
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.bind(("127.0.0.1", port))
-    for made in (udp, tcp):
-        made.setblocking(False)
-    return udp, tcp, port
+    for _ in range(TRIES):
+        tcp = socket.create_server(("127.0.0.1", 0))
+        port = tcp.getsockname()[1]
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(("127.0.0.1", port))
+        except OSError:  # of this number another program has the UDP port
+            udp.close()
+            tcp.close()
+            continue
+        for made in (udp, tcp):
+            made.setblocking(False)
+        return udp, tcp, port
+    raise OSError(f"no port that is free for UDP and TCP alike, {TRIES} times")
 
 
 class Starter:
