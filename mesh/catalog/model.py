@@ -136,6 +136,9 @@ class Service:
     ports: tuple[Port, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     tasks: tuple[Task, ...] = ()
+    # What its labels claim (hosts, names) and its stack has, and since when (seconds since the epoch), as
+    # managers have recorded it; None: nobody has.
+    holds: Mapping[str, float] | None = None
 
     @property
     def stack(self) -> str:

@@ -14,8 +14,9 @@ from mesh.balance.policies import Policy
 from mesh.balance.ports import duration
 from mesh.catalog.model import Protocol, PublishMode, Service
 from mesh.errors import Problem
+from mesh.http.host_claims import owner_of
 from mesh.http.matching import Always, And, Match
-from mesh.http.middleware_labels import FIELD, VALUE, WITHOUT, LabelError, read_middleware
+from mesh.http.middleware_labels import FIELD, VALUE, WITHOUT, LabelError, read_middleware, references
 from mesh.http.model import (
     BAD_STATUSES,
     NEVER_SET,
@@ -57,14 +58,16 @@ def read_labels(service: Service, exposed_by_default: bool = True) -> Read:
     if not relevant or not service.enabled:
         return Read()
     reader = _Reader(service, relevant)
-    for key in service.labels:
+    for key, value in service.labels.items():
         lower = key.strip().lower()
         if lower in relevant and relevant[lower][0] != key:
             reader.fault(key, f"is the same label as {relevant[lower][0]}; ignored")
+            if relevant[lower][1] != value.strip():
+                reader.contradicted.add(relevant[lower][0])
     enabled = reader.switch("traefik.enable", found.get("traefik.enable"), exposed_by_default)
     if not enabled and any(key.startswith(TRAEFIK) for key in relevant):
         relevant = {key: one for key, one in relevant.items() if key.startswith(OURS)}
-        reader = _Reader(service, relevant, reader.problems)
+        reader = _Reader(service, relevant, reader.problems, contradicted=reader.contradicted)
     return reader.read()
 
 
@@ -78,12 +81,16 @@ class _Reader:
     middlewares: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     ours: dict[str, tuple[str, str]] = field(default_factory=dict)
     network: str = ""
+    contradicted: set[str] = field(default_factory=set)  # labels that are there twice, and differ
+    stray: dict[str, str] = field(default_factory=dict)  # router → label that must have been meant for it
+    faulty: set[tuple[str, str]] = field(default_factory=set)  # kind and name of what cannot be made
 
     def read(self) -> Read:
-        for count, (key, (written, value)) in enumerate(sorted(self.labels.items())):
-            if count == LABELS_MAX:
-                self.fault(written, f"more than {LABELS_MAX} labels; the rest is not read")
-                break
+        if len(self.labels) > LABELS_MAX:
+            # What is not read may be what keeps others out.
+            self.fault(min(self.labels), f"more than {LABELS_MAX} labels; the service is not served")
+            return Read(Declared(), tuple(self.problems))
+        for key, (written, value) in sorted(self.labels.items()):
             self._sort(key, written, value)
         middlewares = self._middlewares()
         services = self._services()
@@ -92,7 +99,8 @@ class _Reader:
         self._without_port(services)
         # What several routers share is told once.
         problems = tuple(dict.fromkeys(self.problems))
-        return Read(Declared(routers, services, middlewares), problems)
+        scope = owner_of(self.service)
+        return Read(Declared(routers, services, middlewares, frozenset(self.faulty), scope), problems)
 
     def fault(self, key: str, message: str) -> None:
         self.problems.append(Problem(self.service.name, key, message))
@@ -135,6 +143,7 @@ class _Reader:
         kind, name, option = parts[2], parts[3], ".".join(parts[4:])
         if "@" in name:
             self.fault(written, "a name must not contain @; ignored")
+            self.stray.setdefault(name.partition("@")[0], written)
         elif kind == "routers":
             self.routers.setdefault(name, {})[option] = written, value
         elif kind == "services" and len(parts) >= 5 and parts[4] == "loadbalancer":
@@ -146,6 +155,8 @@ class _Reader:
             self.fault(written, "only loadbalancer services can be declared by labels; ignored")
         else:
             self.fault(written, "unknown label; ignored")
+            if kind not in ("middlewares", "serverstransports"):
+                self.stray.setdefault(name, written)
 
     # --- Traefik's ---
 
@@ -155,12 +166,14 @@ class _Reader:
             where = f"traefik.http.middlewares.{name}"
             if len(kinds) > 1:
                 self.fault(where, f"is of several kinds: {', '.join(sorted(kinds))}; ignored")
+                self.faulty.add(("middleware", name))
                 continue
             ((kind, options),) = kinds.items()
             try:
                 made[name], ignored = read_middleware(kind, options)
             except LabelError as error:
                 self.fault(f"{where}.{kind}{error.option}", f"{error}; the middleware is left out")
+                self.faulty.add(("middleware", name))
                 continue
             for option in ignored:
                 self.fault(f"{where}.{kind}.{option}", "is not supported; ignored")
@@ -203,7 +216,8 @@ class _Reader:
             if port.protocol is Protocol.TCP and port.mode is PublishMode.INGRESS
         }
         port = ports.pop() if len(ports) == 1 else 0
-        return HttpService(name, self.service.id, port, tls_name=self.service.name)
+        scope = owner_of(self.service)
+        return HttpService(name, self.service.id, port, tls_name=self.service.name, scope=scope)
 
     def _sticky(self, options: dict[str, tuple[str, str]]) -> StickyCookie | None:
         cookie = StickyCookie()
@@ -240,33 +254,49 @@ class _Reader:
             self.fault(written, f"{error}; the router is left out")
             return None
         router = Router(name, self.service.id, rule, match, priority=len(rule))
+        if name in self.stray:
+            router = self._closed(router, self.stray[name], "is no label of a router")
         domains: dict[int, list[str]] = {}  # by their number in the label
         for option, (key, value) in options.items():
-            head = option.split(".")[0].split("[")[0]
-            if option == "rule":
-                continue
-            if option in _ROUTER:
-                change = self.value(key, value, _ROUTER[option])
-                if change is None and option == "tls":
-                    change = {"tls": True}  # whatever was meant, it is not to be served without
-                    self.fault(key, "the router is taken for one with TLS")
-                router = replace(router, **change) if change is not None else router
-            elif head == "tls":
+            if key in self.contradicted:
+                router = self._closed(router, key, "is there twice, and differs")
+            if (found := _DOMAIN.fullmatch(option)) is not None:
                 router = replace(router, tls=True)
-                if (found := _DOMAIN.fullmatch(option)) is not None:
-                    domains.setdefault(parse_int(found[1], 0, 999), []).extend(self._domain(key, value))
-                elif option == "tls.certresolver":
-                    router = replace(router, issued=bool(value))
-                else:
-                    self.fault(key, "is not followed; the router is served")
-            else:
-                self.fault(key, "unknown option; ignored")
+                domains.setdefault(parse_int(found[1], 0, 999), []).extend(self._domain(key, value))
+            elif option != "rule":
+                router = self._with_option(router, option, key, value)
         if domains:
             groups = (tuple(sorted(set(names))) for _, names in sorted(domains.items()))
             router = replace(router, domains=tuple(names for names in groups if names))
         if not router.service:
             router = self._linked(router, services)
         return router
+
+    def _with_option(self, router: Router, option: str, key: str, value: str) -> Router:
+        if option in _ROUTER:
+            change = self.value(key, value, _ROUTER[option])
+            if change is None and option == "tls":
+                change = {"tls": True}  # whatever was meant, it is not to be served without
+                self.fault(key, "the router is taken for one with TLS")
+            elif change is None and option in _GUARDS:
+                return self._closed(router, key, "cannot be read")
+            return replace(router, **change) if change is not None else router
+        if option == "tls.certresolver":
+            return replace(router, tls=True, issued=bool(value))
+        if option == "tls.options":
+            router = replace(router, tls=True)
+            if value.lower() in _TLS_OPTIONS:
+                return router
+            return self._closed(router, key, "TLS options are not supported; they may keep others out")
+        if option.split(".")[0] == "observability" or (option, value.lower()) == ("rulesyntax", "v3"):
+            self.fault(key, "is not followed; the router is served")
+            return router
+        return self._closed(router, key, "unknown option, which may be what keeps others out")
+
+    def _closed(self, router: Router, key: str, why: str) -> Router:
+        """It would be less guarded than was asked for: nobody is let through by it."""
+        self.fault(key, f"{why}; the router is not served")
+        return replace(router, fault=router.fault or f"{key} {why}")
 
     def _domain(self, key: str, value: str) -> list[str]:
         """The names in `main` or `sans`."""
@@ -351,10 +381,17 @@ class _Reader:
                 service = _changed(service, change) if change is not None else service
             elif option in _OUR_ROUTER:
                 change = self.value(key, value, _OUR_ROUTER[option])
+                if change is None and option in ("tls", "acme"):
+                    change = {"tls": True}
+                    self.fault(key, "the router is taken for one with TLS")
+                elif change is None and option in _GUARDS:
+                    router = self._closed(router, key, "cannot be read")
                 router = replace(router, **change) if change is not None else router
             else:
                 known = ", ".join(sorted({*_CLAUSES, *_OUR_SERVICE, *_OUR_ROUTER}))
-                self.fault(key, f"unknown option, known are {known}; ignored")
+                router = self._closed(router, key, f"unknown option, known are {known}")
+            if key in self.contradicted:
+                router = self._closed(router, key, "is there twice, and differs")
         services[name] = service
         # Without one of its clauses a router would be for more than was meant; without any it is none: its
         # service may be a canary of another one's.
@@ -373,11 +410,15 @@ class _Reader:
                     where, "the port inside the task is not named (…loadbalancer.server.port); left out"
                 )
                 del services[name]
+                self.faulty.add(("service", name))
 
     def switch(self, key: str, given: tuple[str, str] | None, default: bool) -> bool:
         if given is None:
             return default
         read = self.value(given[0], given[1], lambda text: {"on": _flag(text)})
+        if read is None and given[0].strip().lower() == "traefik.enable":
+            self.fault(given[0], "the service is not served")  # which is what this label is for
+            return False
         return default if read is None else bool(read["on"])
 
     def value(self, key: str, text: str, read: Callable[[str], dict[str, T]]) -> dict[str, T] | None:
@@ -441,6 +482,18 @@ def _cookie_text(text: str) -> str:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for part in text.split(",") if (name := part.strip().lower()))
+
+
+def _entry_names(text: str) -> tuple[str, ...]:
+    """None would be all of them."""
+    if not (names := _names(text)):
+        raise ValueError("names no entry point (an unset variable?)")
+    return names
+
+
+def _stacks(text: str) -> tuple[str, ...]:
+    """Names of stacks, `*` for all; case matters, as it does to Docker."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
 
 
 def _one_of(known: Mapping[str, T]) -> Callable[[str], T]:
@@ -590,12 +643,14 @@ _COOKIE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "maxage": _to("max_age", _number(0, 10**9)),
 }
 _ROUTER: Mapping[str, Callable[[str], dict[str, Any]]] = {
-    "entrypoints": _to("entrypoints", _names),
+    "entrypoints": _to("entrypoints", _entry_names),
     "service": _to("service", str.lower),
-    "middlewares": _to("middlewares", _names),
+    "middlewares": _to("middlewares", references),
     "priority": _to("priority", _number(1, 2**31)),
     "tls": _to("tls", _flag),
 }
+_GUARDS = ("entrypoints", "middlewares")  # without them more people would come in
+_TLS_OPTIONS = ("default", "default@file", "default@swarm", "default@docker")  # none in particular
 _DOMAIN = re.compile(r"tls\.domains\[([0-9]{1,3})\]\.(?:main|sans)")
 _HOST = re.compile(r"(?=.{1,253}$)(?:\*\.)?(?:(?!-)[a-z0-9_-]{1,63}(?<!-)\.)*(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
@@ -629,6 +684,8 @@ _OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "mirror_percent": _to("mirror_percent", _PERCENT),
     "canary_of": _to("canary_of", str.lower),
     "canary": _to("weight", _PERCENT),
+    "canary_from": _to("canary_from", _stacks),
+    "mirror_from": _to("mirror_from", _stacks),
     "sticky": _to("sticky", _our_cookie),
 }
 _CLAUSES: Mapping[str, Callable[[str], tuple[str, Match]]] = {  # what a request must be; all must hold
@@ -637,8 +694,8 @@ _CLAUSES: Mapping[str, Callable[[str], tuple[str, Match]]] = {  # what a request
     "rule": _clause,
 }
 _OUR_ROUTER: Mapping[str, Callable[[str], dict[str, Any]]] = {
-    "entrypoints": _to("entrypoints", _names),
-    "middlewares": _to("middlewares", _names),
+    "entrypoints": _to("entrypoints", _entry_names),
+    "middlewares": _to("middlewares", references),
     "priority": _to("priority", _number(1, 2**31)),
     "tls": _to("tls", _flag),
     "acme": _our_acme,

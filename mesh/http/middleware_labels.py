@@ -70,6 +70,24 @@ WITHOUT: Mapping[str, str] = {
     "grpcweb": "gRPC-Web is passed on as it comes",
 }
 
+# Kinds that keep somebody or something out: without an option that was meant they would guard less than was
+# asked for, so one that is not known makes the middleware a faulty one. The tuples: beginnings of Traefik's
+# options that are named and passed over, because nobody comes in for want of them.
+HARMLESS: Mapping[str, tuple[str, ...]] = {
+    "basicauth": (),
+    "buffering": ("maxresponsebodybytes", "memrequestbodybytes", "memresponsebodybytes", "retryexpression"),
+    "chain": (),
+    "forwardauth": (),
+    "headers": (
+        *("sslredirect", "ssltemporaryredirect", "sslhost", "sslproxyheaders", "sslforcehost"),
+        *("featurepolicy", "hostsproxyheaders", "isdevelopment", "publickey"),
+    ),
+    "inflightreq": (),
+    "ipallowlist": (),
+    "ipwhitelist": (),
+    "ratelimit": (),
+}
+
 
 def read_middleware(kind: str, options: Mapping[str, str]) -> tuple[model.Middleware, list[str]]:
     """The middleware, and the options that are not followed. Raises LabelError.
@@ -81,7 +99,12 @@ def read_middleware(kind: str, options: Mapping[str, str]) -> tuple[model.Middle
     if make is None:
         raise LabelError("", f"{kind} is not supported (known are {', '.join(sorted(_KINDS))})")
     given = _Options(options)
-    return make(given), given.ignored()
+    made = make(given)
+    harmless = HARMLESS.get(kind)
+    for option in given.ignored() if harmless is not None else ():
+        if not option.lower().startswith(harmless or ()):
+            raise LabelError(option, "unknown option, which may be what keeps others out")
+    return made, given.ignored()
 
 
 def _flag(text: str) -> bool:
@@ -95,6 +118,16 @@ def _list(text: str) -> tuple[str, ...]:
     if not found or len(found) > LIST_MAX:
         raise ValueError(f"{len(found)} entries are not from 1 to {LIST_MAX}")
     return found
+
+
+def references(text: str) -> tuple[str, ...]:
+    """Names of middlewares. An empty one among them is a guard that somebody meant to be there."""
+    names = tuple(name.strip().lower() for name in text.split(","))
+    if not all(names):
+        raise ValueError("has an empty name among its middlewares (an unset variable?)")
+    if len(names) > LIST_MAX:
+        raise ValueError(f"{len(names)} entries are more than {LIST_MAX}")
+    return names
 
 
 def _positive(text: str) -> int:
@@ -357,7 +390,7 @@ _KINDS: Mapping[str, Callable[[_Options], model.Middleware]] = {
     "addprefix": lambda options: model.AddPrefix(options.read("prefix", _path)),
     "basicauth": _basic_auth,
     "buffering": _buffering,
-    "chain": lambda options: model.Chain(tuple(map(str.lower, options.read("middlewares", _list)))),
+    "chain": lambda options: model.Chain(options.read("middlewares", references)),
     "compress": _compress,
     "errors": _errors,
     "forwardauth": _forward_auth,

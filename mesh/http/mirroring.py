@@ -26,12 +26,11 @@ class Mirroring:
         self._room = Room(limits.MIRRORS_MAX)
         self._copies: set[Aside] = set()
 
-    def look_at(self, exchange: Exchange, target: RoutedTarget) -> None:
-        """It is over, and was for this service: copy it, if the service says so."""
-        http = target.http
-        if not http.mirror or not exchange.tried or self._draw() * 100 >= http.mirror_percent:
+    def look_at(self, exchange: Exchange, target: RoutedTarget, mirror: str) -> None:
+        """It is over, and was for a service that wants copies to go to this one (key; "": there is none)."""
+        if not exchange.tried or self._draw() * 100 >= target.http.mirror_percent:
             return
-        result = self._copied(exchange, self._targets.get(http.mirror), target)
+        result = self._copied(exchange, self._targets.get(mirror), target)
         if result:
             target.stats.mirrored[result] += 1
 

@@ -207,6 +207,11 @@ class Chain:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """What closed routers have in place of their own: nobody comes through. No label makes one."""
+
+
 Middleware = (
     RedirectScheme
     | RedirectRegex
@@ -226,6 +231,7 @@ Middleware = (
     | BodyLimit
     | Retry
     | Chain
+    | Deny
 )
 
 
@@ -287,6 +293,8 @@ class HttpService:
     pass_host: bool = True
     weight: int = 0  # per cent of the requests for `canary_of`
     canary_of: str = ""
+    canary_from: tuple[str, ...] = ()  # stacks whose services may take a share of this one's; "*": all
+    mirror_from: tuple[str, ...] = ()  # stacks that may send this one copies; "*": all
     mirror: str = ""  # HTTP service that gets copies of this one's requests
     mirror_percent: int = 100
     max_requests: int = 0  # under way at one task; 0: no limit
@@ -301,6 +309,12 @@ class HttpService:
     outlier_statuses: frozenset[int] = BAD_STATUSES  # of responses that are failures of the task
     outlier_time: float = EJECT_SECONDS  # that it is left out, the first time
     outlier_share: int = EJECT_SHARE  # per cent of the tasks that may be, at once
+    scope: str = ""  # whose name it is: the stack's
+
+    @property
+    def key(self) -> str:
+        """Its name in the whole Swarm: several stacks may have a service of the same name."""
+        return f"{self.name}@{self.scope}" if self.scope else self.name
 
 
 # --- routers ---
@@ -321,6 +335,7 @@ class Router:
     tls: bool = False
     issued: bool = False  # its certificates are to be had from the authority (ACME)
     domains: tuple[tuple[str, ...], ...] = ()  # names in one certificate each; none: the rule's hosts
+    fault: str = ""  # why it is not served although its rule can be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +352,11 @@ class Route:
     priority: int
     tls: bool
     certificates: tuple[tuple[str, ...], ...] = ()  # that the authority is to issue for it: their names
+    target: str = ""  # key of `service`
+    scope: str = ""  # whose it is: the stack's name
+    seniority: float = 0.0  # since when its stack has had what it matches
+    breadth: int = -1  # `host_claims.Breadth` of its widest part; -1: by its hosts
+    closed: bool = False  # it is less guarded than was asked for: whoever comes by it is turned away
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,3 +366,8 @@ class Declared:
     routers: Mapping[str, Router] = field(default_factory=dict)
     services: Mapping[str, HttpService] = field(default_factory=dict)
     middlewares: Mapping[str, Middleware] = field(default_factory=dict)
+    faulty: frozenset[tuple[str, str]] = frozenset()  # kind and name of what was meant and cannot be made
+    scope: str = ""  # whose its names are: the stack's
+
+    def __bool__(self) -> bool:
+        return bool(self.routers or self.services or self.middlewares or self.faulty)

@@ -124,10 +124,27 @@ class _Parser:
         return RuleError(f"at {self._start + 1}: {what} is expected, not {self._token or 'the end'}")
 
 
+_FLAGS = re.compile(r"\(\?[A-Za-z-]*[:)]")
+_MAY_BE_NOTHING = re.compile(r"[*?{]")
+_EMPTY_BRANCH = re.compile(r"^\||\|$|\(\||\|\)|\|\|")
+
+
+def is_vacuous(expression: Expression) -> bool:
+    """Does it ask for nothing, or one of its alternatives? That is what an unset variable leaves of
+    `${DOMAIN}` or `^(${A}|b)`: an expression that anything matches. `.*` says what it means, and is none."""
+    if not expression.found(""):
+        return False
+    text = _FLAGS.sub("(", expression.text)
+    return _MAY_BE_NOTHING.search(text) is None or _EMPTY_BRANCH.search(text) is not None
+
+
 def _expression(text: str) -> Expression:
     if re.search(r"\{[A-Za-z]+:", text):
         raise ValueError("{name:…} is Traefik v2's; v3 takes a plain regular expression")
-    return Expression(text)
+    expression = Expression(text)
+    if is_vacuous(expression):
+        raise ValueError(f"{text!r} is an empty expression, which everything matches (an unset variable?)")
+    return expression
 
 
 def _host(name: str) -> Match:
@@ -180,6 +197,7 @@ _MATCHERS: Mapping[str, tuple[Callable[..., Match], int, int]] = {  # and how ma
     "queryregexp": (lambda name, text: matching.QueryRegexp(name, _expression(text)), 2, 2),
     "clientip": (_client_ip, 1, 1),
 }
+_SAYS_ITSELF = ("host", "path", "pathprefix", "clientip")  # that an empty value is none
 _OF_V2 = {"headers": "Header", "headersregexp": "HeaderRegexp"}
 
 
@@ -190,6 +208,8 @@ def _made(name: str, arguments: list[str]) -> Match:
     if known not in _MATCHERS:
         raise ValueError("no such matcher")
     make, least, most = _MATCHERS[known]
+    if known not in _SAYS_ITSELF and any(not one.strip() for one in arguments):
+        raise ValueError("has an empty value (an unset variable?)")
     if known in ("host", "path", "pathprefix", "method", "clientip") and len(arguments) > 1:
         # Several values were v2's way to say "one of these". It cannot be meant otherwise.
         matches = [make(one) for one in arguments]

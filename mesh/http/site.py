@@ -5,9 +5,9 @@ that name something of it. Nothing else is rebuilt, and no connection of others 
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from time import monotonic
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from time import monotonic, time
 
 from mesh.balance.policies import Endpoint
 from mesh.balance.probing import Result
@@ -18,9 +18,12 @@ from mesh.http.asked import AskedHead
 from mesh.http.certified import Certified
 from mesh.http.core import Core
 from mesh.http.directory import Changed, Directory
+from mesh.http.entitled import Refusal, entitled
 from mesh.http.exchange import Downstream, Exchange
 from mesh.http.faults import Fault, Refused
 from mesh.http.head import RequestHead
+from mesh.http.host_claims import Claims, areas_of, claims_of, owner_of
+from mesh.http.host_ownership import HostOwnership
 from mesh.http.labels import read_labels
 from mesh.http.matching import Request
 from mesh.http.mirroring import Mirroring
@@ -35,6 +38,7 @@ from mesh.http.routing import Table
 from mesh.http.steps import Asked, Step, Treatment, steps
 from mesh.http.target import Target
 from mesh.http.targets import Targets, no_socket
+from mesh.http.tcp_labels import PREFIX, read_tcp_labels
 from mesh.http.treating import Treating
 
 PROOF_PATH = "/.well-known/acme-challenge/"  # RFC 8555, section 8.3
@@ -52,10 +56,12 @@ class EntryPoint:
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """A route, ready to be taken."""
+    """A route, ready to be taken. `served` is None where all that it claims is others'."""
 
-    route: Route
+    route: Route  # as resolved
+    served: Route | None  # as its stack may serve it
     steps: tuple[Step, ...]
+    refusals: tuple[Refusal, ...] = ()
 
 
 @dataclass(slots=True)
@@ -63,6 +69,8 @@ class _Known:
     """What was read of a service."""
 
     labels: Mapping[str, str]
+    holds: Mapping[str, float] | None
+    declared: Declared
     problems: tuple[Problem, ...] = ()
     unreachable: dict[str, Problem] = field(default_factory=dict)  # by HTTP service
 
@@ -81,6 +89,8 @@ class Site:
         draw: Callable[[], float] = random.random,
         over: Callable[[Exchange, Route | None], None] = lambda _exchange, _route: None,
         outside: Outside | None = None,
+        ownership: HostOwnership | None = None,
+        clock: Callable[[], float] = time,
     ) -> None:
         self._reach = reach
         self._entries = {entry.name: entry for entry in entries}
@@ -88,9 +98,12 @@ class Site:
         self._draw = draw
         self._over = over
         self._snapshot = Snapshot()
-        self._directory = Directory()
+        self.ownership = ownership or HostOwnership()
+        self._clock = clock
+        self._directory = Directory(self.ownership.since_of)
         self._known: dict[str, _Known] = {}  # by Swarm service
-        self._tables = {name: Table() for name in self._entries}
+        self._tables = {name: Table(self.ownership.assigned) for name in self._entries}
+        self._claiming: dict[str, set[tuple[str, str]]] = {}  # group of areas → routes (owner, name)
         self._planned: dict[tuple[str, str], _Planned] = {}
         self._targets = Targets(core, reach, as_published)
         self._named = Named(core, reach, as_published)
@@ -105,29 +118,29 @@ class Site:
 
     def start(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        for id_ in snapshot.services:
-            self._look(id_)
+        self._look_at_all(snapshot.services)
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber."""
         self._snapshot = new
         # What comes or goes on this node may make a network reachable, or end that.
         touched = set(change.services) | self._moved(old, new, change)
-        for id_ in touched:
-            self._look(id_)
+        self._look_at_all(touched)
         self._named.update(old, new, touched)
 
     def restart(self, snapshot: Snapshot) -> None:
         """Forget what was read of labels, and read all of them anew. Endpoints and connections stay."""
-        self._directory, self._known, self._planned = Directory(), {}, {}
+        self.ownership.restart()
+        self._directory = Directory(self.ownership.since_of)
+        self._known, self._planned, self._claiming = {}, {}, {}
         self.certified.clear()
         for table in self._tables.values():
             table.clear()
         self._named.forget()
         self.start(snapshot)
         for target in tuple(self._targets):
-            if self._directory.service(target.http.name) is None:
-                self._targets.drop(target.http.name)
+            if self._directory.service(target.http.key) is None:
+                self._targets.drop(target.http.key)
 
     def _moved(self, old: Snapshot, new: Snapshot, change: Change) -> set[str]:
         """Services on networks of which something has come to this node, or gone."""
@@ -140,43 +153,96 @@ class Site:
         members = (new.members.get(network, ()) for network in networks)
         return {id_ for found in members for id_ in found if id_ in self._known or self._named.concerns(id_)}
 
-    def _look(self, id_: str) -> None:
+    def _look_at_all(self, ids: Iterable[str]) -> None:
+        """First who claims what and who has it, then what that makes of the routers."""
+        ids = tuple(ids)
+        different = [id_ for id_ in ids if self._read(id_)]
+        groups = self.ownership.settle(self._clock())
+        for id_ in different:
+            known, service = self._known.get(id_), self._snapshot.services.get(id_)
+            declared = known.declared if known is not None else Declared()
+            self._apply(self._directory.update(id_, service.name if service else "", declared))
+        for place in {one for group in groups for one in self._claiming.get(group, ())}:
+            self._serve_again(place)
+        for id_ in ids:
+            known, service = self._known.get(id_), self._snapshot.services.get(id_)
+            if known is not None and service is not None:
+                for http in self._directory.services_of(id_):
+                    self._aim(http, service, known)
+
+    def _read(self, id_: str) -> bool:
+        """Its labels, and what they claim. True if they declare other things than before."""
         service, known = self._snapshot.services.get(id_), self._known.get(id_)
         if service is None:
-            if known is not None:
-                del self._known[id_]
-                self._apply(self._directory.update(id_, "", Declared()))
-            return
-        if known is None or known.labels != service.labels:
-            read = read_labels(service, self._exposed)
-            if known is None and read.declared == Declared() and not read.problems:
-                return
-            known = self._known[id_] = _Known(service.labels, read.problems)
-            self._apply(self._directory.update(id_, service.name, read.declared))
-        for http in self._directory.services_of(id_):
-            self._aim(http, service, known)
+            self.ownership.withdraw(id_)
+            return self._known.pop(id_, None) is not None
+        if known is not None and known.labels == service.labels:
+            if known.holds != service.holds:
+                known.holds = service.holds
+                self._claim(service, known.declared)
+            return False
+        read = read_labels(service, self._exposed)
+        self._claim(service, read.declared)
+        if known is None and not read.declared and not read.problems:
+            return False
+        self._known[id_] = _Known(service.labels, service.holds, read.declared, read.problems)
+        return True
+
+    def _claim(self, service: Service, declared: Declared) -> None:
+        tcp = None
+        if any(key.lower().startswith(PREFIX) for key in service.labels):
+            tcp = read_tcp_labels(service)
+        claims = claims_of(declared, tcp) if declared or tcp is not None else Claims()
+        # Who is there without a claim is still of its stack: that goes on while one of it is there.
+        self.ownership.claim(service.id, owner_of(service), claims, service.holds)
 
     def _apply(self, changed: Changed) -> None:
-        for route in changed.removed:
-            for name in self._on(route):
-                self._tables[name].remove(route)
-            del self._planned[route.owner, route.name]
-            self.certified.remove(route)
+        for route in (*changed.removed, *changed.opened):
+            self._take_out(self._planned.pop((route.owner, route.name)))
             for use in _named_by(route):
                 self._named.drop(use)
-        for route in changed.added:
-            self._planned[route.owner, route.name] = _Planned(route, steps(route.middlewares))
-            self.certified.add(route)
-            for name in self._on(route):
-                self._tables[name].add(route)
+        for route in (*changed.added, *changed.closed):
+            served, refusals = entitled(route, self.ownership)
+            self._put_in(_Planned(route, served, steps(route.middlewares), refusals))
             for use in _named_by(route):
                 self._named.use(use, self._snapshot)
-        for name in changed.services:
-            http = self._directory.service(name)
+        for key in changed.services:
+            http = self._directory.service(key)
             if http is None:
-                self._targets.drop(name)
+                self._targets.drop(key)
             elif http.owner in self._known and (owner := self._snapshot.services.get(http.owner)):
                 self._aim(http, owner, self._known[http.owner])  # it may be another's from now on
+
+    def _serve_again(self, place: tuple[str, str]) -> None:
+        """Somebody has, or has let go of, what this route claims. Its counts and limits go on."""
+        planned = self._planned[place]
+        served, refusals = entitled(planned.route, self.ownership)
+        if served == planned.served and refusals == planned.refusals:
+            return
+        self._take_out(planned)
+        self._put_in(replace(planned, served=served, refusals=refusals))
+
+    def _put_in(self, planned: _Planned) -> None:
+        route, served = planned.route, planned.served
+        self._planned[route.owner, route.name] = planned
+        for area in areas_of(route.match):
+            self._claiming.setdefault(area.group, set()).add((route.owner, route.name))
+        if served is not None:
+            self.certified.add(served)
+            for name in self._on(served):
+                self._tables[name].add(served)
+
+    def _take_out(self, planned: _Planned) -> None:
+        route, served = planned.route, planned.served
+        for area in areas_of(route.match):
+            if (there := self._claiming.get(area.group)) is not None:
+                there.discard((route.owner, route.name))
+                if not there:
+                    del self._claiming[area.group]
+        if served is not None:
+            self.certified.remove(served)
+            for name in self._on(served):
+                self._tables[name].remove(served)
 
     def _on(self, route: Route) -> Iterator[str]:
         """The entry points that it is served on: a router with TLS is not for those without."""
@@ -186,7 +252,7 @@ class Site:
                 yield name
 
     def _aim(self, http: HttpService, service: Service, known: _Known) -> None:
-        if self._directory.service(http.name) != http:
+        if self._directory.service(http.key) != http:
             return  # another service's of the same name counts
         if why := self._targets.aim(http, service, self._snapshot):
             known.unreachable[http.name] = Problem(service.name, http.name, f"cannot be reached: {why}")
@@ -211,7 +277,7 @@ class Site:
         route = table.find(request)
         if any(table.find(request.read_as(path)) is not route for path in request.readings):
             return self._refused(client, head, Fault.BAD_PATH)
-        if route is None:
+        if route is None or route.closed:
             return self._refused(client, head, Fault.NO_ROUTE)
         planned = self._planned[route.owner, route.name]
         target = self._target(route)
@@ -233,7 +299,7 @@ class Site:
                 end()
             target.over(exchange)
             if target.http.mirror:
-                self._mirroring.look_at(exchange, target)
+                self._mirroring.look_at(exchange, target, self._directory.mirror_of(target.http.key))
             self._over(exchange, route)
 
         exchange = Exchange(client, head, target, over, treatment)
@@ -244,14 +310,14 @@ class Site:
         return exchange
 
     def _target(self, route: Route) -> RoutedTarget | None:
-        name = route.service
-        if canaries := self._directory.canaries_of(name):
+        key = route.target
+        if canaries := self._directory.canaries_of(key):
             drawn = self._draw() * 100
             for canary in canaries:
                 drawn -= canary.weight
-                if drawn < 0 and (target := self._targets.get(canary.name)) is not None:
+                if drawn < 0 and (target := self._targets.get(canary.key)) is not None:
                     return target
-        return self._targets.get(name)
+        return self._targets.get(key)
 
     def _refused(self, client: Downstream, head: RequestHead, fault: Fault) -> Exchange:
         answer = error_answer(fault, client.request_id)
@@ -284,7 +350,7 @@ class Site:
         yield from self._directory.problems()
         yield from self._named.problems(self._snapshot)
         yield from self._unwell()
-        yield from self._without_mirror()
+        yield from self._refusals()
         for route in self._directory.routes():
             for one in route.middlewares:
                 if isinstance(one, ErrorPages) and self._directory.service(one.service) is None:
@@ -304,25 +370,19 @@ class Site:
     def _unwell(self) -> Iterator[Problem]:
         for target in self._targets:
             owner = self._snapshot.services.get(target.http.owner)
-            for endpoint, last in self._targets.unwell(target.http.name).items():
+            for endpoint, last in self._targets.unwell(target.http.key).items():
                 yield Problem(
                     owner.name if owner else "",
                     target.http.name,
                     f"task at {endpoint} does not pass its check ({last or 'not yet checked'})",
                 )
 
-    def _without_mirror(self) -> Iterator[Problem]:
-        for target in self._targets:
-            http = target.http
-            if not http.mirror or (http.mirror in self._targets and http.mirror != http.name):
-                continue
-            why = "is the service itself" if http.mirror == http.name else "is no service"
-            owner = self._snapshot.services.get(http.owner)
-            yield Problem(
-                owner.name if owner else "",
-                f"mirror of {http.name}",
-                f"{http.mirror!r} {why}; no copies are sent",
-            )
+    def _refusals(self) -> Iterator[Problem]:
+        for planned in self._planned.values():
+            owner = self._snapshot.services.get(planned.route.owner)
+            for refusal in planned.refusals:
+                where = f"traefik.http.routers.{planned.route.name}.rule"
+                yield Problem(owner.name if owner else "", where, str(refusal))
 
     def targets(self) -> Iterator[RoutedTarget]:
         """All HTTP services that are reached from here."""
@@ -333,13 +393,16 @@ class Site:
         return (one for one in self._targets if one.http.owner == id_)
 
     def unwell(self, name: str) -> Mapping[Endpoint, Result | None]:
-        """Endpoints of an HTTP service that do not pass their check; None: they were not asked yet."""
-        return self._targets.unwell(name)
+        """Endpoints of an HTTP service (key) that do not pass their check; None: they were not asked yet."""
+        return self._targets.unwell(self._key(name))
 
     def routes(self) -> Iterator[tuple[Route, tuple[str, ...], RoutedTarget | None]]:
-        """Each with its entry points, and where it leads."""
-        for route in sorted(self._directory.routes(), key=lambda one: one.name):
-            yield route, tuple(self._on(route)), self._targets.get(route.service)
+        """Each with its entry points, and where it leads. One that is closed, or whose hosts others have, is
+        served at none."""
+        for planned in sorted(self._planned.values(), key=lambda one: (one.route.name, one.route.owner)):
+            route = planned.served or planned.route
+            open_ = planned.served is not None and not route.closed
+            yield route, tuple(self._on(route) if open_ else ()), self._targets.get(route.target)
 
     def encoded_characters(self, entry: str) -> EncodedCharacters:
         """Those that this entry point lets through."""
@@ -347,11 +410,18 @@ class Site:
 
     def would_take(self, entry: str, request: Request) -> Route | None:
         """The route of a request to this entry point, as it would be taken now."""
-        return self._tables[entry].find(request)
+        route = self._tables[entry].find(request)
+        return None if route is None or route.closed else route
+
+    def _key(self, name: str) -> str:
+        """Of an HTTP service by its name alone: the key of the first that is called so."""
+        if "@" in name or name in self._targets:
+            return name
+        return next((one.http.key for one in self._targets if one.http.name == name), name)
 
     def network_of(self, name: str) -> str:
         """Where an HTTP service's tasks are reached from here, by name; "" where they are not."""
-        network = self._snapshot.networks.get(self._targets.network(name))
+        network = self._snapshot.networks.get(self._targets.network(self._key(name)))
         return network.name if network else ""
 
     def serves(self, entry: str, host: str) -> bool:
@@ -360,7 +430,7 @@ class Site:
 
     def is_elsewhere(self, name: str) -> bool:
         """Does the way to its tasks lead through other nodes' sidecars?"""
-        network = self._snapshot.networks.get(self._targets.network(name))
+        network = self._snapshot.networks.get(self._targets.network(self._key(name)))
         return network is not None and not self._reach.here(network, self._snapshot)
 
     def close(self) -> None:

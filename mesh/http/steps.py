@@ -132,6 +132,8 @@ def _made(one: model.Middleware) -> Step:
             return lambda _asked, _treatment: _ask(one)
         case model.IpAllowList():
             return lambda asked, treatment: _ip_allow_list(one, asked, treatment)
+        case model.Deny():
+            return lambda asked, treatment: treatment.refuse(Fault.NO_ROUTE, asked.request_id)
         case model.RateLimit():
             return _RateLimiter(one)
         case model.InFlightReq():

@@ -41,20 +41,20 @@ class Targets:
         """At the tasks that it has now. Returns why it cannot be reached, or ""."""
         network, why = network_for(http, service, snapshot, self._reach)
         wanted = network.id if network else ""
-        target = self._targets.get(http.name)
-        if target is None or target.http != http or self._networks.get(http.name) != wanted:
-            self._close(http.name)
+        target = self._targets.get(http.key)
+        if target is None or target.http != http or self._networks.get(http.key) != wanted:
+            self._close(http.key)
             connect = self._reach.connect(wanted) if network else no_socket
             try:
-                target = self._targets[http.name] = RoutedTarget(self._core, http, connect)
+                target = self._targets[http.key] = RoutedTarget(self._core, http, connect)
             except OSError as error:
                 return f"TLS to its tasks: {http.tls_ca}: {error.strerror or error}"
-            self._networks[http.name] = wanted
+            self._networks[http.key] = wanted
             if not off(http.check):
-                self._checks[http.name] = Checks(self._core, http, connect, self._leaver(target))
+                self._checks[http.key] = Checks(self._core, http, connect, self._leaver(target))
         endpoints = endpoints_of(http, service, network, self._as_published()) if network else ()
         target.retarget(endpoints)
-        if (checks := self._checks.get(http.name)) is not None:
+        if (checks := self._checks.get(http.key)) is not None:
             checks.retarget(endpoints)
         return why
 
@@ -73,7 +73,7 @@ class Targets:
 
     def _leaver(self, target: RoutedTarget) -> Callable[[Mapping[Endpoint, Result | None]], None]:
         def leave_out(unwell: Mapping[Endpoint, Result | None]) -> None:
-            self._unwell[target.http.name] = unwell
+            self._unwell[target.http.key] = unwell
             target.backend.leave_out(unwell)
 
         return leave_out

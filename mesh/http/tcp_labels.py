@@ -89,6 +89,9 @@ class _Reading:
             router = replace(router, names=names)
         elif option == "entrypoints":
             router = replace(router, entrypoints=_words(value))
+            if not router.entrypoints:
+                self.leave_out(written, name, "names no entry point (an unset variable?)")
+                return
         elif option == "service":
             router = replace(router, service=value.lower().partition("@")[0])
         elif option == "tls.passthrough":
@@ -103,8 +106,14 @@ class _Reading:
             return
         elif option == "priority":
             self.fault(written, "is not followed: an exact name comes before *.name, and that before *")
-        elif option != "tls":
-            self.fault(written, "unknown option; ignored")
+        elif option == "tls.options" and value.lower() != "default":
+            self.leave_out(written, name, "TLS options are not supported, and may be what keeps others out")
+            return
+        elif option.startswith(("tls.certresolver", "tls.domains")):
+            self.fault(written, "is not followed: TLS that is passed on has the tasks' certificates")
+        elif option not in ("tls", "tls.options"):
+            self.leave_out(written, name, "unknown option, which may be what keeps others out")
+            return
         self.found.routers[name] = router
 
     def _of_service(self, written: str, name: str, option: str, value: str) -> None:

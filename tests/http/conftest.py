@@ -13,6 +13,7 @@ from mesh.catalog.model import Network, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.http.core import Core
 from mesh.http.front import Front
+from mesh.http.host_ownership import HostOwnership
 from mesh.http.port import HttpPort
 from mesh.http.reach import OwnNamespace
 from mesh.http.site import EntryPoint, Site
@@ -162,6 +163,7 @@ async def stand() -> AsyncIterator[Stand]:
 # --- entry points ---
 
 ROUTER, SERVICE, MIDDLEWARE = (f"traefik.http.{kind}" for kind in ("routers", "services", "middlewares"))
+STACK = {"com.docker.stack.namespace": "shop"}  # of services that belong together
 NET = Network("n1", "net", ("127.0.0.0/8",))
 
 
@@ -175,11 +177,14 @@ def saying(text: str) -> Handler:
 
 
 class World:
-    def __init__(self, stand: Stand, draw: Callable[[], float]) -> None:
+    def __init__(
+        self, stand: Stand, draw: Callable[[], float], ownership: HostOwnership | None = None
+    ) -> None:
         self.stand = stand
         self.snapshot = Snapshot().apply(Change(networks={NET.id: NET}))
         entries = (EntryPoint("web"), EntryPoint("internal"))
-        self.site = Site(stand.core, OwnNamespace(plain_socket), entries, draw=draw)
+        reach = OwnNamespace(plain_socket)
+        self.site = Site(stand.core, reach, entries, draw=draw, ownership=ownership)
         self.site.start(self.snapshot)
         self.fronts = {
             name: Front(stand.core, listen("127.0.0.1", 0), self.site.serving(name))

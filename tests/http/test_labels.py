@@ -81,6 +81,7 @@ def test_case_does_not_matter() -> None:
 
 
 PORT = Port(80, 8080)
+STACK = {"com.docker.stack.namespace": "shop"}
 SHA = "{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc="
 
 
@@ -117,7 +118,7 @@ def test_of_several_services_one_must_be_named() -> None:
         ({}, False, False),
         ({"traefik.enable": "true"}, False, True),
         ({"traefik.enable": "false"}, True, False),
-        ({"traefik.enable": "nonsense"}, True, True),
+        ({"traefik.enable": "nonsense"}, True, False),
         ({"mesh.enable": "false"}, True, False),
     ],
 )
@@ -144,7 +145,7 @@ def test_a_service_without_such_labels_says_nothing() -> None:
         (f"{ROUTER}.web.priority", "high", "no number"),
         (f"{ROUTER}.web.rule", "Host(", "the router is left out"),
         (f"{ROUTER}.a@b.rule", "Host(`x`)", "must not contain @"),
-        (f"{ROUTER}.web.tls.options", "x@file", "is not followed; the router is served"),
+        (f"{ROUTER}.web.tls.options", "x@file", "the router is not served"),
         (f"{ROUTER}.web.tls.domains[0].main", "-a.example", "is no name of a host"),
         (f"{SERVICE}.web.loadbalancer.server.port", "http", "no number"),
         (f"{SERVICE}.web.loadbalancer.server.weight", "2", "not supported"),
@@ -424,7 +425,8 @@ class TestDirectory:
     """References across services."""
 
     def declared(self, labels: dict[str, str], id_: str = "s1") -> Declared:
-        return read(labels, PORT, id_=id_, name=id_).declared
+        """All of one stack."""
+        return read(labels | STACK, PORT, id_=id_, name=id_).declared
 
     def test_a_middleware_of_another_service_is_found_whenever_it_comes(self) -> None:
         directory = Directory()
@@ -465,15 +467,18 @@ class TestDirectory:
         (problem,) = directory.problems()
         assert "part of itself" in problem.message
 
-    def test_a_name_declared_twice_and_differently_is_nobodys(self) -> None:
+    def test_a_router_declared_twice_and_differently_is_the_firsts(self) -> None:
+        """Else anybody's second one would take both down."""
         directory = Directory()
         first = self.declared({f"{ROUTER}.r.rule": "Host(`a`)"})
         second = self.declared({f"{ROUTER}.r.rule": "Host(`b`)"}, "s2")
         assert len(directory.update("s1", "one", first).added) == 1
         changed = directory.update("s2", "two", second)
-        assert (len(changed.removed), changed.added) == (1, [])
-        assert {problem.file for problem in directory.problems()} == {"one", "two"}
-        assert len(directory.update("s2", "two", Declared()).added) == 1
+        assert (changed.removed, changed.added) == ([], [])
+        (problem,) = [one for one in directory.problems() if one.key == f"{ROUTER}.r.rule"]
+        assert (problem.file, "one declares a router of this name too" in problem.message) == ("two", True)
+        (added,) = directory.update("s1", "one", Declared()).added
+        assert added.rule == "Host(`b`)"
 
     def test_what_is_the_same_as_before_changes_nothing(self) -> None:
         directory = Directory()
@@ -489,10 +494,10 @@ class TestDirectory:
             return {"mesh.http.port": "80", "mesh.http.canary_of": of, "mesh.http.canary": percent}
 
         def declare(id_: str, labels: dict[str, str]) -> None:
-            directory.update(id_, id_, read(labels, id_=id_, name=id_).declared)
+            directory.update(id_, id_, read(labels | STACK, id_=id_, name=id_).declared)
 
         def shares(of: str = "mesh-app") -> list[tuple[str, int]]:
-            return [(one.name, one.weight) for one in directory.canaries_of(of)]
+            return [(one.name, one.weight) for one in directory.canaries_of(f"{of}@shop")]
 
         declare("b", canary("5"))
         assert [problem.message for problem in directory.problems()] == ["there is no service 'mesh-app'"]
@@ -517,7 +522,7 @@ class TestDirectory:
                 f"{ROUTER}.{id_}.rule": f"Host(`{id_}`)",
             }
             directory.update(id_, f"the-{id_}", self.declared(labels, id_))
-        found = directory.service("app")
+        found = directory.service("app@shop")
         assert found is not None
         assert found.owner == "s1"
         (problem,) = directory.problems()

@@ -8,7 +8,7 @@ import pytest
 from mesh.catalog.snapshot import Change
 from mesh.http import limits
 from mesh.http.mirroring import Mirroring
-from tests.http.conftest import LIMIT, MIDDLEWARE, Conversation, World, parsed, routed
+from tests.http.conftest import LIMIT, MIDDLEWARE, STACK, Conversation, World, parsed, routed
 from tests.http.h2_peer import h2_client
 
 
@@ -50,14 +50,14 @@ class Pair:
     async def put(self, percent: str = "100", **more: str) -> None:
         app = await self.world.stand.endpoint(self.app)
         mirror = await self.world.stand.endpoint(self.mirror)
-        self.world.put("shadow", {"mesh.http.port": str(mirror.endpoint.port)}, mirror)
+        self.world.put("shadow", {"mesh.http.port": str(mirror.endpoint.port)} | STACK, mirror)
         labels = routed("s", "Host(`a`) || Host(`a.example`)", app.endpoint.port, **more) | {
             "mesh.http.services.s.mirror": "mesh-shadow",
             "mesh.http.services.s.mirror_percent": percent,
             f"{MIDDLEWARE}.strip.stripprefix.prefixes": "/old",
             f"{MIDDLEWARE}.nobody.ipallowlist.sourcerange": "10.0.0.0/8",
         }
-        self.world.put("app", labels, app)
+        self.world.put("app", labels | STACK, app)
 
     @property
     def results(self) -> dict[str, int]:

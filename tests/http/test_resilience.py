@@ -85,7 +85,7 @@ class TestTasksThatKeepFailing:
 
         (task,) = await tasks(world, endpoint)
         world.put("s", routed("s", "Host(`a`)", task.endpoint.port), task)
-        target = world.site._targets.get("s")
+        target = world.site._targets.get("s@service s")
         assert target is not None
         assert (await world.get("a/", "Content-Length: 0", method="POST"))[0] == 502
         assert target.backend.health.known_bad
@@ -288,7 +288,7 @@ class TestRetryBudget:
         done = await asyncio.gather(*clients)
         assert sorted(status for status, _, _ in done) == [200, 502, 502, 502, 502]
         assert asked == 6
-        target = world.site._targets.get("s")
+        target = world.site._targets.get("s@service s")
         assert target is not None
         assert target.budget.taken == 0
 

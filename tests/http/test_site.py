@@ -17,6 +17,7 @@ from tests.http.conftest import (
     MIDDLEWARE,
     ROUTER,
     SERVICE,
+    STACK,
     Conversation,
     Stand,
     World,
@@ -28,8 +29,8 @@ from tests.http.conftest import (
 async def test_host_path_and_priority(world: World) -> None:
     shop = await world.stand.endpoint(saying("shop"))
     api = await world.stand.endpoint(saying("api"))
-    world.put("shop", routed("shop", "Host(`a.example`)", shop.endpoint.port), shop)
-    world.put("api", routed("api", "Host(`a.example`) && PathPrefix(`/api`)", api.endpoint.port), api)
+    world.put("shop", routed("shop", "Host(`a.example`)", shop.endpoint.port) | STACK, shop)
+    world.put("api", routed("api", "Host(`a.example`) && PathPrefix(`/api`)", api.endpoint.port) | STACK, api)
     assert await world.get("a.example/x?y") == (
         200,
         {"content-length": "9", "connection": "close"},
@@ -169,19 +170,19 @@ async def test_what_a_proxy_in_front_has_taken_by_tls_is_not_redirected_to_it(wo
 async def test_a_name_of_two_services_goes_to_the_other_when_the_first_ends(world: World) -> None:
     one, two = await world.stand.endpoint(saying("one")), await world.stand.endpoint(saying("two"))
     service = f"{SERVICE}.app.loadbalancer.server.port"
-    world.put("s1", routed("app", "Host(`a`)", one.endpoint.port), one)
-    world.put("s2", {f"{ROUTER}.b.rule": "Host(`b`)", service: str(two.endpoint.port)}, two)
+    world.put("s1", routed("app", "Host(`a`)", one.endpoint.port) | STACK, one)
+    world.put("s2", {f"{ROUTER}.b.rule": "Host(`b`)", service: str(two.endpoint.port)} | STACK, two)
     assert (await world.get("b/"))[2] == "one /"
     world.change(Change(services={"s1": None}))
     assert (await world.get("b/"))[2] == "two /"
-    world.put("s1", routed("app", "Host(`a`)", one.endpoint.port), one)
+    world.put("s1", routed("app", "Host(`a`)", one.endpoint.port) | STACK, one)
     assert (await world.get("b/"))[2] == "one /"
 
 
 async def test_a_canary_takes_its_share(world: World) -> None:
     old, new = await world.stand.endpoint(saying("old")), await world.stand.endpoint(saying("new"))
-    world.put("old", routed("app", "Host(`a`)", old.endpoint.port), old)
-    labels = {"mesh.http.port": str(new.endpoint.port), "mesh.http.canary_of": "app"}
+    world.put("old", routed("app", "Host(`a`)", old.endpoint.port) | STACK, old)
+    labels = {"mesh.http.port": str(new.endpoint.port), "mesh.http.canary_of": "app"} | STACK
     world.put("new", labels | {"mesh.http.canary": "5"}, new)
     assert (await world.get("a/"))[2] == "old /", "5 is drawn of 100, and 0 … 4 are the canary's"
     world.put("new", labels | {"mesh.http.canary": "6"}, new)

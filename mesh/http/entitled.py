@@ -1,0 +1,101 @@
+"""What of a router's rule its stack may serve: the rule without what is others'. Pure.
+
+Decided when tables are built. A request costs nothing for it but where several stacks have parts of one host.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from mesh.http.host_claims import Area, Breadth, areas_of, shown_owner
+from mesh.http.host_ownership import Holder, HostOwnership
+from mesh.http.matching import Hosts, Match, PathKey, Paths, Request
+from mesh.http.model import Route
+
+ANY_HOST = ""
+PathKeys = tuple[PathKey | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entitled:
+    """A rule on these hosts alone, and without these paths (by host; `ANY_HOST`: of all)."""
+
+    inner: Match
+    hosts: Hosts
+    paths: Paths
+    without: Mapping[str, PathKeys]
+
+    def matches(self, request: Request) -> bool:
+        if self.hosts is not None and request.host not in self.hosts:
+            return False
+        others = self.without.get(request.host, ()) + self.without.get(ANY_HOST, ())
+        if any(_is_at(request.path, key) for key in others):
+            return False
+        return self.inner.matches(request)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A part of a rule that is somebody else's."""
+
+    area: str  # in words
+    holder: Holder
+
+    def __str__(self) -> str:
+        holder = self.holder
+        if not holder.owner:
+            return f"{self.area} is not given to it yet by the managers; the router is not served for it"
+        whose = f"{self.area} belongs to {shown_owner(holder.owner)}"
+        if holder.assigned:
+            return f"{whose} (http.hosts); this router is not served for it"
+        since = datetime.fromtimestamp(holder.since, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return f"{whose} since {since} UTC; this router is not served for it until that lets go of it"
+
+
+def entitled(route: Route, ownership: HostOwnership) -> tuple[Route | None, tuple[Refusal, ...]]:
+    """The route as it is to be served, None where nothing of it is; and what of it is refused."""
+    rights = {area: ownership.right(route.scope, area) for area in areas_of(route.match)}
+    refusals = tuple(
+        Refusal(shown(area), right.refused_by)
+        for area, right in rights.items()
+        if right.refused_by is not None
+    )
+    granted = {area: right for area, right in rights.items() if right.refused_by is None}
+    if not granted:
+        return (None, refusals) if rights else (route, ())
+    seniority = min(right.since for right in granted.values())
+    open_ = max(area.breadth for area in rights)
+    without: dict[str, PathKeys] = {}
+    for area, right in rights.items():
+        place = area.host if area.breadth is Breadth.ONE else ANY_HOST
+        others = right.without if right.refused_by is None else (area.path,)
+        if others:
+            without[place] = without.get(place, ()) + others
+    hosts = route.match.hosts
+    if hosts is not None:
+        hosts = frozenset(area.host for area in granted)
+    certificates = tuple(
+        names
+        for names in route.certificates
+        if not any(ownership.is_anothers(one, route.scope) for one in names)
+    )
+    route = replace(route, seniority=seniority, breadth=int(open_), certificates=certificates)
+    if hosts == route.match.hosts and not without:
+        return route, refusals
+    if hosts is not None:
+        without = {host: keys for host, keys in without.items() if host in hosts}
+    return replace(route, match=Entitled(route.match, hosts, route.match.paths, without)), refusals
+
+
+def shown(area: Area) -> str:
+    path = "" if area.path is None else f"{area.path.text}{'' if area.path.exact else '*'}"
+    if area.breadth is Breadth.ONE:
+        return f"{area.host}{path}"
+    hosts = "every host" if area.breadth is Breadth.ALL else "what its expression fits"
+    return f"{hosts} at {path}" if path else hosts
+
+
+def _is_at(path: str, key: PathKey | None) -> bool:
+    if key is None:
+        return True
+    return path == key.text if key.exact else path.startswith(key.text)
