@@ -146,7 +146,7 @@ class HttpSide:
             self.issuing.start(site, self.certificates)  # it looks at what is wanted when `site` knows
         # Tasks that take over a whole connection are reached where their network is, not through other nodes.
         self.passing = passing = Passing(
-            self.core, here or reach, [name for name, tls in kinds.items() if tls]
+            self.core, here or reach, [name for name, tls in kinds.items() if tls], site.ownership
         )
         self.store.subscribe(passing.update, "tls-passthrough", passing.restart, begin=True)
         trusted = tuple(map(ip_network, config.trusted))

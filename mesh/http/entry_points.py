@@ -139,5 +139,5 @@ class _Passed:
     def whose(self, name: str) -> Relaying | None:
         found = self.passing.lookup(self.entry, name)
         if found is None and not self.site.serves(self.entry, name):
-            found = self.passing.catch_all(self.entry)
+            found = self.passing.catch_all(self.entry, name)
         return found

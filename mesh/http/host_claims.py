@@ -5,7 +5,7 @@ path, a beginning of paths, or all of them. What else a rule asks for (a method,
 that it takes and not the area that it claims.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import blake2b
 
@@ -47,6 +47,7 @@ class Area:
     host: str  # lower case; of SOME a digest of what says which
     path: PathKey | None = None  # None: all
     whole: bool = False
+    fits: tuple[str, ...] = field(default=(), compare=False)  # expressions that hosts of SOME all fit
 
     @property
     def group(self) -> str:
@@ -76,7 +77,7 @@ def areas_of(match: Match) -> tuple[Area, ...]:
     return tuple(sorted(map(_area, found), key=lambda one: one.key))
 
 
-def tcp_areas_of(name: str) -> Area:
+def tcp_area_of(name: str) -> Area:
     """Of a name in HostSNI."""
     if name == ANY:
         return Area(Breadth.ALL, "", whole=True)
@@ -99,10 +100,11 @@ class Claims:
 def claims_of(http: Declared, tcp: TcpDeclared | None = None) -> Claims:
     areas = {area for router in http.routers.values() for area in areas_of(router.match)}
     if tcp is not None:
-        areas |= {tcp_areas_of(name) for router in tcp.routers.values() for name in router.names}
+        areas |= {tcp_area_of(name) for router in tcp.routers.values() for name in router.names}
     names = {("service", name) for name in http.services} | {
         ("middleware", name) for name in http.middlewares
     }
+    names |= {("tcp", name) for name in tcp.services} if tcp is not None else set()
     return Claims(frozenset(areas), frozenset(names))
 
 
@@ -166,7 +168,7 @@ def _area(raw: _Raw) -> Area:
     if raw.host is not None:
         return Area(Breadth.ONE, raw.host, raw.path)
     if raw.fits:
-        return Area(Breadth.SOME, _digest(*raw.fits), raw.path)
+        return Area(Breadth.SOME, _digest(*raw.fits), raw.path, fits=raw.fits)
     return Area(Breadth.ALL, "", raw.path)
 
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from mesh.http.expressions import Expression
 from mesh.http.host_claims import Area, Claims, Name, covers, name_key
 from mesh.http.matching import PathKey
 
@@ -83,6 +84,8 @@ class HostOwnership:
         self._new_names: set[tuple[Name, str]] = set()
         self._leaving: dict[tuple[str, Key], float] = {}  # (group, claim) → when its last service let go
         self._dirty: set[str] = set()
+        self._by_expression: set[str] = set()  # groups of hosts that fit one, but those of TLS passed on
+        self.tls_version = 0  # tells whether who has TLS that is passed on may have changed
         self.refusals: Counter[str] = Counter()  # by owner: claims, each once until it is held or withdrawn
 
     # --- what is claimed ---
@@ -177,10 +180,11 @@ class HostOwnership:
         self._new_names.clear()
         self._dirty |= {group for (group, _), left in self._leaving.items() if self._is_over(left, now)}
         dirty, self._dirty = self._dirty, set()
-        if any(one.startswith("~") for one in dirty):
-            dirty.add("*")
         for group in dirty & self._groups.keys():
             self._settle(group, now)
+        if "*" in self._groups and any(one.startswith("~") for one in dirty):
+            dirty.add("*")  # who passes on all TLS that is left depends on those
+            self._settle("*", now)
         return dirty
 
     def settle_all(self, now: float) -> set[str]:
@@ -215,6 +219,12 @@ class HostOwnership:
             elif not claim.refused:
                 claim.refused = True
                 self.refusals[claim.owner] += 1
+            self.tls_version += claim.area.whole
+        self.tls_version += any(one.area.whole for one in released)
+        if any(one.area.fits for one in group.claims.values()):
+            self._by_expression.add(name)
+        else:
+            self._by_expression.discard(name)
         if not group.claims:
             del self._groups[name]
 
@@ -280,8 +290,8 @@ class HostOwnership:
 
     def _some_other(self, owner: str) -> Holder | None:
         """Somebody who holds hosts by an expression: connections for all other hosts would be of these."""
-        for name, group in self._groups.items():
-            for other in group.claims.values() if name.startswith("~") else ():
+        for name in self._by_expression:
+            for other in self._groups[name].claims.values():
                 if other.owner != owner and other.since is not None and not other.area.whole:
                     return Holder(other.owner, other.since)
         return None
@@ -302,6 +312,15 @@ class HostOwnership:
             if other.owner != owner and other.since is not None and covers(area.path, other.area.path)
         )
         return Right(claim.since, None, inside)
+
+    def fits_anothers(self, host: str, owner: str, since: float) -> bool:
+        """Has somebody else had it longer than that, by an expression?"""
+        for place in self._by_expression:
+            for claim in self._groups[place].claims.values():
+                older = claim.since is not None and claim.since <= since
+                if older and claim.owner != owner and all(one.found(host) for one in _expressions(claim)):
+                    return True
+        return False
 
     def is_anothers(self, host: str, owner: str) -> bool:
         """Does somebody else hold something of this host by its name?"""
@@ -346,3 +365,7 @@ class HostOwnership:
                     holder = self._blocking(name, group, claim) or Holder("", 0.0)
                     for service in claim.services:
                         yield service, claim.area, holder
+
+
+def _expressions(claim: _Claim) -> tuple[Expression, ...]:
+    return tuple(map(Expression, claim.area.fits))

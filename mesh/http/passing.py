@@ -7,12 +7,15 @@ its half-closes, its splice and its resets.
 import errno
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import Problem
 from mesh.http.core import Core
+from mesh.http.entitled import Refusal
+from mesh.http.host_claims import owner_of, tcp_area_of
+from mesh.http.host_ownership import HostOwnership
 from mesh.http.model import HttpService
 from mesh.http.reach import Reach, endpoints_of, network_for
 from mesh.http.tcp_labels import ANY, PREFIX, TcpDeclared, TcpRouter, TcpService, read_tcp_labels
@@ -41,7 +44,12 @@ class Passing:
     """`start`, subscribe `update`. `lookup(entry, name)` says who relays a connection, if anybody does.
     `entries`: the entry points with TLS."""
 
-    def __init__(self, core: Core, reach: Reach, entries: Sequence[str]) -> None:
+    def __init__(
+        self, core: Core, reach: Reach, entries: Sequence[str], ownership: HostOwnership | None = None
+    ) -> None:
+        """`ownership`: whose hosts are, kept by somebody who is told of changes before us (`Site`)."""
+        self._ownership = ownership
+        self._version = -1  # of it, that the tables are made of
         self._core = core
         self._reach = reach
         self._entries = tuple(entries)
@@ -81,15 +89,34 @@ class Passing:
     def lookup(self, entry: str, name: str) -> Relaying | None:
         """By the name itself, *.its-domain, or any."""
         table = self._tables.get(entry, {})
-        router = table.get(name) or table.get(f"*.{name.partition('.')[2]}")
+        router = table.get(name)
+        if router is None:
+            wildcard = f"*.{name.partition('.')[2]}"
+            router = table.get(wildcard)
+            if router is not None and self._is_anothers(name, router, wildcard):
+                return None
         return self._relaying(router)
 
-    def catch_all(self, entry: str) -> Relaying | None:
+    def catch_all(self, entry: str, name: str = "") -> Relaying | None:
         """For names that nobody else has."""
-        return self._relaying(self._tables.get(entry, {}).get(ANY))
+        router = self._tables.get(entry, {}).get(ANY)
+        if router is not None and self._ownership is not None:
+            assigned = self._ownership.assigned(name)
+            if assigned is not None and assigned != router.scope:
+                return None
+        return self._relaying(router)
+
+    def _is_anothers(self, name: str, router: TcpRouter, wildcard: str) -> bool:
+        """Does another stack name this host itself, or has it had it longer by an expression of HTTP?"""
+        if self._ownership is None:
+            return False
+        since = self._ownership.right(router.scope, tcp_area_of(wildcard)).since
+        return self._ownership.is_anothers(name, router.scope) or self._ownership.fits_anothers(
+            name, router.scope, since
+        )
 
     def _relaying(self, router: TcpRouter | None) -> Relaying | None:
-        aimed = self._aimed.get(router.service) if router is not None else None
+        aimed = self._aimed.get(router.target) if router is not None else None
         return aimed.relaying if aimed is not None else None
 
     # --- the catalogue ---
@@ -103,50 +130,76 @@ class Passing:
             elif known is None or known.labels != service.labels:
                 self._known[id_] = _Known(service.labels, read_tcp_labels(service))
                 declared = True
-        if declared:
+        version = self._ownership.tls_version if self._ownership is not None else -1
+        if declared or (self._known and version != self._version):
+            self._version = version
             self._join()
         for id_ in ids:
             if id_ in self._known and (service := self._snapshot.services.get(id_)) is not None:
                 self._aim(service, self._known[id_])
 
     def _join(self) -> None:
-        """All that is declared, by name. What two services declare differently is the first one's."""
-        routers: dict[str, TcpRouter] = {}
+        """All that is declared, by name and stack. What two services of a stack declare is the first's."""
+        routers: dict[tuple[str, str], TcpRouter] = {}
         services: dict[str, TcpService] = {}
+        scopes: dict[str, set[str]] = {}  # name of a service → whose there are
         self._conflicts = []
-        tables: dict[str, dict[str, TcpRouter]] = {entry: {} for entry in self._entries}
         for id_ in sorted(self._known):
-            declared, owner = self._known[id_].declared, self._snapshot.services[id_].name
+            declared, owner = self._known[id_].declared, self._snapshot.services[id_]
+            scope = owner_of(owner)
             for name, service in declared.services.items():
-                if services.setdefault(name, service) != service:
-                    self._conflict(owner, f"services.{name}", services[name].owner)
+                scopes.setdefault(name, set()).add(scope)
+                if services.setdefault(_key(name, scope), service) != service:
+                    self._conflict(owner.name, f"services.{name}", services[_key(name, scope)].owner)
             for name, router in declared.routers.items():
-                if routers.setdefault(name, router) != router:
-                    self._conflict(owner, f"routers.{name}", routers[name].owner)
-        for router in routers.values():
-            owner = self._snapshot.services[router.owner].name
-            if router.service not in services:
-                self._problem(
-                    owner, f"routers.{router.name}.service", f"there is no service {router.service!r}"
-                )
-            for entry in router.entrypoints or self._entries:
-                if entry not in tables:
-                    why = f"there is no entry point {entry!r} with TLS (but {', '.join(tables) or 'none'})"
-                    self._problem(owner, f"routers.{router.name}.entrypoints", why)
-                    continue
-                for name in router.names:
-                    if tables[entry].setdefault(name, router) != router:
-                        why = f"HostSNI(`{name}`) is router {tables[entry][name].name!r}'s already"
-                        self._problem(owner, f"routers.{router.name}.rule", why)
-        self._tables = tables
-        for name in self._aimed.keys() - services.keys():
-            self._drop(name)
+                if routers.setdefault((scope, name), router) != router:
+                    self._conflict(owner.name, f"routers.{name}", routers[scope, name].owner)
+        self._tables = {entry: {} for entry in self._entries}
+        for (scope, _), router in routers.items():
+            meant = self._scope_of(router.service, scope, scopes.get(router.service, set()))
+            self._enter(replace(router, scope=scope, target=_key(router.service, meant)), services)
+        for key in self._aimed.keys() - services.keys():
+            self._drop(key)
         self._services = services
+
+    def _scope_of(self, name: str, scope: str, scopes: set[str]) -> str:
+        """Whose service is meant: its own stack's, else that of the stack that has had the name longest."""
+        if scope in scopes or not scopes:
+            return scope
+        ownership = self._ownership
+        return min(
+            scopes, key=lambda one: (ownership.since_of(("tcp", name), one) if ownership else 0.0, one)
+        )
+
+    def _enter(self, router: TcpRouter, services: Mapping[str, TcpService]) -> None:
+        owner, tables = self._snapshot.services[router.owner].name, self._tables
+        if router.target not in services:
+            self._problem(owner, f"routers.{router.name}.service", f"there is no service {router.service!r}")
+        names = [name for name in router.names if self._may_have(owner, router, name)]
+        for entry in router.entrypoints or self._entries:
+            if entry not in tables:
+                why = f"there is no entry point {entry!r} with TLS (but {', '.join(tables) or 'none'})"
+                self._problem(owner, f"routers.{router.name}.entrypoints", why)
+                continue
+            for name in names:
+                if tables[entry].setdefault(name, router) != router:
+                    why = f"HostSNI(`{name}`) is router {tables[entry][name].name!r}'s already"
+                    self._problem(owner, f"routers.{router.name}.rule", why)
+
+    def _may_have(self, owner: str, router: TcpRouter, name: str) -> bool:
+        if self._ownership is None:
+            return True
+        refused_by = self._ownership.right(router.scope, tcp_area_of(name)).refused_by
+        if refused_by is not None:
+            refusal = Refusal(f"HostSNI(`{name}`)", refused_by)
+            self._problem(owner, f"routers.{router.name}.rule", str(refusal))
+        return refused_by is None
 
     def _aim(self, service: Service, known: _Known) -> None:
         known.unreachable = []
         for name, tcp in known.declared.services.items():
-            if self._services.get(name) != tcp:
+            key = _key(name, owner_of(service))
+            if self._services.get(key) != tcp:
                 continue  # another service's of the same name counts
             as_http = HttpService(name, service.id, tcp.port, network=tcp.network)
             network, why = network_for(as_http, service, self._snapshot, self._reach)
@@ -154,13 +207,13 @@ class Passing:
                 where = f"{PREFIX}services.{name}"
                 known.unreachable.append(Problem(service.name, where, f"cannot be reached: {why}"))
             wanted = network.id if network else ""
-            aimed = self._aimed.get(name)
+            aimed = self._aimed.get(key)
             if aimed is None or aimed.service != tcp or aimed.network != wanted:
-                self._drop(name)
+                self._drop(key)
                 connect = self._reach.connect(wanted) if network else _nowhere
                 options = Options(proxy_protocol=tcp.proxy_protocol)
                 made = Relaying(self._core.poller, self._core.deadlines, (), options, connect)
-                aimed = self._aimed[name] = _Aimed(tcp, wanted, made)
+                aimed = self._aimed[key] = _Aimed(tcp, wanted, made)
             aimed.relaying.retarget(endpoints_of(as_http, service, network, False) if network else ())
 
     def _drop(self, name: str) -> None:
@@ -180,10 +233,10 @@ class Passing:
 
     def routers(self) -> Iterator[tuple[TcpRouter, tuple[str, ...], Relaying | None]]:
         """Each with its entry points, and where it leads."""
-        found = {router.name: router for table in self._tables.values() for router in table.values()}
-        for name in sorted(found):
-            at = tuple(entry for entry, table in self._tables.items() if found[name] in table.values())
-            yield found[name], at, self._relaying(found[name])
+        found = {(one.name, one.scope): one for table in self._tables.values() for one in table.values()}
+        for key in sorted(found):
+            at = tuple(entry for entry, table in self._tables.items() if found[key] in table.values())
+            yield found[key], at, self._relaying(found[key])
 
     def stats(self) -> Iterator[tuple[str, PortStats]]:
         """By the Swarm service's id."""
@@ -200,6 +253,10 @@ class Passing:
 
     def _problem(self, owner: str, where: str, why: str) -> None:
         self._conflicts.append(Problem(owner, f"{PREFIX}{where}", why))
+
+
+def _key(name: str, scope: str) -> str:
+    return f"{name}@{scope}"
 
 
 def _nowhere() -> socket.socket:

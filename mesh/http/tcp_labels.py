@@ -45,6 +45,8 @@ class TcpRouter:
     entrypoints: tuple[str, ...] = ()  # none: all with TLS
     service: str = ""
     passthrough: bool = False
+    scope: str = ""  # whose it is: the stack's name
+    target: str = ""  # key of `service`
 
 
 @dataclass(slots=True)

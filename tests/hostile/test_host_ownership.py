@@ -8,6 +8,8 @@ from mesh.http.host_ownership import HostOwnership
 from tests.http.conftest import MIDDLEWARE, ROUTER, SERVICE, Stand, Tasks, World, routed, saying
 from tests.http.conftest import stand as stand
 from tests.http.conftest import world as world
+from tests.http.test_passing import Secure, passed
+from tests.http.test_passing import secure as secure
 
 GOOD = {"com.docker.stack.namespace": "good"}
 EVIL = {"com.docker.stack.namespace": "evil"}
@@ -367,3 +369,48 @@ async def test_less_guarded_than_asked_for_is_not_served(town: Town, labels: dic
         assert await town.whose(url) == "404", url
     assert any("a_evil" in one for one in town.told())
     assert await town.whose("shop.example/") == "good"
+
+
+# --- TLS that is passed on ---
+
+
+async def test_tls_of_a_host_that_http_has(secure: Secure, stand: Stand) -> None:
+    """By its name, by a wildcard, and for all hosts; evil is there first, and good comes with its name."""
+    good, evil = await stand.endpoint(saying("good")), await secure.application("evil", "evil.example")
+    for rule in ("HostSNI(`*.example`)", "HostSNI(`*`)"):
+        secure.put("a_evil", passed(rule, evil.endpoint.port, "web") | EVIL, evil)
+        assert (await secure.get("ours.example"))[0] == "evil /", "nobody else has it"
+        secure.put("m_good", routed("web", "Host(`ours.example`)", good.endpoint.port) | GOOD, good)
+        assert (await secure.get("ours.example"))[0] == "good /", rule
+        assert (await secure.get("other.example"))[0] == "evil /"
+        secure.put("m_good", {})
+    secure.put("m_good", routed("web", "Host(`ours.example`)", good.endpoint.port) | GOOD, good)
+    secure.put("a_evil", passed("HostSNI(`ours.example`)", evil.endpoint.port, "web") | EVIL, evil)
+    assert (await secure.get("ours.example"))[0] == "good /"
+    (told,) = [str(one) for one in secure.passing.problems()]
+    assert told.startswith("a_evil")
+    assert "HostSNI(`ours.example`) belongs to stack good since" in told
+    secure.put("m_good", {})
+    assert (await secure.get("ours.example"))[0] == "evil /", "good has let go of it"
+
+
+async def test_tls_for_hosts_that_http_has_by_an_expression(secure: Secure, stand: Stand) -> None:
+    good, evil = await stand.endpoint(saying("good")), await secure.application("evil", "evil.example")
+    rule = "HostRegexp(`^[a-z]+\\.tenants\\.example$`)"
+    secure.put("m_good", routed("web", rule, good.endpoint.port) | GOOD, good)
+    for name in ("*.tenants.example", "*"):
+        secure.put("a_evil", passed(f"HostSNI(`{name}`)", evil.endpoint.port, "web") | EVIL, evil)
+        assert (await secure.get("one.tenants.example"))[0] == "good /"
+
+
+async def test_http_of_a_host_whose_tls_is_passed_on(secure: Secure, stand: Stand) -> None:
+    """Also under the same names of router and service, with an id that sorts first."""
+    good, evil = await secure.application("good", "good.example"), await stand.endpoint(saying("evil"))
+    secure.put("m_good", passed("HostSNI(`good.example`)", good.endpoint.port, "web") | GOOD, good)
+    labels = routed("web", "Host(`good.example`) && PathPrefix(`/x`)", evil.endpoint.port, priority="9999")
+    bad = await secure.application("bad", "bad.example")
+    labels |= passed("HostSNI(`bad.example`)", bad.endpoint.port, "web")
+    secure.put("a_evil", labels | EVIL, evil)
+    assert (await secure.get("good.example"))[0] == "good /"
+    assert any("good.example/x* belongs to stack good" in str(one) for one in secure.site.problems())
+    assert list(secure.passing.problems()) == []

@@ -20,7 +20,7 @@ from mesh.http.tcp_labels import read_tcp_labels
 from mesh.http.tls import Certificates
 from mesh.net.tasks import Tasks as Running
 from mesh.relay.listener import plain_socket
-from tests.http.conftest import LIMIT, NET, Conversation, Stand, Tasks, routed, saying
+from tests.http.conftest import LIMIT, NET, STACK, Conversation, Stand, Tasks, routed, saying
 from tests.http.test_tls import in_one_file, presented
 from tests.support.waiting import until
 
@@ -48,7 +48,7 @@ class Secure:
         self.snapshot = Snapshot().apply(Change(networks={NET.id: NET}))
         reach = OwnNamespace(plain_socket)
         self.site = Site(stand.core, reach, (EntryPoint("websecure", tls=True),))
-        self.passing = Passing(stand.core, reach, ["websecure"])
+        self.passing = Passing(stand.core, reach, ["websecure"], self.site.ownership)
         self.site.start(self.snapshot)
         self.passing.start(self.snapshot)
         tasks = Running(lambda _name, error: None)
@@ -252,9 +252,9 @@ async def test_what_is_not_followed_is_told(secure: Secure, labels: dict[str, st
 
 
 async def test_two_that_want_one_name(secure: Secure) -> None:
-    secure.put("a", passed("HostSNI(`x.example`)", 1, "a"))
-    secure.put("b", passed("HostSNI(`x.example`)", 1, "b"))
-    secure.put("c", passed("HostSNI(`y.example`)", 1, "a"))
+    secure.put("a", passed("HostSNI(`x.example`)", 1, "a") | STACK)
+    secure.put("b", passed("HostSNI(`x.example`)", 1, "b") | STACK)
+    secure.put("c", passed("HostSNI(`y.example`)", 1, "a") | STACK)
     told = [(problem.file, problem.key) for problem in secure.passing.problems()]
     assert ("c", f"{ROUTER}.a") in told
     assert ("c", f"{SERVICE}.a") in told
