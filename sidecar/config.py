@@ -22,6 +22,7 @@ from mesh.dns.labels import TTL_MAX
 from mesh.dns.policy import ANSWER_TTL, Elsewhere, NamePolicy, Order, SharedAlias
 from mesh.dns.upstream.servers import DNS_PORT, BadServer, parse_server
 from mesh.errors import ConfigError, Problem
+from mesh.http.assigned_hosts import pattern
 from mesh.parsing import PORT_MAX, is_int, parse_port
 from sidecar.encoded_characters import Encoded, by_entry_point
 
@@ -33,6 +34,7 @@ LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 MAX_WORKERS = 64  # of a kind; of DNS each has a copy of the catalogue
 MAX_EDGE_MEMORY = 1024 * 1024  # MiB
 MAX_ENTRYPOINTS = 32  # addresses
+MAX_HOSTS = 10_000  # patterns; each is looked up by itself
 MAX_TRUSTED = 64  # networks; each new connection is compared with all of them
 MAX_CACHE = 1_000_000  # replies; about 1 KB each
 
@@ -293,6 +295,38 @@ def _network(value: object) -> str:
         raise ValueError(f"must be a network such as 10.0.0.0/8, not '{value}'") from None
 
 
+def _hosts(value: object) -> object:
+    """Stack → patterns; also a list of STACK=PATTERN, as the variable has it."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list | tuple):
+        found: dict[str, list[str]] = {}
+        for one in value:
+            stack, sign, host = one.partition("=") if isinstance(one, str) else ("", "", "")
+            if not sign or not stack.strip():
+                raise ValueError(f"must be STACK=HOST, not {one!r}")
+            found.setdefault(stack.strip(), []).append(host)
+        value = found
+    if not isinstance(value, Mapping):
+        raise ValueError("must be hosts by stack, such as {shop: [shop.example, '*.shop.example']}")
+    return _checked_hosts({str(stack): _one_or_many(hosts) for stack, hosts in value.items()})
+
+
+def _checked_hosts(hosts: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
+    known: dict[str, str] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    for stack, patterns in hosts.items():
+        if not isinstance(patterns, list | tuple) or not all(isinstance(one, str) for one in patterns):
+            raise ValueError(f"{stack} must have a list of hosts, not {patterns!r}")
+        found[stack] = tuple(map(pattern, patterns))
+        for one in found[stack]:
+            if known.setdefault(one, stack) != stack:
+                raise ValueError(f"{one} is given to {known[one]} and to {stack}")
+    if len(known) > MAX_HOSTS:
+        raise ValueError(f"more than {MAX_HOSTS} hosts")
+    return found
+
+
 def _directory(value: object) -> str:
     text = str(value)
     if text and not text.startswith("https://"):
@@ -334,6 +368,14 @@ class Http:
         BeforeValidator(_one_or_many),
         Field(max_length=MAX_TRUSTED),
     ] = ()  # proxies in front whose X-Forwarded-* are believed
+    # Stack → hosts that it alone may claim; without, a host is whose it has been.
+    hosts: Annotated[Mapping[str, tuple[str, ...]], BeforeValidator(_hosts)] = field(default_factory=dict)
+    # Of what labels must not send us to otherwise: loopback, link-local, the node's own addresses.
+    allow_internal_targets: Annotated[
+        tuple[Annotated[str, BeforeValidator(_network)], ...],
+        BeforeValidator(_one_or_many),
+        Field(max_length=MAX_TRUSTED),
+    ] = ()
     certificates: str = "/run/secrets"  # folder with certificates and keys for /tls
     acme: Acme = field(default_factory=Acme)
     # Of a client's address to a listener; 0: any. More than people behind one have, a tenth of what there is.
@@ -532,6 +574,8 @@ VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
     "MESH_HTTP_EXPOSED_BY_DEFAULT": (("http", "exposed_by_default"), _same),
     "MESH_HTTP_CERTIFICATES": (("http", "certificates"), _same),
     "MESH_HTTP_CONNECTIONS_PER_ADDRESS": (("http", "connections_per_address"), _same),
+    "MESH_HTTP_HOSTS": (("http", "hosts"), _csv),
+    "MESH_HTTP_ALLOW_INTERNAL_TARGETS": (("http", "allow_internal_targets"), _csv),
     "MESH_HTTP_ACME_DIRECTORY": (("http", "acme", "directory"), _same),
     "MESH_HTTP_ACME_EMAIL": (("http", "acme", "email"), _same),
     "MESH_HTTP_ACME_CA": (("http", "acme", "ca"), _same),

@@ -55,6 +55,22 @@ class HttpCounts:
             found[key] = found.get(key, 0) + count
         return found
 
+    def claims_refused(self) -> dict[tuple[str, ...], int]:
+        """(stack) → claims. All processes decide the same, so this one's count."""
+        site = self._side.site
+        return {(owner,): count for owner, count in site.ownership.refusals.items()} if site else {}
+
+    def own_targets_refused(self) -> dict[str, int]:
+        """Of this process, by reason."""
+        return dict(self._side.internal.refused)
+
+    def targets_refused(self) -> dict[tuple[str, ...], int]:
+        """Of all processes."""
+        found = Counter(self.own_targets_refused())
+        if self._side.workers is not None:
+            found += self._side.workers.targets_refused()
+        return {(reason,): count for reason, count in found.items()}
+
     def own_passed_on(self) -> dict[tuple[str, str], int]:
         """Of this process: (service id, result) → TLS connections that were passed on."""
         found = Counter[tuple[str, str]]()
@@ -82,7 +98,7 @@ class HttpCounts:
             if target.http.owner in services:
                 for endpoint, one in self._own_endpoints(target):
                     if one != _UNTOUCHED:
-                        found[target.http.name, endpoint] = one
+                        found[target.http.key, endpoint] = one
                         owners.add(target.http.owner)
         return found, owners
 
@@ -90,7 +106,7 @@ class HttpCounts:
         """As all processes together have them: left out is who is left out by any."""
         workers = self._side.workers
         for endpoint, own in self._own_endpoints(target):
-            others = workers.seen(target.http.name, endpoint) if workers is not None else []
+            others = workers.seen(target.http.key, endpoint) if workers is not None else []
             worst = max((own, *others), key=lambda one: one.left)
             yield report.HttpEndpoint(
                 str(endpoint),
@@ -102,7 +118,7 @@ class HttpCounts:
 
     def _own_endpoints(self, target: RoutedTarget) -> Iterator[tuple[Endpoint, Seen]]:
         backend, now = target.backend, monotonic()
-        unwell = self._side.site.unwell(target.http.name) if self._side.site is not None else {}
+        unwell = self._side.site.unwell(target.http.key) if self._side.site is not None else {}
         for one, server in backend.servers.items():
             # One that had to stay because too many are left out gets requests.
             left = 0.0 if backend.takes(server) else round(backend.health.ejected_for(one, now), 1)

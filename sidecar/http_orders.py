@@ -77,6 +77,7 @@ class Told:
     seen: Endpoints
     tunnels: dict[tuple[str, ...], int] = field(default_factory=dict)
     passed: dict[tuple[str, str], int] = field(default_factory=dict)  # service id, result
+    refused: dict[str, int] = field(default_factory=dict)  # targets, by reason
 
 
 @dataclass(frozen=True, slots=True)

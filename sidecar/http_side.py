@@ -10,8 +10,11 @@ from ipaddress import ip_network
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.discovery.feed_tls import Certificates as SwarmCertificates
+from mesh.http.assigned_hosts import AssignedHosts
 from mesh.http.core import Core
 from mesh.http.entry_points import EntryPoints
+from mesh.http.host_ownership import HostOwnership
+from mesh.http.internal_targets import InternalTargets
 from mesh.http.outside import Outside
 from mesh.http.passing import Passing
 from mesh.http.path_check import DEFAULT
@@ -20,6 +23,7 @@ from mesh.http.reach import Namespaces, Reach
 from mesh.http.routed_ports import RoutedPorts
 from mesh.http.site import EntryPoint, Site
 from mesh.http.tls import Certificates
+from mesh.net.own_addresses import leads_here
 from mesh.net.tasks import Tasks
 from mesh.relay.carried import OpenPort
 from mesh.relay.proxy_protocol import trusts
@@ -59,7 +63,9 @@ class HttpSide:
         self.site: Site | None = None
         self.passing: Passing | None = None
         self.entries: EntryPoints | None = None
-        self._outside = Outside(tasks)
+        allowed = tuple(map(ip_network, config.allow_internal_targets))
+        self.internal = InternalTargets(allowed, leads_here)
+        self._outside = Outside(tasks, internal=self.internal)
         self.certificates: Certificates | None = None
         self.tunnels: Tunnels | None = None
         self.tunnel_server: TunnelServer | None = None
@@ -98,8 +104,8 @@ class HttpSide:
             tunnel.port,
             lambda network, address: node_of(store.current, network, address),
         )
-        reach = Namespaces(netns, sandbox, lambda: store.current, tunnels.to)
-        self._here = here = Namespaces(netns, sandbox, lambda: store.current)
+        reach = Namespaces(netns, sandbox, lambda: store.current, tunnels.to, self.internal)
+        self._here = here = Namespaces(netns, sandbox, lambda: store.current, internal=self.internal)
         if self.config.entrypoints and self._listens:
             self.tunnel_server = server = TunnelServer(
                 self._tasks,
@@ -140,6 +146,7 @@ class HttpSide:
             as_published=as_published,
             over=access_logger(config.access_log, config.access_log_sample),
             outside=self._outside,
+            ownership=HostOwnership(AssignedHosts(config.hosts)),
         )
         self.store.subscribe(site.update, "http", site.restart, begin=True)
         if self.issuing is not None and self.certificates is not None:

@@ -136,13 +136,16 @@ class HttpTelling:
                 f"404; routers of this host: {', '.join(hosts)}" if hosts else "404; no router has this host"
             )
             return report.HttpAtEntry(name, note=note)
-        target = next((found for one, _, found in site.routes() if one == route), None)
+        target = next(
+            (found for one, _, found in site.routes() if (one.owner, one.name) == (route.owner, route.name)),
+            None,
+        )
         endpoints = tuple(self._counts.endpoints(target)) if target else ()
-        network = site.network_of(route.service)
+        network = site.network_of(route.target)
         if not endpoints:
             note = "503; " + ("no task serves" if network else "no network of it is on this node")
         else:
-            note = "through the sidecars of their nodes" if site.is_elsewhere(route.service) else ""
+            note = "through the sidecars of their nodes" if site.is_elsewhere(route.target) else ""
         return report.HttpAtEntry(
             name,
             route.name,

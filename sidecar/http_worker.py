@@ -93,7 +93,8 @@ class HttpWorker:
         self._told = {id_: one.copy() for id_, one in now.items()}
         # Only what was asked for something can be other than it was, or what was left out before.
         seen, self._concerned = self._side.counts.own_seen({*news, *self._concerned})
-        return Told(news, seen, self._side.counts.own_tunnels(), self._side.counts.own_passed_on())
+        counts = self._side.counts
+        return Told(news, seen, counts.own_tunnels(), counts.own_passed_on(), counts.own_targets_refused())
 
 
 if __name__ == "__main__":

@@ -88,6 +88,9 @@ class HttpWorkers:
     def tunnels(self) -> Counter[tuple[str, ...]]:
         return sum((Counter(one.tunnels) for one in self._now.values()), Counter(self._past.tunnels))
 
+    def targets_refused(self) -> Counter[str]:
+        return sum((Counter(one.refused) for one in self._now.values()), Counter(self._past.refused))
+
     def passed(self) -> Counter[tuple[str, str]]:
         return sum((Counter(one.passed) for one in self._now.values()), Counter(self._past.passed))
 
@@ -124,6 +127,7 @@ class HttpWorkers:
             {},
             dict(Counter(self._past.tunnels) + Counter(last.tunnels)),
             dict(Counter(self._past.passed) + Counter(last.passed)),
+            dict(Counter(self._past.refused) + Counter(last.refused)),
         )
         self._left(worker)
 

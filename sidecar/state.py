@@ -224,6 +224,8 @@ class Telling:
             http_certificates=self._certificates(),
             http_orders=self.carrying.http.telling.orders() if self.carrying.http else {},
             http_tunnels=self._tunnels(),
+            http_claims_refused=self.carrying.http.counts.claims_refused() if self.carrying.http else {},
+            http_targets_refused=self.carrying.http.counts.targets_refused() if self.carrying.http else {},
             http_passed_on=self.carrying.http.counts.passed_on() if self.carrying.http else {},
             probes={(n, str(p), r): count for (n, p, r), count in self._probed().items()},
             port_connections=_connections(relayed, carried),

@@ -5,8 +5,10 @@ connections. The answer is read as strictly as a task's, and comes as an `Aside`
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -14,7 +16,9 @@ from yarl import URL
 from mesh.http import limits
 from mesh.http.faults import Refused
 from mesh.http.head import Fields, ResponseHead, read_response
+from mesh.http.internal_targets import InternalTargets, TargetRefused
 from mesh.http.room import Room
+from mesh.net.own_addresses import leads_here
 from mesh.net.tasks import Tasks
 
 # What aiohttp would say of itself in the client's name.
@@ -22,12 +26,16 @@ _NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class Outside:
-    """`trust`: whose certificates count. `close` it."""
+    """`trust`: whose certificates count; `internal`: what is not connected to. `close` it."""
 
     def __init__(
-        self, tasks: Tasks, trust: Callable[[], ssl.SSLContext] = ssl.create_default_context
+        self,
+        tasks: Tasks,
+        trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+        internal: InternalTargets | None = None,
     ) -> None:
         self._tasks = tasks
+        self.internal = internal or InternalTargets(is_own=leads_here)
         self._trust = trust
         self._room = Room(limits.OUTSIDE_MAX)
         self._session: aiohttp.ClientSession | None = None
@@ -49,8 +57,11 @@ class Outside:
     async def _asked(self, question: "Question", url: str, method: str, lines: bytes) -> None:
         try:
             head, body = await self._answer(url, method, lines)
-        except (aiohttp.ClientError, OSError, TimeoutError, Refused, ValueError):
+        except (aiohttp.ClientError, OSError, TimeoutError, Refused, ValueError) as error:
             head, body = None, b""  # there is none: that is what is told
+            self._remember(url, error)
+        else:
+            self._remember(url)
         question.ended(head, body)
 
     async def _answer(self, url: str, method: str, lines: bytes) -> tuple[ResponseHead | None, bytes]:
@@ -64,10 +75,26 @@ class Outside:
             head = read_response(b"HTTP/1.1 %d \r\n%b\r\n" % (response.status, block))
         return (None, b"") if body is None else (head, body)
 
+    def _remember(self, url: str, error: Exception | None = None) -> None:
+        """Whether it was we who made no connection, which the owner of the label has to know."""
+        cause: BaseException | None = error
+        if isinstance(error, aiohttp.ClientConnectorError):
+            cause = error.os_error
+        refused = str(cause) if isinstance(cause, TargetRefused) else ""
+        self.internal.remember((URL(url).host or "").lower(), refused)
+
+    def _socket(self, address: tuple[Any, ...]) -> socket.socket:
+        """For one attempt at one address. Raises TargetRefused."""
+        family, kind, protocol, _, place = address
+        self.internal.check(str(place[0]))
+        return socket.socket(family, kind, protocol)
+
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._trust(), limit=limits.OUTSIDE_MAX),
+                connector=aiohttp.TCPConnector(
+                    ssl=self._trust(), limit=limits.OUTSIDE_MAX, socket_factory=self._socket
+                ),
                 timeout=aiohttp.ClientTimeout(total=limits.ASIDE_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=_NOT_ADDED,

@@ -17,7 +17,7 @@ from mesh.http.entitled import Refusal
 from mesh.http.host_claims import owner_of, tcp_area_of
 from mesh.http.host_ownership import HostOwnership
 from mesh.http.model import HttpService
-from mesh.http.reach import Reach, endpoints_of, network_for
+from mesh.http.reach import Reach, endpoints_of, network_for, within_reach
 from mesh.http.tcp_labels import ANY, PREFIX, TcpDeclared, TcpRouter, TcpService, read_tcp_labels
 from mesh.relay.connection import Options
 from mesh.relay.counts import PortStats
@@ -214,7 +214,11 @@ class Passing:
                 options = Options(proxy_protocol=tcp.proxy_protocol)
                 made = Relaying(self._core.poller, self._core.deadlines, (), options, connect)
                 aimed = self._aimed[key] = _Aimed(tcp, wanted, made)
-            aimed.relaying.retarget(endpoints_of(as_http, service, network, False) if network else ())
+            found = endpoints_of(as_http, service, network, False) if network else ()
+            endpoints, refused = within_reach(found, self._reach)
+            if refused:
+                known.unreachable.append(Problem(service.name, f"{PREFIX}services.{name}", refused))
+            aimed.relaying.retarget(endpoints)
 
     def _drop(self, name: str) -> None:
         """Its connections go on until they end; no more come."""

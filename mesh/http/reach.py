@@ -7,7 +7,7 @@ node's sidecar (`mesh.tunnel`).
 """
 
 import socket
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Network, PublishMode, Service
 from mesh.catalog.snapshot import Snapshot
 from mesh.errors import NamespaceGone
+from mesh.http.internal_targets import InternalTargets, TargetRefused, why_internal
 from mesh.http.model import HttpService
 from mesh.net.sockets import Sockets
 
@@ -36,6 +37,9 @@ class Reach(Protocol):
         ...
 
     def connect(self, network: str) -> Connect: ...
+    def why_refused(self, address: str) -> str:
+        """Why a task at this address is not connected to; "" if it is."""
+        ...
 
 
 class OwnNamespace:
@@ -54,6 +58,9 @@ class OwnNamespace:
     def connect(self, network: str) -> Connect:
         return self._connect
 
+    def why_refused(self, address: str) -> str:
+        return ""  # the catalogue is a file of this machine's, and so may the tasks be
+
 
 class Namespaces:
     """On a node of a Swarm. `sandbox`: the path of the ingress namespace, None while there is none.
@@ -65,7 +72,9 @@ class Namespaces:
         sandbox: Callable[[], str | None],
         current: Callable[[], Snapshot],
         elsewhere: Callable[[str], socket.socket] | None = None,
+        internal: InternalTargets | None = None,
     ) -> None:
+        self._internal = internal or InternalTargets()
         self._elsewhere = elsewhere
         self._folder = Path(folder)
         self._sandbox = sandbox
@@ -103,6 +112,11 @@ class Namespaces:
         """Their sockets are closed by then, as nobody has taken one for some time, or soon will be."""
         for gone in [network for network in self._sockets if network not in networks]:
             self._sockets.pop(gone).close()
+
+    def why_refused(self, address: str) -> str:
+        """Of the namespace that we connect from, not of the node: there it is a task's like any other."""
+        reason = why_internal(address, self._internal.allowed)
+        return str(TargetRefused(address, reason)) if reason else ""
 
     def close(self) -> None:
         for sockets in self._sockets.values():
@@ -153,6 +167,12 @@ def network_for(
         return own[0], ""
     names = ", ".join(one.name for one in own)
     return None, f"this node has nothing on {names}" if names else "it is on no network"
+
+
+def within_reach(endpoints: Sequence[Endpoint], reach: Reach) -> tuple[tuple[Endpoint, ...], str]:
+    """Those that may be connected to, and why others may not."""
+    refused = {one: why for one in endpoints if (why := reach.why_refused(one.address))}
+    return tuple(one for one in endpoints if one not in refused), next(iter(refused.values()), "")
 
 
 def endpoints_of(

@@ -107,6 +107,7 @@ class Site:
         self._planned: dict[tuple[str, str], _Planned] = {}
         self._targets = Targets(core, reach, as_published)
         self._named = Named(core, reach, as_published)
+        self._outside = outside
         self._treating = Treating(core, self._targets, self._named, outside)
         self._mirroring = Mirroring(core, self._targets, draw)
         self._nobody = Target(core, "", no_socket)
@@ -353,6 +354,12 @@ class Site:
         yield from self._refusals()
         for route in self._directory.routes():
             for one in route.middlewares:
+                if isinstance(one, ForwardAuth) and (why := self._not_asked(one)):
+                    yield Problem(
+                        self._snapshot.services[route.owner].name,
+                        f"traefik.http.routers.{route.name}.middlewares",
+                        f"forwardauth {one.url}: {why}",
+                    )
                 if isinstance(one, ErrorPages) and self._directory.service(one.service) is None:
                     yield Problem(
                         self._snapshot.services[route.owner].name,
@@ -376,6 +383,10 @@ class Site:
                     target.http.name,
                     f"task at {endpoint} does not pass its check ({last or 'not yet checked'})",
                 )
+
+    def _not_asked(self, one: ForwardAuth) -> str:
+        """Why we do not connect to where this leads, if we do not."""
+        return self._outside.internal.refusal(one.host) if one.abroad and self._outside is not None else ""
 
     def _refusals(self) -> Iterator[Problem]:
         for planned in self._planned.values():

@@ -10,7 +10,7 @@ from mesh.catalog.snapshot import Snapshot
 from mesh.http.checking import Checks, off
 from mesh.http.core import Core
 from mesh.http.model import HttpService
-from mesh.http.reach import Reach, endpoints_of, network_for
+from mesh.http.reach import Reach, endpoints_of, network_for, within_reach
 from mesh.http.routed import RoutedTarget
 
 
@@ -53,10 +53,11 @@ class Targets:
             if not off(http.check):
                 self._checks[http.key] = Checks(self._core, http, connect, self._leaver(target))
         endpoints = endpoints_of(http, service, network, self._as_published()) if network else ()
+        endpoints, refused = within_reach(endpoints, self._reach)
         target.retarget(endpoints)
         if (checks := self._checks.get(http.key)) is not None:
             checks.retarget(endpoints)
-        return why
+        return why or refused
 
     def drop(self, name: str) -> None:
         self._close(name)

@@ -73,6 +73,8 @@ class Reading:
     http_orders: Mapping[Labels, int] = field(default_factory=dict)  # result
     http_passed_on: Mapping[Labels, int] = field(default_factory=dict)  # service, result
     http_tunnels: Mapping[Labels, int] = field(default_factory=dict)  # side, result
+    http_claims_refused: Mapping[Labels, int] = field(default_factory=dict)  # stack
+    http_targets_refused: Mapping[Labels, int] = field(default_factory=dict)  # reason
     probes: Counts = field(default_factory=dict)  # service, port, result
 
 
@@ -267,6 +269,18 @@ def _http(reading: Reading) -> Iterator[Metric]:
         "Connections to tasks of other nodes, through their sidecars.",
         ["side", "result"],
         reading.http_tunnels,
+    )
+    yield _counter(
+        "mesh_http_host_claims_refused_total",
+        "Claims of hosts and paths that belong to another stack.",
+        ["stack"],
+        reading.http_claims_refused,
+    )
+    yield _counter(
+        "mesh_http_internal_targets_refused_total",
+        "Connections to internal addresses that labels asked for and that were not made.",
+        ["reason"],
+        reading.http_targets_refused,
     )
 
 

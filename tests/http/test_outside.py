@@ -3,13 +3,16 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from mesh.http import limits
+from mesh.http.internal_targets import InternalTargets
 from mesh.http.outside import Outside
 from mesh.http.room import Room
+from mesh.net.own_addresses import leads_here
 from mesh.net.tasks import Tasks
 from tests.http.conftest import LIMIT, MIDDLEWARE, Conversation, Handler, Stand, World, routed
 from tests.support.certificates import pair
@@ -74,7 +77,8 @@ async def guarded(
     world: World, tasks: Tasks, address: str, abroad: Abroad, *, trusted: bool = True
 ) -> list[str]:
     """What an application is sent that is shown to whoever is at this address first."""
-    outside = Outside(tasks, abroad.trusted if trusted else ssl.create_default_context)
+    here = InternalTargets(tuple(map(ip_network, ("127.0.0.0/8", "::1"))), leads_here)
+    outside = Outside(tasks, abroad.trusted if trusted else ssl.create_default_context, here)
     world.stand._stack.push_async_callback(outside.close)
     world.site._treating._outside = outside
     heads: list[str] = []

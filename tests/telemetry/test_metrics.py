@@ -68,6 +68,8 @@ FULL = Reading(
     http_orders={("issued",): 1},
     http_passed_on={("db", "relayed"): 1},
     http_tunnels={("asked", "open"): 1},
+    http_claims_refused={("shop",): 1},
+    http_targets_refused={("loopback",): 1},
     probes={("web", "8080", "well"): 3},
 )
 
