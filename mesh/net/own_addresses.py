@@ -1,4 +1,4 @@
-"""Does an address lead to this node itself? The kernel's routing table says so, for all interfaces at once."""
+"""Does an address lead to this node itself? The kernel's routing table knows, for all interfaces at once."""
 
 import socket
 import struct
