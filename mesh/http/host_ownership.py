@@ -84,9 +84,30 @@ class HostOwnership:
         self._new_names: set[tuple[Name, str]] = set()
         self._leaving: dict[tuple[str, Key], float] = {}  # (group, claim) → when its last service let go
         self._dirty: set[str] = set()
+        self._remembered: dict[tuple[str, str], float] = {}  # (owner, key of an area or name) → since
         self._by_expression: set[str] = set()  # groups of hosts that fit one, but those of TLS passed on
         self.tls_version = 0  # tells whether who has TLS that is passed on may have changed
         self.refusals: Counter[str] = Counter()  # by owner: claims, each once until it is held or withdrawn
+
+    def restart(self) -> None:
+        """Nobody claims anything; but who had what has had it when it is claimed again."""
+        self.remember(self.record())
+        self._groups, self._of, self._members, self._names = {}, {}, {}, {}
+        self._new_names, self._leaving, self._dirty, self._by_expression = set(), {}, set(), set()
+        self.tls_version += 1
+
+    def remember(self, record: Mapping[str, Mapping[str, float]]) -> None:
+        """Owner → what it has had, and since when: it still has what it claims before all is settled."""
+        self._remembered |= {
+            (owner, key): since for owner, held in record.items() for key, since in held.items()
+        }
+
+    def record(self) -> dict[str, dict[str, float]]:
+        """For `remember`, of another one of these."""
+        found: dict[str, dict[str, float]] = {}
+        for service, (owner, _) in self._of.items():
+            found.setdefault(owner, {}).update(self.holds(service))
+        return found
 
     # --- what is claimed ---
 
@@ -131,7 +152,8 @@ class HostOwnership:
         key: Key = (owner, area.path, area.whole)
         claim = group.claims.get(key)
         if claim is None:
-            claim = group.claims[key] = _Claim(area, owner)
+            had = self._remembered.pop((owner, area.key), None)
+            claim = group.claims[key] = _Claim(area, owner, since=had)
             self._dirty.add(area.group)
         claim.services.add(service)
         self._leaving.pop((area.group, key), None)
@@ -153,6 +175,7 @@ class HostOwnership:
         owners = self._names.setdefault(name, {})
         since, services = owners.get(owner, (-1.0, set()))
         if since < 0:
+            since = self._remembered.pop((owner, name_key(name)), since)
             self._new_names.add((name, owner))
         if recorded is not None and (said := recorded.get(name_key(name))) is not None:
             since = said
@@ -178,6 +201,7 @@ class HostOwnership:
             if services and since < 0:
                 self._names[name][owner] = now, services
         self._new_names.clear()
+        self._remembered.clear()  # what is not claimed by now was let go
         self._dirty |= {group for (group, _), left in self._leaving.items() if self._is_over(left, now)}
         dirty, self._dirty = self._dirty, set()
         for group in dirty & self._groups.keys():

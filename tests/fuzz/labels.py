@@ -8,6 +8,7 @@ from mesh.catalog.model import Port, Service
 from mesh.http.directory import Directory
 from mesh.http.head import checked_fields
 from mesh.http.health import question
+from mesh.http.host_claims import Breadth, areas_of
 from mesh.http.labels import read_labels
 from mesh.http.matching import normal_path
 from mesh.http.model import Declared, Route
@@ -93,11 +94,11 @@ class Labels:
         list(directory.problems())
         for asking in ASKING:
             route = table.find(asking)
-            assert route == next((one for one in in_order if one.match.matches(asking)), None)
+            assert route == _expected([one for one in in_order if one.match.matches(asking)])
             if route is None:
                 continue
-            assert directory.service(route.service) is not None
-            directory.canaries_of(route.service)
+            assert directory.service(route.target) is not None
+            directory.canaries_of(route.target)
             asked = Asked(asking, "http", asking.host, b"id", b"Basic YTpi", 0.0)
             treatment = treat(steps(route.middlewares), asked)
             self._check(treatment.path, treatment.answer.fields if treatment.answer else ())
@@ -109,3 +110,20 @@ class Labels:
         assert path.isprintable()
         assert b"\r" not in b"".join(value for _, value in fields)
         assert b"\n" not in b"".join(value for _, value in fields)
+
+
+def _expected(matching: list[Route]) -> Route | None:
+    """Of routes in order: the most particular one says which stack has it, and the first of that stack has
+    it, unless it is less particular and another host's."""
+    if not matching:
+        return None
+    place = min(map(_breadth, matching))
+    scope = next(one for one in matching if _breadth(one) == place).scope
+    return next(one for one in matching if one.scope == scope)
+
+
+def _breadth(route: Route) -> int:
+    if route.match.hosts is not None:
+        return Breadth.ONE
+    areas = areas_of(route.match)
+    return Breadth.SOME if max((one.breadth for one in areas), default=Breadth.ALL) == Breadth.SOME else 2
