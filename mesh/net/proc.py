@@ -7,7 +7,11 @@ Used to name the process that holds a port we wanted, and to find Docker's own r
 import os
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
+
+from mesh.errors import KernelError
+from mesh.net import netlink
 
 TCP_LISTEN = "0A"
 MAX_PROCESSES = 10_000  # how many /proc entries a search for a socket's owner looks at
@@ -36,6 +40,9 @@ def parse(text: str, listening: bool) -> list[Bound]:
 
 def bound(protocol: str) -> list[Bound]:
     """Bound sockets ("udp") or listeners ("tcp") of the calling thread's namespace."""
+    if protocol == "tcp":
+        with suppress(KernelError):
+            return [Bound(*one) for one in netlink.tcp_listeners()]
     # thread-self: /proc/net is the main thread's namespace, which may not be this thread's.
     try:
         with open(f"/proc/thread-self/net/{protocol}", encoding="ascii") as file:

@@ -13,7 +13,7 @@ import pytest
 from mesh.catalog.model import Port, Protocol, Service, Task, TaskState
 from mesh.net.descriptors import is_reserved
 from tests.net.lab import needs_root
-from tests.support.swarm_node import INGRESS, NODE, GoodService, swarm_node
+from tests.support.swarm_node import INGRESS, NODE, GoodService, rss, swarm_node
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, needs_root]
@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.root, needs_root]
 FD_SETSIZE = 1024  # select(2) cannot take a descriptor of this number or more
 CONTAINERS = 500
 PORTS, PORTS_PER_SERVICE, FIRST_PORT = 5_000, 50, 20_000
+PORT_KB = 15  # of memory at most; a buffer for each UDP port would be 64
 CONNECTIONS = 20_000
 
 
@@ -51,16 +52,18 @@ async def test_500_captured_containers(tmp_path: Path) -> None:
 
 
 async def test_5000_published_ports(tmp_path: Path) -> None:
-    """Over IPv6 each has a socket of ours."""
+    """Over IPv6 each has a socket of ours, and little else."""
     async with swarm_node(tmp_path) as node:
         good = GoodService(node)
         async with good.asked_throughout():
+            memory = rss()
             services = [publishing(number) for number in range(PORTS // PORTS_PER_SERVICE)]
             for one in services:
                 node.publish(services={one.id: one})
             await until(lambda: node.published == PORTS)
             await node.settled()
             assert descriptors() > PORTS
+            assert rss() - memory < PORTS * PORT_KB
             one = node.container("later", "net", "10.9.0.2")
             node.publish(containers={one.id: one})
             await until(lambda: node.captured == 2)

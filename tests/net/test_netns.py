@@ -112,6 +112,19 @@ PROC_TCP = """\
 """
 
 
+@pytest.mark.root
+@needs_root
+def test_listeners_are_the_same_by_netlink_and_in_proc(lab: Lab) -> None:
+    box = lab.namespace("box")
+    with box.tcp_listener("127.0.0.11"), box.tcp_listener("0.0.0.0"), box.tcp_socket():
+        listed = box.call(lambda: Path("/proc/thread-self/net/tcp").read_text())
+        found = box.call(lambda: proc.bound("tcp"))
+    assert len(found) == 2
+    assert {(one.address, one.port, one.inode) for one in found} == {
+        (one.address, one.port, one.inode) for one in proc.parse(listed, listening=True)
+    }
+
+
 def test_socket_tables_are_read_as_the_kernel_prints_them() -> None:
     assert proc.parse(PROC_TCP, listening=True) == [proc.Bound("127.0.0.11", 0xA3C5, 4711)]
     assert [one.inode for one in proc.parse(PROC_TCP, listening=False)] == [4711, 4712]

@@ -8,6 +8,7 @@ millisecond each.
 import asyncio
 import ctypes
 import fcntl
+import gc
 import os
 import socket
 import struct
@@ -140,6 +141,7 @@ class SwarmNode:
 
     sidecar: NodeSidecar
     folder: Path
+    sandbox: Path
     made: dict[str, Path] = field(default_factory=dict)
 
     def publish(self, **changes: object) -> None:
@@ -147,11 +149,16 @@ class SwarmNode:
 
     def container(self, id_: str, network: str, address: str, service: str = "") -> Container:
         """With its namespace."""
-        path = self.made[id_] = self.folder / id_
-        make_namespace(path)
+        path = self.namespace(id_)
         return Container(
             id_, f"name-{id_}", str(path), (Attachment(network, address),), service=service, task=f"t-{id_}"
         )
+
+    def namespace(self, name: str) -> Path:
+        """In Docker's folder."""
+        path = self.made[name] = self.folder / name
+        make_namespace(path)
+        return path
 
     def remove(self, id_: str) -> None:
         remove_namespace(self.made.pop(id_))
@@ -202,7 +209,7 @@ async def swarm_node(folder: Path, **http: object) -> AsyncIterator[SwarmNode]:
         try:
             _join(sandbox)
             sidecar = NodeSidecar(config(folder, **http))
-            node = SwarmNode(sidecar, folder / "netns")
+            node = SwarmNode(sidecar, folder / "netns", sandbox)
             try:
                 await sidecar.start()
                 sidecar.store.identify(NODE)
@@ -262,7 +269,7 @@ class GoodService:
     @asynccontextmanager
     async def asked_throughout(self) -> AsyncIterator[None]:
         """From the first answer on."""
-        server = await asyncio.start_server(_say_hello, sock=self._inside.tcp_listener(self.ADDRESS, 80))
+        server = await asyncio.start_server(say_hello, sock=self._inside.tcp_listener(self.ADDRESS, 80))
         asking = asyncio.create_task(self._keep_asking())
         try:
             async with asyncio.timeout(ASK_SECONDS):
@@ -289,36 +296,53 @@ class GoodService:
             await asyncio.sleep(0.02)
 
     async def name(self) -> list[str]:
-        """As the container's own resolver asks: 127.0.0.11, port 53."""
-        loop = asyncio.get_running_loop()
-        with self._inside.udp_socket("127.0.0.1") as sock:
-            while True:
-                sock.connect(DNS)
-                try:
-                    await loop.sock_sendall(sock, DNSRecord.question("good").pack())
-                    async with asyncio.timeout(1):
-                        reply = DNSRecord.parse(await loop.sock_recv(sock, 4096))
-                except (ConnectionRefusedError, TimeoutError):  # as resolvers do: not captured yet, or lost
-                    await asyncio.sleep(0.02)
-                else:
-                    return [str(record.rdata) for record in reply.rr]
+        return await ask_name(self._inside, "good")
 
     async def page(self) -> bytes:
+        return await get((ENTRY.host, ENTRY.port), "good.example")
+
+
+async def ask_name(inside: Namespace, name: str) -> list[str]:
+    """Addresses, as a container's own resolver asks for them: 127.0.0.11, port 53."""
+    loop = asyncio.get_running_loop()
+    with inside.udp_socket("127.0.0.1") as sock:
         while True:
+            sock.connect(DNS)
             try:
-                reader, writer = await asyncio.open_connection(ENTRY.host, ENTRY.port)
-            except ConnectionRefusedError:  # the sidecar has only begun
+                await loop.sock_sendall(sock, DNSRecord.question(name).pack())
+                async with asyncio.timeout(1):
+                    reply = DNSRecord.parse(await loop.sock_recv(sock, 4096))
+            except (ConnectionRefusedError, TimeoutError):  # as resolvers do: not captured yet, or lost
                 await asyncio.sleep(0.02)
-                continue
-            writer.write(b"GET / HTTP/1.1\r\nHost: good.example\r\nConnection: close\r\n\r\n")
-            try:
-                return await reader.read()
-            finally:
-                writer.close()
+            else:
+                return [str(record.rdata) for record in reply.rr]
 
 
-async def _say_hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def get(address: tuple[str, int], host: str, path: str = "/") -> bytes:
+    """Head and body."""
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(*address)
+        except ConnectionRefusedError:  # the sidecar has only begun
+            await asyncio.sleep(0.02)
+            continue
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
+
+
+async def say_hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
     await writer.drain()
     writer.close()
+
+
+def rss() -> int:
+    """KB, when the allocator has given back what it can."""
+    gc.collect()
+    libc.malloc_trim(0)
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0])
