@@ -24,6 +24,7 @@ from mesh.catalog import codec
 from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Snapshot
 from mesh.errors import Busy
+from mesh.net.connection_guard import ConnectionGuard, GuardLimits
 from mesh.parsing import is_int, parse_port, shown
 from mesh.telemetry.explain import PortPath, ServicePath
 from mesh.telemetry.metrics import Reading, exposition
@@ -33,6 +34,8 @@ from sidecar.config import Address, ListenAddress, UnixSocket
 
 KEEPALIVE = 30.0  # seconds an idle scraper's connection is kept: twice the usual scrape interval
 SHUTDOWN = 1.0  # seconds that requests under way get at the end
+# Scrapers have one connection each. Whoever says nothing must not keep them out.
+LIMITS = GuardLimits(connections=256, per_address=32, first=10.0, next=KEEPALIVE)
 BACKLOG = 128  # connections waiting to be accepted
 MAX_PORT = 65_535
 MAX_NAME = 255  # characters of a name to resolve, as in DNS
@@ -109,6 +112,8 @@ class Server:
         await self._runner.cleanup()
 
     async def _listen_on_tcp(self, address: Address) -> Address:
+        assert self._runner.server is not None
+        ConnectionGuard(LIMITS).attach(self._runner.server)
         await web.TCPSite(self._runner, address.host, address.port, backlog=BACKLOG).start()
         host, port, *_ = self._runner.addresses[0]
         return Address(host, port)

@@ -25,6 +25,8 @@ from mesh.discovery.report import REPORT_MAX, Report
 from mesh.discovery.sign_server import SIGNS_PATH, SignServer
 from mesh.discovery.swarm import ClusterView
 from mesh.errors import DiscoveryError
+from mesh.net.connection_guard import ConnectionGuard, GuardLimits
+from mesh.net.tls_listener import HandshakeLimits, TlsListener
 
 PATH = "/v1/feed"
 TOLD, NEIGHBOURS = "told", "neighbours"  # a parameter of the request: the client understands `neighbours`
@@ -32,6 +34,9 @@ LENGTH = struct.Struct("!I")  # before every message
 HEARTBEAT_SECONDS = 2.0  # the client gives up after three of them
 ROTATION_SECONDS = 2.0  # between two looks at the certificate files, three small ones
 HANDSHAKE_SECONDS = 5.0  # a connection that proves nothing is not kept
+# A node has a connection for the feed, one for its reports and some for certificates.
+LIMITS = GuardLimits(connections=4096, per_address=64, first=10.0, next=75.0)
+HANDSHAKES = HandshakeLimits(places=256, per_address=32)
 CLIENTS_MAX = 1024  # more nodes than Swarm is run with; each costs a connection and a queue
 WAITING_MAX = 256  # messages that a client may be behind; clients share them
 PIECE = 64 * 1024  # bytes written at once: TLS transports take any amount before they push back
@@ -66,7 +71,7 @@ class FeedServer:
         self._clients: set[_Client] = set()
         self._whole: dict[bool, bytes] = {}  # the view encoded, with neighbours or without, until it changes
         self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Server | None = None
+        self._listener: TlsListener | None = None
         self._fingerprint = ""
         self._cluster = ""
         self.refused: Counter[str] = Counter()  # reason → handshakes, requests and clients refused
@@ -83,7 +88,7 @@ class FeedServer:
     @property
     def bound(self) -> tuple[str, int] | None:
         """Where it listens."""
-        return self._listener.sockets[0].getsockname()[:2] if self._listener is not None else None
+        return self._listener.bound if self._listener is not None else None
 
     def publish(self, change: Change) -> None:
         """Tell every client. Call after the view has changed; what concerns this node only is left out."""
@@ -120,19 +125,18 @@ class FeedServer:
             self.fault = text
 
     async def _listen(self) -> None:
-        """A new listener with the certificates as they are now; connections made before go on."""
+        """With the certificates as they are now; connections made before go on."""
         own = self._certificates.identity()
         if own.role != MANAGER_NAME:  # promoted a moment ago: Swarm is about to renew it
             raise DiscoveryError("the node's certificate is not a manager's yet")
         context = self._certificates.server_context(self._refuse)
         runner = await self._prepared()
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        assert runner.server is not None  # it has been set up
-        self._listener = await asyncio.get_running_loop().create_server(
-            runner.server, *self._address, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
-        )
+        if self._listener is None:
+            assert runner.server is not None  # it has been set up
+            self._listener = TlsListener(
+                self._address, runner.server, context, HANDSHAKES, self._refuse, HANDSHAKE_SECONDS
+            )
+        self._listener.context = context
         self._cluster = own.cluster
 
     async def _prepared(self) -> web.AppRunner:
@@ -144,12 +148,14 @@ class FeedServer:
                 app.router.add_post(path, partial(self._serve_more, handler))
             self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
             await self._runner.setup()
+            assert self._runner.server is not None
+            ConnectionGuard(LIMITS, self._refuse).attach(self._runner.server)
         return self._runner
 
     async def _stop(self) -> None:
         listener, self._listener, self._fingerprint = self._listener, None, ""
         if listener is not None:
-            listener.close()
+            await listener.close()
         for client in tuple(self._clients):
             self._cut(client)
         runner, self._runner = self._runner, None
