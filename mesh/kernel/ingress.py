@@ -19,10 +19,11 @@ from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel.capture import Table, Tables
 from mesh.kernel.counting import Counted, Totals, read_counters
-from mesh.kernel.devconf import Setting, write
+from mesh.kernel.devconf import Setting, read, write
 from mesh.kernel.firewall import Firewall
 from mesh.kernel.flows import Flows
 from mesh.kernel.heartbeat import BEAT_SECONDS
+from mesh.kernel.loopback_rules import DELETE_LOOPBACK, LIST_KEPT, LIST_LOOPBACK, loopback_rules
 from mesh.kernel.published import Ports, Published, as_published
 from mesh.kernel.return_rules import NO_ENTRY, Entry
 from mesh.kernel.rules import (
@@ -30,6 +31,7 @@ from mesh.kernel.rules import (
     DELETE,
     LIST_COUNTERS,
     NOT_ALIVE,
+    TABLE,
     HostPath,
     host_rules,
     host_update,
@@ -49,7 +51,7 @@ BRIDGE = "docker_gwbridge"
 COUNT_SECONDS = 1.0  # between two readings of the counters, however often they are asked for
 ACTIVE_SECONDS = 5.0  # the same of open connections: a look at each of them, so it takes longer
 RECHECK_SECONDS = 5.0  # how late a recreated ingress namespace may be noticed
-FIREWALL_SECONDS = 30.0  # how late a flushed DOCKER-USER chain may be noticed
+FIREWALL_SECONDS = 10.0  # between two looks at our passage through FORWARD without a reason
 IPVS_MARKS = ("/proc/net/ip_vs", "/proc/sys/net/ipv4/vs")
 
 
@@ -112,6 +114,7 @@ class Ingress:
         self._identity: tuple[int, int] | None = None  # of the ingress namespace that holds a table
         self._opened: list[Table] = []  # [host's, ingress namespace's] while loaded
         self._led: dict[int, int] = {}  # of `redirected`, what is loaded
+        self._localnet = ""  # the bridge whose `route_localnet` we turned on
         self._fault = "no published port yet"
         self._wake = asyncio.Event()
         self._firewall_due = 0.0  # loop time of the next look at the firewall
@@ -220,6 +223,12 @@ class Ingress:
             self._redirected[published] = local
         self._wake.set()
 
+    def look_at_firewall(self) -> None:
+        """Somebody has changed the host's rules: see at once whether ours are still there."""
+        self._firewall_due = 0.0
+        self._beat_all()
+        self._wake.set()
+
     async def carry_all(self) -> None:
         """Carry relayed ports as well, from now on: nobody will be here to relay. Where Docker's IPVS is, it
         takes over all ports instead."""
@@ -286,7 +295,6 @@ class Ingress:
     async def _enter(self, place: Place) -> None:
         for interface in (place.gateway_interface, place.ingress_interface):
             await self._worker.run(place.path, partial(write, interface, {Setting.forwarding: 1}))
-        await self._worker.run(self._host, lambda: write(place.host.bridge, {Setting.route_localnet: 1}))
         for path in (self._host, place.path):
             self._opened.append(await self._tables.open(path))
         self._identity = place.identity
@@ -299,12 +307,25 @@ class Ingress:
             )
         )
         self._counting = sandbox
-        await host.load(host_rules(place.host, wanted.targets, redirected, place.ipvs))
+        bridge = place.host.bridge
+        kept = await self._localnet_kept(host, bridge)
+        await host.load(loopback_rules(kept) + host_rules(place.host, wanted.targets, redirected, place.ipvs))
+        # Only now: the rules that keep containers away from 127.0.0.1 are there.
+        await self._worker.run(self._host, lambda: write(bridge, {Setting.route_localnet: 1}))
+        self._localnet = "" if kept else bridge
         self._place, self._led = place, redirected
         self._firewall_due = 0.0
         self._on_entry(place.entry)
         if self._flows is not None:
             self._flows.left(place.path, None)
+
+    async def _localnet_kept(self, host: Table, bridge: str) -> bool:
+        """Had somebody else turned `route_localnet` on, before us and any sidecar before us?"""
+        if not await self._worker.run(self._host, lambda: read(bridge, Setting.route_localnet)):
+            return False
+        if await _has(host, LIST_LOOPBACK):
+            return await _has(host, LIST_KEPT)
+        return not await _has(host, f"list table ip {TABLE}\n")  # versions before left no note
 
     async def _load(self, place: Place) -> None:
         """What has changed since the last time."""
@@ -356,10 +377,12 @@ class Ingress:
         if host:
             self._identity = None
             self._on_entry(None)
-        for table, remove in zip(opened, (host, sandbox), strict=False):
+            await self._end_localnet()
+        texts = DELETE + DELETE_LOOPBACK if host else "", DELETE if sandbox else ""
+        for table, text in zip(opened, texts, strict=False):
             try:
-                if remove:
-                    await table.load(DELETE)
+                if text:
+                    await table.load(text)
             except KernelError as error:
                 logger.warning("published ports: a table stays behind: %s", error)
             finally:
@@ -369,6 +392,15 @@ class Ingress:
                 await self._firewall.remove()
             except KernelError as error:
                 logger.warning("published ports: %s", error)
+
+    async def _end_localnet(self) -> None:
+        """What we turned on is turned off before the rules go that make it safe."""
+        bridge, self._localnet = self._localnet, ""
+        if bridge:
+            try:
+                await self._worker.run(self._host, lambda: write(bridge, {Setting.route_localnet: 0}))
+            except KernelError as error:
+                logger.debug("route_localnet: %s", error)  # the bridge is gone, and the setting with it
 
     # --- where things are ---
 
@@ -390,13 +422,24 @@ class Ingress:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            try:
-                for table in self._opened if self._beating else ():
-                    table.beat()
-            except KernelError:
-                # Somebody flushed the ruleset.
-                self._place, self._recheck = None, True
-                self._wake.set()
+            self._beat_all()
+
+    def _beat_all(self) -> None:
+        try:
+            for table in self._opened if self._beating else ():
+                table.beat()
+        except KernelError:
+            # Somebody flushed the ruleset.
+            self._place, self._recheck = None, True
+            self._wake.set()
+
+
+async def _has(table: Table, listing: str) -> bool:
+    try:
+        await table.ask(listing)
+    except KernelError:
+        return False
+    return True
 
 
 def locate(

@@ -10,7 +10,7 @@ from mesh.catalog.model import Network, Port, Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError
 from mesh.kernel.cleanup import cleanup
-from mesh.kernel.firewall import Firewall, accepting, ours
+from mesh.kernel.firewall import Firewall
 from mesh.kernel.ingress import Ingress, locate
 from mesh.kernel.rules import HostPath
 from mesh.kernel.table import Tables
@@ -44,19 +44,6 @@ def test_an_unfinished_place_says_what_is_missing(
 ) -> None:
     with pytest.raises(KernelError, match=says):
         locate("/x", (1, 2), host, within, "docker_gwbridge", ipvs=False)
-
-
-OURS = "-d 172.18.0.2/32 -o docker_gwbridge -m conntrack --ctstate DNAT -m comment --comment mesh -j ACCEPT"
-LISTING = f"""\
--N DOCKER-USER
--A DOCKER-USER {OURS}
--A DOCKER-USER -m comment --comment "not mesh" -j ACCEPT
--A DOCKER-USER -j RETURN
-"""
-
-
-def test_our_firewall_rule_is_known_by_its_comment() -> None:
-    assert ours(LISTING) == [accepting("172.18.0.2", "docker_gwbridge")]
 
 
 class InNamespace(Firewall):
@@ -267,7 +254,7 @@ def test_the_firewall_rule_comes_moves_and_goes(lab: Lab) -> None:
     inside(box, "iptables-nft", "-A", "DOCKER-USER", "-j", "RETURN")
 
     def rules() -> str:
-        return inside(box, "iptables-nft", "-S", "DOCKER-USER")
+        return inside(box, "iptables-nft", "-S")
 
     # Children inherit the namespace of the thread that forks them.
     def run(work: object) -> object:
@@ -279,11 +266,11 @@ def test_the_firewall_rule_comes_moves_and_goes(lab: Lab) -> None:
     assert run(firewall.allow("172.18.0.2", "docker_gwbridge")) is False
     assert run(firewall.lets_pass("172.18.0.2", "docker_gwbridge")) is True
     assert run(firewall.lets_pass("172.18.0.3", "docker_gwbridge")) is False
-    assert "-A DOCKER-USER -d 172.18.0.2/32" in rules().splitlines()[1]
+    assert "172.18.0.2/32" in rules()
     assert run(firewall.allow("172.18.0.3", "docker_gwbridge")) is True
     assert "172.18.0.2" not in rules()
-    assert run(firewall.remove()) == 1
-    assert "mesh" not in rules()
+    assert run(firewall.remove()) == 2  # there and back
+    assert "mesh" not in rules().lower()
     assert "RETURN" in rules()
 
 

@@ -1,0 +1,95 @@
+"""The host's iptables: which programs hold its rules; reading and changing a filter table.
+
+A host's rules live in the nft back end, in the legacy one, or in both (Docker's engine was moved from one
+to the other); for IPv4 and IPv6 apart. A packet has to pass the chains of both, so each back end is treated
+by itself.
+"""
+
+import asyncio
+import os
+import shlex
+import shutil
+from dataclasses import dataclass
+from enum import IntEnum
+
+from mesh.errors import KernelError
+from mesh.net.netns import Namespace
+
+PROGRAM_SECONDS = 10.0  # iptables waits for its lock, held by dockerd while it reprograms many ports
+LOCK_SECONDS = "5"
+
+
+class Family(IntEnum):
+    IPV4 = 4
+    IPV6 = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One back end's rules of one family. `program`: its iptables; `-save` and `-restore` stand beside it."""
+
+    family: Family
+    program: str
+    legacy: bool = False
+    namespace: str | None = None  # path of the network namespace; None: the one we run in
+
+    async def save(self) -> str:
+        """The filter table as text; nothing of it is made that was not there. KernelError."""
+        return await _run(self._inside(f"{self.program}-save", "-t", "filter"))
+
+    async def restore(self, script: str) -> None:
+        """Apply commands of one `*filter … COMMIT` block, all or none of them. KernelError."""
+        await _run(self._inside(f"{self.program}-restore", "--noflush", "-w", LOCK_SECONDS), script)
+
+    def _inside(self, *command: str) -> list[str]:
+        enter = [] if self.namespace is None else ["nsenter", f"--net={self.namespace}"]
+        return [*enter, *command]
+
+
+def backends(family: Family, namespace: str | None = None) -> list[Backend]:
+    """The back ends that may hold rules of the family; none where no program is installed."""
+    name = "iptables" if family is Family.IPV4 else "ip6tables"
+    programs = [one for one in (f"{name}-nft", name) if shutil.which(f"{one}-save")][:1]
+    found = [Backend(family, one, False, namespace) for one in programs]
+    if legacy_in_use(family, namespace) and shutil.which(f"{name}-legacy-save"):
+        found.append(Backend(family, f"{name}-legacy", True, namespace))
+    return found
+
+
+def legacy_in_use(family: Family, namespace: str | None = None) -> bool:
+    """Has the namespace a legacy filter table? (Listing one where there is none would create it.)"""
+    name = "ip_tables_names" if family is Family.IPV4 else "ip6_tables_names"
+
+    def read() -> bool:
+        try:
+            with open(f"/proc/thread-self/net/{name}", encoding="ascii") as file:
+                return "filter" in file.read().split()
+        except OSError:
+            return False
+
+    return Namespace(namespace).call(read)
+
+
+async def _run(command: list[str], given: str = "") -> str:
+    """What it printed; KernelError when it fails or does not end in time."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except OSError as error:
+        raise KernelError(f"{command[0]}: {error.strerror}") from error
+    try:
+        async with asyncio.timeout(PROGRAM_SECONDS):
+            output, complaint = await process.communicate(given.encode())
+    except TimeoutError as error:
+        process.kill()
+        await process.wait()
+        raise KernelError(f"{command[0]} did not end within {PROGRAM_SECONDS:.0f} s") from error
+    if process.returncode:
+        why = complaint.decode(errors="replace").strip() or f"exit {process.returncode}"
+        raise KernelError(f"{shlex.join(command)}: {why}")
+    return output.decode(errors="replace")
