@@ -12,7 +12,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,8 +38,12 @@ from mesh.http.reach import OwnNamespace
 from mesh.internal_errors import ERRORS, restart_mends
 from mesh.kernel import nft
 from mesh.kernel.capture import Capture, Closable, OpenEndpoint, Policy, dns_sockets
+from mesh.kernel.filter_table import Family
+from mesh.kernel.firewall_watch import FirewallWatch
 from mesh.kernel.flows import Flows
 from mesh.kernel.ingress import Ingress, ipvs_here
+from mesh.kernel.listener_firewall import ListenerFirewall
+from mesh.kernel.listener_rules import LISTENER_TABLE
 from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.rules import DnsPorts
 from mesh.kernel.table import Tables
@@ -51,7 +55,7 @@ from mesh.relay.ports import RelayPorts
 from mesh.telemetry.histogram import Histogram
 from sidecar.admin import admin_app, metrics_app
 from sidecar.carrying import Carrying
-from sidecar.config import Address, Config, DiscoveryKind, ListenAddress, UnixSocket, UpstreamOrder
+from sidecar.config import Address, Config, DiscoveryKind, ListenAddress, OverIpv6, UnixSocket, UpstreamOrder
 from sidecar.dns_workers import DnsWorkers
 from sidecar.endpoints import CapturedEndpoints
 from sidecar.explaining import Explaining
@@ -282,6 +286,7 @@ class Sidecar:
             on_entry=returning.own_entry,
             flows=flows,
         )
+        listeners, watch = await self._ask_operator(tables, ingress)
         relaying = self._relay_processes(lambda place: _ingress_path(place, ingress))
         docker = config.docker
         self._share_http(OnSwarm(docker.netns, docker.certificates, ingress.sandbox_path))
@@ -294,8 +299,9 @@ class Sidecar:
             open_tcp=relaying.open_tcp,
             open_udp=relaying.open_udp,
             open_http=self._http().port,
+            guard=listeners,
         )
-        relay6 = self._relay_over_ipv6(relaying, default)
+        relay6 = self._relay_over_ipv6(relaying, default, listeners)
         endpoints = CapturedEndpoints(resolver, self.store, self._queries)
         capture = Capture(
             self._vital,
@@ -310,10 +316,11 @@ class Sidecar:
         prober = Prober(self._vital, source.set_unwell)
         self._on_stop(prober.close)
         relays = [one for one in (relay, relay6) if one is not None]
-        self._on_stop(lambda: self._end_carrying(relays, ingress, capture, returning))
+        self._on_stop(lambda: self._end_carrying(relays, ingress, capture, returning, listeners, watch))
         for name, one in zip(("relay", "relay-ipv6"), (relay, relay6), strict=True):
             if one is not None:
                 self._begin(one, name)
+        watch.start()
         await relay.settled()  # it listens before the kernel's rules for its ports go
         if relaying.workers.started:
             await relaying.workers.up(EDGES_UP_SECONDS)
@@ -332,8 +339,34 @@ class Sidecar:
         )
         self._on_stop(reach.close)
         return Carrying(
-            relay, capture, ingress, worker, endpoints.paths, prober, relay6, self._http(), returning
+            relay,
+            capture,
+            ingress,
+            worker,
+            endpoints.paths,
+            prober,
+            relay6,
+            self._http(),
+            returning,
+            listeners,
         )
+
+    async def _ask_operator(self, tables: Tables, ingress: Ingress) -> tuple[ListenerFirewall, FirewallWatch]:
+        """The operator's firewall is asked about all listeners from before they are opened."""
+        admin, entries = self._config.admin.listen, self._config.http.entrypoints
+        listeners = ListenerFirewall(tables, private=() if admin is None else (admin.port,))
+        covered = [("tcp", entry.address.port) for entry in entries]
+        for step in (listeners.start, partial(listeners.cover, "entry points", covered)):
+            try:
+                await step()
+            except KernelError as error:
+                logger.error("the operator's firewall cannot be asked about listeners (yet): %s", error)
+
+        async def changed(gone: Collection[str]) -> None:
+            ingress.look_at_firewall()
+            await listeners.look(verify=not gone or f"inet {LISTENER_TABLE}" in gone)
+
+        return listeners, FirewallWatch(self._vital, changed)
 
     def _start_loading_rules(self) -> None:
         """Now, while there are descriptors and memory for another process."""
@@ -356,13 +389,15 @@ class Sidecar:
         edge = self._config.edge
         return Restriction(edge.uid, edge.gid, edge.memory * MIB)
 
-    def _relay_over_ipv6(self, relaying: RelaySupervisor, default: Carrier) -> RelayPorts | None:
+    def _relay_over_ipv6(
+        self, relaying: RelaySupervisor, default: Carrier, listeners: ListenerFirewall
+    ) -> RelayPorts | None:
         wanted = self._config.ingress
-        if not wanted.ipv6 or wanted.listen != EVERY_ADDRESS or not has_ipv6():
+        if wanted.ipv6 is OverIpv6.FALSE or wanted.listen != EVERY_ADDRESS or not has_ipv6():
             return None
         if ipvs_here():
             return None  # Docker's engine holds the published ports itself, those of IPv6 too
-        return RelayPorts(
+        relay6 = RelayPorts(
             self._vital,
             listen_address=EVERY_ADDRESS6,
             default=default,
@@ -370,7 +405,11 @@ class Sidecar:
             open_tcp=relaying.open_tcp,
             open_udp=relaying.open_udp,
             open_http=self._http().port,
+            guard=listeners,
+            permitted=lambda: wanted.ipv6 is OverIpv6.TRUE or listeners.asks_operator(Family.IPV6),
         )
+        listeners.on_ipv6 = relay6.look_again
+        return relay6
 
     def _http(self) -> HttpSide:
         """Made once."""
@@ -421,7 +460,13 @@ class Sidecar:
         await asyncio.gather(self._http().close(DRAIN_SECONDS), *ending)
 
     async def _end_carrying(
-        self, relays: list[RelayPorts], ingress: Ingress, capture: Capture, returning: ReturnPaths
+        self,
+        relays: list[RelayPorts],
+        ingress: Ingress,
+        capture: Capture,
+        returning: ReturnPaths,
+        listeners: ListenerFirewall,
+        watch: FirewallWatch,
     ) -> None:
         """Connections first; while they drain, everything else still follows the catalogue."""
         if has_successor(self.store.current, self._config.docker.service):
@@ -432,6 +477,8 @@ class Sidecar:
             await asyncio.gather(self._drain(relays), returning.drained(DRAIN_SECONDS))
         leave = has_successor(self.store.current, self._config.docker.service)
         logger.info("rules in the kernel %s", "stay for the next sidecar" if leave else "are taken out")
+        await watch.close()  # it would see our own rules go
+        await listeners.close(leave=leave)
         await capture.close(leave=leave)
         await ingress.close(leave=leave)
         await returning.close(leave=leave)

@@ -7,6 +7,7 @@ from mesh.discovery.prober import Prober
 from mesh.dns.forwarding import NO_PATHS, Paths
 from mesh.kernel.capture import Capture
 from mesh.kernel.ingress import Ingress
+from mesh.kernel.listener_firewall import ListenerFirewall
 from mesh.kernel.return_paths import ReturnPaths
 from mesh.net.netns import NamespaceWorker
 from mesh.relay.ports import RelayPorts
@@ -31,3 +32,4 @@ class Carrying:
     relay6: RelayPorts | None = None  # what comes over IPv6
     http: HttpSide | None = None
     return_paths: ReturnPaths | None = None
+    listeners: ListenerFirewall | None = None

@@ -59,6 +59,18 @@ class PortMode(StrEnum):
     PROXY = "proxy"
 
 
+class OverIpv6(StrEnum):
+    """Whether published ports are opened on IPv6, which Docker does not do."""
+
+    AUTO = "auto"  # where the host's ip6tables have a DOCKER-USER to ask
+    TRUE = "true"  # also where they have none
+    FALSE = "false"
+
+
+def _over_ipv6(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool | str) else value
+
+
 class UpstreamOrder(StrEnum):
     """Which upstream is asked first."""
 
@@ -260,7 +272,7 @@ class Ingress:
     __pydantic_config__ = _STRICT
     listen: Annotated[str, BeforeValidator(_ip)] = "0.0.0.0"
     mode: PortMode = PortMode.KERNEL
-    ipv6: bool = True  # where the host has it, and `listen` is every address
+    ipv6: Annotated[OverIpv6, BeforeValidator(_over_ipv6)] = OverIpv6.AUTO  # with `listen` every address
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1  # processes that relay
 
 

@@ -17,6 +17,7 @@ namespace.
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from itertools import pairwise
 
 USER_CHAIN = "DOCKER-USER"
@@ -24,6 +25,11 @@ FORWARD_CHAIN, INPUT_CHAIN = "MESH-FORWARD", "MESH-INPUT"
 COMMENT = "mesh"
 
 Words = tuple[str, ...]
+
+
+class Family(IntEnum):
+    IPV4 = 4
+    IPV6 = 6
 
 
 @dataclass(frozen=True, slots=True)

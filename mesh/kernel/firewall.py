@@ -9,6 +9,7 @@ from collections.abc import Callable
 from mesh.errors import KernelError
 from mesh.kernel.filter_table import (
     USER_CHAIN,
+    Family,
     FilterTable,
     parse,
     plan_forward,
@@ -16,7 +17,7 @@ from mesh.kernel.filter_table import (
     plan_without_input,
     removals,
 )
-from mesh.kernel.iptables import Backend, Family, backends
+from mesh.kernel.iptables import Backend, backends
 
 MISSING = "no iptables program is installed: published ports may be dropped by Docker's FORWARD policy"
 

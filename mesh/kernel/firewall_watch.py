@@ -14,7 +14,8 @@ import struct
 from collections.abc import Awaitable, Callable, Iterator
 
 from mesh.errors import KernelError
-from mesh.kernel.iptables import Family, legacy_in_use
+from mesh.kernel.filter_table import Family
+from mesh.kernel.iptables import legacy_in_use
 from mesh.net import netlink
 from mesh.net.netns import Namespace
 from mesh.net.tasks import Tasks

@@ -10,18 +10,13 @@ import os
 import shlex
 import shutil
 from dataclasses import dataclass
-from enum import IntEnum
 
 from mesh.errors import KernelError
+from mesh.kernel.filter_table import Family
 from mesh.net.netns import Namespace
 
 PROGRAM_SECONDS = 10.0  # iptables waits for its lock, held by dockerd while it reprograms many ports
 LOCK_SECONDS = "5"
-
-
-class Family(IntEnum):
-    IPV4 = 4
-    IPV6 = 6
 
 
 @dataclass(frozen=True, slots=True)

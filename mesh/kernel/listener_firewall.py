@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection
 
 from mesh.errors import KernelError
 from mesh.kernel.capture import Table, Tables
-from mesh.kernel.filter_table import parse, plan_input, plan_without_input
-from mesh.kernel.iptables import Backend, Family, backends
+from mesh.kernel.filter_table import Family, parse, plan_input, plan_without_input
+from mesh.kernel.iptables import Backend, backends
 from mesh.kernel.listener_rules import (
     DELETE_LISTENERS,
     DROPPED,
@@ -33,8 +33,7 @@ MISSING = "the node has rules of iptables, but no iptables program is installed 
 
 
 class ListenerFirewall:
-    """Of the host's namespace. `private`: TCP ports that no container may reach. `on_ipv6`: called when an
-    IPv6 DOCKER-USER has come or gone."""
+    """Of the host's namespace. `private`: TCP ports on loopback, for this node alone."""
 
     def __init__(
         self,
@@ -42,16 +41,16 @@ class ListenerFirewall:
         *,
         namespace: str | None = None,
         private: Collection[int] = (),
-        on_ipv6: Callable[[], None] = lambda: None,
     ) -> None:
         self._tables = tables
         self._namespace = namespace
         self._private = frozenset(private)
-        self._on_ipv6 = on_ipv6
+        self.on_ipv6: Callable[[], None] = lambda: None  # called when an IPv6 DOCKER-USER has come or gone
         self._covered: dict[str, frozenset[Listener]] = {}
         self._verdicts: dict[Family, Verdict] = dict.fromkeys(Family, LET_IN)
         self._table: Table | None = None
         self._loaded: frozenset[Listener] | None = None  # None: what the kernel holds is unknown
+        self._closed = False
         self._faults: dict[Family, str] = {}
         self._busy = asyncio.Lock()
 
@@ -67,7 +66,6 @@ class ListenerFirewall:
     async def start(self) -> None:
         """Arrange all of it before the first listener is opened. KernelError: nftables refuses."""
         async with self._busy:
-            self._table = await self._tables.open(self._namespace)
             await self._arrange()
 
     async def cover(self, owner: str, listeners: Collection[Listener]) -> None:
@@ -91,7 +89,7 @@ class ListenerFirewall:
     async def close(self, *, leave: bool = False) -> None:
         """Take everything out; or leave it for the next sidecar, which listens on the same ports."""
         async with self._busy:
-            table, self._table, self._loaded = self._table, None, None
+            table, self._table, self._loaded, self._closed = self._table, None, None, True
             if table is None:
                 return
             try:
@@ -108,13 +106,15 @@ class ListenerFirewall:
 
     async def _arrange(self) -> None:
         """First the rule in INPUT, then the marks that lead there."""
+        if self._closed:
+            return
         was_asked = self.asks_operator(Family.IPV6)
         verdicts = {family: await self._verdict(family) for family in Family}
         if verdicts != self._verdicts:
             self._verdicts, self._loaded = verdicts, None
         await self._load()
         if self.asks_operator(Family.IPV6) is not was_asked:
-            self._on_ipv6()
+            self.on_ipv6()
 
     async def _verdict(self, family: Family) -> Verdict:
         mark = 0
@@ -136,7 +136,9 @@ class ListenerFirewall:
 
     async def _must_be_without_rules(self, family: Family) -> None:
         listed = "ip" if family is Family.IPV4 else "ip6"
-        if self._table and f"table {listed} filter\n" in await self._table.ask(f"list tables {listed}\n"):
+        if self._table is None:
+            self._table = await self._tables.open(self._namespace)
+        if f"table {listed} filter\n" in await self._table.ask(f"list tables {listed}\n"):
             raise KernelError(MISSING)
 
     def _report(self, family: Family, fault: str) -> None:
@@ -148,8 +150,10 @@ class ListenerFirewall:
 
     async def _load(self) -> None:
         """What differs, or all of it."""
-        if self._table is None:
+        if self._closed:
             return
+        if self._table is None:
+            self._table = await self._tables.open(self._namespace)
         wanted = frozenset().union(*self._covered.values())
         if self._loaded is None:
             text = listener_rules(wanted, self._verdicts, self._private)

@@ -12,7 +12,7 @@ connections don't pass FORWARD either.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from mesh.kernel.iptables import Family
+from mesh.kernel.filter_table import Family
 
 LISTENER_TABLE = "mesh_listeners"
 LISTENER_SET = "listeners"
@@ -22,7 +22,7 @@ LIST_LISTENERS = f"list chain inet {LISTENER_TABLE} listener\n"
 # Of the packet's mark, between the priorities of the two chains below, which stand around filter's 0.
 MARK_NFT, MARK_LEGACY = 0x1000_0000, 0x2000_0000
 BEFORE_INPUT, AFTER_INPUT = -5, 5
-CONTAINER_INTERFACES = ("docker_gwbridge", "docker0", "br-*")
+BEFORE_EVERYTHING = -450  # ahead of conntrack's defragmentation and of raw
 
 Listener = tuple[str, int]  # "tcp", 80
 
@@ -43,7 +43,8 @@ def listener_rules(
     verdicts: Mapping[Family, Verdict],
     private: Collection[int] = (),
 ) -> str:
-    """The whole table, in place of what was there. `private`: TCP ports that no container may reach."""
+    """The whole table, in place of what was there. `private`: TCP ports on 127.0.0.0/8, for
+    this node alone even where somebody has route_localnet on."""
     marked = [one for one in verdicts.values() if one.mark]
     every = 0
     for one in marked:
@@ -54,9 +55,9 @@ def listener_rules(
         f"  set {LISTENER_SET} {{ typeof meta l4proto . th dport; }}\n"
         f"  chain before {{\n"
         f"    type filter hook input priority {BEFORE_INPUT}; policy accept;\n"
-        f"{''.join(_private(port) for port in sorted(private))}"
         f"    {_OURS} jump listener\n"
         f"  }}\n"
+        f"{_private(private)}"
         f"  chain listener {{\n"
         f"{''.join(_decided(family, verdicts[family]) for family in sorted(verdicts))}"
         f"  }}\n"
@@ -84,8 +85,16 @@ def _decided(family: Family, verdict: Verdict) -> str:
     return f"{match} meta mark set meta mark | {verdict.mark:#x}\n" if verdict.mark else ""
 
 
-def _private(port: int) -> str:
-    return "".join(f'    iifname "{one}" tcp dport {port} drop\n' for one in CONTAINER_INTERFACES)
+def _private(ports: Collection[int]) -> str:
+    if not ports:
+        return ""
+    listed = ", ".join(map(str, sorted(ports)))
+    return (
+        f"  chain private {{\n"
+        f"    type filter hook prerouting priority {BEFORE_EVERYTHING}; policy accept;\n"
+        f'    ip daddr 127.0.0.0/8 iifname != "lo" tcp dport {{ {listed} }} drop\n'
+        f"  }}\n"
+    )
 
 
 def _elements(verb: str, listeners: Collection[Listener]) -> str:

@@ -11,9 +11,10 @@ IPv4: an instance of its own listens for that (`over_ipv6`).
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
+from typing import Protocol as Interface
 from typing import TypeVar
 
 from mesh.balance.policies import Endpoint
@@ -45,6 +46,19 @@ RETRY_FIRST_SECONDS, RETRY_SECONDS = 0.1, 5.0
 
 # Told (published port, local port): lead the one to the other; local None ends it. `Ingress.redirect`.
 Redirect = Callable[[int, int | None], None]
+
+
+class ListenerGuard(Interface):
+    """`mesh.kernel.listener_firewall.ListenerFirewall`."""
+
+    async def cover(self, owner: str, listeners: Collection[tuple[str, int]]) -> None:
+        """When it returns, packets to these ("tcp", 80) are asked of the operator's rules. KernelError."""
+
+
+class NoGuard:
+    """Where there is no Docker, and so no chain of its operator's."""
+
+    async def cover(self, owner: str, listeners: Collection[tuple[str, int]]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +96,10 @@ class RelayPorts:
         open_tcp: OpenPort = open_here,
         open_udp: OpenPort = open_udp_here,
         open_http: Callable[[str], OpenPort] | None = None,
+        guard: ListenerGuard | None = None,
+        permitted: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`guard` is told of each port before it is listened on. `permitted`: may any be (`look_again`)?"""
         self._tasks = tasks
         self._listen_address = listen_address
         self._connect = connect
@@ -94,6 +111,9 @@ class RelayPorts:
         self._open_tcp = open_tcp
         self._open_udp = open_udp
         self._open_http = open_http  # told the service's id
+        self._guard = guard or NoGuard()
+        self._permitted = permitted
+        self._uncovered = ""  # why the guard could not cover what is to be opened
         self._snapshot = Snapshot()
         self._plans: dict[str, dict[str, PortPlan]] = {}  # service id → "80/tcp" → its plan
         self._problems: dict[str, tuple[Problem, ...]] = {}
@@ -116,6 +136,11 @@ class RelayPorts:
         all_of_them = bool(change.networks) and old.ingress_network() != new.ingress_network()
         if marked := set(new.services if all_of_them else change.services):
             self._mark(marked)
+
+    def look_again(self) -> None:
+        """What `permitted` says has changed."""
+        self._idle.clear()
+        self._wake.set()
 
     async def settled(self) -> None:
         """Wait until every change so far has been worked off."""
@@ -162,6 +187,7 @@ class RelayPorts:
         for one in opened.values():
             self._undo_redirect(one)
         await asyncio.gather(*(one.port.close(drain_seconds) for one in opened.values()))
+        await self._cover(set())
 
     # --- work ---
 
@@ -186,10 +212,19 @@ class RelayPorts:
             for id_ in marked:
                 self._plan(id_)
             known = set(self._faults)
+            await self._cover(_listeners(self._open) | {_listener(one) for one in self._wanted().values()})
             self._reconcile(marked)
+            await self._cover(_listeners(self._open))
             if self._faults.keys() - known:
                 retry = RETRY_FIRST_SECONDS
             self._idle.set()
+
+    async def _cover(self, listeners: set[tuple[str, int]]) -> None:
+        try:
+            await self._guard.cover("relay over IPv6" if self._over_ipv6 else "relay", listeners)
+            self._uncovered = ""
+        except KernelError as error:
+            self._uncovered = f"not opened, because the firewall cannot be asked: {error}"
 
     def _plan(self, id_: str) -> None:
         service = self._snapshot.services.get(id_)
@@ -210,6 +245,8 @@ class RelayPorts:
         return one.carrier.in_user_space
 
     def _wanted(self) -> dict[str, PortPlan]:
+        if not self._permitted():
+            return {}
         return {key: one for plans in self._plans.values() for key, one in plans.items()}
 
     def _reconcile(self, marked: set[str]) -> None:
@@ -244,6 +281,9 @@ class RelayPorts:
     def _try_open(self, one: PortPlan) -> None:
         published, udp = one.port.published, one.port.protocol is Protocol.UDP
         redirected = False
+        if self._uncovered:
+            self._report(one.key, self._uncovered)
+            return
         try:
             listener = (listen_udp if udp else listen)(self._listen_address, published)
         except KernelError as error:
@@ -305,6 +345,16 @@ class RelayPorts:
             return ()
         here = {task.id for task in service.tasks if task.node == self._snapshot.this_node}
         return tuple(endpoint for endpoint in found if endpoint.task in here)
+
+
+def _listener(one: PortPlan) -> tuple[str, int]:
+    return str(one.port.protocol), one.port.published
+
+
+def _listeners(opened: dict[str, _Open]) -> set[tuple[str, int]]:
+    """Of what is open, the published port, and the local one where Docker's socket holds that."""
+    found = {_listener(one.plan) for one in opened.values()}
+    return found | {("tcp", one.port.address[1]) for one in opened.values() if one.redirected}
 
 
 def _by_number(item: tuple[str, PortPlan]) -> tuple[int, str]:
