@@ -31,7 +31,7 @@ MESSAGES_AT_ONCE = 64  # read before other work has its turn
 RECEIVE_BUFFER = 1 << 20  # bytes of notifications; what does not fit is told as "more than fits" (ENOBUFS)
 
 # linux/netlink.h, linux/netfilter/nfnetlink.h, nf_tables.h
-SOL_NETLINK, ADD_MEMBERSHIP, NFTABLES_GROUP = 270, 1, 7
+NFTABLES_GROUP = 7
 SUBSYSTEM = 10
 NEW_TABLE, DELETE_TABLE, NEW_GENERATION = 0, 2, 15
 RULES = frozenset(
@@ -151,7 +151,7 @@ def _subscribed() -> socket.socket:
     try:
         made.setblocking(False)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        made.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, NFTABLES_GROUP)
+        made.bind((0, 1 << (NFTABLES_GROUP - 1)))
     except OSError:
         made.close()
         raise

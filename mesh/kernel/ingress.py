@@ -31,6 +31,7 @@ from mesh.kernel.rules import (
     DELETE,
     LIST_COUNTERS,
     NOT_ALIVE,
+    RELAY_ZONE,
     TABLE,
     HostPath,
     host_rules,
@@ -309,7 +310,7 @@ class Ingress:
         self._counting = sandbox
         bridge = place.host.bridge
         kept = await self._localnet_kept(host, bridge)
-        await host.load(loopback_rules(kept) + host_rules(place.host, wanted.targets, redirected, place.ipvs))
+        await self._load_host(host, place, wanted, redirected, loopback_rules(kept))
         # Only now: the rules that keep containers away from 127.0.0.1 are there.
         await self._worker.run(self._host, lambda: write(bridge, {Setting.route_localnet: 1}))
         self._localnet = "" if kept else bridge
@@ -319,8 +320,21 @@ class Ingress:
         if self._flows is not None:
             self._flows.left(place.path, None)
 
+    async def _load_host(
+        self, host: Table, place: Place, wanted: Ports, redirected: Mapping[int, int], loopback: str
+    ) -> None:
+        """A kernel without conntrack zones does not track what the relay gets by UDP."""
+        rules = partial(host_rules, place.host, wanted.targets, redirected, place.ipvs)
+        try:
+            await host.load(loopback + rules(RELAY_ZONE))
+        except KernelError as error:
+            logger.debug("relayed datagrams are not tracked: %s", error)
+            await host.load(loopback + rules())
+
     async def _localnet_kept(self, host: Table, bridge: str) -> bool:
         """Had somebody else turned `route_localnet` on, before us and any sidecar before us?"""
+        if self._localnet == bridge:
+            return False  # we had; what noted it was flushed
         if not await self._worker.run(self._host, lambda: read(bridge, Setting.route_localnet)):
             return False
         if await _has(host, LIST_LOOPBACK):

@@ -221,13 +221,21 @@ class HostPath:
     subnet: str = "172.18.0.0/16"  # of the bridge
 
 
-def host_rules(path: HostPath, ports: Ports, redirected: Mapping[int, int], ipvs: bool = False) -> str:
+def host_rules(
+    path: HostPath,
+    ports: Ports,
+    redirected: Mapping[int, int],
+    ipvs: bool = False,
+    relay_zone: int | None = None,
+) -> str:
     """The host's table. `ports` are led to the ingress namespace, relayed ones only when nobody is alive to
     relay them (with IPVS Docker has them then); `redirected`: TCP ports led to a relay on another local port,
-    because Docker's own socket holds the real one. With IPVS no UDP port is relayed."""
+    because Docker's own socket holds the real one. With IPVS no UDP port is relayed. `relay_zone`:
+    conntrack zone of datagrams to and from the relay; None: they are not tracked."""
     gate = _gate(ipvs)
     orphaned = "" if ipvs else f"    ip protocol != @{ALIVE_SET} {_LED} @relayed dnat to {path.sandbox}\n"
-    untracked = "" if ipvs else _UNTRACKED
+    aside = "notrack" if relay_zone is None else f"ct zone set {relay_zone}"
+    untracked = "" if ipvs else _ASIDE.format(aside=aside)
     to_sandbox = f'oifname "{path.bridge}" ip daddr {path.sandbox} ct status dnat'
     return _table(
         f"  set published {{ typeof ip protocol . th dport; }}\n"
@@ -280,20 +288,23 @@ def host_update(
 
 _LED = "ip protocol . th dport"
 
-# Datagrams to the relay are not tracked: conntrack would keep a client that goes on sending with the relay
-# for as long as it does, although nobody is there any more; so each meets the rules as they are then. What
-# the relay answers is not tracked either, dying or not, or the answer would be such a flow. (Fragments are
-# whole by then: conntrack's defragmentation has priority -400.)
-_UNTRACKED = f"""\
-  chain untracked {{
+# Datagrams to the relay are tracked aside from all others: conntrack would keep a client that goes on sending
+# with the relay for as long as it does, although nobody is there any more. In a zone of their own they are a
+# new flow as soon as nobody is alive, and meet the rules as they are then. What the relay answers belongs to
+# the same zone, dying or not. The operator's rules see a state and an original port, as with any other flow.
+# A kernel that has no zones does not track them at all. (Fragments are whole by then: conntrack's
+# defragmentation has priority -400.)
+RELAY_ZONE = 0x6D65
+_ASIDE = f"""\
+  chain datagrams {{{{
     type filter hook prerouting priority {BEFORE_TRACKING}; policy accept;
-    ip protocol udp ip protocol @{ALIVE_SET} {_LED} @relayed fib daddr type local notrack
-  }}
-  chain untracked_output {{
+    ip protocol udp ip protocol @{ALIVE_SET} {_LED} @relayed fib daddr type local {{aside}}
+  }}}}
+  chain datagrams_output {{{{
     type filter hook output priority {BEFORE_TRACKING}; policy accept;
-    ip protocol udp ip protocol @{ALIVE_SET} {_LED} @relayed fib daddr type local notrack
-    ip protocol udp ip protocol . th sport @relayed notrack
-  }}
+    ip protocol udp ip protocol @{ALIVE_SET} {_LED} @relayed fib daddr type local {{aside}}
+    ip protocol udp ip protocol . th sport @relayed {{aside}}
+  }}}}
 """
 
 

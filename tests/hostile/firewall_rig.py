@@ -4,8 +4,8 @@
                        ├─ front switch ── host ┤
     bad 198.51.100.77 ─┘                       └─ docker_gwbridge 172.18.0.1 ── ingress_sbox ── task 10.0.0.11
 
-The operator lets only 198.51.100.0/28 in. Every way of carrying has two ports: one that a rule closes, and one
-beside it that stays open.
+The operator lets only 198.51.100.0/28 in. Every way of carrying has two ports: one that a rule closes, and
+one beside it that stays open.
 """
 
 import asyncio
@@ -52,6 +52,7 @@ class Node:
         front, gateway, overlay = lab.switch("front"), lab.switch("gw"), lab.switch("over")
         self.host, self.sandbox, self.task = (lab.namespace(one) for one in ("host", "sbox", "task"))
         self.client = lab.namespace("client")
+        self._gateway = gateway
         lab.plug(self.host, "ens32", f"{HOST}/24", front)
         lab.plug(self.host, "docker_gwbridge", "172.18.0.1/16", gateway)
         lab.plug(self.sandbox, "eth1", f"{SANDBOX}/16", gateway)
@@ -133,6 +134,50 @@ class Node:
         while not await self.is_reached(port, source, kind):
             assert monotonic() - began < 20, f"{port} does not answer {source}"
         return monotonic() - began
+
+    def datagrams(self) -> socket.socket:
+        """A client's socket, for several datagrams from the same port."""
+        made = self.client.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        made.settimeout(TRIED_SECONDS)
+        made.bind((GOOD, 0))
+        return made
+
+    def answered(self, client: socket.socket, port: int) -> bool:
+        client.sendto(b"?", (HOST, port))
+        try:
+            return client.recvfrom(16)[0] == b"here"
+        except OSError:
+            return False
+
+    def flush_ruleset(self) -> None:
+        inside(self.host, "nft", "flush", "ruleset")
+
+    def container(self) -> Namespace:
+        """On the bridge, and able to send 127.0.0.1 its way (NET_RAW can write any packet)."""
+        made = self.lab.namespace("container")
+        self.lab.plug(made, "eth0", "172.18.0.9/16", self._gateway)
+        inside(made, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+        inside(made, "ip", "route", "del", "local", "127.0.0.0/8", "table", "local")
+        inside(made, "ip", "route", "del", "local", "127.0.0.1", "table", "local")
+        inside(made, "ip", "route", "add", "127.0.0.0/8", "via", "172.18.0.1", "src", "172.18.0.9")
+        return made
+
+    def connects(self, where: Namespace, address: str, port: int) -> bool:
+        with where.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as sock:
+            sock.settimeout(TRIED_SECONDS)
+            sock.bind(("172.18.0.9", 0))
+            try:
+                sock.connect((address, port))
+            except OSError:
+                return False
+            return True
+
+    def asked_locally(self, port: int) -> bool:
+        with socket.socket() as sock:  # this thread is in the host's namespace
+            sock.settimeout(5)
+            sock.connect(("127.0.0.1", port))
+            sock.send(b"?")
+            return sock.recv(16) == b"here"
 
     def rules(self) -> str:
         """All that is in the host's kernel."""
