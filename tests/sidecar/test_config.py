@@ -18,6 +18,7 @@ from sidecar.config import (
     DiscoveryKind,
     LogFormat,
     LogLevel,
+    OverIpv6,
     PortMode,
     UpstreamOrder,
 )
@@ -55,6 +56,16 @@ def test_defaults() -> None:
     assert defaults.node == "host"
     assert defaults.dns.listen == (Address("gateway", 53),)
     assert defaults.docker.socket == "/var/run/docker.sock"
+
+
+def test_published_ports_over_ipv6_where_they_can_be_asked_or_as_it_is_said() -> None:
+    assert built().ingress.ipv6 is OverIpv6.AUTO
+    assert built("ingress: {ipv6: auto}").ingress.ipv6 is OverIpv6.AUTO
+    assert built("ingress: {ipv6: false}").ingress.ipv6 is OverIpv6.FALSE
+    assert built("ingress: {ipv6: true}").ingress.ipv6 is OverIpv6.TRUE
+    assert built(MESH_INGRESS_IPV6="True").ingress.ipv6 is OverIpv6.TRUE
+    (problem,) = problems("ingress: {ipv6: often}")
+    assert "ingress.ipv6" in problem
 
 
 def test_the_environment_wins_over_the_file_and_flags_over_both() -> None:
