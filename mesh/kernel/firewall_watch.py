@@ -70,7 +70,7 @@ class FirewallWatch:
         except (KernelError, OSError) as error:
             logger.warning("changes of the firewall are noticed after %.0f s only: %s", LEGACY_SECONDS, error)
         self._legacy = self._legacy_size()
-        self._task = self._tasks.start(self._work(), "firewall-watch")
+        self._task = self._tasks.keep(self._work, "firewall-watch", self._wake.set)
 
     async def close(self) -> None:
         if self._task is not None:

@@ -1,6 +1,8 @@
 """The operator's rules in DOCKER-USER come first, however a port is carried and whenever they were put in."""
 
+import asyncio
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,12 +10,18 @@ import pytest
 
 from tests.hostile.firewall_rig import (
     BAD,
+    BAD6,
+    ENTRY,
     ENTRY_OPEN,
     GOOD,
     GOOD6,
+    KERNEL,
     KERNEL_OPEN,
+    RELAY,
     RELAY_OPEN,
     TCP_PORTS,
+    UDP,
+    UDP_OPEN,
     Node,
     Sidecar,
     node,
