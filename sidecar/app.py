@@ -28,12 +28,16 @@ from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_server import FeedServer
 from mesh.discovery.feed_tls import Certificates
 from mesh.discovery.file import FileSource
+from mesh.discovery.host_records import HostRecords, is_manager, other_managers
 from mesh.discovery.prober import Prober
+from mesh.discovery.saved_hosts import SavedHosts
 from mesh.discovery.sign_client import SignClient
 from mesh.dns.config import DnsConfig
 from mesh.dns.explicit import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
 from mesh.errors import KernelError, NamespaceGone
+from mesh.http.assigned_hosts import AssignedHosts
+from mesh.http.host_book import HostBook
 from mesh.http.reach import OwnNamespace
 from mesh.internal_errors import ERRORS, restart_mends
 from mesh.kernel import nft
@@ -175,17 +179,24 @@ class Sidecar:
     def _learn(self) -> FileSource | DockerSource:
         config = self._config
         if config.discovery.kind is DiscoveryKind.FILE:
-            file = FileSource(config.discovery.path, self.store.publish, lambda: self.store.current)
+            # A file says all at once, so nothing has to be kept while it moves within a stack.
+            book = HostBook(config.http.exposed_by_default, AssignedHosts(config.http.hosts), hand_over=0.0)
+            hosts = SavedHosts(config.state_dir, book)
+            file = FileSource(
+                config.discovery.path, self.store.publish, lambda: self.store.current, hosts=hosts
+            )
             file.load()
             return file
         return self._docker_source()
 
     def _docker_source(self) -> DockerSource:
         docker, feed, issuing = self._config.docker, self._config.feed.listen, self._issue()
-        handlers = issuing.handlers() if issuing else {}
+        handlers = dict(issuing.handlers()) if issuing else {}
         engine = EngineClient(docker.socket)
         self._on_stop(engine.close)
         certificates = Certificates(docker.certificates)
+        hosts = self._host_records(certificates)
+        handlers |= hosts.handlers()
         return DockerSource(
             engine,
             self.store.publish,
@@ -195,6 +206,18 @@ class Sidecar:
             self._config.state_dir,
             self.store.identify,
             return_path=self._return_path,
+            hosts=hosts,
+        )
+
+    def _host_records(self, certificates: Certificates) -> HostRecords:
+        """Whose hosts are, as managers have it; also where this node has no entry points itself."""
+        http, store = self._config.http, self.store
+        return HostRecords(
+            HostBook(http.exposed_by_default, AssignedHosts(http.hosts)),
+            certificates,
+            lambda: other_managers(store.current.nodes, store.current.this_node),
+            self._config.feed.listen.port,
+            lambda node: is_manager(store.current.nodes, node),
         )
 
     def _return_path(self) -> ReturnPath:

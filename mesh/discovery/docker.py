@@ -26,6 +26,7 @@ from mesh.discovery.client import Engine
 from mesh.discovery.engine import NetworkView, network_view
 from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_server import FeedServer
+from mesh.discovery.host_records import HostRecords
 from mesh.discovery.manager import ManagerWatch
 from mesh.discovery.merge import Merger
 from mesh.discovery.neighbours import Neighbours, plain_containers
@@ -67,12 +68,14 @@ class DockerSource:
         identify: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
         return_path: Callable[[], ReturnPath] = lambda: NO_RETURN_PATH,
+        hosts: HostRecords | None = None,
     ) -> None:
         self._engine = engine
         self._publish = publish
         self._identify = identify
         self._clock = clock
         self._return_path = return_path
+        self._hosts = hosts
         self._merger = Merger()
         self._watch = NodeWatch(
             engine, self._merger, self._tell_of_node, self._heard_of_cluster, self._report_changed
@@ -236,6 +239,9 @@ class DockerSource:
         self._return_paths.begin(self._merger.cluster.nodes)
         self._report_changed()
         async with asyncio.TaskGroup() as group:
+            if self._hosts is not None:
+                self._hosts.begin(self._merger.cluster)
+                group.create_task(self._hosts.run(), name="hosts of other managers")
             group.create_task(self._cluster.run(), name="cluster poll")
             group.create_task(self._serve(), name="feed server")
             group.create_task(self._expire_signs(), name="expiry of signs")
@@ -257,6 +263,8 @@ class DockerSource:
         self._last_news = time.monotonic()
         self._informed.set()
         if view is not None:
+            if self._hosts is not None:
+                view = self._hosts.lay_over(view, self._cluster.created)
             known = self._cluster.allocations
             laid = self._neighbours.lay_over(self._signs.lay_over(view), known)
             laid = self._return_paths.lay_over(laid, known)
@@ -267,6 +275,8 @@ class DockerSource:
 
     def _cannot_read_cluster(self, fault: str) -> None:
         self._cluster_fault = fault
+        if self._hosts is not None:
+            self._hosts.book.lose_sight()
 
     def _heard_of_cluster(self) -> None:
         self._cluster.news()

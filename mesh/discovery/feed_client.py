@@ -14,7 +14,7 @@ import aiohttp
 
 from mesh.catalog.snapshot import Change
 from mesh.discovery.feed_codec import decode
-from mesh.discovery.feed_server import HEARTBEAT_SECONDS, LENGTH, NEIGHBOURS, PATH, TOLD
+from mesh.discovery.feed_server import HEARTBEAT_SECONDS, HOLDS, LENGTH, NEIGHBOURS, PATH, TOLD
 from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, identity_of
 from mesh.discovery.swarm import ClusterView
 from mesh.errors import DiscoveryError
@@ -95,7 +95,7 @@ class FeedClient:
             aiohttp.ClientSession(timeout=timeout) as session,
             session.get(
                 f"https://{host}:{self._port}{PATH}",
-                params={TOLD: NEIGHBOURS},
+                params=[(TOLD, NEIGHBOURS), (TOLD, HOLDS)],
                 ssl=self._certificates.client_context(),
                 server_hostname=MANAGER_NAME,
                 allow_redirects=False,

@@ -4,8 +4,9 @@ A message is a JSON document: first the whole cluster view, then what changed, o
 in the state file it is the same document. What is received is validated as a whole: a message that does not
 fit is an error of the sender, never a half-taken catalogue.
 
-Sidecars of before other nodes' plain containers were told refuse a message with `neighbours`: these are left
-out where there are none, and for clients that did not ask for them.
+Sidecars of before other nodes' plain containers were told refuse a message with `neighbours`, and those of
+before hosts had owners one with `holds`: these are left out where there are none, and for clients that did
+not ask for them.
 """
 
 from collections.abc import Mapping
@@ -48,16 +49,24 @@ _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
 HEARTBEAT = b"{}"
 
 
-def encode_view(view: ClusterView, *, neighbours: bool = True) -> bytes:
-    left_out = None if neighbours and view.neighbours else {"view": {"neighbours"}}
+def encode_view(view: ClusterView, *, neighbours: bool = True, holds: bool = True) -> bytes:
+    left_out = {"view": _left_out(view, neighbours, holds)}
     return _MESSAGE.dump_json(Message(view=view), exclude=left_out)
 
 
-def encode_change(change: Change, *, neighbours: bool = True) -> bytes:
+def encode_change(change: Change, *, neighbours: bool = True, holds: bool = True) -> bytes:
     """The cluster's part of a change; containers and askers never leave their node."""
     told = Changed(change.nodes, change.networks, change.services, change.neighbours)
-    left_out = None if neighbours and told.neighbours else {"changed": {"neighbours"}}
-    return _MESSAGE.dump_json(Message(changed=told), exclude=left_out)
+    return _MESSAGE.dump_json(Message(changed=told), exclude={"changed": _left_out(told, neighbours, holds)})
+
+
+def _left_out(told: ClusterView | Changed, neighbours: bool, holds: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if not (neighbours and told.neighbours):
+        found["neighbours"] = True
+    if not (holds and any(one is not None and one.holds is not None for one in told.services.values())):
+        found["services"] = {"__all__": {"holds"}}
+    return found
 
 
 def decode(data: bytes) -> ClusterView | Change | None:

@@ -29,7 +29,10 @@ from mesh.net.connection_guard import ConnectionGuard, GuardLimits
 from mesh.net.tls_listener import HandshakeLimits, TlsListener
 
 PATH = "/v1/feed"
-TOLD, NEIGHBOURS = "told", "neighbours"  # a parameter of the request: the client understands `neighbours`
+TOLD = (
+    "told"  # a parameter of the request, for each thing beyond the first release that the client understands
+)
+NEIGHBOURS, HOLDS = "neighbours", "holds"
 LENGTH = struct.Struct("!I")  # before every message
 HEARTBEAT_SECONDS = 2.0  # the client gives up after three of them
 ROTATION_SECONDS = 2.0  # between two looks at the certificate files, three small ones
@@ -69,7 +72,7 @@ class FeedServer:
         self._signs = SignServer(take_report, self._refuse)
         self._more = dict(more or {})
         self._clients: set[_Client] = set()
-        self._whole: dict[bool, bytes] = {}  # the view encoded, with neighbours or without, until it changes
+        self._whole: dict[frozenset[str], bytes] = {}  # the view encoded, by what is told, until it changes
         self._runner: web.AppRunner | None = None
         self._listener: TlsListener | None = None
         self._fingerprint = ""
@@ -95,10 +98,12 @@ class FeedServer:
         if not (change.nodes or change.networks or change.services or change.neighbours):
             return
         self._whole = {}
-        kinds = {client.neighbours for client in self._clients}
-        messages = {one: encode_change(change, neighbours=one) for one in kinds}
+        kinds = {client.told for client in self._clients}
+        messages = {
+            told: encode_change(change, neighbours=NEIGHBOURS in told, holds=HOLDS in told) for told in kinds
+        }
         for client in tuple(self._clients):
-            self._tell(client, messages[client.neighbours], change)
+            self._tell(client, messages[client.told], change)
 
     async def run(self) -> None:
         """Serve until cancelled; follow the rotation of the certificates; retry what fails."""
@@ -176,8 +181,8 @@ class FeedServer:
         if len(self._clients) >= CLIENTS_MAX:
             self._refuse("too many clients")
             raise web.HTTPServiceUnavailable
-        neighbours = NEIGHBOURS in request.query.getall(TOLD, ())
-        client = _Client(node, transport, neighbours, self._whole_view(neighbours))
+        told = frozenset(request.query.getall(TOLD, ())) & {NEIGHBOURS, HOLDS}
+        client = _Client(node, transport, told, self._whole_view(told))
         self._clients.add(client)
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         try:
@@ -214,10 +219,10 @@ class FeedServer:
             raise web.HTTPForbidden
         return peer, transport
 
-    def _whole_view(self, neighbours: bool) -> bytes:
-        if neighbours not in self._whole:
-            self._whole[neighbours] = encode_view(self._view(), neighbours=neighbours)
-        return self._whole[neighbours]
+    def _whole_view(self, told: frozenset[str]) -> bytes:
+        if told not in self._whole:
+            self._whole[told] = encode_view(self._view(), neighbours=NEIGHBOURS in told, holds=HOLDS in told)
+        return self._whole[told]
 
     def _tell(self, client: "_Client", message: bytes, change: Change) -> None:
         if client.node in change.nodes and change.nodes[client.node] is None:
@@ -233,11 +238,11 @@ class FeedServer:
 
 
 class _Client:
-    """A connection, and what waits for it. `neighbours`: is it to be told of them?"""
+    """A connection, and what waits for it. `told`: what of the later additions it is to be told."""
 
-    def __init__(self, node: str, transport: asyncio.Transport, neighbours: bool, first: bytes) -> None:
+    def __init__(self, node: str, transport: asyncio.Transport, told: frozenset[str], first: bytes) -> None:
         self.node = node
-        self.neighbours = neighbours
+        self.told = told
         self._transport = transport
         self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue(WAITING_MAX)
         self._waiting.put_nowait(first)

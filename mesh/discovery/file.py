@@ -14,6 +14,7 @@ from pathlib import Path
 from mesh.catalog import codec
 from mesh.catalog.diff import difference
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.discovery.saved_hosts import SavedHosts
 from mesh.discovery.source import SourceStatus
 from mesh.errors import ConfigError, Problem
 
@@ -38,7 +39,10 @@ class FileSource:
         current: Callable[[], Snapshot],
         *,
         clock: Callable[[], float] = time.time,
+        hosts: SavedHosts | None = None,
     ) -> None:
+        """`hosts`: whose hosts are, also after a restart."""
+        self._hosts = hosts
         self._path = Path(path)
         self._publish = publish
         self._current = current
@@ -87,12 +91,15 @@ class FileSource:
         return codec.parse_text(self._read(), str(self._path))
 
     def _enter(self, catalogue: codec.Catalogue) -> Snapshot:
+        services = catalogue.services
+        if self._hosts is not None:
+            services = self._hosts.lay_over(services, self._clock())
         snapshot = self._publish(
             difference(
                 self._current(),
                 nodes=catalogue.nodes,
                 networks=catalogue.networks,
-                services=catalogue.services,
+                services=services,
                 containers=catalogue.containers,
                 askers=catalogue.askers,
             )

@@ -59,6 +59,7 @@ class Reader:
     def __init__(self) -> None:
         self._surroundings: object = None  # what services are read against
         self._known: dict[str, tuple[object, Service]] = {}
+        self.created: Mapping[str, str] = {}  # id → when a service was made, as of the last read
 
     def read(
         self, nodes: Sequence[Json], networks: Sequence[Json], services: Sequence[Json], tasks: Sequence[Json]
@@ -71,6 +72,7 @@ class Reader:
             self._surroundings, self._known = surroundings, {}
         own = _by_service(tasks)
         before, self._known = self._known, {}
+        self.created = {one["ID"]: str(one.get("CreatedAt", "")) for one in services}
         for one in services:
             id_, of_it = one["ID"], own.get(one["ID"], ())
             versions = (_version(one), sorted((task["ID"], _version(task)) for task in of_it))

@@ -22,6 +22,7 @@ from mesh.http.matching import PathKey
 HAND_OVER_SECONDS = 10.0  # that a stack may be without a claim while `stack deploy` moves it between services
 NARROWEST_FIRST = -1
 
+_NOTHING_SAID: Mapping[str, float | None] = {}
 Key = tuple[str, PathKey | None, bool]  # of a claim in a group: owner, path, whole
 
 
@@ -34,6 +35,7 @@ class _Claim:
     )  # ids; none: it is about to be taken over within its stack
     since: float | None = None  # that it is held; None: it waits
     waits: tuple[float, int, str, str] | None = None  # its place among those that wait; None: not asked yet
+    created: str = ""  # when its first service was
     recorded: bool = False  # it is held, or not, because a manager says so
     refused: bool = False
 
@@ -109,12 +111,43 @@ class HostOwnership:
             found.setdefault(owner, {}).update(self.holds(service))
         return found
 
+    def whole_record(self) -> dict[str, dict[str, float | None]]:
+        """The same with what waits (None), and with what is about to be taken over."""
+        found: dict[str, dict[str, float | None]] = {}
+        for group in self._groups.values():
+            for claim in group.claims.values():
+                found.setdefault(claim.owner, {})[claim.area.key] = claim.since
+        for name, owners in self._names.items():
+            for owner, (since, _) in owners.items():
+                found.setdefault(owner, {})[name_key(name)] = max(0.0, since)
+        return found
+
+    def adopt(self, record: Mapping[str, Mapping[str, float | None]]) -> None:
+        """Somebody who knows better says who has what, of all that is known there. `settle` after it."""
+        for place, group in self._groups.items():
+            for claim in group.claims.values():
+                said = record.get(claim.owner, _NOTHING_SAID)
+                if claim.area.key in said and said[claim.area.key] != claim.since:
+                    claim.since = said[claim.area.key]
+                    self._dirty.add(place)
+        for name, owners in self._names.items():
+            for owner, (since, services) in owners.items():
+                said_since = record.get(owner, _NOTHING_SAID).get(name_key(name))
+                if said_since is not None and said_since != since:
+                    owners[owner] = said_since, services
+
     # --- what is claimed ---
 
     def claim(
-        self, service: str, owner: str, claims: Claims, recorded: Mapping[str, float] | None = None
+        self,
+        service: str,
+        owner: str,
+        claims: Claims,
+        recorded: Mapping[str, float] | None = None,
+        created: str = "",
     ) -> None:
-        """All that this service (id) claims. `recorded`: what of it is held and since when, by a manager."""
+        """All that this service (id) claims. `recorded`: what of it is held and since when, by a manager.
+        `created`: when the service was, for the order of claims that come at the same moment."""
         before_owner, before = self._of.get(service, (owner, Claims()))
         if before_owner != owner:
             self.withdraw(service)
@@ -123,7 +156,7 @@ class HostOwnership:
             self._members[owner] = self._members.get(owner, 0) + 1
         self._of[service] = owner, claims
         for area in claims.areas:
-            self._add(service, owner, area, recorded)
+            self._add(service, owner, area, recorded, created)
         for name in claims.names:
             self._add_name(service, owner, name, recorded)
         for area in before.areas - claims.areas:
@@ -147,13 +180,15 @@ class HostOwnership:
                 if key[0] == owner:
                     self._dirty.add(group)
 
-    def _add(self, service: str, owner: str, area: Area, recorded: Mapping[str, float] | None) -> None:
+    def _add(
+        self, service: str, owner: str, area: Area, recorded: Mapping[str, float] | None, created: str
+    ) -> None:
         group = self._groups.setdefault(area.group, _Group())
         key: Key = (owner, area.path, area.whole)
         claim = group.claims.get(key)
         if claim is None:
             had = self._remembered.pop((owner, area.key), None)
-            claim = group.claims[key] = _Claim(area, owner, since=had)
+            claim = group.claims[key] = _Claim(area, owner, since=had, created=created)
             self._dirty.add(area.group)
         claim.services.add(service)
         self._leaving.pop((area.group, key), None)
@@ -290,7 +325,7 @@ class HostOwnership:
         """Of those that begin at the same moment the narrowest come first: then most are served."""
         if claim.waits is None:
             narrow = NARROWEST_FIRST * len(claim.area.path.text) if claim.area.path is not None else 0
-            claim.waits = now, narrow, claim.owner, claim.area.key
+            claim.waits = now, narrow, claim.created, claim.owner
         return claim.waits
 
     def _by_configuration(self, group: str, owner: str) -> Holder | None:

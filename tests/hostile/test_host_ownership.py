@@ -1,15 +1,31 @@
 """One stack's labels against another stack's hosts: the good owner is answered throughout."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
+import yaml
 
 from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Change
 from mesh.http.host_ownership import HostOwnership
-from tests.http.conftest import MIDDLEWARE, ROUTER, SERVICE, Stand, Tasks, World, routed, saying
+from tests.http.conftest import (
+    MIDDLEWARE,
+    ROUTER,
+    SERVICE,
+    Conversation,
+    Stand,
+    Tasks,
+    World,
+    routed,
+    saying,
+)
 from tests.http.conftest import stand as stand
 from tests.http.conftest import world as world
 from tests.http.test_passing import Secure, passed
 from tests.http.test_passing import secure as secure
+from tests.loopback.test_relay_workers import free_port
+from tests.loopback.test_sidecar import config, get, running, until
 
 GOOD = {"com.docker.stack.namespace": "good"}
 EVIL = {"com.docker.stack.namespace": "evil"}
@@ -414,3 +430,142 @@ async def test_http_of_a_host_whose_tls_is_passed_on(secure: Secure, stand: Stan
     assert (await secure.get("good.example"))[0] == "good /"
     assert any("good.example/x* belongs to stack good" in str(one) for one in secure.site.problems())
     assert list(secure.passing.problems()) == []
+
+
+# --- the whole sidecar ---
+
+AT = {"good": "127.9.0.3", "evil": "127.9.0.4"}
+
+
+def stacks(*services: tuple[str, str, str, Tasks]) -> str:
+    """(service, stack, rule, its task)."""
+    return yaml.safe_dump(
+        {
+            "networks": {"inside": {"subnet": "127.9.0.0/16"}},
+            "services": {
+                name: {
+                    "networks": {"inside": {}},
+                    "labels": routed("web", rule, task.endpoint.port) | {"com.docker.stack.namespace": stack},
+                    "tasks": [
+                        {
+                            "name": f"{name}.1",
+                            "node": "here",
+                            "state": "running",
+                            "addresses": {"inside": task.endpoint.address},
+                        }
+                    ],
+                }
+                for name, stack, rule, task in services
+            },
+        },
+        sort_keys=False,
+    )
+
+
+class Entry:
+    """An entry point of a whole sidecar."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+
+    async def whose(self, host: str) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        one = Conversation(reader, writer)
+        await one.say(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+        status, _, body = await one.response()
+        one.close()
+        return body.decode().split(" ")[0] if status == 200 else str(status)
+
+    async def served(self, host: str, by: str) -> None:
+        async def look() -> bool:
+            return await self.whose(host) == by
+
+        await until(look, f"{host} is served by {by}")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_it_survives_restarts(stand: Stand, tmp_path: Path, workers: str) -> None:
+    """Evil comes later, stands first in the file and in the alphabet, and has waited through the restart."""
+    file, entry = tmp_path / "catalog.yml", Entry()
+    good = await stand.endpoint_at(AT["good"], 0, saying("good"))
+    evil = await stand.endpoint_at(AT["evil"], 0, saying("evil"))
+    of_good = ("z_web", "zoo", "Host(`shop.example`)", good)
+    of_evil = ("a_web", "ape", "Host(`shop.example`) || Host(`ape.example`)", evil)
+    at = f"web=127.0.0.1:{entry.port}"
+    settings = config(tmp_path, MESH_HTTP_ENTRYPOINTS=at, MESH_HTTP_WORKERS=workers)
+    file.write_text(stacks(of_good))
+    async with running(settings):
+        await entry.served("shop.example", "good")
+        file.write_text(stacks(of_evil, of_good))
+        await entry.served("ape.example", "evil")
+        assert {await entry.whose("shop.example") for _ in range(8)} == {"good"}
+    async with running(settings) as bound:
+        await entry.served("ape.example", "evil")
+        assert {await entry.whose("shop.example") for _ in range(8)} == {"good"}
+        problems = (await get(bound.admin, "/v1/status"))[1]["problems"]
+        (told,) = [one for one in problems if "shop.example belongs to stack zoo since" in one]
+        assert told.startswith("a_web: traefik.http.routers.web.rule: ")
+        metrics = (await get(bound.metrics, "/metrics"))[1]
+        assert 'mesh_http_host_claims_refused_total{stack="ape"} 1.0' in metrics
+        file.write_text(stacks(of_evil))
+        await entry.served("shop.example", "evil")
+        file.write_text(stacks(of_evil, of_good))
+    async with running(settings):
+        await entry.served("ape.example", "evil")
+        assert {await entry.whose("shop.example") for _ in range(8)} == {"evil"}, "good has let go of it"
+
+
+async def test_hosts_by_configuration(stand: Stand, tmp_path: Path) -> None:
+    file, entry = tmp_path / "catalog.yml", Entry()
+    good = await stand.endpoint_at(AT["good"], 0, saying("good"))
+    evil = await stand.endpoint_at(AT["evil"], 0, saying("evil"))
+    settings = config(
+        tmp_path,
+        MESH_HTTP_ENTRYPOINTS=f"web=127.0.0.1:{entry.port}",
+        MESH_HTTP_HOSTS="zoo=*.shop.example,zoo=shop.example,ape=ape.shop.example",
+    )
+    rule = "Host(`shop.example`) || Host(`ape.shop.example`) || Host(`x.shop.example`)"
+    file.write_text(stacks(("a_web", "ape", rule, evil)))
+    async with running(settings):
+        await entry.served("ape.shop.example", "evil")
+        assert [await entry.whose(host) for host in ("shop.example", "x.shop.example")] == ["404", "404"]
+        file.write_text(stacks(("a_web", "ape", rule, evil), ("z_web", "zoo", rule, good)))
+        await entry.served("shop.example", "good")
+        assert await entry.whose("x.shop.example") == "good"
+        assert await entry.whose("ape.shop.example") == "evil"
+
+
+async def test_where_labels_may_not_send_us(stand: Stand, tmp_path: Path) -> None:
+    """`forwardauth` to this machine: nobody is asked, nobody comes in, and it is told and counted."""
+    file, entry = tmp_path / "catalog.yml", Entry()
+    asked = await stand.endpoint_at(AT["evil"], 0, saying("inner"))
+    good = await stand.endpoint_at(AT["good"], 0, saying("good"))
+    port = asked.endpoint.port
+    guards = {
+        "loopback": f"http://127.9.0.4:{port}/",
+        "mapped": f"http://[::ffff:127.9.0.4]:{port}/",
+        "own": f"http://0.0.0.0:{port}/",
+        "metadata": "http://169.254.169.254/latest/",
+        "name": f"http://localhost.localdomain:{port}/",
+    }
+    text = yaml.safe_load(stacks(("z_web", "zoo", "Host(`shop.example`)", good)))
+    labels = text["services"]["z_web"]["labels"]
+    for name, address in guards.items():
+        labels |= {f"{ROUTER}.{name}.rule": f"Host(`{name}.example`)", f"{ROUTER}.{name}.middlewares": name}
+        labels |= {f"{MIDDLEWARE}.{name}.forwardauth.address": address}
+    file.write_text(yaml.safe_dump(text))
+    at = {"MESH_HTTP_ENTRYPOINTS": f"web=127.0.0.1:{entry.port}"}
+    async with running(config(tmp_path, **at)) as bound:
+        await entry.served("shop.example", "good")
+        for name in guards:
+            assert await entry.whose(f"{name}.example") == "503", name
+        assert asked.connections == 0
+        problems = "\n".join((await get(bound.admin, "/v1/status"))[1]["problems"])
+        for why in ("127.9.0.4 is loopback", "169.254.169.254 is link local", "0.0.0.0 is unspecified"):
+            assert f"{why}: refused (http.allow_internal_targets)" in problems
+        metrics = (await get(bound.metrics, "/metrics"))[1]
+        assert 'mesh_http_internal_targets_refused_total{reason="loopback"}' in metrics
+        assert await entry.whose("shop.example") == "good"
+    async with running(config(tmp_path, **at, MESH_HTTP_ALLOW_INTERNAL_TARGETS="127.9.0.4")):
+        await entry.served("loopback.example", "good")
+        assert asked.connections == 1
