@@ -111,15 +111,15 @@ class Front:
 
     def _not_accepted(self, reason: str) -> None:
         self.refusals[reason] += 1
-        if reason == "fd_limit":
-            self._make_room()
+        if reason == "fd_limit":  # whoever has them, silent clients must not be those
+            self._make_room(max(limits.FEW_CONNECTIONS, len(self._clients) // 4))
 
     def _take(self, sock: socket.socket, peer: tuple[str, int]) -> None:
         sock.setblocking(False)
         self.connections += 1
         address = peer[0].removeprefix("::ffff:") if "." in peer[0] else peer[0]
         edge = Edge(address, "https" if self._tls else "http", self._port, self._trusted)
-        if self.active >= limits.CONNECTIONS_MAX and not self._make_room():
+        if self.active >= limits.CONNECTIONS_MAX and not self._make_room(-1):
             self._refuse(sock, Fault.FULL.reason)
         elif not edge.trusted and not self._addresses.enter(address):
             self._refuse(sock, "per_address")
@@ -134,13 +134,17 @@ class Front:
         reset_on_close(sock)
         sock.close()
 
-    def _make_room(self) -> bool:
-        """Close some that wait for a request, of whoever has the most first; False: nobody does."""
-        spare = [
-            (-self._addresses.count(one.edge.client), order, number, one)
-            for number, one in enumerate(self._clients)
-            if (order := one.spare_order) is not None
-        ]
+    def _make_room(self, beyond: int) -> bool:
+        """Close some that wait for a request, of whoever has the most first; False: nobody does. Those that
+        have asked before stay if their address has no more than `beyond`."""
+        spare = []
+        for number, one in enumerate(self._clients):
+            order = one.spare_order
+            if order is None:
+                continue
+            count = self._addresses.count(one.edge.client)
+            if count > beyond or not order[0]:
+                spare.append((-count, order, number, one))
         for *_, client in heapq.nsmallest(limits.SPARED_AT_ONCE, spare):
             self.refusals["gave_way"] += 1
             client.abort()

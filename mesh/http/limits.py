@@ -8,6 +8,7 @@ REPLAY_MAX = 64 * 1024  # a body up to this is kept so that its request can be s
 CONNECTIONS_MAX = 20_000  # clients of one listener
 HANDSHAKES_MAX = 1000  # under way at one listener; each holds keys and buffers
 HANDSHAKES_PER_ADDRESS = 250  # of these of one client's address (IPv6: its /64)
+FEW_CONNECTIONS = 16  # of an address: what has asked before stays although descriptors have run out
 SPARED_AT_ONCE = 64  # idle connections closed when there is no place for a newcomer: to find them takes 5 ms
 PASSWORDS_MAX = 64  # that wait to be compared; each takes some 50 ms, at most a quarter second
 PASSWORDS_PER_SERVICE = 32  # of these for the routers of one service: guessing there leaves places elsewhere

@@ -137,6 +137,19 @@ async def test_idle_connections_give_way_after_silent_ones(
     assert (await client.response())[2] == b"served /"
 
 
+async def test_silent_connections_that_take_all_descriptors(stand: Stand, attackers: Attackers) -> None:
+    port = await stand.port((await stand.endpoint(saying("served"))).endpoint)
+    client = await stand.client(port)
+    await client.request()
+    await client.response()
+    await attackers.connect(port.address, 100)
+    await until(lambda: port.stats.active == 101)
+    port._front._not_accepted("fd_limit")  # as when the kernel gave none
+    await until(lambda: port.stats.active == 101 - limits.SPARED_AT_ONCE)
+    await client.request()
+    assert (await client.response())[2] == b"served /"
+
+
 # --- mode: proxy ---
 
 
