@@ -30,7 +30,7 @@ _NOT_PLAIN = re.compile(r"[%;\\#\x00-\x20\x7f]|//|/\.")
 # more: the full check costs ten times as much.
 _AMBIGUOUS = re.compile(
     r"[;\\#\x00-\x20\x7f]|%(?![0-9A-Fa-f]{2})|%(?:[01]|2[35EFef]|3[BFbf]|5[Cc]|7[Ff]|[Cc][01]|[EFef]0)"
-    r"|/\.{1,2}%|%..\.{1,2}(?:/|$)"
+    r"|/\.{1,2}%|%..\.{1,2}(?:[/%]|$)"
 )
 
 _CONTROL = r"[\x00-\x20\x7f]"
