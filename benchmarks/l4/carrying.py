@@ -33,15 +33,15 @@ from mesh.kernel.ingress import Ingress
 from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.table import Tables
 from mesh.net.netns import NamespaceWorker
-from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks
-from mesh.relay.carried import open_here
 from mesh.relay.ports import RelayPorts
 from sidecar.config import Log
-from sidecar.relay_workers import RelayWorkers
+from sidecar.workers.privileges import Restriction
+from sidecar.workers.relay_supervisor import RelaySupervisor
 
 INGRESS, OVERLAY = "ingress", "overlay"  # one wire for both
 NODE = "node"
+EDGE_UID = 65534  # nobody
 # What tasks listen on, the published ports that lead there, and the virtual IP.
 WEB, WEB_KERNEL, WEB_RELAY, WEB_KEPT, WEB_VIP = 8080, 80, 81, 82, "10.0.0.5"
 BULK, BULK_KERNEL, BULK_RELAY, BULK_KEPT, BULK_VIP = 5201, 5201, 5202, 5203, "10.0.0.6"
@@ -109,7 +109,7 @@ def endpoint(container: Container, udp: socket.socket, tcp: socket.socket) -> Cl
 
 
 async def carry(netns: str, box: str, containers: str, processes: str) -> None:
-    """Wired as in sidecar/app.py. `processes` relay, this one included."""
+    """Wired as in sidecar/app.py. So many `processes` relay, beside this one."""
     tasks = Tasks(lambda name, error: sys.exit(f"{name}: {error!r}"))
     store = Store(lambda error: sys.exit(repr(error)), catalogue(box, containers))
     worker = NamespaceWorker()
@@ -123,11 +123,9 @@ async def carry(netns: str, box: str, containers: str, processes: str) -> None:
 
     returning = ReturnPaths(tasks, worker, say)
     ingress = Ingress(tasks, tables, worker, netns_dir=netns, on_entry=returning.own_entry)
-    outgoing = Sockets(lambda: ingress.sandbox_path)
-    workers = RelayWorkers(int(processes) - 1, Log(), tasks, ingress.sandbox_path)
-    workers.start()
-    open_tcp = workers.open if int(processes) > 1 else open_here
-    relay = RelayPorts(tasks, connect=outgoing.take, open_tcp=open_tcp)
+    restriction = Restriction(EDGE_UID, EDGE_UID, 0)
+    relaying = RelaySupervisor(int(processes), Log(), tasks, restriction, lambda _: ingress.sandbox_path)
+    relay = RelayPorts(tasks, open_tcp=relaying.open_tcp, open_udp=relaying.open_udp)
     capture = Capture(tasks, tables, endpoint)
     for part in (returning, capture, ingress, relay):
         store.subscribe(part.update)
