@@ -12,7 +12,7 @@ from mesh.http.faults import Fault
 from mesh.http.forwarding import Edge
 from mesh.http.head import Fields, RequestFields, RequestHead, ResponseHead
 from mesh.http.pages import Answer
-from mesh.http.room import Room
+from mesh.http.room import Places
 from mesh.http.target import Target
 from mesh.relay.deadlines import Deadlines
 
@@ -23,7 +23,7 @@ class Aside:
     def __init__(
         self,
         deadlines: Deadlines,
-        room: Room,
+        room: Places,
         edge: Edge,
         request_id: bytes,
         told: Callable[["Aside"], None],

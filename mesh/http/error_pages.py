@@ -17,7 +17,7 @@ from mesh.http.forwarding import NOT_WITHOUT_BODY
 from mesh.http.head import Fields, ResponseHead
 from mesh.http.model import ErrorPages
 from mesh.http.pages import Answer, changed_answer, status_answer
-from mesh.http.room import Room
+from mesh.http.room import Places
 from mesh.http.target import Target
 from mesh.relay.deadlines import Deadlines
 
@@ -65,7 +65,7 @@ class Paging(Around):
     )
 
     def __init__(
-        self, exchange: Exchange, one: ErrorPages, target: Target | None, deadlines: Deadlines, room: Room
+        self, exchange: Exchange, one: ErrorPages, target: Target | None, deadlines: Deadlines, room: Places
     ) -> None:
         """`target`: who has the pages, if there is anybody."""
         super().__init__(exchange.client)

@@ -17,7 +17,7 @@ from mesh.http import limits
 from mesh.http.faults import Refused
 from mesh.http.head import Fields, ResponseHead, read_response
 from mesh.http.internal_targets import InternalTargets, TargetRefused
-from mesh.http.room import Room
+from mesh.http.room import SharedRoom
 from mesh.net.own_addresses import leads_here
 from mesh.net.tasks import Tasks
 
@@ -37,16 +37,20 @@ class Outside:
         self._tasks = tasks
         self.internal = internal or InternalTargets(is_own=leads_here)
         self._trust = trust
-        self._room = Room(limits.OUTSIDE_MAX)
+        self._room = SharedRoom(limits.OUTSIDE_MAX)
         self._session: aiohttp.ClientSession | None = None
 
-    def ask(self, url: str, method: str, lines: bytes, told: Callable[["Question"], None]) -> "Question":
-        """`lines`: all field lines. Told later, once; or at once when too many wait already."""
-        if not self._room.take():
+    def ask(
+        self, url: str, method: str, lines: bytes, told: Callable[["Question"], None], owner: str = ""
+    ) -> "Question":
+        """`lines`: all field lines. Told later, once; or at once when too many of the owner's (a service, for
+        whose router it is) wait already."""
+        room = self._room.share(owner)
+        if not room.take():
             question = Question(told, lambda: None)
             question.ended(None, b"")
         else:
-            question = Question(told, self._room.give_back)
+            question = Question(told, room.give_back)
             question.task = self._tasks.start(self._asked(question, url, method, lines), f"asking {url}")
         return question
 

@@ -14,7 +14,7 @@ from mesh.http.model import Compress, ErrorPages, ForwardAuth
 from mesh.http.named import Named, Use
 from mesh.http.outside import Outside, Question
 from mesh.http.password_queue import Comparison
-from mesh.http.room import Room
+from mesh.http.room import Room, SharedRoom
 from mesh.http.steps import Asked, Step, Treatment, Unanswered, Unverified, go_on
 from mesh.http.targets import Targets
 
@@ -26,7 +26,7 @@ class Treating:
         self._named = named
         self._outside = outside
         self._compressing = Room(limits.COMPRESSING_MAX)
-        self._asides = Room(limits.ASIDES_MAX)
+        self._asides = SharedRoom(limits.ASIDES_MAX)
 
     def treat(
         self, owner: str, steps: Sequence[Step], asked: Asked, treatment: Treatment, exchange: Exchange
@@ -52,7 +52,7 @@ class Treating:
                 continue
             break
         for one in treatment.around:
-            self._put_around(one, asked, treatment, exchange)
+            self._put_around(one, owner, asked, treatment, exchange)
         exchange.go_on()
 
     def _compared(
@@ -100,10 +100,11 @@ class Treating:
         method = exchange.method if one.keep_method else b"GET"
         shown = question(one, asked, treatment, lines)
         if target is not None:
-            asking = Aside(self._core.deadlines, self._asides, exchange.client.edge, asked.request_id, told)
+            room = self._asides.share(owner)
+            asking = Aside(self._core.deadlines, room, exchange.client.edge, asked.request_id, told)
             asking.ask(target, method, one.target.encode(), shown)
         elif one.abroad and self._outside is not None:
-            asking = self._outside.ask(one.url, method.decode(), shown, told)
+            asking = self._outside.ask(one.url, method.decode(), shown, told, owner)
         else:
             judge(one, asked, treatment, lines, None, b"")
             treatment.taken += 1
@@ -113,11 +114,12 @@ class Treating:
         return asking.done
 
     def _put_around(
-        self, one: Compress | ErrorPages, asked: Asked, treatment: Treatment, exchange: Exchange
+        self, one: Compress | ErrorPages, owner: str, asked: Asked, treatment: Treatment, exchange: Exchange
     ) -> None:
         if isinstance(one, ErrorPages):
             target = self._targets.get(one.service)
-            exchange.client = Paging(exchange, one, target, self._core.deadlines, self._asides)
+            room = self._asides.share(owner)
+            exchange.client = Paging(exchange, one, target, self._core.deadlines, room)
             return
         wanted = understands_gzip(asked.request.header("accept-encoding"))
         head_only = exchange.method == b"HEAD"

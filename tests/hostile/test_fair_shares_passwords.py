@@ -8,6 +8,7 @@ import pytest
 
 from mesh.http import limits
 from mesh.http.password_queue import Comparison, PasswordQueue
+from mesh.http.room import SharedRoom
 from tests.http.conftest import MIDDLEWARE, Conversation, World, routed, saying
 from tests.support.waiting import until
 
@@ -130,3 +131,36 @@ async def test_a_comparison_that_fails_is_refused_and_the_next_one_is_made() -> 
     await until(lambda: len(told) == 2)
     assert told == ["refused", "then"]
     queue.close()
+
+
+# --- who may come in: an authority that does not answer ---
+
+
+async def test_a_silent_authority_leaves_those_of_others_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.site._treating, "_asides", SharedRoom(40))
+
+    async def silent(one: Conversation) -> None:
+        await one.head()
+        await one.rest()
+
+    async def authority(one: Conversation) -> None:
+        while await one.head():
+            await one.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    app = await world.stand.endpoint(saying("in"))
+    for name, handler in (("attacked", silent), ("b", authority)):
+        auth = await world.stand.endpoint(handler)
+        world.put(f"auth-{name}", {}, auth)
+        labels = routed(name, f"Host(`{name}`)", app.endpoint.port, middlewares=f"{name}-asked")
+        labels[f"{MIDDLEWARE}.{name}-asked.forwardauth.address"] = f"http://auth-{name}:{auth.endpoint.port}/"
+        world.put(name, labels, app)
+    attackers = [await guess(world, "attacked", n, "127.0.1.1") for n in range(60)]
+    refused = attackers[20:40]
+    for one in refused:
+        assert (await one.response())[0] == 503  # it has its share
+    for _ in range(3):
+        assert (await world.get("b/"))[0] == 200
+    for one in attackers:
+        one.close()
