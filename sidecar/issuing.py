@@ -33,10 +33,11 @@ class Issuing:
         self._store = store
         self.kept = Kept(state_dir, config.directory)
         self.kept.load()
+        self.kept.serving = any(entry.tls for entry in entries)
         self.changed = asyncio.Event()
         self.kept.on_change = self.changed.set
         self._authority = Authority(config.directory, config.email, config.ca)
-        self._teller = Teller(self.kept)
+        self._teller = Teller(self.kept, lambda: store.current.nodes, self._wanted_names)
         self._asker: Asker | None = None
         self._leads: Callable[[], bool] = lambda: True
         self._issuer: Issuer | None = None
@@ -90,18 +91,25 @@ class Issuing:
             if version != self._seen:
                 self._seen = version
                 self._issuer.news()
+                self.kept.wake()  # other nodes may be told of more
 
     async def _settled(self) -> None:
         if self._asker is not None:
             await self._asker.settled()
 
-    def _other_managers(self) -> list[str]:
+    def _wanted_names(self) -> frozenset[str]:
+        """Of certificates that routers want now; none while it is not known what they want."""
+        wanted = self._site.certified.wanted if self._site is not None else ()
+        return frozenset(name for names in wanted for name in names)
+
+    def _other_managers(self) -> dict[str, str]:
+        """Address → node."""
         now = self._store.current
-        return [
-            node.address
+        return {
+            node.address: node.id
             for node in now.nodes.values()
             if node.role is Role.MANAGER and node.address and node.id != now.this_node
-        ]
+        }
 
     # --- proofs ---
 

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
 from cryptography import x509
@@ -40,6 +40,7 @@ class Kept:
         self.account: Account | None = None
         self.thumbprint = ""
         self.fault = ""
+        self.serving = True  # this node has entry points with TLS
         self._certificates: dict[Names, tuple[Life, str]] = {}
         self._unsaved: dict[str, bytes] = {}  # file → what is to be written
         self._changed: set[asyncio.Event] = set()
@@ -54,10 +55,11 @@ class Kept:
         """What a manager is to be told that we have."""
         certificates = {file_of(names): life.begins for names, (life, _) in self._certificates.items()}
         made = self.account.made if self.account else 0.0
-        return Have(self.directory, self.thumbprint, made, certificates)
+        return Have(self.directory, self.thumbprint, made, certificates, self.serving)
 
-    def newer(self, have: Have, *, to_manager: bool) -> Told | None:
-        """What of ours another node lacks; None: nothing."""
+    def newer(self, have: Have, *, to_manager: bool, wanted: Set[str] | None = None) -> Told | None:
+        """What of ours another node lacks; None: nothing. `wanted`: who is no manager gets certificates with
+        one of these names only."""
         if have.directory != self.directory:
             return None
         account = self.account if to_manager else None
@@ -67,11 +69,18 @@ class Kept:
             pem
             for names, (life, pem) in self._certificates.items()
             if not self._is_over(life) and life.begins > have.certificates.get(file_of(names), 0.0)
+            if to_manager or wanted is None or not wanted.isdisjoint(names)
         )
         # Of managers that differ, the account decides; those without one believe what they are told.
         news = account is not None or bool(pems)
         news = news or (not have.made and bool(self.thumbprint) and self.thumbprint != have.thumbprint)
         return Told(self.directory, self.thumbprint, account, pems) if news else None
+
+    def wake(self) -> None:
+        """Who waits for news looks again: what is wanted has changed."""
+        changed, self._changed = self._changed, set()
+        for event in changed:
+            event.set()
 
     def changed(self) -> asyncio.Event:
         """Set with the next change; give it back with `forget`."""
@@ -170,9 +179,7 @@ class Kept:
         """To disk first: that is where the TLS side takes certificates from."""
         unsaved, self._unsaved = self._unsaved, {}
         await asyncio.to_thread(self._write, unsaved)
-        changed, self._changed = self._changed, set()
-        for event in changed:
-            event.set()
+        self.wake()
         self.on_change()
 
     def _write(self, files: Mapping[str, bytes]) -> None:

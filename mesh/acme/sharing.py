@@ -1,22 +1,26 @@
 """Every node has what any manager has: it asks each manager's sidecar, which answers when it has news.
 
 It goes over the feed's port and by the feed's rules: mutual TLS with the Swarm's own certificates, so that
-only nodes of this Swarm are told, and only managers believed. The account's key is told to managers alone.
+only nodes of this Swarm are told, and only managers believed. The account's key is told to managers alone:
+the certificate and the catalogue both have to say that the node is one. Others get the keys of certificates
+that routers want now, if they are ready and say that they serve them.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Set
 from random import Random
 
 import aiohttp
 from aiohttp import web
 
 from mesh.acme.kept import Kept
-from mesh.acme.told import TOLD_MAX, Have, decode_have, decode_told, encode_have, encode_told
+from mesh.acme.told import TOLD_MAX, Have, Told, decode_have, decode_told, encode_have, encode_told
+from mesh.catalog.model import Node, Role
+from mesh.discovery.feed_server import READY
 from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, Identity
-from mesh.discovery.lines import Line, Lines
+from mesh.discovery.lines import Hosts, Line, Lines
 from mesh.errors import DiscoveryError
 
 PATH = "/v1/certificates"
@@ -32,21 +36,44 @@ logger = logging.getLogger(__name__)
 
 
 class Teller:
-    """A manager's side. `serve` is the feed server's handler."""
+    """A manager's side. `serve` is the feed server's handler.
 
-    def __init__(self, kept: Kept) -> None:
+    `nodes` by id, as the catalogue has them now; None: what the feed's server has made sure of stands.
+    `wanted`: names that routers want certificates for now; None: all.
+    """
+
+    def __init__(
+        self,
+        kept: Kept,
+        nodes: Callable[[], Mapping[str, Node]] | None = None,
+        wanted: Callable[[], Set[str]] | None = None,
+    ) -> None:
         self._kept = kept
+        self._nodes = nodes
+        self._wanted = wanted
         self._waiting = 0
 
     async def serve(self, peer: Identity, request: web.Request) -> web.StreamResponse:
         """`peer`: proven to be a node of this Swarm. Raises the refusal."""
-        to_manager = peer.role == MANAGER_NAME
         have = await _have(request)
         ends = time.monotonic() + (0.0 if AT_ONCE in request.query else WAIT_SECONDS)
-        while (told := self._kept.newer(have, to_manager=to_manager)) is None:
+        while (told := self._news_for(peer, have)) is None:
             if not await self._news(ends - time.monotonic()):
                 return web.Response(status=204)
         return web.Response(body=encode_told(told), content_type="application/json")
+
+    def _news_for(self, peer: Identity, have: Have) -> Told | None:
+        """As the catalogue is now: while it waited the node may have been demoted, or removed."""
+        is_manager = peer.role == MANAGER_NAME
+        if self._nodes is not None:
+            node = self._nodes().get(peer.node)
+            if node is None or node.state != READY:
+                raise web.HTTPForbidden
+            is_manager = is_manager and node.role is Role.MANAGER
+        wanted = self._wanted() if self._wanted is not None else None
+        if not have.serving:
+            wanted = frozenset()
+        return self._kept.newer(have, to_manager=is_manager, wanted=wanted)
 
     async def _news(self, seconds: float) -> bool:
         """Has there been any within that time?"""
@@ -74,7 +101,7 @@ class Asker:
     def __init__(
         self,
         certificates: Certificates,
-        managers: Callable[[], Sequence[str]],
+        managers: Callable[[], Hosts],
         kept: Kept,
         port: int,
         rng: Random | None = None,

@@ -37,6 +37,7 @@ class Have:
     thumbprint: str = ""
     made: float = 0.0  # its account; 0: it has none
     certificates: Mapping[str, float] = field(default_factory=dict)  # file → when it begins
+    serving: bool = True  # has entry points with TLS; sidecars of before this said it by asking
 
 
 @dataclass(frozen=True, slots=True)

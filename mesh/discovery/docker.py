@@ -16,7 +16,7 @@ own reads fail, so that workers turn to a manager that still has a quorum.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -63,7 +63,7 @@ class DockerSource:
         publish: Callable[[Change], Snapshot],
         make_server: Callable[[Callable[[], ClusterView], Callable[[str, Report], None]], FeedServer],
         make_client: Callable[..., FeedClient],
-        make_teller: Callable[[Callable[[], Sequence[str]], Callable[[], Report]], SignClient],
+        make_teller: Callable[[Callable[[], Mapping[str, str]], Callable[[], Report]], SignClient],
         state_dir: str,
         identify: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
@@ -93,8 +93,8 @@ class DockerSource:
         self._node = ""
         self._in_swarm = False
         self._is_manager: bool | None = None  # None: not asked yet
-        self._managers: tuple[str, ...] = ()
-        self._other_managers: tuple[str, ...] = ()  # than this node
+        self._managers: dict[str, str] = {}  # host → node's id
+        self._other_managers: dict[str, str] = {}  # than this node
         self._role_changed = asyncio.Event()
         self._fresh = asyncio.Event()  # this manager's own reads succeed
         self._stale = asyncio.Event()  # the opposite
@@ -181,6 +181,7 @@ class DockerSource:
         """What nodes say of themselves and is not believed."""
         yield from self._return_paths.problems()
         yield from self._neighbours.problems()
+        yield from self._server.problems()
 
     @property
     def leads(self) -> bool:
@@ -200,10 +201,10 @@ class DockerSource:
 
     async def _look_at_role(self) -> None:
         swarm: Json = (await self._engine.info()).get("Swarm") or {}
-        managers = {_host(one["Addr"]): one.get("NodeID") for one in swarm.get("RemoteManagers") or ()}
+        managers = {_host(one["Addr"]): one.get("NodeID") or "" for one in swarm.get("RemoteManagers") or ()}
         managers.pop("", None)
-        self._managers = tuple(managers)
-        self._other_managers = tuple(a for a, id_ in managers.items() if id_ != swarm.get("NodeID"))
+        self._managers = managers
+        self._other_managers = {a: id_ for a, id_ in managers.items() if id_ != swarm.get("NodeID")}
         self._in_swarm = bool(swarm.get("NodeID"))
         if swarm.get("NodeID", "") != self._node:
             self._node = swarm.get("NodeID", "")

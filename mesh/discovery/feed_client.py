@@ -7,7 +7,7 @@ heartbeats is a loss too: a node without power sends no farewell.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 import aiohttp
@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 
 class FeedClient:
-    """Follows one manager at a time. `managers` gives their hosts, as the engine knows them now.
+    """Follows one manager at a time. `managers` gives their hosts, as the engine knows them now, where known
+    with the id of the node that is there: then nobody else is followed, whatever its certificate says.
 
     `following` is the manager whose view is in force, `fault` why there is none, `reconnects` how often a
     view began.
@@ -37,7 +38,7 @@ class FeedClient:
     def __init__(
         self,
         certificates: Certificates,
-        managers: Callable[[], Sequence[str]],
+        managers: Callable[[], Sequence[str] | Mapping[str, str]],
         on_view: Callable[[ClusterView], None],
         on_change: Callable[[Change], None],
         port: int,
@@ -91,12 +92,14 @@ class FeedClient:
     async def _stream(self, manager: str) -> None:
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
         host = f"[{manager}]" if ":" in manager else manager
+        managers = self._managers()
+        node = managers.get(manager, "") if isinstance(managers, Mapping) else ""
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.get(
                 f"https://{host}:{self._port}{PATH}",
                 params=[(TOLD, NEIGHBOURS), (TOLD, HOLDS)],
-                ssl=self._certificates.client_context(),
+                ssl=self._certificates.client_context(node),
                 server_hostname=MANAGER_NAME,
                 allow_redirects=False,
             ) as response,
@@ -118,7 +121,10 @@ class FeedClient:
             (length,) = LENGTH.unpack(await stream.readexactly(LENGTH.size))
             if length > MESSAGE_MAX:
                 raise DiscoveryError(f"a message of {length} bytes is too long")
-            self._take(manager, decode(await stream.readexactly(length)))
+            message = decode(await stream.readexactly(length))
+            if manager not in self._managers():
+                raise DiscoveryError("it is no manager any more")
+            self._take(manager, message)
 
     def _take(self, manager: str, message: ClusterView | Change | None) -> None:
         if isinstance(message, ClusterView):

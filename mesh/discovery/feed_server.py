@@ -6,25 +6,29 @@ less than what it had waiting.
 
 A client is let in when its certificate is of this cluster and its node is one the manager knows: a node that
 was removed keeps a valid certificate for months. The same holds for who reports what ends on its node, over
-the same port (`sign_server`).
+the same port (`sign_server`). So does a manager that was demoted: who is one, the manager's view says too.
 """
 
 import asyncio
 import logging
 import struct
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 from aiohttp import web
 
+from mesh.catalog.model import Role
 from mesh.catalog.snapshot import Change
 from mesh.discovery.feed_codec import HEARTBEAT, encode_change, encode_view
-from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, Identity, identity_of
+from mesh.discovery.feed_tls import MANAGER_NAME, WORKER_NAME, Certificates, Identity, identity_of
+from mesh.discovery.refusals import Refusals
 from mesh.discovery.report import REPORT_MAX, Report
 from mesh.discovery.sign_server import SIGNS_PATH, SignServer
 from mesh.discovery.swarm import ClusterView
-from mesh.errors import DiscoveryError
+from mesh.errors import DiscoveryError, Problem
 from mesh.net.connection_guard import ConnectionGuard, GuardLimits
 from mesh.net.tls_listener import HandshakeLimits, TlsListener
 
@@ -45,6 +49,7 @@ WAITING_MAX = 256  # messages that a client may be behind; clients share them
 PIECE = 64 * 1024  # bytes written at once: TLS transports take any amount before they push back
 WRITE_SECONDS = 10.0  # for one piece to leave
 STOP_SECONDS = 1.0
+READY = "ready"  # a node's state
 
 Handler = Callable[[Identity, web.Request], Awaitable[web.StreamResponse]]
 
@@ -77,8 +82,20 @@ class FeedServer:
         self._listener: TlsListener | None = None
         self._fingerprint = ""
         self._cluster = ""
-        self.refused: Counter[str] = Counter()  # reason → handshakes, requests and clients refused
+        self._refusals = Refusals()
         self.fault = ""
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Reason → handshakes, requests and clients refused."""
+        return self._refusals.counts
+
+    def problems(self) -> Iterator[Problem]:
+        """Who was refused in the last minutes."""
+        nodes = self._view().nodes
+        for one in self._refusals.recent(time.monotonic()):
+            who = nodes[one.peer].name if one.peer in nodes else one.peer
+            yield Problem(f"node {who}", "feed", f"refused ({one.count} times): {one.reason}")
 
     @property
     def serving(self) -> bool:
@@ -167,11 +184,10 @@ class FeedServer:
         if runner is not None:
             await runner.cleanup()
 
-    def _refuse(self, reason: str) -> None:
-        self.refused[reason] += 1
-        count = self.refused[reason]
-        if count == 10 ** (len(str(count)) - 1):  # 1, 10, 100, …: a knocker must not fill the log
-            logger.warning("feed: a client was refused, the %d. time: %s", count, reason)
+    def _refuse(self, reason: str, node: str = "") -> None:
+        if self._refusals.add(reason, time.monotonic(), node):
+            count, who = self._refusals.counts[reason], f" (last node {node})" if node else ""
+            logger.warning("feed: a client was refused, the %d. time: %s%s", count, reason, who)
 
     # --- one client ---
 
@@ -202,21 +218,29 @@ class FeedServer:
         return await self._signs.serve(peer.node, request)
 
     async def _serve_more(self, handler: Handler, request: web.Request) -> web.StreamResponse:
+        """Who is not ready has no use for what is asked for here."""
         peer, _ = self._admitted(request)
+        if self._view().nodes[peer.node].state != READY:
+            self._refuse("a node that is not ready", peer.node)
+            raise web.HTTPForbidden
         return await handler(peer, request)
 
     def _admitted(self, request: web.Request) -> tuple[Identity, asyncio.Transport]:
-        """The client's node, and its connection. Raises the refusal."""
+        """The client's node, and its connection. Its role is a manager's only if Swarm still calls it one.
+        Raises the refusal."""
         transport = request.transport
         if transport is None:
             raise web.HTTPBadRequest
         peer = identity_of(transport.get_extra_info("peercert"))
         if peer.cluster != self._cluster:
-            self._refuse("another cluster")
+            self._refuse("another cluster", peer.node)
             raise web.HTTPForbidden
-        if peer.node not in self._view().nodes:
-            self._refuse("not a node of this Swarm")
+        node = self._view().nodes.get(peer.node)
+        if node is None:
+            self._refuse("not a node of this Swarm", peer.node)
             raise web.HTTPForbidden
+        if peer.role == MANAGER_NAME and node.role is not Role.MANAGER:
+            peer = replace(peer, role=WORKER_NAME)
         return peer, transport
 
     def _whole_view(self, told: frozenset[str]) -> bytes:
@@ -226,10 +250,10 @@ class FeedServer:
 
     def _tell(self, client: "_Client", message: bytes, change: Change) -> None:
         if client.node in change.nodes and change.nodes[client.node] is None:
-            self._refuse("not a node of this Swarm")
+            self._refuse("not a node of this Swarm", client.node)
             self._cut(client)
         elif not client.put(message):
-            self._refuse("too slow")
+            self._refuse("too slow", client.node)
             self._cut(client)
 
     def _cut(self, client: "_Client") -> None:

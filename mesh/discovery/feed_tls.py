@@ -20,7 +20,7 @@ from typing import Any
 from mesh.errors import DiscoveryError
 
 CA, CERTIFICATE, KEY = "swarm-root-ca.crt", "swarm-node.crt", "swarm-node.key"
-MANAGER_NAME = "swarm-manager"
+MANAGER_NAME, WORKER_NAME = "swarm-manager", "swarm-worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,13 @@ class Certificates:
         context.sslobject_class = _counting(refused)
         return context
 
-    def client_context(self) -> ssl.SSLContext:
-        """For workers: connect with server_hostname=MANAGER_NAME."""
+    def client_context(self, node: str = "", cluster: str = "") -> ssl.SSLContext:
+        """For workers: connect with server_hostname=MANAGER_NAME. Where they are given, the server has to be
+        this node (its id), of this cluster: a manager that was demoted keeps its certificate for months."""
         context = self._context(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = True
+        if node or cluster:
+            context.sslobject_class = _expecting(node, cluster)
         return context
 
     def _context(self, protocol: int) -> ssl.SSLContext:
@@ -134,6 +137,23 @@ def _shown(server: ssl.SSLContext, client: ssl.SSLContext) -> Mapping[str, Any] 
         except ssl.SSLWantReadError:
             continue
     return asking.getpeercert()
+
+
+def _expecting(node: str, cluster: str) -> type[ssl.SSLObject]:
+    """Whose handshake fails with anybody else. "": anybody."""
+
+    class Handshake(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            peer = identity_of(self.getpeercert())
+            if node and peer.node != node:
+                raise ssl.SSLCertVerificationError(
+                    "its certificate is not that of the manager at this address"
+                )
+            if cluster and peer.cluster != cluster:
+                raise ssl.SSLCertVerificationError("its certificate is of another cluster")
+
+    return Handshake
 
 
 def _counting(refused: Callable[[str], None]) -> type[ssl.SSLObject]:

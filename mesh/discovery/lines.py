@@ -18,6 +18,8 @@ from mesh.errors import DiscoveryError
 
 MANAGERS_SECONDS = 1.0  # between two looks at who the managers are
 
+Hosts = Sequence[str] | Mapping[str, str]  # of managers; where known, with the id of the node that is there
+
 logger = logging.getLogger(__name__)
 
 
@@ -28,6 +30,8 @@ class Line:
     answer_seconds: ClassVar[float]  # for a request and its answer, connecting included
     kept_seconds: ClassVar[float]  # that the connection is kept between two requests
     pauses: ClassVar[tuple[float, float]]  # seconds, first and last, before one that failed is tried again
+
+    node = ""  # id of the manager; "": whichever is at this address
 
     def __init__(self, certificates: Certificates, host: str, port: int, path: str, rng: Random) -> None:
         self._certificates = certificates
@@ -58,8 +62,11 @@ class Line:
 
     async def _connected(self) -> None:
         """Certificates are those of now: Swarm rotates them."""
+        cluster = self._certificates.identity().cluster
         connector = aiohttp.TCPConnector(
-            ssl=self._certificates.client_context(), limit=1, keepalive_timeout=self.kept_seconds
+            ssl=self._certificates.client_context(self.node, cluster),
+            limit=1,
+            keepalive_timeout=self.kept_seconds,
         )
         timeout = aiohttp.ClientTimeout(total=self.answer_seconds)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
@@ -76,13 +83,18 @@ class Line:
         self._fault = what
 
 
+def node_at(hosts: Hosts, host: str) -> str:
+    """The id of the manager there, "" where it is not known."""
+    return hosts.get(host, "") if isinstance(hosts, Mapping) else ""
+
+
 L = TypeVar("L", bound=Line)
 
 
 class Lines(Generic[L]):
     """`managers` gives the hosts of all other managers, `make` the line to one."""
 
-    def __init__(self, managers: Callable[[], Sequence[str]], make: Callable[[str], L]) -> None:
+    def __init__(self, managers: Callable[[], Hosts], make: Callable[[str], L]) -> None:
         self._managers = managers
         self._make = make
         self._running: dict[str, tuple[L, asyncio.Task[None]]] = {}
@@ -106,10 +118,12 @@ class Lines(Generic[L]):
 
     def _follow(self, group: asyncio.TaskGroup) -> None:
         """A task for each manager, and none for those that are none any more."""
-        now = set(self._managers())
-        for host in self._running.keys() - now:
+        now = {host: node_at(hosts, host) for hosts in (self._managers(),) for host in hosts}
+        same = {host for host, (line, _) in self._running.items() if now.get(host) == line.node}
+        for host in self._running.keys() - same:
             self._running.pop(host)[1].cancel()
-        for host in now - self._running.keys():
+        for host in now.keys() - same:
             line = self._make(host)
+            line.node = now[host]
             task = group.create_task(line.run(), name=f"{line.about} {host}")
             self._running[host] = line, task

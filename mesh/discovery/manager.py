@@ -78,7 +78,7 @@ class ManagerWatch:
         self.leader = ""  # id of the node that leads the managers, as of the last read
         self.allocations: Allocations | None = None  # as of the last look, if it was at them
         self._allocated = -ALLOCATIONS_SECONDS  # when that was begun
-        self._asked = False
+        self._asked = self._due = False
 
     @property
     def created(self) -> Mapping[str, str]:
@@ -98,7 +98,11 @@ class ManagerWatch:
         if not self._asked:
             self._asked = True
             left = self._allocated + ALLOCATIONS_SECONDS - time.monotonic()
-            asyncio.get_running_loop().call_later(max(0.0, left), self._news.set)
+            asyncio.get_running_loop().call_later(max(0.0, left), self._look_now)
+
+    def _look_now(self) -> None:
+        self._due = True
+        self._news.set()
 
     async def run(self) -> None:
         """Until cancelled. Raises EngineUnavailable."""
@@ -118,9 +122,10 @@ class ManagerWatch:
         """True if something has changed."""
         now = time.monotonic()
         everything = everything or self._listed is None or now - self._listed >= CLUSTER_SECONDS
-        also = now - self._allocated >= ALLOCATIONS_SECONDS and (everything or self._asked)
+        also = self._due or (everything and now - self._allocated >= ALLOCATIONS_SECONDS)
         everything = everything or also
-        self._asked = self._asked and not also
+        if also:
+            self._asked = self._due = False
         try:
             found = await self._engine.cluster(partial(self._read, everything=everything, also=also))
         except EngineUnavailable:

@@ -7,13 +7,13 @@ warm, shows when it is dead, and tells the manager that the node still means wha
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 
 import aiohttp
 
 from mesh.discovery.feed_tls import MANAGER_NAME, Certificates
-from mesh.discovery.lines import Line, Lines
+from mesh.discovery.lines import Hosts, Line, Lines
 from mesh.discovery.report import Report, encode_report
 from mesh.discovery.sign_server import SIGNS_PATH
 from mesh.errors import DiscoveryError
@@ -32,7 +32,7 @@ class SignClient:
     def __init__(
         self,
         certificates: Certificates,
-        managers: Callable[[], Sequence[str]],
+        managers: Callable[[], Hosts],
         report: Callable[[], Report],
         port: int,
         rng: Random | None = None,

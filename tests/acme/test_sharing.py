@@ -2,18 +2,19 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from mesh.acme import sharing
-from mesh.acme.kept import Kept
+from mesh.acme.kept import Kept, read
 from mesh.acme.sharing import PATH, Asker, Teller
-from mesh.acme.told import Account, Have, Told, encode_have, encode_told
-from mesh.catalog.model import Node
+from mesh.acme.told import Account, Have, Told, decode_told, encode_have, encode_told
+from mesh.catalog.model import Node, Role
 from mesh.discovery.feed_server import FeedServer
 from mesh.discovery.feed_tls import MANAGER_NAME, Certificates
 from mesh.discovery.swarm import ClusterView
@@ -26,15 +27,31 @@ HOST = "127.0.0.1"
 ACCOUNT = Account("https://ca.example/acct/1", "{}", 10.0)
 
 
+def swarm(**states: str) -> dict[str, Node]:
+    """m… are managers, w… workers."""
+    return {
+        id_: Node(
+            id_, id_, "", Role.MANAGER if id_[0] == "m" else Role.WORKER, state=states.get(id_, "ready")
+        )
+        for id_ in ("m1", "m2", "w1")
+    }
+
+
 @asynccontextmanager
-async def manager(folder: Path, kept: Kept) -> AsyncIterator[FeedServer]:
-    view = ClusterView({id_: Node(id_, id_, "") for id_ in ("m1", "m2", "w1")}, {}, {})
+async def manager(
+    folder: Path,
+    kept: Kept,
+    nodes: dict[str, Node] | None = None,
+    wanted: Callable[[], set[str]] | None = None,
+) -> AsyncIterator[FeedServer]:
+    nodes = nodes if nodes is not None else swarm()
+    view = ClusterView(nodes, {}, {})
     server = FeedServer(
         Certificates(CA.node(folder, "m1", MANAGER_NAME)),
         (HOST, 0),
         lambda: view,
         lambda _node, _report: None,
-        {PATH: Teller(kept).serve},
+        {PATH: Teller(kept, lambda: nodes, wanted).serve},
     )
     async with running(server.run()):
         await until(lambda: server.bound, "the manager serves")
@@ -70,11 +87,13 @@ async def test_a_node_that_becomes_a_manager_is_told_of_the_account(
     monkeypatch.setattr(sharing, "WAIT_SECONDS", 0.05)
     one, other = Kept(str(tmp_path / "m1"), URL), Kept(str(tmp_path / "w1"), URL)
     await one.set_account(ACCOUNT, "print")
-    async with manager(tmp_path, one) as server:
+    nodes = swarm()
+    async with manager(tmp_path, one, nodes) as server:
         asks = asker(tmp_path / "wk", "w1", "swarm-worker", server, other)
         async with running(asks.run()):
             await until(lambda: other.thumbprint == "print", "it can prove names")
             assert other.account is None
+            nodes["w1"] = replace(nodes["w1"], role=Role.MANAGER)
             CA.node(tmp_path / "wk", "w1", MANAGER_NAME)
             await until(lambda: other.account == ACCOUNT, "it is told of the account")
 
@@ -157,3 +176,105 @@ async def test_one_that_tells_nonsense_is_not_asked_in_a_circle(
         async with running(one.run()):
             await until(lambda: "it tells what cannot be used" in caplog.text, "it is told of")
     assert asked == 1
+
+
+class Hands:
+    """A node's hands on the manager's certificates: it asks by itself, with whatever certificate it has."""
+
+    def __init__(self, folder: Path, server: FeedServer, node: str, role: str = "swarm-worker") -> None:
+        assert server.bound is not None
+        self.url = f"https://{HOST}:{server.bound[1]}{PATH}"
+        self.context = Certificates(CA.node(folder / f"hands-{node}-{role}", node, role)).client_context()
+
+    async def ask(self, have: Have, query: str = "?at_once") -> tuple[int, Told | None]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                self.url + query, data=encode_have(have), ssl=self.context, server_hostname=MANAGER_NAME
+            ) as response,
+        ):
+            data = await response.read()
+            return response.status, decode_told(data) if response.status == 200 else None
+
+
+class TestWhoIsTold:
+    async def test_a_demoted_managers_certificate_is_no_managers(self, tmp_path: Path) -> None:
+        """It is valid for months; who is a manager the catalogue says."""
+        kept = Kept(str(tmp_path / "m1"), URL)
+        await kept.set_account(ACCOUNT, "print")
+        async with manager(tmp_path, kept) as server:
+            status, told = await Hands(tmp_path, server, "w1", MANAGER_NAME).ask(Have(URL))
+            assert (status, told) == (200, Told(URL, "print"))
+            status, told = await Hands(tmp_path, server, "m2", "swarm-worker").ask(Have(URL))
+            assert (status, told) == (200, Told(URL, "print")), "nor is one that has not got it yet"
+            status, told = await Hands(tmp_path, server, "m2", MANAGER_NAME).ask(Have(URL))
+            assert told is not None
+            assert told.account == ACCOUNT
+
+    async def test_a_node_that_is_demoted_or_removed_while_it_waits(self, tmp_path: Path) -> None:
+        kept, nodes = Kept(str(tmp_path / "m1"), URL), swarm()
+        async with manager(tmp_path, kept, nodes) as server:
+            hands = Hands(tmp_path, server, "m2", MANAGER_NAME)
+            demoted = asyncio.create_task(hands.ask(Have(URL), ""))
+            await until(lambda: kept._changed, "it waits")
+            nodes["m2"] = replace(nodes["m2"], role=Role.WORKER)
+            await kept.set_account(ACCOUNT, "print")
+            assert await demoted == (200, Told(URL, "print"))
+            removed = asyncio.create_task(hands.ask(kept.have_told(), ""))
+            await until(lambda: kept._changed, "it waits")
+            del nodes["m2"]
+            await kept.put(pem("a.example"))
+            assert await removed == (403, None)
+
+    async def test_keys_are_for_nodes_that_serve_them(self, tmp_path: Path) -> None:
+        kept, nodes, wanted = Kept(str(tmp_path / "m1"), URL), swarm(), {"a.example"}
+        for name in ("a.example", "b.example"):
+            await kept.put(pem(name))
+        await kept.set_account(ACCOUNT, "print")
+        async with manager(tmp_path, kept, nodes, lambda: wanted) as server:
+            worker, other = Hands(tmp_path, server, "w1"), Hands(tmp_path, server, "m2", MANAGER_NAME)
+            _, told = await worker.ask(Have(URL))
+            assert told is not None
+            assert [read(one)[0] for one in told.certificates] == [("a.example",)], (
+                "what no router wants stays"
+            )
+            _, told = await worker.ask(Have(URL, serving=False))
+            assert told == Told(URL, "print"), "it can prove names, and has no use for keys"
+            _, told = await other.ask(Have(URL, serving=False))
+            assert told is not None
+            assert len(told.certificates) == 2, "managers have all: one of them orders next"
+            nodes["w1"] = replace(nodes["w1"], state="down")
+            assert await worker.ask(Have(URL)) == (403, None)
+            assert server.refused == {"a node that is not ready": 1}
+            assert [one.file for one in server.problems()] == ["node w1"]
+            nodes["w1"] = swarm()["w1"]
+            have = Have(
+                URL, "print", certificates=dict(kept.have_told().certificates) | {"b.example.pem": 0.0}
+            )
+            waits = asyncio.create_task(worker.ask(have, ""))
+            await until(lambda: kept._changed, "it waits")
+            wanted.add("b.example")
+            kept.wake()
+            _, told = await waits
+            assert told is not None
+            assert [read(one)[0] for one in told.certificates] == [("b.example",)]
+
+
+async def test_who_has_a_managers_certificate_and_is_none_is_not_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At a manager's address, with the certificate of one that was demoted, or of another cluster."""
+    kept, mine = Kept(str(tmp_path / "m1"), URL), Kept(str(tmp_path / "w1"), URL)
+    await kept.set_account(ACCOUNT, "print")
+    async with manager(tmp_path, kept) as server:
+        assert server.bound is not None
+        certificates = Certificates(CA.node(tmp_path / "wk", "w1"))
+        asks = Asker(certificates, lambda: {HOST: "m2"}, mine, server.bound[1])
+        async with running(asks.run()):
+            await until(lambda: "not that of the manager at this address" in caplog.text, "it is refused")
+            assert mine.thumbprint == ""
+        strange = Certificates(CA.node(tmp_path / "xk", "w1", cluster="another"))
+        async with running(Asker(strange, lambda: [HOST], mine, server.bound[1]).run()):
+            await until(lambda: "its certificate is of another cluster" in caplog.text, "so is this")
+        async with running(Asker(certificates, lambda: {HOST: "m1"}, mine, server.bound[1]).run()):
+            await until(lambda: mine.thumbprint == "print", "the manager itself is asked")

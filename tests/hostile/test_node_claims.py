@@ -13,7 +13,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import ClassVar
 
+import aiohttp
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +26,7 @@ from mesh.catalog.model import (
     Network,
     Node,
     ReturnPath,
+    Role,
     Service,
     ServiceNetwork,
     Task,
@@ -31,7 +34,9 @@ from mesh.catalog.model import (
 )
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.discovery.allocations import Allocations
-from mesh.discovery.feed_tls import Certificates
+from mesh.discovery.feed_client import FeedClient
+from mesh.discovery.feed_server import FeedServer
+from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, Identity
 from mesh.discovery.merge import Merger
 from mesh.discovery.neighbours import Neighbours
 from mesh.discovery.report import Report, decode_report, encode_report
@@ -52,7 +57,7 @@ from mesh.tunnel import answering
 from mesh.tunnel.answering import TunnelServer
 from mesh.tunnel.words import OPEN, Wanted, ask
 from tests.support.docker_fixtures_pki import SwarmCA
-from tests.support.waiting import until
+from tests.support.waiting import running, until
 
 LIMIT = 10.0  # seconds for whatever a test waits for
 
@@ -445,3 +450,84 @@ class TestTunnel:
             one.close()
         asked.close()
         await until(lambda: asked.server.strangers == 0)
+
+
+class TestManagers:
+    """A manager that was demoted keeps a manager's certificate for months."""
+
+    async def test_it_is_not_followed_where_the_engine_knows_another_there(self, tmp_path: Path) -> None:
+        ca, failed = SwarmCA(), list[object]()
+        views: list[ClusterView] = []
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        truth, lies = (
+            ClusterView(NODES, {}, {}),
+            ClusterView({**NODES, "evil": Node("evil", "evil", "")}, {}, {}),
+        )
+        good, liar = (
+            FeedServer(
+                Certificates(ca.node(tmp_path / node, node, MANAGER_NAME)),
+                (host, port),
+                lambda view=view: view,
+                lambda _node, _report: None,
+            )
+            for node, host, view in (("good", "127.0.0.1", truth), ("liar", "127.0.0.2", lies))
+        )
+        managers = {"127.0.0.2": "m2", "127.0.0.1": "good"}
+        client = FeedClient(
+            Certificates(ca.node(tmp_path / "here", "here")),
+            lambda: managers,
+            views.append,
+            failed.append,
+            port,
+        )
+        async with running(good.run(), liar.run()):
+            await until(lambda: good.bound and liar.bound, "both serve")
+            async with running(client.run()):
+                await until(lambda: client.following == "127.0.0.1", "the manager is followed")
+                del managers["127.0.0.1"]  # its engine says that it is none any more
+                good.publish(Change(nodes={"new": Node("new", "new", "")}))
+                await until(lambda: "no manager any more" in client.fault or "not that of" in client.fault)
+                await until(lambda: not client.following, "it is left")
+                await until(
+                    lambda: "not that of the manager" in client.fault, "the other is tried, and refused"
+                )
+        assert {frozenset(view.nodes) for view in views} == {frozenset(NODES)}
+        assert not failed
+
+    async def test_it_is_told_what_a_worker_is(self, tmp_path: Path) -> None:
+        """Its role is what the catalogue says; a node that was removed is let in nowhere."""
+        ca, seen = SwarmCA(), list[tuple[str, str]]()
+
+        async def handler(peer: Identity, _request: object) -> web.Response:
+            seen.append((peer.node, peer.role))
+            return web.Response()
+
+        view = ClusterView({**NODES, "good": replace(NODES["good"], role=Role.MANAGER)}, {}, {})
+        reports = list[str]()
+        server = FeedServer(
+            Certificates(ca.node(tmp_path / "m", "good", MANAGER_NAME)),
+            ("127.0.0.1", 0),
+            lambda: view,
+            lambda node, _report: reports.append(node),
+            {"/v1/x": handler},
+        )
+        async with running(server.run()):
+            await until(lambda: server.bound, "it serves")
+            assert server.bound is not None
+            statuses = {}
+            for node in ("good", "liar", "removed"):
+                context = Certificates(ca.node(tmp_path / node, node, MANAGER_NAME)).client_context()
+                async with aiohttp.ClientSession() as session:
+                    for method, path in (("POST", "/v1/x"), ("PUT", "/v1/signs"), ("GET", "/v1/feed")):
+                        url = f"https://127.0.0.1:{server.bound[1]}{path}"
+                        data = encode_report(Report()) if method == "PUT" else None
+                        async with session.request(
+                            method, url, data=data, ssl=context, server_hostname=MANAGER_NAME
+                        ) as response:
+                            statuses[node, method] = response.status
+            assert seen == [("good", MANAGER_NAME), ("liar", "swarm-worker")]
+            assert reports == ["good", "liar"]
+            assert {statuses["removed", one] for one in ("POST", "PUT", "GET")} == {403}
+            assert [one.file for one in server.problems()] == ["node removed"]
