@@ -144,18 +144,19 @@ class TunnelServer:
 
     def _accepted(self, sock: socket.socket, peer: Peer) -> None:
         address = peer[0]
-        if sum(one == address for one in self._strangers.values()) >= STRANGERS_OF_ADDRESS_MAX:
-            self._refuse("too many silent connections of one address", address)
-            sock.close()
-            return
-        if len(self._strangers) >= STRANGERS_MAX:
-            oldest = next(iter(self._strangers))
-            self._refuse("too many silent connections", self._strangers.pop(oldest))
-            oldest.cancel()
+        of_address = [task for task, one in self._strangers.items() if one == address]
+        if len(of_address) >= STRANGERS_OF_ADDRESS_MAX:
+            self._give_way(of_address[0], "too many silent connections of one address")
+        elif len(self._strangers) >= STRANGERS_MAX:
+            self._give_way(next(iter(self._strangers)), "too many silent connections")
         sock.setblocking(False)
         task = self._tasks.start(self._serve(sock, address), "tunnel")
         self._strangers[task] = address
         task.add_done_callback(lambda _: self._strangers.pop(task, None))
+
+    def _give_way(self, oldest: asyncio.Task[None], reason: str) -> None:
+        self._refuse(reason, self._strangers.pop(oldest))
+        oldest.cancel()
 
     async def _serve(self, sock: socket.socket, address: str) -> None:
         asker = await self._greeted(sock, address)
