@@ -9,6 +9,7 @@ import asyncio
 import os
 import shlex
 import shutil
+import subprocess
 from dataclasses import dataclass
 
 from mesh.errors import KernelError
@@ -67,24 +68,24 @@ def legacy_in_use(family: Family, namespace: str | None = None) -> bool:
 
 async def _run(command: list[str], given: str = "") -> str:
     """What it printed; KernelError when it fails or does not end in time."""
+    return await asyncio.to_thread(_run_now, command, given)
+
+
+def _run_now(command: list[str], given: str) -> str:
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        done = subprocess.run(
+            command,
+            input=given.encode(),
+            capture_output=True,
+            timeout=PROGRAM_SECONDS,
+            check=False,
             env={**os.environ, "LC_ALL": "C"},
         )
     except OSError as error:
         raise KernelError(f"{command[0]}: {error.strerror}") from error
-    try:
-        async with asyncio.timeout(PROGRAM_SECONDS):
-            output, complaint = await process.communicate(given.encode())
-    except TimeoutError as error:
-        process.kill()
-        await process.wait()
+    except subprocess.TimeoutExpired as error:
         raise KernelError(f"{command[0]} did not end within {PROGRAM_SECONDS:.0f} s") from error
-    if process.returncode:
-        why = complaint.decode(errors="replace").strip() or f"exit {process.returncode}"
+    if done.returncode:
+        why = done.stderr.decode(errors="replace").strip() or f"exit {done.returncode}"
         raise KernelError(f"{shlex.join(command)}: {why}")
-    return output.decode(errors="replace")
+    return done.stdout.decode(errors="replace")

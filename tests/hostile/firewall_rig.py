@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 
+import uvloop
+
 from mesh.catalog.model import Network, Port, Protocol, Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError
@@ -283,7 +285,11 @@ def run(node: Node, work: Callable[[], Awaitable[None]]) -> None:
     async def whole() -> None:
         await work()
 
-    node.host.call(lambda: asyncio.run(whole()))
+    def looped() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as in the sidecar
+            runner.run(whole())
+
+    node.host.call(looped)
 
 
 def _serve(where: Namespace, port: int, kind: int) -> socket.socket:
