@@ -12,6 +12,7 @@ import signal
 import uvloop
 
 from mesh.errors import ConfigError, MeshError
+from mesh.net.isolation import count_loop_faults
 from mesh.telemetry import logs
 from sidecar.app import Sidecar
 from sidecar.config import Config
@@ -45,6 +46,7 @@ def _allow_files() -> None:
 
 async def serve(config: Config) -> int:
     loop = asyncio.get_running_loop()
+    count_loop_faults(loop)
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import uvloop
 
 from mesh.internal_errors import ERRORS, restart_mends
+from mesh.net.isolation import count_loop_faults
 from mesh.net.tasks import Tasks, place_of
 from mesh.telemetry import logs
 from sidecar.workers.channel import Channel
@@ -67,6 +68,7 @@ def run(descriptor: int, make: Make, told: Messages, tells: Messages) -> int:
 
 async def serve(pair: socket.socket, make: Make, told: Messages, tells: Messages) -> int:
     """Until the other end closes. Returns the exit status."""
+    count_loop_faults(asyncio.get_running_loop())
     channel = Channel(pair, tells, told)
     try:
         begin, sockets = await channel.receive()

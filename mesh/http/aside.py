@@ -14,6 +14,7 @@ from mesh.http.head import Fields, RequestFields, RequestHead, ResponseHead
 from mesh.http.pages import Answer
 from mesh.http.room import Places
 from mesh.http.target import Target
+from mesh.net.isolation import run
 from mesh.relay.deadlines import Deadlines
 
 
@@ -63,6 +64,10 @@ class Aside:
             self._give_up()
 
     def due(self) -> None:
+        self._give_up()
+
+    def on_fault(self) -> None:
+        """Something of ours has failed in it: there is no answer."""
         self._give_up()
 
     # --- the client's side of the exchange ---
@@ -117,7 +122,7 @@ class Aside:
         exchange, self._exchange = self._exchange, None
         self._ended(None)
         if exchange is not None:
-            exchange.gone()
+            run(exchange.gone)
 
     def _ended(self, head: ResponseHead | None) -> None:
         if self.done:
@@ -129,7 +134,7 @@ class Aside:
         self.head = head
         self.body = b"".join(self._pieces) if head is not None else b""
         self._pieces.clear()
-        self._told(self)
+        run(self._told, self)
 
 
 def _nobody(_: Aside) -> None:

@@ -91,6 +91,7 @@ class _Checked:
         self._aside: Aside | None = None
         self._path = ""
         self._redirects = 0
+        self._has_place = False  # among the CHECKS_AT_ONCE
 
     def wait(self, seconds: float) -> None:
         self._entry = self._checks.core.deadlines.add(self, seconds)
@@ -100,6 +101,7 @@ class _Checked:
         if not self._checks.core.checking.take():
             self.wait(BUSY_SECONDS)
             return
+        self._has_place = True
         self._redirects = 0
         self._ask("")
 
@@ -108,8 +110,22 @@ class _Checked:
             self._checks.core.deadlines.drop(self, self._entry)
         if self._aside is not None:
             self._aside.drop()
-            self._checks.core.checking.give_back()
+        self._give_place_back()
         self._target.close()
+
+    def on_fault(self) -> None:
+        """Something of ours has failed at it: it is asked again at its time."""
+        aside, self._aside = self._aside, None
+        self._give_place_back()
+        if not self._entry:
+            self.wait(self._checks.check.interval)
+        if aside is not None:
+            aside.drop()
+
+    def _give_place_back(self) -> None:
+        if self._has_place:
+            self._has_place = False
+            self._checks.core.checking.give_back()
 
     def _ask(self, path: str) -> None:
         check, deadlines = self._checks.check, self._checks.core.deadlines
@@ -136,7 +152,7 @@ class _Checked:
     def _found(self, result: Result) -> None:
         checks = self._checks
         self._aside = None
-        checks.core.checking.give_back()
+        self._give_place_back()
         checks.stats.checks[result] += 1
         news = not self.pulse.well and result is not self.last
         self.last = result

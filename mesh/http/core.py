@@ -9,6 +9,7 @@ from mesh.http.backend import Backend
 from mesh.http.password_queue import PasswordQueue
 from mesh.http.room import Room
 from mesh.http.stats import ServiceStats
+from mesh.net.isolation import run
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
 
@@ -56,6 +57,10 @@ class _Sweep:
     def __init__(self, core: Core, backend: Backend) -> None:
         self._core = core
         self._backend = backend
+
+    def on_fault(self) -> None:
+        """At the next time, perhaps."""
+        self._core.deadlines.add(self, limits.IDLE_ENDPOINT_SECONDS / 2)
 
     def due(self) -> None:
         if self._backend.sweep():

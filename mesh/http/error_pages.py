@@ -19,6 +19,7 @@ from mesh.http.model import ErrorPages
 from mesh.http.pages import Answer, changed_answer, status_answer
 from mesh.http.room import Places
 from mesh.http.target import Target
+from mesh.internal_errors import ERRORS
 from mesh.relay.deadlines import Deadlines
 
 # Not the page's business: whether the client may see something else, or has it already.
@@ -145,8 +146,11 @@ class Paging(Around):
 
         def told(aside: Aside) -> None:
             answer = held
-            if aside.head is not None:
-                answer = changed_answer(page(held, aside.head, aside.body), exchange.response_fields)
+            try:
+                if aside.head is not None:
+                    answer = changed_answer(page(held, aside.head, aside.body), exchange.response_fields)
+            except Exception as error:  # noqa: BLE001 - the boundary of a page: the client gets ours
+                ERRORS.report("page for an error", error)
             self.client.answer(answer)
 
         self._held.clear()

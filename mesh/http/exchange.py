@@ -24,6 +24,7 @@ from mesh.http.head import RequestHead, ResponseHead
 from mesh.http.pages import Answer, changed_answer, error_answer
 from mesh.http.protected_fields import without_names
 from mesh.http.steps import Treatment
+from mesh.net.isolation import run
 
 Fields = Sequence[tuple[str, str | None]]  # to be set; None: taken away
 
@@ -125,6 +126,7 @@ class Exchange:
         "_body_max",
         "_complete",
         "_connected",
+        "_counted",
         "_held",
         "_over",
         "_replay",
@@ -144,6 +146,7 @@ class Exchange:
         "response_timeout",
         "sent",
         "server",
+        "settled",
         "source",
         "started",
         "status",
@@ -188,6 +191,8 @@ class Exchange:
         self.status = 0
         self.fault: Fault | None = None
         self.switching = False
+        self._counted = False  # that it is over
+        self.settled = False  # the client is done with it, or has been told that nothing more comes
         self.received = 0  # bytes of the request's body
         self.sent = 0  # bytes of the response's body
         self.started = monotonic()
@@ -280,16 +285,34 @@ class Exchange:
         if self._upstream is not None:
             self._upstream.shut_request()
 
+    def on_fault(self) -> None:
+        """Something of ours has failed at it, on whichever side: everything is given back. A client that has
+        not been told of a response to its end is cut off."""
+        if self.settled:
+            return
+        self.settled = True
+        self.fault, self.waiting = Fault.INTERNAL, False
+        self._release()
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            run(upstream.discard)
+        if not self.status:
+            self.status = Fault.INTERNAL.status
+        run(self._count)
+        run(self.client.cut)
+
     def gone(self) -> None:
         """The client takes no more, ever."""
         if self.afterwards is not None:
             self.afterwards()
         else:
             self._finish(Fault.CLIENT_GONE)
+        self.settled = True
 
     def dismiss(self) -> None:
         """The rest of the response is not wanted; the client gets something else."""
         self._finish(None)
+        self.settled = True
 
     # --- the endpoint's side ---
 
@@ -363,16 +386,15 @@ class Exchange:
         self.status = head.status
         self.sent = len(body)
         self._upstream = None
-        server = self.server
+        server = self._release()
         assert server is not None
-        server.active -= 1
-        self.server = None
         server.backend.answered(server, self.started, head.status)
         self.fault = None
-        self._over(self)
+        self._count()
         if self.response_fields:
             head = changed_response(head, self.response_fields)
         self.client.whole(head, body)
+        self.settled = True
 
     def switched(self, head: ResponseHead) -> None:
         self.status = head.status
@@ -394,6 +416,7 @@ class Exchange:
         self._upstream = None
         self.client.end(_without_fields(trailers, self.response_fields))
         self._finish(None)
+        self.settled = True
 
     def broken(self, fault: Fault, *, unprocessed: bool = False) -> None:
         """The connection, or the stream, is no more. `unprocessed`: the endpoint says that it has not looked
@@ -402,16 +425,17 @@ class Exchange:
         if self.status:
             self.client.cut()
             self._finish(fault)
+            self.settled = True
             return
         reused = upstream is not None and upstream.reused
         if fault is Fault.RESPONSE_TIMEOUT and self._service.repeats_late:
             fault = Fault.TRY_TIMEOUT
         used_up = reused and fault is Fault.ENDPOINT_CLOSED
-        self._lose(fault, count=not used_up and not unprocessed)
+        server = self._lose(fault, count=not used_up and not unprocessed)
         if self._repeatable(fault, unprocessed, used_up) and (unprocessed or self._service.may_repeat(self)):
-            if used_up and self.server is not None:
+            if used_up:
                 self.tried.pop()  # it only closed what it had not used for long
-                self.server.forget_idle()
+                server.forget_idle()
             if self._replay:
                 self._held = [self._replay]
             self._attempt()
@@ -424,11 +448,10 @@ class Exchange:
         if self.status:
             self.client.cut()
             self._finish(fault)
+            self.settled = True
             return
-        upstream = self._upstream
-        if self.server is not None:
-            self.server.active -= 1
-        self._upstream = None
+        self._release()
+        upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.discard()
         self._fail(fault)
@@ -441,27 +464,40 @@ class Exchange:
             and not self.switching
         )
 
-    def _lose(self, fault: Fault, count: bool = True) -> None:
-        server = self.server
+    def _lose(self, fault: Fault, count: bool = True) -> Server:
+        server = self._release()
         assert server is not None
         self.fault = fault
-        server.active -= 1
         self._upstream = None
         if count:
             server.backend.failed(server, fault.reason)
+        return server
+
+    def _release(self) -> Server | None:
+        """Nothing more is asked of the endpoint: its slot is free again."""
+        server, self.server = self.server, None
+        if server is not None:
+            server.active -= 1
+        return server
+
+    def _count(self) -> None:
+        """Once: it is over."""
+        if not self._counted:
+            self._counted = True
+            self._over(self)
 
     def _fail(self, fault: Fault) -> None:
         self.fault = fault
         self.status = fault.status
-        self.server = None
         self._answer(error_answer(fault, self.client.request_id))
 
     def _answer(self, answer: Answer) -> None:
         if self.response_fields:
             answer = changed_answer(answer, self.response_fields)
         self.status = answer.status
-        self._over(self)
+        self._count()
         self.client.answer(answer)
+        self.settled = True
 
     def _treated(self, treatment: Treatment) -> None:
         """What the route's middlewares have made of the request."""
@@ -483,13 +519,11 @@ class Exchange:
     def _finish(self, fault: Fault | None) -> None:
         self.fault = fault
         self.waiting = False
-        server, self.server = self.server, None
-        if server is not None:
-            server.active -= 1
+        self._release()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.discard()
-        self._over(self)
+        self._count()
 
     # --- the body ---
 

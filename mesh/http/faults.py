@@ -52,6 +52,7 @@ class Fault(Enum):
     RESPONSE_TIMEOUT = 504, Side.ENDPOINT, "response_timeout"
     TRY_TIMEOUT = 504, Side.ENDPOINT, "try_timeout"  # of the last of those that were tried
     TIMEOUT = 504, Side.ENDPOINT, "timeout"  # of all of it
+    INTERNAL = 500, Side.US, "internal"  # something of ours has failed at this request
     VERSION = 505, Side.CLIENT, "version"
 
     @property

@@ -24,6 +24,7 @@ from mesh.http.handshake_places import HandshakePlaces
 from mesh.http.head import RequestHead
 from mesh.http.host import Client
 from mesh.http.peeking import Peeking
+from mesh.net.isolation import run
 from mesh.relay.accepting import Accepting
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
@@ -127,7 +128,11 @@ class Front:
             self._leave(edge)
             self._refuse(sock, "handshakes_per_address")
         else:
-            self._begin(sock, edge)
+            try:
+                self._begin(sock, edge)
+            except Exception:  # `Accepting` closes it
+                self._leave(edge)
+                raise
 
     def _refuse(self, sock: socket.socket, reason: str) -> None:
         self.refusals[reason] += 1
@@ -186,7 +191,7 @@ class Front:
         peeking = Peeking(self.poller, self.deadlines, sock, done, partial(self._not_secured, edge))
         self._handshakes.add(edge.client, peeking)
         peeking.heard = partial(self._handshakes.heard, edge.client, peeking)
-        peeking.start()
+        run(peeking.start)
 
     def _secure(self, sock: socket.socket, edge: Edge, context: ssl.SSLContext, heard: bool = False) -> None:
         def done(one: Handshake, secured: ssl.SSLSocket) -> None:
@@ -203,13 +208,13 @@ class Front:
             return
         self._handshakes.add(edge.client, handshake, heard=heard)
         handshake.heard = partial(self._handshakes.heard, edge.client, handshake)
-        handshake.start()
+        run(handshake.start)
 
     def _serve(self, sock: socket.socket, edge: Edge) -> None:
         h2 = isinstance(sock, ssl.SSLSocket) and sock.selected_alpn_protocol() == "h2"
         client = H2Client(self, sock, edge) if h2 else H1Client(self, sock, edge)
         self._clients.add(client)
-        client.start()
+        run(client.start)
 
     def _not_secured(self, edge: Edge, one: Greeting[Any]) -> None:
         self._handshakes.remove(one)
@@ -247,7 +252,7 @@ class Front:
         self._clients.discard(client)
         instead = H2Client(self, sock, client.edge)
         self._clients.add(instead)
-        instead.start(data)
+        run(instead.start, data)
 
     def over(self, client: Client) -> None:
         self._clients.discard(client)

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from mesh.http import limits
 from mesh.http.timing import Timed
+from mesh.internal_errors import ERRORS
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import READABLE, Poller
 
@@ -63,7 +64,16 @@ class Greeting(Timed, Generic[S]):
             self.abort()
             return
         self._taken()
-        self._go_on(sock)
+        try:
+            self._go_on(sock)
+        except Exception as error:  # noqa: BLE001 - the boundary of a connection: nobody else has it yet
+            ERRORS.report("begin of a connection", error)
+            self._poller.close(sock)
+            self._failed(self)
+
+    def on_fault(self) -> None:
+        """Something of ours has failed in it."""
+        self.abort()
 
     def _taken(self) -> S | None:
         """The socket, still watched; it is no longer ours."""

@@ -38,6 +38,7 @@ from mesh.http.head import (
 )
 from mesh.http.pages import Answer, as_http1, error_answer
 from mesh.http.timing import NEVER, Timed
+from mesh.net.isolation import run
 from mesh.relay.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, WRITABLE
 from mesh.relay.splice import reset_on_close
 
@@ -151,6 +152,15 @@ class H1Client(Timed):
     def abort(self) -> None:
         """Now."""
         self._gone()
+
+    def on_fault(self) -> None:
+        """Something of ours has failed at it: what was said must not look whole."""
+        exchange, self._exchange = self._exchange, None
+        self._cut = True
+        reset_on_close(self._sock)
+        run(self._close)
+        if exchange is not None:
+            exchange.on_fault()
 
     # --- reading ---
 
@@ -558,7 +568,7 @@ class H1Client(Timed):
         exchange, self._exchange = self._exchange, None
         self._close()
         if exchange is not None:
-            exchange.gone()
+            run(exchange.gone)
 
     def _end_records(self) -> None:
         """TLS: what we said ends here, and was not cut off (close_notify)."""

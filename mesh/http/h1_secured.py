@@ -41,6 +41,9 @@ class SecuredUpstream(H1Upstream):
             self._poller.close(sock)
             self._not_secured(error)
             return
+        except Exception:  # a fault of ours: nobody else has the socket now
+            self._poller.close(sock)
+            raise
         self._securing = True
         self._handshake()
 
@@ -61,7 +64,11 @@ class SecuredUpstream(H1Upstream):
             self._sock = self._exchange = None
             self.stop_clock()
             self.state = State.CLOSED
-            begin_link(self._poller, self._deadlines, self.server, sock, asking)
+            try:
+                begin_link(self._poller, self._deadlines, self.server, sock, asking)
+            except Exception:  # a fault of ours: nobody else has the socket now
+                self._poller.close(sock)
+                raise
         else:
             super()._through()
 

@@ -23,6 +23,7 @@ from mesh.http.faults import Fault, Refused
 from mesh.http.framing import LAST_CHUNK, ChunkedReader, chunk
 from mesh.http.head import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
 from mesh.http.timing import NEVER, Timed
+from mesh.net.isolation import run
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
 from mesh.relay.splice import reset_on_close
@@ -60,6 +61,7 @@ class Asking(Protocol):
     def broken(self, fault: Fault, *, unprocessed: bool = False) -> None: ...
     def pushed(self) -> bool: ...
     def upstream_room(self) -> None: ...
+    def on_fault(self) -> None: ...
 
 
 class H1Upstream(Timed):
@@ -73,6 +75,7 @@ class H1Upstream(Timed):
         "_idle",
         "_in_records",
         "_keep",
+        "_last",
         "_left",
         "_paused",
         "_poller",
@@ -91,6 +94,7 @@ class H1Upstream(Timed):
         self._poller = poller
         self.server = server
         self._exchange: Asking | None = exchange
+        self._last = exchange  # also when it is done with us: what it does then may fail
         self._sock: socket.socket | None = None
         self._got = b""  # the beginning of a head
         self._held = b""  # what the endpoint has not taken yet
@@ -151,7 +155,7 @@ class H1Upstream(Timed):
 
     def take(self, exchange: Asking) -> None:
         """From the stack, for another exchange."""
-        self._exchange = exchange
+        self._exchange = self._last = exchange
         self.state = State.BUSY
         self.reused = True
         self.head = None
@@ -434,6 +438,11 @@ class H1Upstream(Timed):
     def discard(self) -> None:
         """Its exchange wants no more of it, or nobody has used it for long."""
         self._close()
+
+    def on_fault(self) -> None:
+        """Something of ours has failed, here or in the exchange."""
+        run(self._leave_stack)
+        self._last.on_fault()
 
     def _leave_stack(self) -> None:
         if self in self.server.idle:

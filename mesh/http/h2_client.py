@@ -15,6 +15,7 @@ from mesh.http.head import RequestFields, RequestHead, ResponseHead
 from mesh.http.host import Host
 from mesh.http.pages import Answer, error_answer
 from mesh.http.timing import NEVER
+from mesh.net.isolation import run
 
 
 class H2Client(H2Connection):
@@ -79,15 +80,15 @@ class H2Client(H2Connection):
         except Refused as refused:
             request.refuse(refused)
             return
-        request.open(head, ended)
+        run(request.open, head, ended)
 
     def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
         if (request := self._requests.get(stream.id)) is not None:
-            request.trailers(fields)
+            run(request.trailers, fields)
 
     def data(self, stream: Stream, data: bytes, ended: bool) -> None:
         if (request := self._requests.get(stream.id)) is not None:
-            request.body(data, ended)
+            run(request.body, data, ended)
         else:
             self.wire.consumed(stream, len(data))
 
@@ -96,7 +97,7 @@ class H2Client(H2Connection):
 
     def was_reset(self, stream: Stream, code: int) -> None:
         if (request := self._requests.pop(stream.id, None)) is not None:
-            request.gone()
+            run(request.gone)
             self._look_at_end()
 
     def going_away(self, last: int) -> None:
@@ -147,7 +148,7 @@ class H2Client(H2Connection):
         requests = tuple(self._requests.values())
         self._requests.clear()
         for request in requests:
-            request.gone()
+            run(request.gone)
 
     def close(self) -> None:
         if not self.closed:
@@ -344,13 +345,20 @@ class H2Request(Outgoing):
             exchange.gone()
             self.answer(error_answer(Fault.BODY_TIMEOUT, self.request_id))
 
+    def on_fault(self) -> None:
+        """Something of ours has failed at it."""
+        exchange, self._exchange = self._exchange, None
+        run(self._drop, Code.INTERNAL_ERROR)
+        if exchange is not None:
+            exchange.on_fault()
+
     def gone(self) -> None:
         """The client's stream is no more."""
         self.stream = None
         self.stop_clock()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.gone()
+            run(exchange.gone)
 
     def _drop(self, code: Code) -> None:
         if self.stream is not None:

@@ -18,6 +18,7 @@ from mesh.http.h2_compression import Fields
 from mesh.http.h2_fields import trailer_list
 from mesh.http.h2_wire import FRAMES_AT_ONCE, Broken, Code, Stream, Wire
 from mesh.http.timing import NEVER, Timed
+from mesh.net.isolation import run
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
 
@@ -90,6 +91,10 @@ class Outgoing(Timed):
         self._ending = True
         self._trailers = trailers
         return self.flush()
+
+    def on_fault(self) -> None:
+        """Something of ours has failed at this stream: its connection and the other streams go on."""
+        raise NotImplementedError
 
     def go_on(self) -> None:
         """There may be room again."""
@@ -250,7 +255,7 @@ class H2Connection(Timed):
             if one.shut_out:
                 self._waiting[one] = None
             else:
-                one.go_on()
+                run(one.go_on)
 
     def _set_clock(self, moved: bool) -> None:
         wire = self.wire
@@ -289,7 +294,7 @@ class H2Connection(Timed):
             self._more_room = True  # once for all that is in a read
         elif (one := self.outgoing(stream)) is not None and one in self._waiting:
             del self._waiting[one]
-            one.go_on()
+            run(one.go_on)
 
     def outgoing(self, stream: Stream) -> "Outgoing | None":
         """Who sends on this stream."""
@@ -307,6 +312,10 @@ class H2Connection(Timed):
     def lost(self) -> None:
         """The peer is gone."""
         self.close()
+
+    def on_fault(self) -> None:
+        """Something of ours has failed at it."""
+        self.lost()
 
     def leave(self, code: Code = Code.NO_ERROR) -> None:
         """Say so, and end when that is sent. No stream is open that matters."""

@@ -20,6 +20,7 @@ from mesh.http.h2_fields import read_response, read_trailers, request_list
 from mesh.http.h2_wire import STREAMS_MAX, Broken, Code, Stream
 from mesh.http.head import RequestHead, ResponseHead
 from mesh.http.timing import NEVER
+from mesh.net.isolation import run
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import UNUSUAL, WRITABLE, Poller
 from mesh.tunnel.dial import Dialled
@@ -137,7 +138,7 @@ class H2Link(H2Connection):
         self.wire.start()
         waiting, self._connecting = self._connecting, []
         for asked in waiting:
-            asked.joined(self)
+            run(asked.joined, self)
         self.push()
 
     # --- what the wire tells ---
@@ -145,11 +146,11 @@ class H2Link(H2Connection):
     def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
         self.served = True
         if (asked := self._asked.get(stream.id)) is not None:
-            asked.headers(fields, ended)
+            run(asked.headers, fields, ended)
 
     def data(self, stream: Stream, data: bytes, ended: bool) -> None:
         if (asked := self._asked.get(stream.id)) is not None:
-            asked.data(stream, data, ended)
+            run(asked.data, stream, data, ended)
         else:
             self.wire.consumed(stream, len(data))
 
@@ -158,7 +159,7 @@ class H2Link(H2Connection):
 
     def was_reset(self, stream: Stream, code: int) -> None:
         if (asked := self._asked.pop(stream.id, None)) is not None:
-            asked.was_reset(code)
+            run(asked.was_reset, code)
             self._look_at_end()
 
     def going_away(self, last: int) -> None:
@@ -166,7 +167,7 @@ class H2Link(H2Connection):
             self.server.links.remove(self)
         for id_ in [id_ for id_ in self._asked if id_ > last]:
             asked = self._asked.pop(id_)
-            asked.broken(Fault.ENDPOINT_CLOSED, unprocessed=True)
+            run(asked.broken, Fault.ENDPOINT_CLOSED, unprocessed=True)
         self._look_at_end()
 
     # --- the end ---
@@ -199,9 +200,9 @@ class H2Link(H2Connection):
         asked = tuple(self._asked.values())
         self._asked.clear()
         for one in connecting:
-            one.not_connected(fault)
+            run(one.not_connected, fault)
         for one in asked:
-            one.broken(fault)
+            run(one.broken, fault)
 
 
 class H2Upstream(Outgoing):
@@ -212,6 +213,7 @@ class H2Upstream(Outgoing):
         "_deadlines_of",
         "_exchange",
         "_idle",
+        "_last",
         "_paused",
         "_poller",
         "_unreturned",
@@ -227,6 +229,7 @@ class H2Upstream(Outgoing):
         self._deadlines_of = deadlines
         self.server = server
         self._exchange: Asking | None = exchange
+        self._last = exchange  # also when it is done with us: what it does then may fail
         self.link: H2Link | None = None
         self.reused = False
         self.head: ResponseHead | None = None
@@ -411,6 +414,11 @@ class H2Upstream(Outgoing):
 
     def discard(self) -> None:
         self._end(Code.CANCEL)
+
+    def on_fault(self) -> None:
+        """Something of ours has failed, here or in the exchange."""
+        run(self._end, Code.CANCEL)
+        self._last.on_fault()
 
     def _end(self, code: Code) -> None:
         self._exchange = None

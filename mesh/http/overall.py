@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from mesh.net.isolation import Endable
 from mesh.relay.deadlines import Deadlines
 
 
@@ -13,6 +14,12 @@ class Overall:
 
     def due(self) -> None:
         self._too_late()
+
+    def on_fault(self) -> None:
+        """Something of ours has failed: the exchange ends all the same."""
+        exchange = getattr(self._too_late, "__self__", None)
+        if isinstance(exchange, Endable):
+            exchange.on_fault()
 
     def end(self) -> None:
         """It is over in time; nothing if it was not."""

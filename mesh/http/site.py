@@ -40,6 +40,8 @@ from mesh.http.target import Target
 from mesh.http.targets import Targets, no_socket
 from mesh.http.tcp_labels import PREFIX, read_tcp_labels
 from mesh.http.treating import Treating
+from mesh.internal_errors import ERRORS
+from mesh.net.isolation import run
 
 PROOF_PATH = "/.well-known/acme-challenge/"  # RFC 8555, section 8.3
 PROOF_FIELDS = ((b"Content-Type", b"application/octet-stream"), (b"Cache-Control", b"no-store"))
@@ -269,6 +271,16 @@ class Site:
     def exchange(
         self, table: Table, client: Downstream, head: RequestHead, allowed: EncodedCharacters = DEFAULT
     ) -> Exchange:
+        """Never raises: what fails of ours is answered with 500."""
+        try:
+            return self._exchange(table, client, head, allowed)
+        except Exception as error:  # noqa: BLE001 - the boundary of a request
+            ERRORS.report("routing a request", error)
+            return self._refused(client, head, Fault.INTERNAL)
+
+    def _exchange(
+        self, table: Table, client: Downstream, head: RequestHead, allowed: EncodedCharacters
+    ) -> Exchange:
         try:
             request = AskedHead(head, client.edge, allowed)
         except Refused as refused:
@@ -297,11 +309,12 @@ class Site:
 
         def over(exchange: Exchange) -> None:
             for end in treatment.at_end:
-                end()
-            target.over(exchange)
+                run(end)
+            run(target.over, exchange)
             if target.http.mirror:
-                self._mirroring.look_at(exchange, target, self._directory.mirror_of(target.http.key))
-            self._over(exchange, route)
+                mirror = self._directory.mirror_of(target.http.key)
+                run(self._mirroring.look_at, exchange, target, mirror)
+            run(self._over, exchange, route)
 
         exchange = Exchange(client, head, target, over, treatment)
         exchange.source = request.client

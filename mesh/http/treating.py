@@ -17,6 +17,7 @@ from mesh.http.password_queue import Comparison
 from mesh.http.room import Room, SharedRoom
 from mesh.http.steps import Asked, Step, Treatment, Unanswered, Unverified, go_on
 from mesh.http.targets import Targets
+from mesh.internal_errors import ERRORS
 
 
 class Treating:
@@ -32,7 +33,16 @@ class Treating:
         self, owner: str, steps: Sequence[Step], asked: Asked, treatment: Treatment, exchange: Exchange
     ) -> None:
         """All steps of a route of this service; where one has to wait, the rest follows."""
+        try:
+            self._treat(owner, steps, asked, treatment, exchange)
+        except Exception as error:  # noqa: BLE001 - the boundary of a request: its client is told, its places free
+            ERRORS.report("treating a request", error)
+            treatment.refuse(Fault.INTERNAL, asked.request_id)
+            exchange.go_on()
 
+    def _treat(
+        self, owner: str, steps: Sequence[Step], asked: Asked, treatment: Treatment, exchange: Exchange
+    ) -> None:
         def again() -> None:
             if exchange.waiting:  # the client is still there
                 self.treat(owner, steps, asked, treatment, exchange)
@@ -90,7 +100,11 @@ class Treating:
         waits = False
 
         def told(aside: Aside | Question) -> None:
-            judge(one, asked, treatment, lines, aside.head, aside.body)
+            try:
+                judge(one, asked, treatment, lines, aside.head, aside.body)
+            except Exception as error:  # noqa: BLE001 - the boundary of a request: nobody is let in by it
+                ERRORS.report("judging an answer", error)
+                treatment.refuse(Fault.INTERNAL, asked.request_id)
             treatment.taken += 1
             if waits:
                 later()

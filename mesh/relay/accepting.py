@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
+from mesh.internal_errors import ERRORS
 from mesh.net.descriptors import for_client
 from mesh.net.netns import LISTEN_BACKLOG
 from mesh.relay.counts import OUT_OF_DESCRIPTORS
@@ -59,7 +60,11 @@ class Accepting:
             except OSError as error:
                 self._refused(error)
                 return
-            self._take(sock, peer)
+            try:
+                self._take(sock, peer)
+            except Exception as error:  # noqa: BLE001 - the boundary of a connection: the next one is accepted
+                ERRORS.report("accepting", error)
+                sock.close()
 
     def _refused(self, error: OSError) -> None:
         """Out of descriptors the listener stays readable: watching on would spin."""

@@ -67,6 +67,7 @@ class Connection:
         "_client",
         "_dialled",
         "_end",
+        "_is_over",
         "_local",
         "_peer",
         "_port",
@@ -94,6 +95,7 @@ class Connection:
         self._told_client = 0  # of the client's socket, that the relay will not be told again
         self._tried: list[Endpoint] = []
         self._dialled = 0.0
+        self._is_over = False  # the port has been told
         self.endpoint: Endpoint | None = None
 
     @property
@@ -204,6 +206,10 @@ class Connection:
             self._forget_dial()
             self._give_up(reason)
 
+    def on_fault(self) -> None:
+        """Something of ours has failed in it."""
+        self.abort("internal")
+
     def _connected(self, mask: int) -> None:
         assert self._task is not None
         code = self._task.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & UNUSUAL else 0
@@ -270,8 +276,11 @@ class Connection:
     def _give_up(self, reason: str) -> None:
         reset_on_close(self._client)
         self._port.poller.close(self._client)
-        self._port.over(self, reason)
+        if not self._is_over:
+            self._is_over = True
+            self._port.over(self, reason)
 
     def _over(self, error: OSError | None) -> None:
+        self._is_over = True
         self._occupy(None)
         self._port.over(self, reason_of(error) if error is not None else "")

@@ -8,6 +8,8 @@ import asyncio
 import heapq
 from typing import Protocol
 
+from mesh.net.isolation import report_fault
+
 GRAIN = 0.05  # seconds, the finest
 FINENESS = 64  # of a limit: how many steps it has
 
@@ -63,6 +65,10 @@ class Deadlines:
         while self._order and self._order[0] <= now:
             slot = self._slots[self._order[0]]
             while slot:  # one that is due may end others
-                slot.pop().due()
+                one = slot.pop()
+                try:
+                    one.due()
+                except Exception as error:  # noqa: BLE001 - the boundary of a time limit: others are due too
+                    report_fault(one.due, error)
             del self._slots[heapq.heappop(self._order)]
         self._arm()

@@ -7,6 +7,9 @@ has to know what that means:
     a handler is told once of what has come; it reads on until there is nothing more (or asks for `again`)
     a handler is told once that there is room; it waits for that only after a write that was not taken whole
 
+A handler that raises ends what it belongs to (`mesh.net.isolation`), and the others of its round get their
+turn.
+
 A socket that a handler closes lives on to the end of the round, so that none of the round's events can reach
 a new socket that has got its number.
 """
@@ -16,6 +19,8 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
+
+from mesh.net.isolation import report_fault
 
 Handler = Callable[[int], None]  # told what there is, as a mask of these
 
@@ -39,7 +44,6 @@ class Poller:
         self._handlers: dict[int, Handler] = {}
         self._again = deque[Callable[[], None]]()
         self._closing: list[socket.socket] = []
-        self._left: list[tuple[int, int]] = []  # of a round that a handler's fault has cut short
         self._in_round = False
         loop.add_reader(self._epoll.fileno(), self._round)
 
@@ -82,21 +86,26 @@ class Poller:
     def _round(self) -> None:
         if self._epoll.closed:
             return  # a call that was on its way
-        events = iter(self._left or self._epoll.poll(0, EVENTS_AT_ONCE))
-        self._left = []
+        events = self._epoll.poll(0, EVENTS_AT_ONCE)
         handlers = self._handlers
         self._in_round = True
         try:
             for _ in range(len(self._again)):
-                self._again.popleft()()
+                go_on = self._again.popleft()
+                try:
+                    go_on()
+                except Exception as error:  # noqa: BLE001 - the boundary of a connection
+                    report_fault(go_on, error)
             for number, mask in events:
                 if (handler := handlers.get(number)) is not None:
-                    handler(mask)
+                    try:
+                        handler(mask)
+                    except Exception as error:  # noqa: BLE001 - the boundary of a connection
+                        report_fault(handler, error)
         finally:
             self._in_round = False
             for sock in self._closing:
                 sock.close()
             self._closing.clear()
-            self._left = list(events)  # a handler raised: an edge that is lost would never come again
-            if self._left or self._again:
+            if self._again:
                 self.loop.call_soon(self._round)

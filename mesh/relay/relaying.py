@@ -16,6 +16,7 @@ from itertools import islice
 from mesh.balance.policies import Endpoint, Policy
 from mesh.net.descriptors import for_client
 from mesh.net.fair_shares import share_key
+from mesh.net.isolation import run
 from mesh.relay.connection import Connection, Options
 from mesh.relay.counts import PortStats, Seen
 from mesh.relay.deadlines import Deadlines
@@ -129,7 +130,7 @@ class Relaying:
         self._open[connection] = ended
         if address:
             self._per_address[address] += 1
-        connection.begin()
+        run(connection.begin)
 
     def _no_room(self, address: str) -> str:
         """Why there is no place for one more of this address ("": one that has no share); "" if there is."""

@@ -115,6 +115,10 @@ class Direction:
             return
         self._poller.again(self.pump)
 
+    def on_fault(self) -> None:
+        """Something of ours has failed in it."""
+        self._finish(OSError(errno.EIO, "internal"))
+
     def flush(self) -> None:
         """The destination has room."""
         try:
@@ -264,6 +268,10 @@ class Relay:
     def abort(self, error: OSError) -> None:
         """End both sides now, with a reset."""
         self._close(error)
+
+    def on_fault(self) -> None:
+        """Something of ours has failed in it."""
+        self._close(OSError(errno.EIO, "internal"))
 
     def due(self) -> None:
         """One look at a connection per idle time: no work per chunk."""

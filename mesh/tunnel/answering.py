@@ -21,6 +21,7 @@ from mesh.catalog.snapshot import Snapshot
 from mesh.discovery.feed_tls import Certificates, Identity, identity_of
 from mesh.discovery.refusals import Refusals
 from mesh.errors import DiscoveryError, KernelError, NamespaceGone, Problem, WireError
+from mesh.net import streams
 from mesh.net.tasks import Tasks
 from mesh.relay.accepting import Accepting, Peer
 from mesh.relay.listener import listen
@@ -231,19 +232,23 @@ class TunnelServer:
 
     async def _carry(self, asker: Side, wanted: Wanted, tunnel: Tunnel) -> None:
         try:
-            sock = await self._connected(wanted)
-            task = Side(*await asyncio.open_connection(sock=sock, limit=PIECE))
+            task = await self._connected(wanted)
         except OSError as error:
             await self._say_no(asker, error, tunnel.peer)
             return
         self.opened += 1
-        asker.writer.write(OPEN)
+        try:
+            streams.write(asker.writer, OPEN)
+        except OSError:  # whoever asked is gone
+            task.writer.transport.abort()
+            return
         idle = Activity(IDLE_SECONDS, time.monotonic, tunnel)
         await pump(self._tasks, asker, task, activity=idle)
         if idle.is_over:
             self._refuse("idle for too long", tunnel.peer)
 
-    async def _connected(self, wanted: Wanted) -> socket.socket:
+    async def _connected(self, wanted: Wanted) -> Side:
+        """Raises OSError, also when the task is gone again."""
         try:
             sock = self._connect(wanted.network)()
         except (NamespaceGone, KernelError) as error:
@@ -252,10 +257,10 @@ class TunnelServer:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await asyncio.get_running_loop().sock_connect(sock, (wanted.address, wanted.port))
+            return Side(*await asyncio.open_connection(sock=sock, limit=PIECE))
         except BaseException:  # TimeoutError and being cancelled among them
             sock.close()
             raise
-        return sock
 
     async def _say_no(self, asker: Side, error: Exception, peer: str = "") -> None:
         reason = str(error) or type(error).__name__
@@ -265,7 +270,7 @@ class TunnelServer:
         if writer.transport.is_closing():
             return
         try:
-            writer.write(refuse(reason))
+            streams.write(writer, refuse(reason))
             writer.close()
             async with asyncio.timeout(ASK_SECONDS):
                 await writer.wait_closed()

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from mesh.catalog.model import Node
 from mesh.discovery.feed_tls import Certificates
 from mesh.errors import DiscoveryError, WireError
+from mesh.net import streams
+from mesh.net.isolation import run
 from mesh.net.tasks import Tasks
 from mesh.tunnel.pump import PIECE, Side, pump
 from mesh.tunnel.words import Wanted, ask, read_answer
@@ -53,7 +55,7 @@ class Dialled(socket.socket):
     def opened(self, code: int) -> None:
         told, self._told = self._told, None
         if told is not None:
-            told(code)
+            run(told, code)
 
     def close(self) -> None:
         self._told = None
@@ -104,8 +106,14 @@ class Tunnels:
                 self._fail(wanted, error)
                 dialled.opened(errno.EHOSTUNREACH)
                 return
+            try:
+                ours = Side(*await asyncio.open_unix_connection(sock=end, limit=PIECE))
+            except OSError as error:
+                streams.reset(theirs.writer)
+                self._fail(wanted, error)
+                dialled.opened(errno.EHOSTUNREACH)
+                return
             self.opened += 1
-            ours = Side(*await asyncio.open_unix_connection(sock=end, limit=PIECE))
             dialled.opened(0)
             dialled.broken = not await pump(self._tasks, ours, theirs, lambda: dialled.cut)
         finally:
@@ -121,7 +129,7 @@ class Tunnels:
             node.address, self._port, ssl=self._tls(), server_hostname=node.id, limit=PIECE
         )
         try:
-            writer.write(ask(wanted))
+            streams.write(writer, ask(wanted))
             if refused := read_answer(await reader.readuntil(b"\n")):
                 raise WireError(f"{node.name}: {refused}")
         except (asyncio.LimitOverrunError, asyncio.CancelledError, OSError, WireError, EOFError) as error:

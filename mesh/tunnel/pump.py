@@ -4,15 +4,13 @@ TLS has no half-close, so an end is the end of both; what was read before it is 
 """
 
 import asyncio
-import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from mesh.net import streams
 from mesh.net.tasks import Tasks
 
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 PIECE = 64 * 1024  # bytes of one read; as much again may wait to be written
 
 
@@ -71,9 +69,9 @@ async def pump(
         back.cancel()
         for side in (ours, theirs):
             if orderly:
-                side.writer.close()
+                streams.close(side.writer)
             else:
-                cut(side.writer)
+                streams.reset(side.writer)
     return orderly
 
 
@@ -88,23 +86,13 @@ async def _first_end(
             return done
 
 
-def cut(writer: asyncio.StreamWriter) -> None:
-    """Now, and so that the other side cannot take it for an end in order."""
-    sock = writer.get_extra_info("socket")
-    if sock is not None and sock.fileno() >= 0:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-    writer.transport.abort()
-
-
 async def _copy(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, touch: Callable[[], None]
 ) -> bool:
     try:
         while data := await reader.read(PIECE):
             touch()
-            if writer.transport.is_closing():
-                return False  # reset meanwhile: uvloop raises RuntimeError for a write then
-            writer.write(data)
+            streams.write(writer, data)
             await writer.drain()
             touch()
     except OSError:

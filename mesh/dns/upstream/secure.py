@@ -18,6 +18,7 @@ from mesh.dns.upstream.exchange import framed
 from mesh.dns.upstream.received import Match, match
 from mesh.dns.upstream.servers import Server, host_socket
 from mesh.errors import WireError
+from mesh.net import streams
 from mesh.net.tasks import Tasks
 
 _IDS = 65_536
@@ -85,7 +86,7 @@ class _Connection:
             writer = await asyncio.shield(self._ready)
             if self._silent_since is None:
                 self._silent_since = monotonic()
-            writer.write(framed(query))
+            streams.write(writer, framed(query))
             return await reply
         finally:
             self._waiting.pop(id_, None)
