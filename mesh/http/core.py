@@ -9,7 +9,6 @@ from mesh.http.backend import Backend
 from mesh.http.password_queue import PasswordQueue
 from mesh.http.room import Room
 from mesh.http.stats import ServiceStats
-from mesh.net.isolation import run
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
 

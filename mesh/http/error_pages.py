@@ -20,6 +20,7 @@ from mesh.http.pages import Answer, changed_answer, status_answer
 from mesh.http.room import Places
 from mesh.http.target import Target
 from mesh.internal_errors import ERRORS
+from mesh.net.isolation import run
 from mesh.relay.deadlines import Deadlines
 
 # Not the page's business: whether the client may see something else, or has it already.
@@ -149,9 +150,10 @@ class Paging(Around):
             try:
                 if aside.head is not None:
                     answer = changed_answer(page(held, aside.head, aside.body), exchange.response_fields)
-            except Exception as error:  # noqa: BLE001 - the boundary of a page: the client gets ours
+                self.client.answer(answer)
+            except Exception as error:  # noqa: BLE001 - the boundary of a page: its client is told all the same
                 ERRORS.report("page for an error", error)
-            self.client.answer(answer)
+                run(self.client.cut)
 
         self._held.clear()
         self.client.hold_body(True)

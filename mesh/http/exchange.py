@@ -245,7 +245,7 @@ class Exchange:
         """What the treatment waited for is known. Nothing, if the client has gone meanwhile."""
         if self.waiting and self._treatment is not None:
             self.waiting = False
-            self._treated(self._treatment)
+            run(self._treated, self._treatment)
 
     def body(self, data: bytes, complete: bool) -> None:
         self.received += len(data)

@@ -208,7 +208,12 @@ class Connection:
 
     def on_fault(self) -> None:
         """Something of ours has failed in it."""
-        self.abort("internal")
+        if self._relay is not None:
+            self._relay.abort(Aborted("internal"))
+        else:
+            self._forget_header()
+        self._forget_dial()
+        self._give_up("internal")
 
     def _connected(self, mask: int) -> None:
         assert self._task is not None

@@ -19,6 +19,7 @@ import struct
 from collections.abc import Callable
 
 from mesh.net.descriptors import is_reserved
+from mesh.net.isolation import run
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, Poller
 
@@ -325,7 +326,7 @@ class Relay:
             if error is not None:
                 reset_on_close(side)
             self._poller.close(side)
-        over(error)
+        run(over, error)
 
 
 def reset_on_close(sock: socket.socket) -> None:
