@@ -55,7 +55,7 @@ class Aside:
             return
         self._entry = self._deadlines.add(self, self._seconds)
         self._exchange = exchange = Exchange(self, head, target, target.over)
-        exchange.begin(body, True)
+        run(exchange.begin, body, True)
 
     def drop(self) -> None:
         """Nobody wants to know any more."""

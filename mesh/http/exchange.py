@@ -336,8 +336,8 @@ class Exchange:
         if server.idle and len(self.tried) == 1:
             connection = server.idle.pop()
             assert isinstance(connection, H1Upstream)
-            connection.take(self)
             self._upstream = connection
+            connection.take(self)
             self.connected()
         else:
             self._upstream = service.connection(server, self)

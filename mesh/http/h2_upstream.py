@@ -97,6 +97,8 @@ class H2Link(H2Connection):
             self._asked.pop(stream.id, None)
         elif asked in self._connecting:
             self._connecting.remove(asked)
+        else:  # a fault while it asked: it does not know its stream
+            self._asked = {id_: one for id_, one in self._asked.items() if one is not asked}
         self._look_at_end()
 
     def retire(self) -> None:
@@ -254,10 +256,10 @@ class H2Upstream(Outgoing):
             self.not_connected(Fault.CONNECT_FAILED)
             return
         self.link = link = H2Link(self._poller, self._deadlines_of, sock, self.server)
+        link.join(self)
         if not self.server.leaving:
             self.server.links.append(link)
-        link.join(self)
-        link.connect(seconds)
+        run(link.connect, seconds)
 
     def joined(self, link: H2Link) -> None:
         if self._exchange is not None:
