@@ -98,7 +98,7 @@ class _Checked:
 
     def due(self) -> None:
         self._entry = 0.0
-        if not self._checks.core.checking.take():
+        if not self._checks.core.checks.take(self._checks.http.owner):
             self.wait(BUSY_SECONDS)
             return
         self._has_place = True
@@ -125,7 +125,7 @@ class _Checked:
     def _give_place_back(self) -> None:
         if self._has_place:
             self._has_place = False
-            self._checks.core.checking.give_back()
+            self._checks.core.checks.give_back(self._checks.http.owner)
 
     def _ask(self, path: str) -> None:
         check, deadlines = self._checks.check, self._checks.core.deadlines

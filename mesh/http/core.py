@@ -7,7 +7,7 @@ from itertools import count
 from mesh.http import limits
 from mesh.http.backend import Backend
 from mesh.http.password_queue import PasswordQueue
-from mesh.http.room import Room
+from mesh.http.room import Room, SharedRoom
 from mesh.http.stats import ServiceStats
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
@@ -26,6 +26,7 @@ class Core:
         self._prefix = os.urandom(8).hex().encode()
         self._ids = count()
         self.checking = Room(limits.CHECKS_AT_ONCE)
+        self.checks = SharedRoom(self.checking)  # by the Swarm's service id
         self.passwords = PasswordQueue(loop)
 
     def request_id(self) -> bytes:

@@ -17,7 +17,7 @@ from mesh.http import limits
 from mesh.http.faults import Refused
 from mesh.http.head import Fields, ResponseHead, read_response
 from mesh.http.internal_targets import InternalTargets, TargetRefused
-from mesh.http.room import SharedRoom
+from mesh.http.room import Room, SharedRoom
 from mesh.net.own_addresses import leads_here
 from mesh.net.tasks import Tasks
 
@@ -37,7 +37,7 @@ class Outside:
         self._tasks = tasks
         self.internal = internal or InternalTargets(is_own=leads_here)
         self._trust = trust
-        self._room = SharedRoom(limits.OUTSIDE_MAX)
+        self._room = SharedRoom(Room(limits.OUTSIDE_MAX))
         self._session: aiohttp.ClientSession | None = None
 
     def ask(

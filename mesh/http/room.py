@@ -16,6 +16,11 @@ class Room:
     def __init__(self, most: int) -> None:
         self._left = most
 
+    @property
+    def left(self) -> int:
+        """Free places."""
+        return self._left
+
     def take(self) -> bool:
         """False: there is no room for another one."""
         if not self._left:
@@ -32,11 +37,11 @@ class Room:
 
 
 class SharedRoom:
-    """Owners share it: each may have as many as are still free. One alone gets half of them, and as long as
-    there are few greedy ones a newcomer finds a place (a dynamic threshold, as switches share buffers)."""
+    """Owners share a room: each may have as many as are still free. One alone gets half of them, and as long
+    as there are few greedy ones a newcomer finds a place (a dynamic threshold, as switches share buffers)."""
 
-    def __init__(self, most: int) -> None:
-        self._left = most
+    def __init__(self, room: Room) -> None:
+        self._room = room
         self._taken: Counter[str] = Counter()
 
     def share(self, owner: str) -> "Share":
@@ -44,14 +49,13 @@ class SharedRoom:
 
     def take(self, owner: str) -> bool:
         """False: there is no room for another one of this owner."""
-        if self._taken[owner] >= self._left:
+        if self._taken[owner] >= self._room.left or not self._room.take():
             return False
         self._taken[owner] += 1
-        self._left -= 1
         return True
 
     def give_back(self, owner: str) -> None:
-        self._left += 1
+        self._room.give_back()
         self._taken[owner] -= 1
         if not self._taken[owner]:
             del self._taken[owner]

@@ -27,7 +27,7 @@ class Treating:
         self._named = named
         self._outside = outside
         self._compressing = Room(limits.COMPRESSING_MAX)
-        self._asides = SharedRoom(limits.ASIDES_MAX)
+        self._asides = SharedRoom(Room(limits.ASIDES_MAX))
 
     def treat(
         self, owner: str, steps: Sequence[Step], asked: Asked, treatment: Treatment, exchange: Exchange

@@ -211,6 +211,15 @@ async def test_so_many_at_once_and_the_others_later(site: Site) -> None:
     await asyncio.wait_for(app.checked.wait(), LIMIT)
 
 
+async def test_checks_of_a_service_that_does_not_answer_leave_places_for_others(site: Site) -> None:
+    checks = site.world.stand.core.checks
+    while checks.take("silent"):
+        pass
+    app = App("app")
+    await site.put(app)
+    await asyncio.wait_for(app.checked.wait(), LIMIT)
+
+
 @pytest.mark.parametrize(("status", "unwell"), [(1, False), (2, True)])
 async def test_a_grpc_server_is_asked_over_http_2(world: World, status: int, unwell: bool) -> None:
     async def serve(peer: Peer, heard: Heard) -> None:

@@ -19,7 +19,7 @@ def test_a_room_has_so_many_places() -> None:
 
 
 def test_one_owner_gets_half_and_others_find_a_place() -> None:
-    room = SharedRoom(64)
+    room = SharedRoom(Room(64))
     assert taken(room, "a") == 32
     assert taken(room, "b") == 16
     assert taken(room, "c") == 8
@@ -31,7 +31,7 @@ def test_one_owner_gets_half_and_others_find_a_place() -> None:
 
 
 def test_one_place_is_somebodys() -> None:
-    room = SharedRoom(1)
+    room = SharedRoom(Room(1))
     assert room.take("a")
     assert not room.take("b")
     room.give_back("a")
