@@ -53,6 +53,7 @@ from mesh.kernel.rules import DnsPorts
 from mesh.kernel.table import Tables
 from mesh.net.netns import NamespaceWorker
 from mesh.net.proc import has_ipv6
+from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks, place_of
 from mesh.relay.listener import plain_socket
 from mesh.relay.ports import RelayPorts
@@ -313,9 +314,12 @@ class Sidecar:
         relaying = self._relay_processes(lambda place: _ingress_path(place, ingress))
         docker = config.docker
         self._share_http(OnSwarm(docker.netns, docker.certificates, ingress.sandbox_path))
+        outgoing = Sockets(lambda: ingress.sandbox_path)  # of `mode: http`; the others get theirs elsewhere
+        self._on_stop(outgoing.close)
         relay = RelayPorts(
             self._vital,
             listen_address=config.ingress.listen,
+            connect=outgoing.take,
             default=default,
             as_published=ipvs_here,
             redirect=ingress.redirect,
@@ -324,7 +328,7 @@ class Sidecar:
             open_http=self._http().port,
             guard=listeners,
         )
-        relay6 = self._relay_over_ipv6(relaying, default, listeners)
+        relay6 = self._relay_over_ipv6(relaying, outgoing, default, listeners)
         endpoints = CapturedEndpoints(resolver, self.store, self._queries)
         capture = Capture(
             self._vital,
@@ -413,7 +417,7 @@ class Sidecar:
         return Restriction(edge.uid, edge.gid, edge.memory * MIB)
 
     def _relay_over_ipv6(
-        self, relaying: RelaySupervisor, default: Carrier, listeners: ListenerFirewall
+        self, relaying: RelaySupervisor, outgoing: Sockets, default: Carrier, listeners: ListenerFirewall
     ) -> RelayPorts | None:
         wanted = self._config.ingress
         if wanted.ipv6 is OverIpv6.FALSE or wanted.listen != EVERY_ADDRESS or not has_ipv6():
@@ -423,6 +427,7 @@ class Sidecar:
         relay6 = RelayPorts(
             self._vital,
             listen_address=EVERY_ADDRESS6,
+            connect=outgoing.take,
             default=default,
             over_ipv6=True,
             open_tcp=relaying.open_tcp,

@@ -41,7 +41,7 @@ from mesh.net.netns import Namespace
 from mesh.net.setns import CLONE_NEWNET, libc, open_own_namespace, setns
 from sidecar.app import Sidecar
 from sidecar.carrying import Carrying
-from sidecar.config import Address, Admin, Config, Dns, Docker, Entry, Http, Ingress, Metrics
+from sidecar.config import Address, Admin, Config, Dns, Docker, Entry, Http, Ingress, Metrics, OverIpv6
 
 NODE, INGRESS = "node", "ingress"
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
@@ -189,7 +189,7 @@ def config(folder: Path, **http: object) -> Config:
     return Config(
         node=NODE,
         dns=Dns(listen=(Address("127.0.0.1", 5300),), upstreams=("127.0.0.1:9",)),
-        ingress=Ingress(),
+        ingress=Ingress(ipv6=OverIpv6.TRUE),
         http=Http(entrypoints=(Entry("web", ENTRY),), **http),  # type: ignore[arg-type]
         metrics=Metrics(Address("127.0.0.1", 9180)),
         admin=Admin(socket=str(folder / "admin.sock")),
