@@ -67,6 +67,7 @@ class Issuing:
             self._leads,
             self._settled,
             Proving(self._nodes, self._port()).prepare,
+            owner=site.certified.owner,
         )
         self._store.subscribe(self._look_for_news, "certificate-orders")
         if self._asker is not None:

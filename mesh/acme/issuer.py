@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 
 from mesh.acme.authority import Authority, Prepare
 from mesh.acme.kept import Kept, read
-from mesh.acme.schedule import Names, Schedule, why_not
+from mesh.acme.schedule import CERTIFICATES_MAX, LATELY, Names, Schedule, nobodys, orderable, why_not
 from mesh.acme.told import Account
 from mesh.errors import AccountGone, CertificateError, Problem
 
@@ -38,7 +38,9 @@ class Issuer:
         settled: Callable[[], Awaitable[None]],
         prepare: Prepare,
         clock: Callable[[], float] = time.time,
+        owner: Callable[[Names], str] = nobodys,
     ) -> None:
+        """`owner`: the stack whose a certificate is."""
         self._authority = authority
         self._kept = kept
         self._wanted = wanted
@@ -47,7 +49,8 @@ class Issuer:
         self._settled = settled
         self._prepare = prepare
         self._clock = clock
-        self._schedule = Schedule()
+        self._owner = owner
+        self._schedule = Schedule(owner)
         self._news = asyncio.Event()
         self.orders: Counter[str] = Counter()  # result → orders
 
@@ -69,7 +72,8 @@ class Issuer:
                 return
             failure = await self._order(due[0])
             if failure is not None and failure.general:
-                for names in due[1:]:  # they are not asked for only to hear the same
+                # They are not asked for only to hear the same; others' are, for it may be these names' fault.
+                for names in (one for one in due[1:] if self._owner(one) == self._owner(due[0])):
                     self._schedule.failed(names, str(failure), self._clock())
 
     def _missing(self) -> list[Names]:
@@ -89,6 +93,7 @@ class Issuer:
     async def _order(self, names: Names) -> CertificateError | None:
         """What went wrong, if anything did."""
         shown = ", ".join(names)
+        self._schedule.ordered(names, self._clock())
         try:
             pem = await self._ordered(names)
         except CertificateError as error:
@@ -133,10 +138,15 @@ class Issuer:
         if self._kept.fault:
             yield Problem(str(self._kept.folder), "", self._kept.fault)
         have, now, failures = self._kept.have(), self._clock(), self._schedule.failures()
-        for names in sorted(self._missing()):
+        missing = self._missing()
+        looked_after = set(orderable(missing, self._owner))
+        for names in sorted(missing):
             shown = ", ".join(names)
             if why := why_not(names):
                 yield Problem(SOURCE, shown, f"no certificate: {why}")
+            elif names not in looked_after:
+                why = f"{CERTIFICATES_MAX} are looked after, as many of each stack as there is room for"
+                yield Problem(SOURCE, shown, f"no certificate: {why}; it is one of {self._whose(names)}")
             elif self._leads() and names in failures:
                 one = failures[names]
                 what = "not renewed" if names in have else "no certificate"
@@ -145,6 +155,13 @@ class Issuer:
                 yield Problem(SOURCE, shown, message)
             elif names not in have:
                 who = "it is being ordered" if self._leads() else "the leading manager's sidecar orders it"
+                if self._leads() and self._schedule.waits_for_its_turn(names, missing):
+                    hours = LATELY / 3600
+                    who = f"{self._whose(names)} has had its share of orders in {hours:.0f} hours; it waits"
                 yield Problem(SOURCE, shown, f"no certificate yet: {who}")
             elif have[names].ends <= now:
                 yield Problem(SOURCE, shown, "the certificate has expired and was not renewed")
+
+    def _whose(self, names: Names) -> str:
+        owner = self._owner(names)
+        return f"stack {owner}" if owner else "the only stack"

@@ -74,17 +74,28 @@ def entitled(route: Route, ownership: HostOwnership) -> tuple[Route | None, tupl
     hosts = route.match.hosts
     if hosts is not None:
         hosts = frozenset(area.host for area in granted)
-    certificates = tuple(
-        names
-        for names in route.certificates
-        if not any(ownership.is_anothers(one, route.scope) for one in names)
-    )
+    certificates, others = _certificates(route, ownership)
+    refusals += others
     route = replace(route, seniority=seniority, breadth=int(open_), certificates=certificates)
     if hosts == route.match.hosts and not without:
         return route, refusals
     if hosts is not None:
         without = {host: keys for host, keys in without.items() if host in hosts}
     return replace(route, match=Entitled(route.match, hosts, route.match.paths, without)), refusals
+
+
+def _certificates(
+    route: Route, ownership: HostOwnership
+) -> tuple[tuple[tuple[str, ...], ...], tuple[Refusal, ...]]:
+    """Those without a name that is somebody else's alone, and what is refused."""
+    kept, refused = [], []
+    for names in route.certificates:
+        found = [(name, ownership.sole_holder(name, route.scope)) for name in names]
+        others = [Refusal(f"the certificate of {name}", one) for name, one in found if one is not None]
+        refused += others
+        if not others:
+            kept.append(names)
+    return tuple(kept), tuple(refused)
 
 
 def shown(area: Area) -> str:

@@ -381,6 +381,15 @@ class HostOwnership:
                     return True
         return False
 
+    def sole_holder(self, host: str, owner: str) -> Holder | None:
+        """Somebody else who has this host, by its name, where this owner has no part of it."""
+        if (holder := self._by_configuration(host, owner)) is not None:
+            return holder
+        held = [one for one in self._groups.get(host, _Group()).claims.values() if one.since is not None]
+        if any(one.owner == owner for one in held):
+            return None
+        return next((Holder(one.owner, one.since) for one in held if one.since is not None), None)
+
     def is_anothers(self, host: str, owner: str) -> bool:
         """Does somebody else hold something of this host by its name?"""
         assigned = self.assigned(host)

@@ -158,3 +158,11 @@ async def test_an_expired_one_is_told_of(tmp_path: Path) -> None:
     assert world.problems() == {}
     world.now += 2 * 86400
     assert "expired" in world.problems()["a.example"]
+
+
+async def test_what_fails_in_general_for_one_stack_is_tried_for_another(tmp_path: Path) -> None:
+    """It may be its names that the authority cannot bear."""
+    world = World(tmp_path, Told(CertificateError("serverInternal", general=True)), A, B, C)
+    world.issuer._owner = world.issuer._schedule._owner = lambda names: "good" if names == C else "evil"
+    await world.comes_to(lambda: C in world.kept.have(), "the other stack's is issued")
+    assert world.authority.ordered == [A, C]

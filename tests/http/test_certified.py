@@ -31,3 +31,14 @@ def test_others_change_nothing() -> None:
     certified = Certified()
     certified.add(PLAIN)
     assert (certified.wanted, certified.version) == ([], 0)
+
+
+def test_whose_a_certificate_is() -> None:
+    certified = Certified()
+    one, other = replace(issued(("a",)), scope="zoo"), replace(issued(("a",)), scope="ape")
+    certified.add(one)
+    assert (certified.owner(("a",)), certified.owner(("b",))) == ("zoo", "")
+    certified.add(other)
+    assert certified.owner(("a",)) == "ape"
+    certified.remove(other)
+    assert certified.owner(("a",)) == "zoo"
