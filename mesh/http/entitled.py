@@ -74,8 +74,8 @@ def entitled(route: Route, ownership: HostOwnership) -> tuple[Route | None, tupl
     hosts = route.match.hosts
     if hosts is not None:
         hosts = frozenset(area.host for area in granted)
-    certificates, others = _certificates(route, ownership)
-    refusals += others
+    certificates, uncertified = _certificates(route, ownership)
+    refusals += uncertified
     route = replace(route, seniority=seniority, breadth=int(open_), certificates=certificates)
     if hosts == route.match.hosts and not without:
         return route, refusals

@@ -228,8 +228,8 @@ class Site:
     def _put_in(self, planned: _Planned) -> None:
         route, served = planned.route, planned.served
         self._planned[route.owner, route.name] = planned
-        for area in areas_of(route.match):
-            self._claiming.setdefault(area.group, set()).add((route.owner, route.name))
+        for group in _groups_of(route):
+            self._claiming.setdefault(group, set()).add((route.owner, route.name))
         if served is not None:
             self.certified.add(served)
             for name in self._on(served):
@@ -237,11 +237,11 @@ class Site:
 
     def _take_out(self, planned: _Planned) -> None:
         route, served = planned.route, planned.served
-        for area in areas_of(route.match):
-            if (there := self._claiming.get(area.group)) is not None:
+        for group in _groups_of(route):
+            if (there := self._claiming.get(group)) is not None:
                 there.discard((route.owner, route.name))
                 if not there:
-                    del self._claiming[area.group]
+                    del self._claiming[group]
         if served is not None:
             self.certified.remove(served)
             for name in self._on(served):
@@ -471,6 +471,11 @@ class _Entry:
 
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
         return self.site.exchange(self.table, client, head, self.entry.encoded_characters)
+
+
+def _groups_of(route: Route) -> set[str]:
+    """Of areas: what becomes of the route depends on who has what there."""
+    return {area.group for area in areas_of(route.match)}.union(*route.certificates)
 
 
 def _named_by(route: Route) -> Iterator[Use]:

@@ -387,6 +387,26 @@ async def test_less_guarded_than_asked_for_is_not_served(town: Town, labels: dic
     assert await town.whose("shop.example/") == "good"
 
 
+async def test_no_certificate_of_anothers_host_is_ordered(town: Town) -> None:
+    """Not for a refused router, and not by `tls.domains` of one that is served."""
+    wanted = town.world.site.certified
+    town.put_evil(town.routed("Host(`shop.example`)", **{"tls.certresolver": "le"}))
+    assert wanted.wanted == []
+    domains = {
+        "tls.certresolver": "le",
+        "tls.domains[0].main": "evil.example",
+        "tls.domains[0].sans": "shop.example",
+    }
+    town.put_evil(town.routed("Host(`evil.example`)", **domains))
+    assert (wanted.wanted, wanted.has("shop.example")) == ([], False)
+    assert any("the certificate of shop.example belongs to stack good" in one for one in town.told())
+    town.put_good(**{"tls.certresolver": "le"})
+    assert wanted.wanted == [("shop.example",)]
+    assert wanted.owner(("shop.example",)) == "good"
+    town.world.change(Change(services={"m_good": None}))
+    assert wanted.wanted == [("evil.example", "shop.example")]
+
+
 # --- TLS that is passed on ---
 
 
