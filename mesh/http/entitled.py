@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from mesh.http.host_claims import Area, Breadth, areas_of, shown_owner
-from mesh.http.host_ownership import Holder, HostOwnership
+from mesh.http.host_ownership import Holder, HostOwnership, Right
 from mesh.http.matching import Hosts, Match, PathKey, Paths, Request
 from mesh.http.model import Route
 
@@ -18,18 +18,22 @@ PathKeys = tuple[PathKey | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Entitled:
-    """A rule on these hosts alone, and without these paths (by host; `ANY_HOST`: of all)."""
+    """A rule on these hosts alone; by host (`ANY_HOST`: all) without some paths, or on some paths alone."""
 
     inner: Match
     hosts: Hosts
     paths: Paths
     without: Mapping[str, PathKeys]
+    alone: Mapping[str, PathKeys]
 
     def matches(self, request: Request) -> bool:
         if self.hosts is not None and request.host not in self.hosts:
             return False
         others = self.without.get(request.host, ()) + self.without.get(ANY_HOST, ())
         if any(_is_at(request.path, key) for key in others):
+            return False
+        own = self.alone.get(request.host)
+        if own is not None and not any(_is_at(request.path, key) for key in own):
             return False
         return self.inner.matches(request)
 
@@ -65,23 +69,34 @@ def entitled(route: Route, ownership: HostOwnership) -> tuple[Route | None, tupl
         return (None, refusals) if rights else (route, ())
     seniority = min(right.since for right in granted.values())
     open_ = max(area.breadth for area in rights)
-    without: dict[str, PathKeys] = {}
-    for area, right in rights.items():
-        place = area.host if area.breadth is Breadth.ONE else ANY_HOST
-        others = right.without if right.refused_by is None else (area.path,)
-        if others:
-            without[place] = without.get(place, ()) + others
+    without, alone = _parts(rights)
     hosts = route.match.hosts
     if hosts is not None:
         hosts = frozenset(area.host for area in granted)
     certificates, uncertified = _certificates(route, ownership)
     refusals += uncertified
     route = replace(route, seniority=seniority, breadth=int(open_), certificates=certificates)
-    if hosts == route.match.hosts and not without:
+    if hosts == route.match.hosts and not without and not alone:
         return route, refusals
-    if hosts is not None:
-        without = {host: keys for host, keys in without.items() if host in hosts}
-    return replace(route, match=Entitled(route.match, hosts, route.match.paths, without)), refusals
+    return replace(route, match=Entitled(route.match, hosts, route.match.paths, without, alone)), refusals
+
+
+def _parts(rights: Mapping[Area, Right]) -> tuple[dict[str, PathKeys], dict[str, PathKeys]]:
+    """By host: paths that are others', and where a part is refused those that are its own."""
+    without: dict[str, PathKeys] = {}
+    alone: dict[str, PathKeys] = {}
+    for area, right in rights.items():
+        place = area.host if area.breadth is Breadth.ONE else ANY_HOST
+        if right.refused_by is None:
+            without[place] = without.get(place, ()) + right.without
+        elif place == ANY_HOST:
+            without[place] = (*without.get(place, ()), area.path)
+        else:
+            alone[place] = ()
+    for area, right in rights.items():
+        if right.refused_by is None and area.breadth is Breadth.ONE and area.host in alone:
+            alone[area.host] = (*alone[area.host], area.path)
+    return {host: keys for host, keys in without.items() if keys}, alone
 
 
 def _certificates(
