@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mesh.http.forwarding import Edge, source_of
 from mesh.http.head import RequestHead
 from mesh.http.matching import routing_path
-from mesh.http.path_check import DEFAULT, EncodedCharacters, check_path
+from mesh.http.path_check import DEFAULT, EncodedCharacters, check_path, is_plain
 
 _SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 
@@ -23,8 +23,11 @@ class AskedHead:
         self._edge = edge
         self.host = head.host
         path, _, self.query = head.target.decode("latin-1").partition("?")
-        self.sent_path, self.readings = check_path(path, allowed)
-        self.path = routing_path(self.sent_path)
+        self.path = self.sent_path = path
+        self.readings: tuple[str, ...] = ()
+        if not is_plain(path):
+            self.sent_path, self.readings = check_path(path, allowed)
+            self.path = routing_path(self.sent_path)
         self.client = source_of(head.fields, edge)
 
     def read_as(self, path: str) -> "AskedHead":

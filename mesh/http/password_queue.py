@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from mesh.http import limits
+from mesh.internal_errors import ERRORS
 from mesh.net.fair_queue import FairQueue
 from mesh.net.fair_shares import share_key
 
@@ -66,9 +67,11 @@ class PasswordQueue:
             if work.cancelled():
                 return  # the end of the process
             self._go_on()
-            if work.exception() is None:
+            error = work.exception()
+            if error is None:
                 comparison.then()
             else:
+                ERRORS.report("comparing a password", error)
                 comparison.refused()
 
         self._loop.run_in_executor(self._thread, comparison.work).add_done_callback(done)

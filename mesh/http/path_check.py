@@ -83,6 +83,12 @@ DEFAULT = EncodedCharacters()
 Readings = tuple[str, ...]
 
 
+def is_plain(path: str) -> bool:
+    """Of a path from a request line, which has neither spaces nor control characters nor `#`: can it be read
+    in one way only? Then `check_path` has nothing to do. Five looks cost a third of an expression's."""
+    return not ("%" in path or ";" in path or "/." in path or "//" in path or "\\" in path)
+
+
 def check_path(path: str, allowed: EncodedCharacters = DEFAULT) -> tuple[str, Readings]:
     """A request's path, without query → its normal form, and the other ways to read it. Raises Refused."""
     if _NOT_PLAIN.search(path) is None:
