@@ -31,11 +31,11 @@ class Backend:
 
     async def save(self) -> str:
         """The filter table as text; nothing of it is made that was not there. KernelError."""
-        return await _run(self._inside(f"{self.program}-save", "-t", "filter"))
+        return await run_program(self._inside(f"{self.program}-save", "-t", "filter"))
 
     async def restore(self, script: str) -> None:
         """Apply commands of one `*filter … COMMIT` block, all or none of them. KernelError."""
-        await _run(self._inside(f"{self.program}-restore", "--noflush", "-w", LOCK_SECONDS), script)
+        await run_program(self._inside(f"{self.program}-restore", "--noflush", "-w", LOCK_SECONDS), script)
 
     def _inside(self, *command: str) -> list[str]:
         enter = [] if self.namespace is None else ["nsenter", f"--net={self.namespace}"]
@@ -66,7 +66,7 @@ def legacy_in_use(family: Family, namespace: str | None = None) -> bool:
     return Namespace(namespace).call(read)
 
 
-async def _run(command: list[str], given: str = "") -> str:
+async def run_program(command: list[str], given: str = "") -> str:
     """What it printed; KernelError when it fails or does not end in time."""
     return await asyncio.to_thread(_run_now, command, given)
 

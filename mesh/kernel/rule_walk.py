@@ -133,7 +133,7 @@ def _matches(option: str, values: Sequence[str], packet: FirstPacket) -> Match:
         case "-m" | "--comment":
             return Match.YES
         case "-p":
-            return _sure(value in (packet.protocol, "all"))
+            return _sure(packet.protocol in value.split(",") or value == "all")
         case "--dport" | "--dports" | "--ctorigdstport" | "--destination-port":
             return _sure(any(_in_range(packet.port, one) for one in value.split(",")))
         case "--ctstate" | "--state":
@@ -153,9 +153,10 @@ def _matches(option: str, values: Sequence[str], packet: FirstPacket) -> Match:
         case "--mark" if packet.marks:
             return _marked(value, packet.marks)
         case "-i":
-            return Match.NO if value.rstrip("+").startswith(CONTAINERS) else Match.MAYBE
+            inner = all(one.rstrip("+").startswith(CONTAINERS) for one in value.split(","))
+            return Match.NO if inner else Match.MAYBE
         case "-o":
-            return _sure(bool(packet.out) and _interface(packet.out, value))
+            return _sure(bool(packet.out) and any(_interface(packet.out, one) for one in value.split(",")))
         case "-d":
             return _destination(value, packet.destination)
         case "-s":
