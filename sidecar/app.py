@@ -389,9 +389,10 @@ class Sidecar:
             except KernelError as error:
                 logger.error("the operator's firewall cannot be asked about listeners (yet): %s", error)
 
-        async def changed(gone: Collection[str]) -> None:
+        async def changed(gone: Collection[str]) -> bool:
             ingress.look_at_firewall()
             await listeners.look(verify=not gone or f"inet {LISTENER_TABLE}" in gone)
+            return bool(listeners.status)
 
         return listeners, FirewallWatch(self._vital, changed)
 

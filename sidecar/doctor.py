@@ -10,10 +10,11 @@ import asyncio
 import os
 import resource
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,16 @@ from mesh.dns.upstream.resolvconf import parse_resolv_conf
 from mesh.errors import DiscoveryError, KernelError, MeshError
 from mesh.kernel.features import tried
 from mesh.kernel.firewall import Firewall
+from mesh.kernel.firewall_review import Review, review
 from mesh.kernel.ingress import BRIDGE, SANDBOX, Place, ipvs_here, locate
+from mesh.kernel.rule_walk import Obstacle
 from mesh.net import netlink, proc
 from mesh.net.netns import Namespace
 from mesh.telemetry import doctor, doctor_cluster
 from mesh.telemetry.doctor import Check
 from sidecar import client, node_facts
 from sidecar.config import Config, DiscoveryKind, ListenAddress
+from sidecar.first_packets import first_packets
 from sidecar.peers import Other, first_of, look_at
 from sidecar.tables import Document
 from sidecar.version import mesh_version
@@ -89,6 +93,7 @@ class Doctor:
     firewall: Firewall = field(default_factory=Firewall)
     ask: Callable[[str], Told] = ask_engine
     names: Callable[[str], Mapping[str, str]] = ask_names
+    review: Review | None = None  # None: of the host's rules
 
     def checks(self) -> Iterator[Check]:
         """In the order in which one thing depends on another."""
@@ -240,13 +245,24 @@ class Doctor:
 
     def _passage(self) -> Check:
         place = self._place
-        if place is None or not any(port["mode"] == "kernel" for port in self._ports):
-            return doctor.passage(doctor.Passage(published=False))
-        try:
-            allowed = asyncio.run(self.firewall.lets_pass(place.host.sandbox, place.host.bridge))
-        except KernelError as error:
-            return doctor.passage(doctor.Passage(published=True, fault=str(error)))
-        return doctor.passage(doctor.Passage(published=True, allowed=allowed))
+        published = place is not None and any(port["mode"] == "kernel" for port in self._ports)
+        allowed = False
+        if place is not None and published:
+            try:
+                allowed = asyncio.run(self.firewall.lets_pass(place.host.sandbox, place.host.bridge))
+            except KernelError as error:
+                return doctor.passage(doctor.Passage(published=True, fault=str(error)))
+        return doctor.passage(doctor.Passage(published, allowed, dropped=self._dropped(place)))
+
+    def _dropped(self, place: Place | None) -> list[doctor.Dropped]:
+        entries = {entry.name: entry.address.port for entry in self.config.http.entrypoints}
+        looking = self.review or partial(review, namespace=self.host)
+        found = asyncio.run(looking(first_packets(self._ports, entries, place)))
+        ports = defaultdict[Obstacle, list[str]](list)
+        for port, obstacles in found.items():
+            for one in obstacles:
+                ports[one].append(port)
+        return [doctor.Dropped(one.rule, one.everybody, tuple(names)) for one, names in ports.items()]
 
     def _mtu(self) -> Check:
         own = str(self._swarm.get("NodeAddr", ""))

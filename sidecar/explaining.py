@@ -18,13 +18,16 @@ from mesh.catalog.store import Store
 from mesh.errors import Busy, KernelError
 from mesh.kernel import inspect
 from mesh.kernel.firewall import Firewall
+from mesh.kernel.firewall_review import Review, review
 from mesh.kernel.ingress import Place
 from mesh.kernel.published import Ports, Published, as_published
+from mesh.kernel.rule_walk import Obstacle
 from mesh.kernel.rules import service_vips
 from mesh.telemetry.explain import PortPath, ServicePath, named
 from mesh.telemetry.explain_port import Kernel, Reached, Relay, port_path
 from mesh.telemetry.explain_service import Vips, service_path
 from sidecar.carrying import Carrying
+from sidecar.first_packets import forwarded, listened
 
 CONTAINERS_MAX = 64  # of this node whose namespaces one question may visit; 20 ms each
 QUESTIONS_MAX = 8  # under way, all but one of them waiting for their turn
@@ -43,6 +46,7 @@ class Explaining:
         carrying: Carrying,
         firewall: Firewall | None = None,
         host: str | None = None,
+        reviewing: Review | None = None,
     ) -> None:
         self._store = store
         self._default = default
@@ -52,6 +56,7 @@ class Explaining:
         self._worker = carrying.worker
         self._firewall = firewall or Firewall()
         self._host = host
+        self._review = reviewing or partial(review, namespace=host)
         self._turn = asyncio.Lock()
         self._questions = 0
 
@@ -135,6 +140,7 @@ class Explaining:
             place.entry,
             place.ipvs,
             await self._read(self._host, partial(inspect.host_port, port, protocol)),
+            obstacles=await self._obstacles(one, place),
         )
         if one.carrier.in_user_space:
             return kernel
@@ -142,6 +148,20 @@ class Explaining:
         passes = await self._passes(place)
         ways = await self._ways_back(snapshot, snapshot.services[one.service])
         return replace(kernel, sandbox=sandbox, passes=passes, ways_back=ways)
+
+    async def _obstacles(self, one: PortPlan, place: Place) -> tuple[Obstacle, ...]:
+        port, protocol = one.port.published, str(one.port.protocol)
+        asked = listened if one.carrier.in_user_space else partial(forwarded, place=place)
+        packets = {"": asked(protocol, port), "over IPv6": listened(protocol, port, over_ipv6=True)}
+        try:
+            found = await self._review(packets)
+        except KernelError:
+            return ()
+        return tuple(
+            replace(obstacle, rule=f"{obstacle.rule} ({name})" if name else obstacle.rule)
+            for name, obstacles in found.items()
+            for obstacle in obstacles
+        )
 
     async def _passes(self, place: Place) -> bool | None:
         try:

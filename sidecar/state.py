@@ -155,6 +155,8 @@ class Telling:
             mode, note = report.Carrier.TAKEN, faults[one.key]
         elif one.carrier is Carrier.KERNEL and self.carrying.ingress is not None:
             note = self.carrying.ingress.status or self._source_note(service, one, self.carrying.ingress)
+        elif one.carrier.in_user_space and self.carrying.listeners is not None:
+            note = self.carrying.listeners.status
         if fault6:
             note = "; ".join(filter(None, (note, f"over IPv6: {fault6}")))
         return report.Port(

@@ -1,7 +1,8 @@
 """Looking through the host's whole firewall for what would keep clients out of published ports."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any
 
 from mesh.errors import KernelError
 from mesh.kernel.filter_table import Family, FilterTable, parse
@@ -13,7 +14,7 @@ from mesh.kernel.rule_walk import FirstPacket, Obstacle, obstacles
 PORTS_MAX = 256  # that one look leads through the rules; a step takes some microseconds
 LISTENER_MARKS = MARK_NFT | MARK_LEGACY
 
-Review = Callable[[Mapping[str, FirstPacket]], Awaitable[dict[str, list[Obstacle]]]]
+Review = Callable[[Mapping[str, FirstPacket]], Coroutine[Any, Any, dict[str, list[Obstacle]]]]
 
 
 async def review(
@@ -22,35 +23,30 @@ async def review(
     """Port, as the caller calls it → what drops a client's first packet to it; only those that something
     drops. KernelError: the rules cannot be read."""
     tables = [
-        ("" if family is Family.IPV4 else "ip6tables: ", family, parse(await backend.save()))
-        for family in Family
-        for backend in backends(family, namespace)
+        (family, parse(await backend.save())) for family in Family for backend in backends(family, namespace)
     ]
     others = await _others(namespace)
     found = {}
     for name, packet in list(packets.items())[:PORTS_MAX]:
-        seen = dict[str, Obstacle]()
-        for prefix, one in _dropping(packet, tables, others):
-            rule = prefix + one.rule
-            seen[rule] = Obstacle(rule, one.everybody or (rule in seen and seen[rule].everybody))
+        seen = list(dict.fromkeys(_dropping(packet, tables, others)))
         if seen:
-            found[name] = list(seen.values())
+            found[name] = seen
     return found
 
 
 def _dropping(
-    packet: FirstPacket, tables: list[tuple[str, Family, FilterTable]], others: list[BaseChain]
-) -> Iterator[tuple[str, Obstacle]]:
+    packet: FirstPacket, tables: list[tuple[Family, FilterTable]], others: list[BaseChain]
+) -> Iterator[Obstacle]:
     chain = "FORWARD" if packet.translated else "INPUT"
-    for prefix, family, table in tables:
-        # Over IPv6 ports are opened where there is a DOCKER-USER; none are led through FORWARD.
-        if family is Family.IPV4 or (table.asks_operator and not packet.translated):
-            for one in obstacles(table, chain, packet):
-                yield prefix, one
+    wanted = Family.IPV6 if packet.over_ipv6 else Family.IPV4
+    for family, table in tables:
+        if family is wanted and (table.asks_operator or not packet.over_ipv6):  # else it is not opened
+            yield from obstacles(table, chain, packet)
     for base in others:
-        if base.hook == chain.lower() and base.family in ("ip", "inet"):
+        if base.hook == chain.lower() and base.family in ("inet", "ip6" if packet.over_ipv6 else "ip"):
             for one in obstacles(base.table, base.name, packet):
-                yield f"{base.family} " if one.rule.startswith("-P ") else "", one
+                policy = one.rule.startswith("-P ")
+                yield Obstacle(f"nft {base.family} {one.rule}", one.everybody) if policy else one
 
 
 async def _others(namespace: str | None) -> list[BaseChain]:

@@ -44,7 +44,8 @@ FILTERS = frozenset(("ip filter", "ip6 filter"))
 # linux/netfilter_ipv4/ip_tables.h: IPT_SO_GET_INFO answers struct ipt_getinfo; ip6_tables.h the same.
 GET_INFO, INFO = 64, struct.Struct("32sI5I5III")
 
-Changed = Callable[[frozenset[str]], Awaitable[None]]  # told the tables that are gone: "ip mesh"
+# Told the tables that are gone ("ip mesh"). True: look again in a second, something could not be put right.
+Changed = Callable[[frozenset[str]], Awaitable[bool]]
 
 
 class FirewallWatch:
@@ -95,8 +96,9 @@ class FirewallWatch:
                 self._legacy = size
             self._wake.clear()
             gone, self._gone = frozenset(self._gone), set()
-            await self._changed(gone)
-            self._legacy, due = self._legacy_size(), loop.time() + LOOK_SECONDS
+            again = await self._changed(gone)
+            due = loop.time() + (LEGACY_SECONDS if again else LOOK_SECONDS)
+            self._legacy = self._legacy_size()
             await asyncio.sleep(PAUSE_SECONDS)
 
     # --- the nft back end's notifications ---

@@ -49,7 +49,7 @@ def listener_rules(
     every = 0
     for one in marked:
         every |= one.mark
-    unasked = f"    {_OURS} meta mark & {every:#x} != 0 drop\n" if every else ""
+    unasked = f"    meta mark & {every:#x} != 0 {_OURS} drop\n" if every else ""
     return (
         f"{DELETE_LISTENERS}table inet {LISTENER_TABLE} {{\n"
         f"  set {LISTENER_SET} {{ typeof meta l4proto . th dport; }}\n"

@@ -34,6 +34,7 @@ class FirstPacket:
     destination: str = ""  # "": one of the node's addresses
     out: str = ""  # interface that it leaves by; "": it stays here
     marks: int = 0  # of ours, that are on it
+    over_ipv6: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,12 +192,32 @@ def reverse_paths(seen: Settings) -> Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """A rule of the node's that keeps clients out. `everybody`: all of them, else some."""
+
+    rule: str
+    everybody: bool
+    ports: tuple[str, ...]  # "80/tcp of web"
+
+    @property
+    def said(self) -> str:
+        whom = "every client" if self.everybody else "some clients"
+        return f"'{self.rule}' keeps {whom} from {_some(self.ports)}"
+
+    @property
+    def operators(self) -> bool:
+        """Of the chain that is asked about published ports: what it drops is meant to be dropped."""
+        return "DOCKER-USER" in self.rule
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """Docker's FORWARD chain, and whether it lets published ports through."""
 
     published: bool  # are there ports for the kernel to carry?
     allowed: bool = False
     fault: str = ""
+    dropped: Sequence[Dropped] = ()
 
 
 def passage(seen: Passage) -> Check:
@@ -208,14 +228,33 @@ def passage(seen: Passage) -> Check:
             seen.fault,
             "install iptables in the image or on the node; or accept connections to docker_gwbridge yourself",
         )
+    if seen.published and not seen.allowed:
+        return fail(
+            name,
+            "FORWARD has no rule of ours (any more): clients outside get no answer from published ports",
+            "look again: the sidecar makes it anew in seconds; then see who removes it (a firewall script)",
+        )
+    if seen.dropped:
+        return _dropping(name, seen.dropped)
     if not seen.published:
         return ok(name, "no published port needs to pass")
-    if seen.allowed:
-        return ok(name, "DOCKER-USER lets published ports through to the ingress namespace")
+    return ok(name, "DOCKER-USER lets published ports through to the ingress namespace")
+
+
+def _dropping(name: str, dropped: Sequence[Dropped]) -> Check:
+    said = "; ".join(one.said for one in dropped[:NAMED_MAX])
+    closing = [one for one in dropped if one.everybody and not one.operators]
+    if not closing:
+        return warn(
+            name, said, "nothing, if that is as you want it; else change the rule on the node (iptables -S)"
+        )
+    port, _, protocol = closing[0].ports[0].split()[0].partition("/")
     return fail(
         name,
-        "DOCKER-USER has no rule of ours: clients outside get no answer from published ports",
-        "wait 30 s for the sidecar to make it anew; then look who removes it (a firewall script)",
+        said,
+        f"open it in the node's own firewall: ufw allow {port}/{protocol}; or firewall-cmd --permanent "
+        f"--add-port={port}/{protocol} and firewall-cmd --reload; or a rule ahead of that one, such as "
+        f"iptables -I INPUT -p {protocol} --dport {port} -j ACCEPT",
     )
 
 

@@ -1,6 +1,6 @@
 """From a published port of this node to the tasks and back: what is wanted, what is there. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mesh.balance.ports import Carrier, PortPlan
@@ -9,6 +9,7 @@ from mesh.catalog.model import NO_RETURN_PATH, Network, Node, Protocol, PublishM
 from mesh.catalog.snapshot import Snapshot
 from mesh.kernel.inspect import HostPort, SandboxPort, WayBack
 from mesh.kernel.return_rules import NO_ENTRY, Entry
+from mesh.kernel.rule_walk import Obstacle
 from mesh.kernel.rules import PortTarget
 from mesh.telemetry.explain import (
     FLUSHED,
@@ -38,6 +39,7 @@ class Kernel:
     host: HostPort | None = None
     passes: bool | None = None  # the firewall lets it through to the ingress namespace
     sandbox: SandboxPort | None = None
+    obstacles: Sequence[Obstacle] = ()  # rules of the node's firewall that drop clients
     ways_back: Mapping[str, WayBack] = field(default_factory=dict)  # ingress address of a task here → its
 
 
@@ -119,6 +121,7 @@ def _in_kernel(
     hops = (
         _host_hop(node, plan, kernel),
         _forward_hop(kernel),
+        *_obstacle_hops(kernel),
         _sandbox_hop(plan, target, kernel),
     )
     tasks = tuple(
@@ -151,9 +154,16 @@ def _forward_hop(kernel: Kernel) -> Hop:
     if kernel.passes is None:
         return Hop("FORWARD", what, State.UNKNOWN, kernel.fault or "the firewall could not be read")
     if not kernel.passes:
-        note = "no rule of ours: clients outside get no answer where FORWARD drops; made anew within 30 s"
+        note = "no rule of ours: clients outside get no answer where FORWARD drops; made anew in seconds"
         return Hop("FORWARD", what, State.MISSING, note)
     return Hop("FORWARD", what)
+
+
+def _obstacle_hops(kernel: Kernel) -> Iterable[Hop]:
+    """The node's own firewall, where it keeps clients out."""
+    for one in kernel.obstacles:
+        what = "drops every client" if one.everybody else "drops some clients"
+        yield Hop("firewall", what, State.DIFFERS if one.everybody else State.OK, one.rule)
 
 
 def _sandbox_hop(plan: PortPlan, target: PortTarget | None, kernel: Kernel) -> Hop:
@@ -290,7 +300,7 @@ def _kernel_notes(plan: PortPlan, kernel: Kernel) -> Iterable[str]:
 
 def _relayed(snapshot: Snapshot, service: Service, plan: PortPlan, relay: Relay, kernel: Kernel) -> PortPath:
     node, ingress = node_name(snapshot, snapshot.this_node), snapshot.ingress_network()
-    hops = [_listener_hop(node, plan, relay, kernel)]
+    hops = [*_obstacle_hops(kernel), _listener_hop(node, plan, relay, kernel)]
     if kernel.sandbox_address:
         hops.append(Hop("relay", f"connects from inside ingress_sbox ({kernel.entry.address})"))
     if kernel.host is not None and not kernel.gated:

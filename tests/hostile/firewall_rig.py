@@ -224,9 +224,10 @@ class Sidecar:
         )
         self.listeners = ListenerFirewall(tables, private=[9181])
 
-        async def changed(gone: frozenset[str]) -> None:
+        async def changed(gone: frozenset[str]) -> bool:
             self.ingress.look_at_firewall()
             await self.listeners.look(verify=not gone or "inet mesh_listeners" in gone)
+            return bool(self.listeners.status)
 
         self.watch = FirewallWatch(self.tasks, changed)
         sandbox = Namespace(str(node.folder / "ingress_sbox"))

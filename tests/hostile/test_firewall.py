@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.kernel.cleanup import cleanup
 from tests.hostile.firewall_rig import (
     BAD,
     BAD6,
@@ -28,6 +29,7 @@ from tests.hostile.firewall_rig import (
     run,
 )
 from tests.net.lab import inside, needs_root
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, needs_root]
 
@@ -331,3 +333,58 @@ def test_a_client_that_goes_on_sending_is_the_kernels_when_the_relay_is_gone(box
         await last.stop()
 
     run(box, work)
+
+
+def test_what_an_older_sidecar_put_ahead_of_the_operators_rules_goes(box: Node) -> None:
+    box.operator(f"-I DOCKER-USER {NOT_IN}")
+    older = (
+        "-d 172.18.0.2/32 -o docker_gwbridge -m conntrack --ctstate DNAT -m comment --comment mesh -j ACCEPT"
+    )
+    box.operator(f"-I DOCKER-USER {older}")
+
+    async def work() -> None:
+        sidecar = Sidecar(box)
+        await sidecar.start()
+        await serving(box)
+        await until(lambda: "ACCEPT" not in box.iptables("-S", "DOCKER-USER"), "the older rule is gone")
+        await closed(box)
+        await sidecar.stop()
+
+    run(box, work)
+
+
+@pytest.mark.skipif(len(backends()) < 2, reason="only one back end of iptables is installed")
+def test_both_back_ends_are_asked_where_both_have_docker_user(box: Node) -> None:
+    """Docker was moved from one to the other, and the operator's rules stayed."""
+    other = "legacy" if box.backend == "nft" else "nft"
+    for rule in ("-N DOCKER-USER", "-I FORWARD -j DOCKER-USER", f"-A DOCKER-USER {NOT_IN}"):
+        inside(box.host, f"iptables-{other}", *rule.split())
+
+    async def work() -> None:
+        sidecar = Sidecar(box)
+        await sidecar.start()
+        await serving(box)
+        await closed(box)
+        inside(box.host, f"iptables-{other}", *f"-D DOCKER-USER {NOT_IN}".split())
+        for port in TCP_PORTS:
+            assert await box.is_reached(port)
+        await sidecar.stop()
+
+    run(box, work)
+    assert "mesh" not in box.rules().lower()
+
+
+def test_cleanup_takes_everything_out(box: Node) -> None:
+    async def work() -> None:
+        sidecar = Sidecar(box)
+        await sidecar.start()
+        await serving(box)
+        await sidecar.stop(leave=True)
+        assert "mesh" in box.rules().lower()
+        removed = await cleanup(str(box.folder))
+        assert removed.clean
+        assert removed.firewall_rules == 3  # two jumps from FORWARD, one from INPUT
+
+    run(box, work)
+    assert "mesh" not in box.rules().lower()
+    assert inside(box.host, "cat", LOCALNET).strip() == "0"

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from email.utils import formatdate
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,7 +20,7 @@ from mesh.kernel.return_paths import put_in
 from mesh.telemetry.doctor import Check, Verdict
 from mesh.telemetry.doctor_cluster import Peer
 from sidecar import cli, node_facts, peers
-from sidecar.config import Address, Config, Discovery, DiscoveryKind, Docker, Feed, Metrics
+from sidecar.config import Address, Config, Discovery, DiscoveryKind, Docker, Entry, Feed, Http, Metrics
 from sidecar.doctor import Doctor, Told, ask_engine
 from sidecar.peers import Other, look_at, reach, skew_of
 from sidecar.tables import Document
@@ -273,6 +274,18 @@ def test_with_a_sidecar_its_own_view_is_judged_too(
     settings = config(tmp_path, feed=Feed(Address("0.0.0.0", 2)), metrics=Metrics(Address("0.0.0.0", 3)))
     found = by_name(Doctor(settings, running, host.path, firewall, lambda _: TOLD))
     assert found["firewall"].verdict == verdict
+    if verdict == "ok":
+        inside(
+            host,
+            "iptables-nft",
+            *["-A", "INPUT", "!", "-s", "198.51.100.0/28", "-p", "tcp", "--dport", "8800", "-j", "DROP"],
+        )
+        entries = replace(settings, http=Http(entrypoints=(Entry("web", Address("0.0.0.0", 8800)),)))
+        named = by_name(Doctor(entries, running, host.path, firewall, lambda _: TOLD))["firewall"]
+        assert named.verdict is Verdict.WARN
+        rule = "-A INPUT ! -s 198.51.100.0/28 -p tcp -m tcp --dport 8800 -j DROP"
+        assert f"'{rule}' keeps some clients" in named.seen
+        assert "8800/tcp of entry point web" in named.seen
     assert found["clashing listeners"].verdict is Verdict.FAIL
     assert "nginx (pid 12)" in found["clashing listeners"].seen
     assert found["catalogue"].seen == "confirmed 0 s ago, served to workers"

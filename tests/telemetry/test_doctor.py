@@ -6,12 +6,22 @@ from dataclasses import replace
 import pytest
 
 from mesh.telemetry import doctor
-from mesh.telemetry.doctor import Check, Passage, PublishedPort, Settings, Verdict
+from mesh.telemetry.doctor import Check, Dropped, Passage, PublishedPort, Settings, Verdict
 
 OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
 TAKEN = PublishedPort("80/tcp", "web", "taken", "cannot listen on 0.0.0.0:80: held by nginx (12)")
 FREE = PublishedPort("80/tcp", "web", "kernel")
 HELD = PublishedPort("80/tcp", "web", "kernel", listening=True, holder="nginx (12)")
+
+
+def _dropping(rules: list[Dropped]) -> Passage:
+    return Passage(published=True, allowed=True, dropped=rules)
+
+
+SOME = Dropped(
+    "-A DOCKER-USER ! -s 198.51.100.0/28 -i ens32 -j DROP", False, ("80/tcp of web", "81/tcp of old")
+)
+POLICY = Dropped("-P INPUT DROP", True, ("81/tcp of old",))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +73,27 @@ HELD = PublishedPort("80/tcp", "web", "kernel", listening=True, holder="nginx (1
         (lambda: doctor.passage(Passage(True, allowed=True)), OK, "lets"),
         (lambda: doctor.passage(Passage(True)), FAIL, "no rule of ours"),
         (lambda: doctor.passage(Passage(True, fault="no iptables")), FAIL, "no iptables"),
+        (
+            lambda: doctor.passage(_dropping([SOME])),
+            WARN,
+            f"'{SOME.rule}' keeps some clients",
+        ),
+        (
+            lambda: doctor.passage(replace(_dropping([SOME]), published=False)),
+            WARN,
+            "from 80/tcp of web, 81/tcp of old",
+        ),
+        (lambda: doctor.passage(_dropping([replace(SOME, everybody=True)])), WARN, "every"),
+        (
+            lambda: doctor.passage(_dropping([SOME, POLICY])),
+            FAIL,
+            "-P INPUT DROP' keeps every",
+        ),
+        (
+            lambda: doctor.passage(_dropping([replace(POLICY, everybody=False)])),
+            WARN,
+            "some",
+        ),
         # MTU and VXLAN
         (lambda: doctor.mtu("eth0", 1500, {"network a": 1450}), OK, "eth0 has 1500, overlays 1450"),
         (lambda: doctor.mtu("eth0", 1500, {}), OK, "eth0 has 1500"),
@@ -91,6 +122,12 @@ def test_judgement(judge: Callable[[], Check], verdict: Verdict, says: str) -> N
     check = judge()
     assert (check.verdict, says in check.seen) == (verdict, True), check
     assert bool(check.remedy) == (verdict is not OK)
+
+
+def test_how_a_port_is_opened_in_the_nodes_firewall_is_in_the_remedy() -> None:
+    remedy = doctor.passage(_dropping([SOME, POLICY])).remedy
+    for way in ("ufw allow 81/tcp", "--add-port=81/tcp", "iptables -I INPUT -p tcp --dport 81 -j ACCEPT"):
+        assert way in remedy
 
 
 def test_the_mtu_that_would_fit_is_in_the_remedy() -> None:

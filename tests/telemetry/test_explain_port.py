@@ -20,6 +20,7 @@ from mesh.catalog.model import (
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.kernel.inspect import HostPort, Leading, SandboxPort, WayBack
 from mesh.kernel.return_rules import Entry
+from mesh.kernel.rule_walk import Obstacle
 from mesh.kernel.rules import PortTarget
 from mesh.telemetry.explain import PortPath, State
 from mesh.telemetry.explain_port import Kernel, Reached, Relay, port_path, why_masqueraded
@@ -129,6 +130,19 @@ def test_a_port_as_it_should_be() -> None:
 def test_a_hop_that_is_not_as_wanted(changed: dict[str, object], hop: int, state: State, note: str) -> None:
     found = explained(replace(SEEN, **changed)).hops[hop]  # type: ignore[arg-type]
     assert (found.state, note in found.note) == (state, True), found
+
+
+def test_rules_of_the_nodes_firewall_that_keep_clients_out_are_named() -> None:
+    some, every = Obstacle("-A DOCKER-USER -s 10.0.0.0/8 -j DROP", False), Obstacle("-P INPUT DROP", True)
+    for path in (
+        explained(replace(SEEN, obstacles=(some, every))),
+        explained(replace(SEEN, obstacles=(some, every)), service=PROXIED, relay=RELAY),
+    ):
+        found = [(hop.what, hop.state, hop.note) for hop in path.hops if hop.where == "firewall"]
+        assert found == [
+            ("drops some clients", State.OK, some.rule),
+            ("drops every client", State.DIFFERS, every.rule),
+        ]
 
 
 def test_gated_rules_that_are_alive_are_well() -> None:
