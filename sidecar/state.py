@@ -102,6 +102,7 @@ class Telling:
 
     def _problems(self, source: SourceStatus) -> Iterator[str]:
         yield from map(str, source.problems)
+        yield from map(str, self.store.intake.problems())
         for service in self.snapshot.services.values():
             yield from map(str, self._plans(service).problems)
             try:
@@ -202,7 +203,10 @@ class Telling:
             return_paths_refused=_by_one(source.return_paths_refused),
             captured_containers=self.carrying.capture.count if self.carrying.capture else 0,
             internal_errors=_by_one(ERRORS.counts),
-            quarantined={(one.name,): len(one.quarantined) for one in self.store.subscriptions},
+            quarantined={
+                ("catalogue",): self.store.intake.refused,
+                **{(one.name,): len(one.quarantined) for one in self.store.subscriptions},
+            },
             config_errors=sum(1 for _ in self._problems(source)),
             dns_requests=_labelled(self.resolver.requests),
             dns_durations={name: deepcopy(one) for name, one in stats.durations.items()},

@@ -5,13 +5,17 @@ order, synchronously, after the swap, with (old, new, change); they must not blo
 apart: the others get the change, and it is brought up again (`mesh.catalog.subscription`).
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from mesh.catalog.intake import Intake
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.subscription import Later, Restart, Subscription, Update
 
 Subscriber = Update
+
+logger = logging.getLogger(__name__)
 
 
 class Store:
@@ -35,6 +39,7 @@ class Store:
         self._later = later
         self._order = {name: number for number, name in enumerate(order)}
         self._subscriptions: list[Subscription] = []
+        self.intake = Intake()
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
@@ -67,7 +72,10 @@ class Store:
             one.identify(node)
 
     def publish(self, change: Change) -> Snapshot:
-        """Swap in the next version; an empty change is no version."""
+        """Swap in the next version; an empty change is no version. What can't be used of it is left out."""
+        change, refused = self.intake.admit(change)
+        for problem in refused:
+            logger.warning("catalogue: %s", problem)
         if not change:
             return self.current
         old, new = self.current, self.current.apply(change)

@@ -17,13 +17,16 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 from urllib3.exceptions import HTTPError
 
+from mesh.discovery.swarm import NOT_UNDERSTOOD
 from mesh.errors import DiscoveryError, EngineUnavailable
+from mesh.net.isolation import run
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
 
 THREADS = 4  # calls at once; dockerd serialises much of it anyway
 CALL_SECONDS = 30.0  # a manager without quorum takes 20 s to say so
+SHOWN_MAX = 200  # characters of an error's text
 EVENTS_MAX = 4096  # not yet looked at; more, and everything is listed again
 
 
@@ -51,7 +54,7 @@ class Events:
         return event
 
     def put(self, event: Json) -> None:
-        self.at_once(event)
+        run(self.at_once, event)
         try:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:
@@ -182,6 +185,9 @@ class EngineClient:
         except (DockerException, requests.RequestException, HTTPError, OSError) as error:
             self._local.api = None
             raise self._unavailable(error) from error
+        except NOT_UNDERSTOOD as error:
+            what = f"{type(error).__name__}: {error}"[:SHOWN_MAX]
+            raise DiscoveryError(f"docker: what it answers is not understood: {what}") from error
 
     def _connect(self) -> Any:
         seconds: Any = self._call_seconds  # the SDK's annotation wants whole ones
@@ -205,7 +211,8 @@ class EngineClient:
             requests.RequestException,
             HTTPError,
             OSError,
-            ValueError,  # cut in the middle of an event
+            ValueError,  # cut in the middle of an event, or a number of thousands of digits
+            RecursionError,  # nested too deep
             AttributeError,  # urllib3, on a stream that was closed under it
         ) as error:
             why = error

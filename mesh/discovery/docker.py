@@ -37,8 +37,9 @@ from mesh.discovery.saved import SavedView
 from mesh.discovery.sign_client import SignClient
 from mesh.discovery.signs import Signs
 from mesh.discovery.source import SourceStatus
-from mesh.discovery.swarm import ClusterView
+from mesh.discovery.swarm import NOT_UNDERSTOOD, ClusterView
 from mesh.errors import DiscoveryError, EngineUnavailable, Problem
+from mesh.internal_errors import ERRORS, restart_mends
 
 Json = Mapping[str, Any]
 
@@ -132,6 +133,11 @@ class DockerSource:
         except* DiscoveryError as errors:
             self._engine_fault = str(_first(errors))
             logger.error("docker: %s", self._engine_fault)
+        except* Exception as errors:  # the boundary of a session: the next one lists everything anew
+            if restart_mends(errors):
+                raise
+            self._engine_fault = f"fault of ours: {_first(errors)}"
+            ERRORS.report("session with Docker", _first(errors))
 
     async def _session(self) -> None:
         """Until the engine is lost."""
@@ -372,7 +378,11 @@ class DockerSource:
         except DiscoveryError as error:
             logger.debug("docker: no gossip of network %s: %s", id_, error)
             return None
-        return None if json is None else network_view(json)
+        try:
+            return None if json is None else network_view(json)
+        except NOT_UNDERSTOOD as error:
+            ERRORS.report("Docker's JSON of a network", error)
+            return None
 
     # --- telling ---
 
@@ -401,7 +411,7 @@ async def _until(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
         waiting.cancel()
 
 
-def _first(errors: BaseExceptionGroup[DiscoveryError]) -> BaseException:
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first error itself, out of whatever groups it was raised through."""
     found: BaseException = errors
     while isinstance(found, BaseExceptionGroup):

@@ -17,8 +17,9 @@ from docker.errors import APIError
 
 from mesh.discovery.allocations import ATTACHMENTS_FILTER, Allocations, allocations
 from mesh.discovery.client import Engine
-from mesh.discovery.swarm import ClusterView, Reader
+from mesh.discovery.swarm import NOT_UNDERSTOOD, ClusterView, Reader
 from mesh.errors import DiscoveryError, EngineUnavailable
+from mesh.internal_errors import ERRORS
 
 Json = Mapping[str, Any]
 
@@ -149,7 +150,7 @@ class ManagerWatch:
     def _read(self, api: Any, everything: bool, also: bool) -> _Found | None:
         """On a thread: the cluster, or None when nothing can have changed. `also`: with the allocations."""
         tasks = api.tasks()
-        seen = {(one["ID"], one["Version"]["Index"]) for one in tasks}
+        seen = {(str(one.get("ID")), str(one.get("Version"))) for one in tasks if isinstance(one, Mapping)}
         changed, self._seen_tasks = seen != self._seen_tasks, seen
         if not (everything or changed):
             return None
@@ -170,13 +171,23 @@ def _allocations(api: Any, view: ClusterView, networks: Iterable[Json]) -> Alloc
         ingress = api.inspect_network(id_, verbose=True) if id_ is not None else None
     except APIError:
         ingress = None  # this engine takes no part in it
-    return allocations(view.nodes.values(), networks, attachments, ingress)
+    try:
+        return allocations(view.nodes.values(), networks, attachments, ingress)
+    except NOT_UNDERSTOOD as error:
+        ERRORS.report("Docker's JSON of allocations", error)
+        return None
 
 
 def _leader(nodes: Iterable[Json]) -> str:
     leading = (one["ID"] for one in nodes if (one.get("ManagerStatus") or {}).get("Leader"))
-    return next(leading, "")
+    try:
+        return str(next(leading, ""))
+    except NOT_UNDERSTOOD:  # the node is named where all are read
+        return ""
 
 
 def _updating(services: Iterable[Json]) -> bool:
-    return any((one.get("UpdateStatus") or {}).get("State") in UPDATING for one in services)
+    try:
+        return any((one.get("UpdateStatus") or {}).get("State") in UPDATING for one in services)
+    except NOT_UNDERSTOOD:  # the service is named where all are read
+        return False

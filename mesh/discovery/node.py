@@ -26,8 +26,9 @@ from mesh.discovery.engine import (
     gateway_place,
 )
 from mesh.discovery.merge import Merger
-from mesh.discovery.swarm import network
+from mesh.discovery.swarm import NOT_UNDERSTOOD, network, read_each
 from mesh.errors import DiscoveryError, EngineUnavailable
+from mesh.internal_errors import ERRORS
 from mesh.parsing import is_int, parse_int
 
 Json = Mapping[str, Any]
@@ -106,12 +107,15 @@ class NodeWatch:
         """Heed events until the stream ends, which raises EngineUnavailable."""
         while True:
             event = await events.next()
-            self._last_event = event.get("timeNano", 0) / 1e9 or self._last_event
             if events.lost:
                 events.lost = False
                 await self.list()
                 self._on_cluster_news()
-            await self._heed(event)
+            try:
+                self._last_event = event.get("timeNano", 0) / 1e9 or self._last_event
+                await self._heed(event)
+            except NOT_UNDERSTOOD as error:
+                ERRORS.report("Docker's event", error)
 
     async def sift_endings(self) -> None:
         """Take back what has survived, forget what the cluster has forgotten, until cancelled."""
@@ -122,16 +126,24 @@ class NodeWatch:
     # --- looking ---
 
     async def _list_networks(self) -> None:
-        found = {one.id: one for one in map(network, await self._engine.networks())}
+        found = {one.id: one for one in read_each("network", await self._engine.networks(), network)}
         self._gateway_id = next((id_ for id_, one in found.items() if one.name == GATEWAY_NETWORK), "")
         self._tell(self._merger.set_local_networks(found))
 
     async def _gateway(self) -> Place:
         """By id: for a name a manager asks the Swarm too, which may take long."""
         json = await self._engine.network(self._gateway_id) if self._gateway_id else None
-        return NOWHERE if json is None else gateway_place(json)
+        try:
+            return NOWHERE if json is None else gateway_place(json)
+        except NOT_UNDERSTOOD as error:
+            ERRORS.report("Docker's JSON of a network", error)
+            return NOWHERE
 
-    def _container(self, json: Json, place: Place) -> Container:
+    def _container(self, json: Json, place: Place) -> Container | None:
+        """None for one whose JSON can't be understood: it is named, and the others are what they are."""
+        return next(read_each("container", (json,), lambda one: self._read(one, place)), None)
+
+    def _read(self, json: Json, place: Place) -> Container:
         name = (json.get("Config") or {}).get("StopSignal") or "SIGTERM"
         self._stop_signals[json["Id"]] = ALWAYS_FATAL | {_signal_number(name)}
         return container(json, place)

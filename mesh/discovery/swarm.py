@@ -6,10 +6,11 @@ asked to end is LEAVING while it still runs. Docker counts a task as running onl
 any, has passed, so RUNNING needs no further proof.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+from mesh.catalog.intake import fault_of
 from mesh.catalog.model import (
     EndpointMode,
     Neighbour,
@@ -25,8 +26,14 @@ from mesh.catalog.model import (
     TaskState,
 )
 from mesh.discovery.template import expand
+from mesh.internal_errors import ERRORS
 
 Json = Mapping[str, Any]
+
+T = TypeVar("T")
+
+# JSON of other types, without what has to be there, nested too deep, with numbers beyond all bounds.
+NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
 
 ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
 UNWANTED = frozenset({"shutdown", "remove"})  # desired states
@@ -64,29 +71,60 @@ class Reader:
     def read(
         self, nodes: Sequence[Json], networks: Sequence[Json], services: Sequence[Json], tasks: Sequence[Json]
     ) -> ClusterView:
-        known = {one["ID"]: node(one) for one in nodes}
-        overlays = {one["Id"]: network(one) for one in networks if one.get("Scope") == "swarm"}
+        known = {one.id: one for one in read_each("node", nodes, node)}
+        listed = (one for one in networks if not isinstance(one, Mapping) or one.get("Scope") == "swarm")
+        overlays = {one.id: one for one in read_each("network", listed, network)}
         ids = {one.name: one.id for one in overlays.values()}
         surroundings = ({one.id for one in known.values() if one.state == "down"}, ids)
         if surroundings != self._surroundings:
             self._surroundings, self._known = surroundings, {}
         own = _by_service(tasks)
         before, self._known = self._known, {}
-        self.created = {one["ID"]: str(one.get("CreatedAt", "")) for one in services}
-        for one in services:
+        created: dict[str, str] = {}
+
+        def read_one(one: Json) -> Service:
             id_, of_it = one["ID"], own.get(one["ID"], ())
             versions = (_version(one), sorted((task["ID"], _version(task)) for task in of_it))
             same = before.get(id_)
             if same is None or same[0] != versions:
                 same = versions, service(one, of_it, known, overlays, ids)
             self._known[id_] = same
+            created[id_] = str(one.get("CreatedAt", ""))
+            return same[1]
+
+        read = {one.id for one in read_each("service", services, read_one)}
+        self._known = {id_: one for id_, one in self._known.items() if id_ in read}
+        self.created = created
         return ClusterView(known, overlays, {id_: one for id_, (_, one) in self._known.items()})
+
+
+def read_each(kind: str, items: Iterable[Json], read: Callable[[Json], T]) -> Iterator[T]:
+    """What is read of each. One whose JSON can't be understood, or says what can't be, is left out, and named
+    in `mesh status`: the others are what they are."""
+    where = f"Docker's JSON of a {kind}"
+    for one in items:
+        subject = f"{kind} {_id_of(one)}"
+        try:
+            entity = read(one)
+            if fault := fault_of(entity):
+                raise ValueError(fault)
+        except NOT_UNDERSTOOD as error:
+            ERRORS.report(where, error, subject, "it is left out")
+        else:
+            ERRORS.mended(where, subject)
+            yield entity
+
+
+def _id_of(json: object) -> str:
+    found = (json.get("ID") or json.get("Id")) if isinstance(json, Mapping) else None
+    return found[:64] if isinstance(found, str) else "without an id"
 
 
 def _by_service(tasks: Iterable[Json]) -> Mapping[str, Sequence[Json]]:
     found: dict[str, list[Json]] = {}
     for one in tasks:
-        found.setdefault(one.get("ServiceID", ""), []).append(one)
+        if isinstance(one, Mapping) and isinstance(id_ := one.get("ServiceID", ""), str):
+            found.setdefault(id_, []).append(one)
     return found
 
 
@@ -133,7 +171,7 @@ def service(
     spec, endpoint = json.get("Spec", {}), json.get("Endpoint", {})
     name = spec.get("Name", json["ID"])
     labels = dict(spec.get("Labels") or {})
-    living = (task(one, name, nodes, labels) for one in tasks)
+    living = _tasks(tasks, name, nodes, labels)
     return Service(
         id=json["ID"],
         name=name,
@@ -143,6 +181,21 @@ def service(
         labels=labels,
         tasks=tuple(sorted((one for one in living if one is not None), key=lambda one: (one.slot, one.id))),
     )
+
+
+def _tasks(
+    tasks: Iterable[Json], service_name: str, nodes: Mapping[str, Node], labels: Mapping[str, str]
+) -> Iterator[Task | None]:
+    """One that can't be understood is left out; the service has its others."""
+    for one in tasks:
+        try:
+            found = task(one, service_name, nodes, labels)
+            if found is not None and (fault := fault_of(found)):
+                raise ValueError(fault)
+        except NOT_UNDERSTOOD as error:
+            ERRORS.report("Docker's JSON of a task", error)
+        else:
+            yield found
 
 
 def _mode(spec: Json, endpoint: Json) -> EndpointMode:

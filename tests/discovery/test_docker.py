@@ -254,7 +254,7 @@ class TestThisNodesEvents:
             await pair.worker.knows(1, 2, 3)
             pair.worker.daemon.end(ID)
             await until(lambda: pair.worker.states()[2] is LEAVING, "leaving at once")
-            assert ID not in pair.worker.current.containers
+            await until(lambda: ID not in pair.worker.current.containers, "and then gone")
 
     async def test_a_container_that_starts_moves_and_ends(self, tmp_path: Path) -> None:
         async with nodes(tmp_path) as pair:
