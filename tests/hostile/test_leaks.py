@@ -49,6 +49,7 @@ KEPT = (
     (udp, "QUIET_SECONDS"),
     (limits, "IDLE_ENDPOINT_SECONDS"),
 )
+STOCK_MAX = 128  # sockets that a process may have in stock
 SAME = 6  # looks in a row that find the same
 SANDBOX = "10.0.0.2"  # tasks of published ports answer in the ingress namespace itself
 
@@ -92,12 +93,17 @@ async def test_50_stacks_leave_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         async with good.asked_throughout():
             for number in range(2):  # warms up: allocators keep what a first round has needed
                 await deploy_use_and_remove(node, ports, -1 - number)
-        before, memory = await settled_state(node), rss()
+        before, memory, others = await settled_state(node), rss(), processes()
         async with good.asked_throughout():
             for number in range(ROUNDS):
                 await deploy_use_and_remove(node, ports, number)
         assert await settled_state(node) == before
         assert rss() - memory < RSS_MAX
+        after = processes()
+        assert after.keys() == others.keys()
+        for pid, (open_, kilobytes) in after.items():
+            assert open_ - others[pid][0] < STOCK_MAX
+            assert kilobytes - others[pid][1] < RSS_MAX
     assert len(node.made) == 0
 
 
@@ -257,6 +263,16 @@ async def look(node: SwarmNode) -> State:
         len(ours),
         len(proc.bound("tcp") + proc.bound6() + proc.bound("udp")),
     )
+
+
+def processes() -> dict[int, tuple[int, int]]:
+    """Those that the sidecar has started, by their ids: (descriptors, KB of memory)."""
+    found = {}
+    for thread in Path("/proc/self/task").iterdir():
+        for pid in map(int, (thread / "children").read_text().split()):
+            fields = dict(line.split(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            found[pid] = len(os.listdir(f"/proc/{pid}/fd")), int(fields["VmRSS"].split()[0])
+    return found
 
 
 def namespaces() -> set[int]:
