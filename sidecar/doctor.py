@@ -8,7 +8,6 @@ time.
 
 import asyncio
 import os
-import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -28,9 +27,9 @@ from mesh.kernel.firewall import Firewall
 from mesh.kernel.firewall_review import Review, review
 from mesh.kernel.ingress import BRIDGE, SANDBOX, Place, ipvs_here, locate
 from mesh.kernel.rule_walk import Obstacle
-from mesh.net import netlink, proc
+from mesh.net import descriptors, netlink, proc
 from mesh.net.netns import Namespace
-from mesh.telemetry import doctor, doctor_cluster
+from mesh.telemetry import doctor, doctor_cluster, doctor_limits
 from mesh.telemetry.doctor import Check
 from sidecar import client, node_facts
 from sidecar.config import Config, DiscoveryKind, ListenAddress
@@ -40,6 +39,7 @@ from sidecar.tables import Document
 from sidecar.version import mesh_version
 
 VXLAN_PORT = 4789
+LIMITS = (doctor_limits.descriptors, doctor_limits.memory, doctor_limits.processes)
 CALL_SECONDS = 5.0  # for the engine's answer
 AT_ONCE = 8  # nodes looked at at the same time
 
@@ -99,12 +99,31 @@ class Doctor:
         """In the order in which one thing depends on another."""
         yield self._guarded("kernel features", lambda: doctor.features(tried()))
         yield doctor.ipvs(ipvs_here())
-        yield self._guarded("conntrack table", lambda: doctor.conntrack(*node_facts.conntrack()))
-        yield doctor.descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        yield self._guarded("conntrack table", lambda: doctor_limits.conntrack(*node_facts.conntrack()))
+        yield from self._of_limits()
         yield self._guarded("upstream resolvers", self._resolv_conf)
         if self.config.discovery.kind is DiscoveryKind.DOCKER:
             yield from self._of_docker()
         yield from self._of_sidecar()
+
+    def _of_limits(self) -> Iterator[Check]:
+        """Of the sidecar that runs; without one, what it would be given here."""
+        told = self._status.get("limits") if self._status is not None else None
+        if not told:
+            soft, hard = descriptors.limits()
+            yield doctor.descriptors(hard or soft or doctor.DESCRIPTORS_MIN)
+            return
+        most = told["descriptors_max"]
+        seen = doctor_limits.Limits(
+            told["descriptors"],
+            most,
+            0 if most is None else descriptors.reserved(most),
+            told["memory"],
+            told["memory_max"],
+            told["processes"],
+            told["processes_max"],
+        )
+        yield from (judge(seen) for judge in LIMITS)
 
     def _guarded(self, name: str, work: Callable[[], Check]) -> Check:
         try:

@@ -66,6 +66,20 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What the process uses, and may use. None: no limit, or it cannot be seen. Memory (bytes) and processes
+    are those of its control group, all processes of the sidecar together."""
+
+    descriptors: int | None = None
+    descriptors_max: int | None = None  # soft limit
+    descriptors_hard: int | None = None
+    memory: int | None = None
+    memory_max: int | None = None
+    processes: int | None = None  # and threads
+    processes_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     version: str
     node: str
@@ -78,6 +92,7 @@ class Status:
     ports: tuple[Port, ...] = ()
     listeners: tuple[Listener, ...] = ()
     problems: tuple[str, ...] = ()  # of configuration, catalogue and labels
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True)

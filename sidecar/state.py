@@ -26,6 +26,7 @@ from mesh.http.stats import ServiceStats
 from mesh.internal_errors import ERRORS
 from mesh.kernel.counting import Counted
 from mesh.kernel.ingress import Ingress
+from mesh.net import cgroup, descriptors
 from mesh.relay.counts import PortStats
 from mesh.relay.ports import RelayPorts
 from mesh.telemetry.explain import PortPath, ServicePath
@@ -77,6 +78,7 @@ class Telling:
             ports=tuple(sorted(self._ports(), key=_by_number)),
             listeners=tuple(self._listeners()),
             problems=(*self._problems(source), *self.resolver.stats.faults.values(), *ERRORS.problems()),
+            limits=_limits(),
         )
 
     def unready(self) -> Sequence[str]:
@@ -405,3 +407,24 @@ def _connect_errors(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...],
     for name, port, kernels in carried:
         counted[name, port, "no_endpoint"] += kernels.refused
     return counted
+
+
+def _limits() -> report.Limits:
+    soft, hard = descriptors.limits()
+    group = cgroup.limits()
+    return report.Limits(
+        _open_descriptors(),
+        soft,
+        hard,
+        group.memory,
+        group.memory_max,
+        group.processes,
+        group.processes_max,
+    )
+
+
+def _open_descriptors() -> int | None:
+    try:
+        return descriptors.count()
+    except OSError:  # none is left to look with, or there is no such folder here
+        return None

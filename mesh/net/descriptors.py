@@ -27,7 +27,12 @@ def count() -> int:
 def is_reserved(descriptor: int) -> bool:
     """Is the number one of those that clients do not get?"""
     soft, _ = limits()
-    return soft is not None and descriptor >= soft - min(RESERVED_MAX, soft // 8)
+    return soft is not None and descriptor >= soft - reserved(soft)
+
+
+def reserved(limit: int) -> int:
+    """How many of so many descriptors clients do not get."""
+    return min(RESERVED_MAX, limit // 8)
 
 
 def for_client(sock: socket.socket) -> socket.socket:

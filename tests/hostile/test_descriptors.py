@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from mesh.catalog.model import Port, Protocol, Service, Task, TaskState
+from sidecar.doctor import Doctor
 from tests.net.lab import needs_root
-from tests.support.swarm_node import INGRESS, NODE, GoodService, get, rss, swarm_node
+from tests.support.swarm_node import INGRESS, NODE, GoodService, config, get, rss, swarm_node
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, needs_root]
@@ -46,8 +47,19 @@ async def test_500_captured_containers(tmp_path: Path) -> None:
                 node.publish(containers={one.id: one})
             await until(lambda: node.captured == CONTAINERS + 1)
             assert descriptors() > FD_SETSIZE
+            checks = await asyncio.to_thread(limits_by_doctor, tmp_path)
+            assert {"file descriptors", "memory", "processes"} == checks.keys()
+            used, of, most = checks["file descriptors"].split()[:3]
+            assert (of, int(most)) == ("of", resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+            assert int(used) > 3 * CONTAINERS
             node.publish(containers={f"c{number}": None for number in range(CONTAINERS)})
             await until(lambda: node.captured == 1)
+
+
+def limits_by_doctor(folder: Path) -> dict[str, str]:
+    """What `mesh doctor` sees of the sidecar that runs."""
+    visit = Doctor(config(folder), config(folder).admin.places[0])
+    return {one.name: one.seen for one in visit._of_limits()}
 
 
 async def test_5000_published_ports(tmp_path: Path) -> None:
