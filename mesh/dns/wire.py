@@ -216,12 +216,12 @@ def _check_options(data: bytes, at: int, end: int) -> None:
 Names: TypeAlias = dict[int, tuple[int, int]]  # where one begins → its octets and pointers from there on
 
 
-def skip_name(data: bytes, at: int, known: Names | None = None) -> int:
+def skip_name(data: bytes, at: int, known: Names | None = None, first: int = 0) -> int:
     """Where what follows a name begins; it may be compressed. Raises WireError.
 
     The whole name is read: a pointer has to lead back to before the part that it ends, so none can loop
     (RFC 1035 4.1.4: to a prior occurrence), and the name has to end within 255 octets and 127 pointers.
-    `known`: the names that were read in this message; added to.
+    `known`: the names that were read in this message; added to. `first`: the least that pointers may lead to.
     """
     end, part, length, hops = 0, at, 0, 0
     begun = [(at, 0, 0)]  # the parts of the name: where each begins, length and pointers before it
@@ -231,7 +231,7 @@ def skip_name(data: bytes, at: int, known: Names | None = None) -> int:
             if octet < POINTER:
                 raise WireError("a label of unknown kind")
             target = (octet & 0x3F) << 8 | _byte(data, at + 1)
-            if not HEADER.size <= target < part:
+            if not first <= target < part:
                 raise WireError("a compression pointer that does not lead back")
             end, hops = end or at + 2, hops + 1
             if known is not None and target in known:

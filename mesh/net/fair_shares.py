@@ -50,6 +50,10 @@ class FairShares(Generic[Owner, Item]):
         """Are all places taken?"""
         return len(self._items) >= self.places
 
+    def counts(self) -> dict[Owner, int]:
+        """Places of each owner that has any."""
+        return {owner: len(items) for owner, items in self._of.items()}
+
     def count(self, owner: Owner) -> int:
         """Places that this owner has."""
         return len(self._of.get(owner, ()))

@@ -75,7 +75,7 @@ async def test_four_containers_take_all_places_with_different_questions(node: No
             node.ask(f"bad{turn}.example", container)
         if turn % 200 == 0:
             await node.good(f"good{turn}")
-    waiting = node.resolver._forwarding._forwarder._waiting
+    waiting = node.resolver._forwarding._forwarder._shares
     assert len(waiting) <= FORWARDS_MAX
     for number in range(20):
         await node.good(f"good{number}", f"good{number}.example")
@@ -98,7 +98,7 @@ async def test_one_container_takes_all_descriptors(monkeypatch: pytest.MonkeyPat
 async def test_many_containers_leave_something_for_one_that_has_nothing(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node.resolver._forwarding._forwarder._waiting, "places", 200)
+    monkeypatch.setattr(node.resolver._forwarding._forwarder._shares, "places", 200)
     for turn in range(10):
         for number in range(50):
             node.ask(f"bad{turn}.example", f"container{number}")

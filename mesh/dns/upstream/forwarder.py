@@ -89,8 +89,8 @@ class Forwarder:
         self, config: DnsConfig, tasks: Tasks, stats: DnsStats, secure: SecureConnections | None = None
     ) -> None:
         self._config, self._tasks, self._stats = config, tasks, stats
-        self._under_way: dict[Hashable, _Question] = {}
-        self._waiting: FairShares[Hashable, _Waiter] = FairShares(FORWARDS_MAX, FORWARDS_PER_ASKER)
+        self._waiting: dict[Hashable, _Question] = {}
+        self._shares: FairShares[Hashable, _Waiter] = FairShares(FORWARDS_MAX, FORWARDS_PER_ASKER)
         self._questions = 0
         self._tries, self._tries_max = 0, _descriptors()
         self._tell_again = 0.0  # when to speak of a shortage again
@@ -117,20 +117,20 @@ class Forwarder:
         False: the asker, or all together, have too much under way, and nothing will be called.
         """
         limit = self._make_place(asker, key) or (
-            "" if key in self._under_way else self._make_room(route, asker)
+            "" if key in self._waiting else self._make_room(route, asker)
         )
         if limit:
             if asker != REFRESH:
                 self._stats.refuse(limit)
             return False
         waiter = _Waiter(asker, done, refused)
-        question = self._under_way.get(key)
+        question = self._waiting.get(key)
         if question is not None:
             self._wait(waiter, question)
             return True
-        question = self._under_way[key] = _Question(key)
+        question = self._waiting[key] = _Question(key)
         self._wait(waiter, question)
-        question.race = self._race(question, query, route, tcp)
+        question.race = self._race(key, query, route, tcp)
         question.race.start()
         return True
 
@@ -141,19 +141,29 @@ class Forwarder:
             self.servers.led_back(*sent_to)
         return sent_to is not None
 
+    @property
+    def _waiters(self) -> int:
+        """Queries that wait."""
+        return len(self._shares)
+
+    @property
+    def _by_asker(self) -> dict[Hashable, int]:
+        """Those of each asker."""
+        return self._shares.counts()
+
     # --- who waits ------------------------------------------------------------------------------------------
 
     def _make_place(self, asker: Hashable, key: Hashable) -> str:
         """For one more to wait; what keeps it from that, "" for nothing."""
-        waiting = self._waiting
-        question = self._under_way.get(key)
+        shares = self._shares
+        question = self._waiting.get(key)
         same = question.by_asker.get(asker) if question is not None else None
         if same is not None and len(same) >= REPETITIONS_MAX:
             self._give_way(same[0])
-        if waiting.count(asker) >= (REFRESHES_MAX if asker == REFRESH else FORWARDS_PER_ASKER):
+        if shares.count(asker) >= (REFRESHES_MAX if asker == REFRESH else FORWARDS_PER_ASKER):
             return "share"
-        if waiting.full:
-            oldest = waiting.to_give_way(asker)
+        if shares.full:
+            oldest = shares.to_give_way(asker)
             if oldest is None:
                 return "total"
             self._give_way(oldest)
@@ -162,7 +172,7 @@ class Forwarder:
     def _make_room(self, route: Route, asker: Hashable) -> str:
         """For one more question to be sent; what keeps it from that, "" for nothing."""
         while limit := self._no_room(route):
-            oldest = self._waiting.to_give_way(asker)
+            oldest = self._shares.to_give_way(asker)
             if oldest is None:
                 return limit
             self._give_way(oldest)
@@ -177,19 +187,19 @@ class Forwarder:
     def _wait(self, waiter: _Waiter, question: _Question) -> None:
         waiter.question = question
         question.by_asker.setdefault(waiter.asker, deque()).append(waiter)
-        self._waiting.add(waiter.asker, waiter)
+        self._shares.add(waiter.asker, waiter)
 
     def _give_way(self, waiter: _Waiter) -> None:
         """It is told that there is no room. The last one takes its question with it."""
         question = waiter.question
         assert question is not None  # it waits for one
-        self._waiting.remove(waiter)
+        self._shares.remove(waiter)
         among = question.by_asker[waiter.asker]
         among.remove(waiter)
         if not among:
             del question.by_asker[waiter.asker]
-        if not question.by_asker and self._under_way.get(question.key) is question:
-            del self._under_way[question.key]
+        if not question.by_asker and self._waiting.get(question.key) is question:
+            del self._waiting[question.key]
             if question.race is not None:
                 question.race.abandon()
             for task, health in tuple(question.tries.items()):  # their sockets are closed in this turn
@@ -197,17 +207,17 @@ class Forwarder:
         self._stats.refuse("displaced")
         waiter.refused()
 
-    def _finish(self, question: _Question, received: Received | None) -> None:
-        del self._under_way[question.key]
-        waiters = question.waiters()
+    def _finish(self, key: Hashable, received: Received | None) -> None:
+        waiters = self._waiting.pop(key).waiters()
         for waiter in waiters:
-            self._waiting.remove(waiter)
+            self._shares.remove(waiter)
         for waiter in waiters:
             waiter.done(received)
 
     # --- one question ---------------------------------------------------------------------------------------
 
-    def _race(self, question: _Question, query: UpstreamQuery, route: Route, tcp: bool) -> Race:
+    def _race(self, key: Hashable, query: UpstreamQuery, route: Route, tcp: bool) -> Race:
+        question = self._waiting[key]
         self._questions += 1
         whole, rest = divmod(self._questions, EXPLORE_EVERY)
         usable = self.servers.usable(route)
@@ -222,7 +232,7 @@ class Forwarder:
             self._config.deadline,
             begin=lambda server: self._begin(question, query, route, server, usable[server], tcp),
             overtaken=partial(self.servers.overtaken, route),
-            finish=partial(self._finish, question),
+            finish=partial(self._finish, key),
         )
 
     def _begin(

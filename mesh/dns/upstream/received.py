@@ -102,7 +102,7 @@ def parse_reply(data: bytes) -> Reply:
     at, qtype = HEADER.size, 0
     known: Names = {}
     for _ in range(questions):
-        at = skip_name(data, at, known)
+        at = skip_name(data, at, known, HEADER.size)
         qtype, _ = unpack(TYPE_CLASS, data, at)
         at += TYPE_CLASS.size
     found = list(_records(data, at, answers + authorities + additionals, known))
@@ -133,7 +133,7 @@ def parse_reply(data: bytes) -> Reply:
 def _records(data: bytes, at: int, count: int, known: Names) -> Iterator[_Found]:
     """`known`: as for `skip_name`."""
     for _ in range(count):
-        owner, at = at, skip_name(data, at, known)
+        owner, at = at, skip_name(data, at, known, HEADER.size)
         rtype, _, ttl, length = unpack(RECORD, data, at)
         start = at + RECORD.size
         if start + length > len(data):
@@ -150,7 +150,7 @@ def _check_names(data: bytes, at: int, end: int, names: tuple[int, int, int], kn
     before, count, behind = names
     at += before
     for _ in range(count):
-        at = skip_name(data, at, known)
+        at = skip_name(data, at, known, HEADER.size)
     if at + behind != end:
         raise WireError("a name in a record's data does not end with it")
 

@@ -149,13 +149,13 @@ async def test_all_together_are_bounded_and_whoever_has_the_most_gives_way(askin
     assert flood(asking, to, 3, "e") == 3
     assert asking.stats.refused["displaced"] == 3
     assert flood(asking, to, 3, "a") == 0  # nobody has more than it
-    assert len(asking.forwarder._waiting) == FORWARDS_MAX
+    assert asking.forwarder._waiters == FORWARDS_MAX
 
 
 async def test_nobody_gives_way_to_one_who_has_as_much(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking.forwarder._waiting, "places", 4)
+    monkeypatch.setattr(asking.forwarder._shares, "places", 4)
     to = route(closed_port())
     assert [flood(asking, to, 1, asker) for asker in "abcde"] == [1, 1, 1, 1, 0]
     assert asking.stats.refused == {"total": 1}
@@ -271,7 +271,7 @@ async def test_every_question_ends_and_nothing_is_left_behind(asking: Asking, al
                 await asyncio.sleep(0)
     assert any(replies)
     forwarder = asking.forwarder
-    assert (forwarder._under_way, len(forwarder._waiting), forwarder._waiting.owners) == ({}, 0, 0)
+    assert (forwarder._waiting, forwarder._waiters, dict(forwarder._by_asker)) == ({}, 0, {})
     assert forwarder._spellings._out == {}
 
 
