@@ -48,6 +48,7 @@ class ReturnPaths:
         self._checked: dict[str, tuple[object, ReturnPath]] = {}  # by node: what was looked at → the result
         self._nodes: Mapping[str, Node] = {}  # as Swarm has them
         self._held: Mapping[str, EntryClaim] = {}
+        self._judged: tuple[Mapping[str, EntryClaim], EntryFacts] | None = None  # of which that is the result
         self._faults: dict[str, tuple[EntryClaim, ClaimFault]] = {}
         self._facts = EntryFacts()
         self._subnets: tuple[IPv4Network, ...] | None = None
@@ -58,6 +59,7 @@ class ReturnPaths:
         """This node is a manager from now on. What was known stands until the nodes speak."""
         self._said = {id_: one.return_path for id_, one in known.items() if one.return_path != NO_RETURN_PATH}
         self._nodes, self._shown, self._checked, self._held, self._faults = {}, {}, {}, {}, {}
+        self._judged = None
 
     def lay_over(self, view: ClusterView, known: Allocations | None = None) -> ClusterView:
         """Swarm's new view, as it is to be told. Nodes that are gone or down are not believed any more.
@@ -119,15 +121,17 @@ class ReturnPaths:
     def _judge(self) -> None:
         """All claims: one that is taken back may be another's."""
         claims = {id_: EntryClaim(said.entry, said.mac) for id_, said in self._said.items()}
-        judged = judge(claims, self._facts, self._held)
-        self._held = judged.accepted
-        faults = {id_: (claims[id_], fault) for id_, fault in judged.refused.items()}
-        for id_, fault in faults.items():
-            self.refused[str(fault[1])] += self._faults.get(id_) != fault
-        self._faults = faults
+        if (claims, self._facts) != self._judged:  # most news is of tasks that answer, and changes none
+            self._judged = claims, self._facts
+            judged = judge(claims, self._facts, self._held)
+            self._held = judged.accepted
+            faults = {id_: (claims[id_], fault) for id_, fault in judged.refused.items()}
+            for id_, fault in faults.items():
+                self.refused[str(fault[1])] += self._faults.get(id_) != fault
+            self._faults = faults
         before, self._checked = self._checked, {}
         for id_, said in self._said.items():
-            key = (said, id_ in judged.accepted, self._subnets)
+            key = (said, id_ in self._held, self._subnets)
             same = before.get(id_)
             self._checked[id_] = same if same and same[0] == key else (key, _believed(*key))
         shown = {id_: said for id_, (_, said) in self._checked.items()}

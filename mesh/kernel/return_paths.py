@@ -85,6 +85,9 @@ class ReturnPaths:
         self._claims: dict[str, EntryClaim] = {}  # by node
         self._entries: dict[str, Entry] = {}  # by node: those that are believed
         self._refused: Mapping[str, ClaimFault] = {}  # by node
+        self._judged: tuple[Mapping[str, EntryClaim], EntryFacts] | None = (
+            None  # of which these are the result
+        )
         self._reachable: tuple[Entry, ...] = ()  # those of them, and our own, that are on the ingress network
         self._marks: Marks = {}
         self._prepared: dict[str, _Prepared] = {}  # by container
@@ -222,8 +225,11 @@ class ReturnPaths:
 
     def _judge(self, network: Network | None) -> None:
         own = EntryClaim(self._own.address, self._own.mac)
-        held = {id_: EntryClaim(one.address, one.mac) for id_, one in self._entries.items()}
         facts = EntryFacts(network.subnets if network is not None else None, own)
+        if (self._claims, facts) == self._judged:
+            return  # most news of nodes is of their tasks
+        self._judged = dict(self._claims), facts
+        held = {id_: EntryClaim(one.address, one.mac) for id_, one in self._entries.items()}
         judged = judge(self._claims, facts, held)
         for id_, fault in judged.refused.items():
             if self._refused.get(id_) != fault:
