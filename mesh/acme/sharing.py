@@ -9,6 +9,7 @@ that routers want now, if they are ready and say that they serve them.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from random import Random
 
@@ -29,6 +30,7 @@ READ_SECONDS = 2.0  # for what the asker has to arrive
 WAIT_SECONDS = 20.0  # that an answer waits for news
 ANSWER_SECONDS = WAIT_SECONDS + 10.0
 ASKERS_MAX = 2048  # who wait at once
+ASKERS_OF_NODE_MAX = 4  # of one node, which needs one, and another while its certificate is renewed
 FIRST_PAUSE, LAST_PAUSE = 0.2, 5.0  # seconds before a manager that failed is asked again
 SETTLE_SECONDS = 10.0  # that a node waits for the first answers before it goes on alone
 
@@ -51,14 +53,14 @@ class Teller:
         self._kept = kept
         self._nodes = nodes
         self._wanted = wanted
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()  # by node
 
     async def serve(self, peer: Identity, request: web.Request) -> web.StreamResponse:
         """`peer`: proven to be a node of this Swarm. Raises the refusal."""
         have = await _have(request)
         ends = time.monotonic() + (0.0 if AT_ONCE in request.query else WAIT_SECONDS)
         while (told := self._news_for(peer, have)) is None:
-            if not await self._news(ends - time.monotonic()):
+            if not await self._news(peer.node, ends - time.monotonic()):
                 return web.Response(status=204)
         return web.Response(body=encode_told(told), content_type="application/json")
 
@@ -75,14 +77,16 @@ class Teller:
             wanted = frozenset()
         return self._kept.newer(have, to_manager=is_manager, wanted=wanted)
 
-    async def _news(self, seconds: float) -> bool:
+    async def _news(self, node: str, seconds: float) -> bool:
         """Has there been any within that time?"""
         if seconds <= 0:
             return False
-        if self._waiting >= ASKERS_MAX:
+        if self._waiting.total() >= ASKERS_MAX:
             raise web.HTTPServiceUnavailable
+        if self._waiting[node] >= ASKERS_OF_NODE_MAX:
+            raise web.HTTPTooManyRequests
         changed = self._kept.changed()
-        self._waiting += 1
+        self._waiting[node] += 1
         try:
             async with asyncio.timeout(seconds):
                 await changed.wait()
@@ -91,7 +95,9 @@ class Teller:
         else:
             return True
         finally:
-            self._waiting -= 1
+            self._waiting[node] -= 1
+            if not self._waiting[node]:
+                del self._waiting[node]
             self._kept.forget(changed)
 
 

@@ -45,6 +45,7 @@ HANDSHAKE_SECONDS = 5.0  # a connection that proves nothing is not kept
 LIMITS = GuardLimits(connections=4096, per_address=64, first=10.0, next=75.0)
 HANDSHAKES = HandshakeLimits(places=256, per_address=32)
 CLIENTS_MAX = 1024  # more nodes than Swarm is run with; each costs a connection and a queue
+CLIENTS_OF_NODE_MAX = 8  # a node needs one; its oldest gives way to another
 WAITING_MAX = 256  # messages that a client may be behind; clients share them
 PIECE = 64 * 1024  # bytes written at once: TLS transports take any amount before they push back
 WRITE_SECONDS = 10.0  # for one piece to leave
@@ -76,7 +77,7 @@ class FeedServer:
         self._view = view
         self._signs = SignServer(take_report, self._refuse)
         self._more = dict(more or {})
-        self._clients: set[_Client] = set()
+        self._clients: dict[_Client, None] = {}  # in the order of their arrival
         self._whole: dict[frozenset[str], bytes] = {}  # the view encoded, by what is told, until it changes
         self._runner: web.AppRunner | None = None
         self._listener: TlsListener | None = None
@@ -194,12 +195,16 @@ class FeedServer:
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         peer, transport = self._admitted(request)
         node = peer.node
+        own = [one for one in self._clients if one.node == node]
+        if len(own) >= CLIENTS_OF_NODE_MAX:  # of some it may not know yet that they are dead
+            self._refuse("too many clients of one node", node)
+            self._cut(own[0])
         if len(self._clients) >= CLIENTS_MAX:
             self._refuse("too many clients")
             raise web.HTTPServiceUnavailable
         told = frozenset(request.query.getall(TOLD, ())) & {NEIGHBOURS, HOLDS}
         client = _Client(node, transport, told, self._whole_view(told))
-        self._clients.add(client)
+        self._clients[client] = None
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         try:
             await response.prepare(request)
@@ -257,7 +262,7 @@ class FeedServer:
             self._cut(client)
 
     def _cut(self, client: "_Client") -> None:
-        self._clients.discard(client)
+        self._clients.pop(client, None)
         client.cut()
 
 

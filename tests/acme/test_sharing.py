@@ -226,6 +226,19 @@ class TestWhoIsTold:
             await kept.put(pem("a.example"))
             assert await removed == (403, None)
 
+    async def test_a_node_that_waits_too_often_keeps_nobody_out(self, tmp_path: Path) -> None:
+        kept = Kept(str(tmp_path / "m1"), URL)
+        async with manager(tmp_path, kept) as server:
+            greedy, other = Hands(tmp_path, server, "w1"), Hands(tmp_path, server, "m2", MANAGER_NAME)
+            asks = [asyncio.create_task(greedy.ask(Have(URL), "")) for _ in range(8)]
+            await until(lambda: sum(one.done() for one in asks) == 4, "the rest is refused")
+            assert {one.result()[0] for one in asks if one.done()} == {429}
+            good = asyncio.create_task(other.ask(Have(URL), ""))
+            await until(lambda: len(kept._changed) == 5, "another waits as well")
+            await kept.set_account(ACCOUNT, "print")
+            assert (await good)[0] == 200
+            await asyncio.gather(*asks)
+
     async def test_keys_are_for_nodes_that_serve_them(self, tmp_path: Path) -> None:
         kept, nodes, wanted = Kept(str(tmp_path / "m1"), URL), swarm(), {"a.example"}
         for name in ("a.example", "b.example"):

@@ -33,6 +33,7 @@ from mesh.catalog.model import (
     TaskState,
 )
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.discovery import feed_server
 from mesh.discovery.allocations import Allocations
 from mesh.discovery.feed_client import FeedClient
 from mesh.discovery.feed_server import FeedServer
@@ -531,3 +532,40 @@ class TestManagers:
             assert reports == ["good", "liar"]
             assert {statuses["removed", one] for one in ("POST", "PUT", "GET")} == {403}
             assert [one.file for one in server.problems()] == ["node removed"]
+
+    async def test_a_node_that_follows_too_often_keeps_nobody_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feed_server, "CLIENTS_MAX", 12)
+        ca, views = SwarmCA(), list[ClusterView]()
+        server = FeedServer(
+            Certificates(ca.node(tmp_path / "m", "good", MANAGER_NAME)),
+            ("127.0.0.1", 0),
+            lambda: ClusterView(NODES, {}, {}),
+            lambda _node, _report: None,
+        )
+        greedy = Certificates(ca.node(tmp_path / "l", "liar")).client_context()
+        async with running(server.run()):
+            await until(lambda: server.bound, "it serves")
+            assert server.bound is not None
+            port = server.bound[1]
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+                kept = [
+                    await session.get(
+                        f"https://127.0.0.1:{port}/v1/feed", ssl=greedy, server_hostname=MANAGER_NAME
+                    )
+                    for _ in range(20)
+                ]
+                client = FeedClient(
+                    Certificates(ca.node(tmp_path / "h", "here")),
+                    lambda: ["127.0.0.1"],
+                    views.append,
+                    lambda _: None,
+                    port,
+                )
+                async with running(client.run()):
+                    await until(lambda: views, "another follows")
+                    assert server.clients <= feed_server.CLIENTS_OF_NODE_MAX + 1
+                    assert server.refused == {"too many clients of one node": 12}
+                for one in kept:
+                    one.close()
