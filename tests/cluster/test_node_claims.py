@@ -19,7 +19,7 @@ CERTIFICATES = "/var/lib/docker/swarm/certificates"
 NETWORK, INTERNAL = "claims-attached", "claims-internal"
 CLIENT = "10.10.10.1"
 FEED_PORT, TUNNEL_PORT, ENTRY = 9182, 9183, 8800
-LIES_SECONDS = 25
+LIES_SECONDS = 10
 
 TELL = """
 import asyncio, json, sys, time
@@ -115,8 +115,10 @@ def db(swarm: Swarm) -> str:
 
 
 def test_the_mac_of_another_nodes_entry(swarm: Swarm) -> None:
-    """Every client that came by the victim's node would be answered through the liar's."""
-    swarm.service("web", "--publish", "80:8080", "--replicas", "3", "--placement-pref", "spread=node.id")
+    """Every client that came by the victim's node would be answered through the liar's. (Of its own tasks the
+    liar may say what it likes, so there is none.)"""
+    elsewhere = ("--replicas", "2", "--constraint", f"node.hostname!={LIAR}")
+    swarm.service("web", "--publish", "80:8080", *elsewhere, "--placement-pref", "spread=node.id")
     eventually(lambda: remotes(swarm) == {CLIENT}, "tasks see the client by the victim's node")
     own, _ = entry(swarm, LIAR)
     victim, mac = entry(swarm, VICTIM)
@@ -125,12 +127,10 @@ def test_the_mac_of_another_nodes_entry(swarm: Swarm) -> None:
             eventually(
                 lambda: [one for one in problems(swarm) if one.startswith(f"node {LIAR}: return path: ")],
                 "the lie is refused, and named",
-                10,
+                8,
             )
-            for _ in range(5):
+            for _ in range(3):
                 assert remotes(swarm) == {CLIENT}
-            nodes = {one["name"]: one for one in swarm.mesh(MANAGER, "nodes")["nodes"]}
-            assert VICTIM in nodes
     eventually(lambda: not any(LIAR in one for one in problems(swarm)), "the truth is believed again", 20)
 
 
@@ -139,24 +139,24 @@ def test_the_name_of_a_service(swarm: Swarm, db: str) -> None:
     eventually(lambda: asker.dig("db").data == [db], "db is known")
     network = swarm.docker("network", "inspect", "-f", "{{.Id}}", NETWORK)
     liars = next(box for box in swarm.boxes("asker") if box.node == LIAR).addresses[NETWORK]
-    for address in ("172.36.0.200", liars):
-        containers = {
-            "c0ffee" + "0" * 58: {
-                "name": "db",
-                "hostname": "tasks.db",
-                "networks": {network: {"address": address, "aliases": ["data", "DB", f"db.{NETWORK}"]}},
-            }
+    addresses = "172.36.0.200", liars
+    containers = {
+        f"c0ffee{number}" + "0" * 57: {
+            "name": "db",
+            "hostname": "tasks.db",
+            "networks": {network: {"address": address, "aliases": ["data", "DB", f"db.{NETWORK}"]}},
         }
-        with lying(swarm, {"containers": containers}):
-            eventually(
-                lambda: [one for one in problems(swarm) if one.startswith(f"node {LIAR}: plain container ")],
-                "the lie is refused, and named",
-                10,
-            )
-            for _ in range(5):
-                for name in ("db", "data", "DB", f"db.{NETWORK}"):
-                    assert asker.dig(name).data == [db], name
-                assert address not in asker.dig("tasks.db").data
+        for number, address in enumerate(addresses)
+    }
+    with lying(swarm, {"containers": containers}):
+        eventually(
+            lambda: [one for one in problems(swarm) if one.startswith(f"node {LIAR}: plain container ")],
+            "the lie is refused, and named",
+            8,
+        )
+        for name in ("db", "data", "DB", f"db.{NETWORK}"):
+            assert asker.dig(name).data == [db], name
+        assert not set(addresses) & set(asker.dig("tasks.db").data)
     eventually(lambda: not any(LIAR in one for one in problems(swarm)), "the truth is believed again", 20)
 
 
