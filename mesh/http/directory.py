@@ -14,7 +14,17 @@ from typing import TypeVar
 
 from mesh.errors import Problem
 from mesh.http.host_claims import shown_owner
-from mesh.http.model import Chain, Declared, Deny, ErrorPages, HttpService, Middleware, Route, Router
+from mesh.http.model import (
+    Chain,
+    Declared,
+    Deny,
+    ErrorPages,
+    ForwardAuth,
+    HttpService,
+    Middleware,
+    Route,
+    Router,
+)
 
 T = TypeVar("T", Router, HttpService, Middleware)
 
@@ -367,6 +377,8 @@ class Directory:
                 yield from self._followed_middlewares(found.names, whose, names, (*within, place))
             elif isinstance(found, ErrorPages):
                 yield self._with_pages(found, whose, names)
+            elif isinstance(found, ForwardAuth):
+                yield replace(found, scope=whose)
             elif not isinstance(found, Router | HttpService):
                 yield found
 

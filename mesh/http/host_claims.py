@@ -16,6 +16,7 @@ from mesh.http.model import Declared
 from mesh.http.tcp_labels import ANY, TcpDeclared
 
 AREAS_MAX = 256  # of one rule; one with more claims all paths of its hosts
+CLAIMS_MAX = 4096  # areas of one service; of more the rest is not served
 Name = tuple[str, str]  # kind, name
 
 # Hosts that have nothing in common: an expression that all of them fit is as good as none.
@@ -105,6 +106,8 @@ def claims_of(http: Declared, tcp: TcpDeclared | None = None) -> Claims:
         ("middleware", name) for name in http.middlewares
     }
     names |= {("tcp", name) for name in tcp.services} if tcp is not None else set()
+    if len(areas) > CLAIMS_MAX:
+        areas = set(sorted(areas, key=lambda one: one.key)[:CLAIMS_MAX])
     return Claims(frozenset(areas), frozenset(names))
 
 

@@ -139,6 +139,7 @@ class ForwardAuth:
     cookies: tuple[str, ...] = ()  # that the answer sets in the response
     keep_location: bool = False  # as it is in the answer, if it is relative
     keep_method: bool = False  # ask with the request's own
+    scope: str = ""  # whose label it is: the stack's name
 
     @property
     def abroad(self) -> bool:

@@ -1,7 +1,9 @@
 """Services that a middleware calls by an address, as an application would: `http://auth:9091/verify`.
 
-A service's own name is the Swarm's. An alias may be several services': then the one is meant that shares a
-network, where it has this alias, with the service whose router it is. Where that leaves several it is nobody.
+Meant is a service of the stack whose label it is, or of the router's, if one has this name or alias: no other
+stack takes its place by calling a service so. Else a service's own name is the Swarm's. An alias may be
+several services': then the one is meant that shares a network, where it has this alias, with the service
+whose router it is. Where that leaves several it is nobody.
 """
 
 from collections import Counter
@@ -14,6 +16,7 @@ from mesh.dns.names import TASKS, service_names
 from mesh.errors import Problem
 from mesh.http import limits
 from mesh.http.core import Core
+from mesh.http.host_claims import owner_of
 from mesh.http.model import HttpService
 from mesh.http.reach import Reach
 from mesh.http.routed import RoutedTarget
@@ -24,6 +27,7 @@ class Use(NamedTuple):
     owner: str  # service id, of the router
     host: str  # lower case
     port: int
+    scope: str = ""  # the stack whose label it is
 
 
 class Named:
@@ -135,6 +139,12 @@ def _networks(service: Service | None) -> set[str]:
     return {one.network for one in service.networks} if service else set()
 
 
+def _of_stack(having: list[Service], stack: str, host: str) -> list[Service]:
+    """Those of the stack; by its name before others by an alias."""
+    of = [one for one in having if owner_of(one) == stack]
+    return [one for one in of if one.name.lower() == host] or of
+
+
 def _meant(use: Use, snapshot: Snapshot) -> tuple[Service | None, str]:
     host = _plain(use.host)
     having = [one for one in snapshot.services.values() if host in _names(one)]
@@ -145,7 +155,10 @@ def _meant(use: Use, snapshot: Snapshot) -> tuple[Service | None, str]:
         for one in having
         if any(at.network in near and host in service_names(one, at) for at in one.networks)
     ]
-    found = own or beside or having
+    router = snapshot.services.get(use.owner)
+    stacks = [use.scope, owner_of(router) if router is not None else ""]
+    ours = next((of for stack in stacks if stack and (of := _of_stack(having, stack, host))), [])
+    found = ours or own or beside or having
     if len(found) == 1:
         return found[0], ""
     if not found:

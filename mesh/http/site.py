@@ -482,4 +482,4 @@ def _named_by(route: Route) -> Iterator[Use]:
     """Services that its middlewares call by an address."""
     for one in route.middlewares:
         if isinstance(one, ForwardAuth) and not one.tls:
-            yield Use(route.owner, one.host, one.port)
+            yield Use(route.owner, one.host, one.port, one.scope)

@@ -110,7 +110,7 @@ class Treating:
                 later()
 
         asking: Aside | Question
-        target = None if one.tls else self._named.target(Use(owner, one.host, one.port))
+        target = None if one.tls else self._named.target(Use(owner, one.host, one.port, one.scope))
         method = exchange.method if one.keep_method else b"GET"
         shown = question(one, asked, treatment, lines)
         if target is not None:

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mesh.catalog.model import Service
+from mesh.catalog.model import Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change
 from mesh.http.host_ownership import HostOwnership
 from tests.http.conftest import (
     MIDDLEWARE,
+    NET,
     ROUTER,
     SERVICE,
     Conversation,
@@ -405,6 +406,34 @@ async def test_no_certificate_of_anothers_host_is_ordered(town: Town) -> None:
     assert wanted.owner(("shop.example",)) == "good"
     town.world.change(Change(services={"m_good": None}))
     assert wanted.wanted == [("evil.example", "shop.example")]
+
+
+@pytest.mark.parametrize("alias", [True, False])
+async def test_whom_a_guard_asks_is_its_own_stacks(town: Town, alias: bool) -> None:
+    """Evil calls a service `auth`, by its name or beside it on the same network, to let everybody in."""
+    world = town.world
+
+    async def no(one: Conversation) -> None:
+        while await one.head():
+            await one.say("HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno")
+
+    keeper = await world.stand.endpoint(no)
+    port = keeper.endpoint.port
+    evil = await world.stand.endpoint_at("127.0.0.5", port, saying("evil"))
+
+    def running(id_: str, name: str, stack: dict[str, str], task: Tasks, *aliases: str) -> None:
+        tasks = (Task(id_, id_, "here", TaskState.RUNNING, {NET.id: task.endpoint.address}),)
+        networks = (ServiceNetwork(NET.id, aliases=aliases),)
+        world.change(Change(services={id_: Service(id_, name, networks=networks, labels=stack, tasks=tasks)}))
+
+    guard = {f"{MIDDLEWARE}.auth.forwardauth.address": f"http://auth:{port}/"}
+    labels = routed("web", "Host(`shop.example`)", town.good.endpoint.port, middlewares="auth") | guard | GOOD
+    world.put("m_good", labels, town.good)
+    running("x", "good_auth", GOOD, keeper, "auth")
+    assert await town.whose("shop.example/") == "403"
+    running("a", "evil_auth" if alias else "auth", EVIL if alias else {}, evil, *(("auth",) if alias else ()))
+    assert await town.whose("shop.example/") == "403"
+    assert evil.connections == 0
 
 
 # --- TLS that is passed on ---
