@@ -1,31 +1,57 @@
-"""Hosts that the configuration gives to stacks (`http.hosts`). Pure."""
+"""Hosts, and paths of them, that the configuration gives to stacks (`http.hosts`). Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
 
 EVERY = "*"
+PATH_MAX = 1024  # characters
 _PATTERN = re.compile(r"(?=.{1,253}$)(?:\*\.)?(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
+_PATH = re.compile(r"/[!-~]{0,1023}")
 
 
 def pattern(text: str) -> str:
-    """`shop.example`, `*.shop.example` (whatever ends so) or `*`, as it is compared. Raises ValueError."""
-    found = text.strip().lower().rstrip(".")
-    if found != EVERY and _PATTERN.fullmatch(found) is None:
-        raise ValueError(f"must be a host such as shop.example, or *.shop.example, not {text!r}")
-    return found
+    """`shop.example`, `*.shop.example` (whatever ends so) or `*`, with or without a beginning of paths, as it
+    is compared. Raises ValueError."""
+    host, slash, rest = text.strip().partition("/")
+    found = host.lower().rstrip(".")
+    path = f"/{rest}" if slash and rest else ""
+    good = found == EVERY or _PATTERN.fullmatch(found) is not None
+    if not good or (path and _PATH.fullmatch(path) is None):
+        raise ValueError(
+            f"must be a host such as shop.example, *.shop.example, shop.example/api, not {text!r}"
+        )
+    return found + path
 
 
 class AssignedHosts:
     """By stack: its patterns. Of several that fit a host the most particular one counts."""
 
     def __init__(self, hosts: Mapping[str, tuple[str, ...]]) -> None:
-        self._stacks = {one: stack for stack, patterns in hosts.items() for one in patterns}
+        self._stacks: dict[str, str] = {}
+        self._parts: dict[str, list[tuple[str, str]]] = {}  # host pattern → beginnings of paths, stacks
+        for stack, patterns in hosts.items():
+            for one in patterns:
+                host, slash, rest = one.partition("/")
+                if slash:
+                    self._parts.setdefault(host, []).append((f"/{rest}", stack))
+                else:
+                    self._stacks[host] = stack
 
     def __call__(self, host: str) -> str | None:
-        """Whose it is, if it is anybody's."""
+        """Whose all of it is, but for parts, if it is anybody's."""
         if not self._stacks:
             return None
         return next((self._stacks[one] for one in _fitting(host) if one in self._stacks), None)
+
+    def parts(self, host: str) -> list[tuple[str, str]]:
+        """Beginnings of its paths that are given to stacks, the longest first."""
+        if not self._parts:
+            return []
+        found: dict[str, str] = {}
+        for one in _fitting(host):
+            for path, stack in self._parts.get(one, ()):
+                found.setdefault(path, stack)
+        return sorted(found.items(), key=lambda part: -len(part[0]))
 
 
 def _fitting(host: str) -> Iterator[str]:
@@ -36,3 +62,6 @@ def _fitting(host: str) -> Iterator[str]:
         if rest:
             yield f"*.{rest}"
     yield EVERY
+
+
+NOBODY = AssignedHosts({})

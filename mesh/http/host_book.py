@@ -5,13 +5,14 @@ the feed and stays in the saved view. Several managers keep such books. The one 
 longest without a gap knows best who was first; the others take over what its book says (`adopt`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from mesh.catalog.model import Service
+from mesh.http.assigned_hosts import NOBODY, AssignedHosts
 from mesh.http.host_claims import Claims, claims_of, owner_of
-from mesh.http.host_ownership import HAND_OVER_SECONDS, HostOwnership, nobody_assigned
+from mesh.http.host_ownership import HAND_OVER_SECONDS, HostOwnership
 from mesh.http.labels import read_labels
 from mesh.http.tcp_labels import PREFIX, read_tcp_labels
 from mesh.internal_errors import ERRORS
@@ -35,7 +36,7 @@ class HostBook:
     """`begin` when this node becomes a manager, `lay_over` each view; times in seconds since the epoch."""
 
     exposed_by_default: bool = True
-    assigned: Callable[[str], str | None] = nobody_assigned
+    assigned: AssignedHosts = NOBODY
     hand_over: float = HAND_OVER_SECONDS
     version: int = 0  # tells whether the record has changed
     since: float | None = None  # when it has begun to watch; None: it does not, or has lost sight of it

@@ -12,11 +12,12 @@ Where managers record who has what (`Service.holds`), the record decides; withou
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from mesh.http.assigned_hosts import NOBODY, AssignedHosts
 from mesh.http.expressions import Expression
-from mesh.http.host_claims import Area, Claims, Name, covers, name_key
+from mesh.http.host_claims import Area, Breadth, Claims, Name, covers, name_key
 from mesh.http.matching import PathKey
 
 HAND_OVER_SECONDS = 10.0  # that a stack may be without a claim while `stack deploy` moves it between services
@@ -62,11 +63,6 @@ class _Group:
     claims: dict[Key, _Claim] = field(default_factory=dict)
 
 
-def nobody_assigned(_host: str) -> str | None:
-    """No host is anybody's by configuration."""
-    return None
-
-
 class HostOwnership:
     """`claim` and `withdraw` for each service that changes, then `settle` once.
 
@@ -74,9 +70,7 @@ class HostOwnership:
     while others of its stack are there.
     """
 
-    def __init__(
-        self, assigned: Callable[[str], str | None] = nobody_assigned, hand_over: float = 0.0
-    ) -> None:
+    def __init__(self, assigned: AssignedHosts = NOBODY, hand_over: float = 0.0) -> None:
         self.assigned = assigned  # whose a host is by configuration, if it is anybody's
         self._hand_over = hand_over
         self._groups: dict[str, _Group] = {}
@@ -306,13 +300,15 @@ class HostOwnership:
         """What the configuration gives to somebody nobody else holds; and of two that claim to hold an area,
         which managers may record for a moment, the one that has had it longer does."""
         for claim in group.claims.values():
-            if claim.since is not None and self._by_configuration(name, claim.owner) is not None:
+            if claim.since is not None and self._by_configuration(name, claim.owner, claim.area) is not None:
                 claim.since = None
         held = sorted(
             (one for one in group.claims.values() if one.since is not None),
             key=lambda one: (one.since, one.owner),
         )
         for position, claim in enumerate(held):
+            if self._configured(name, claim.area) == claim.owner:
+                continue
             for other in held[:position]:
                 if claim.recorded and other.recorded:
                     continue  # a manager has decided between them
@@ -328,17 +324,32 @@ class HostOwnership:
             claim.waits = now, narrow, claim.created, claim.owner
         return claim.waits
 
-    def _by_configuration(self, group: str, owner: str) -> Holder | None:
-        """Whom the configuration gives this host to, if that is somebody else."""
+    def _configured(self, group: str, area: Area) -> str | None:
+        """Whom the configuration gives the area to, if it does to anybody."""
         if group.startswith(("~", "*")):
             return None
-        assigned = self.assigned(group)
-        return Holder(assigned, 0.0, True) if assigned is not None and assigned != owner else None
+        for path, stack in self.assigned.parts(group):
+            if covers(PathKey(path, False), area.path):
+                return stack
+        return self.assigned(group)
+
+    def _by_configuration(self, group: str, owner: str, area: Area) -> Holder | None:
+        """Whom the configuration gives this to, if that is somebody else."""
+        stack = self._configured(group, area)
+        if area.whole and stack in (None, owner):  # no part of it may be anybody else's
+            others = (one for _, one in self._parts(group) if one != owner)
+            stack = next(others, stack)
+        return Holder(stack, 0.0, True) if stack is not None and stack != owner else None
+
+    def _parts(self, group: str) -> list[tuple[str, str]]:
+        return [] if group.startswith(("~", "*")) else self.assigned.parts(group)
 
     def _blocking(self, name: str, group: _Group, claim: _Claim) -> Holder | None:
         """Who holds an area around it."""
-        if (holder := self._by_configuration(name, claim.owner)) is not None:
+        if (holder := self._by_configuration(name, claim.owner, claim.area)) is not None:
             return holder
+        if self._configured(name, claim.area) == claim.owner:
+            return None  # whoever has had it
         for other in group.claims.values():
             around = other.area.whole or claim.area.whole or covers(other.area.path, claim.area.path)
             if other.owner != claim.owner and other.since is not None and around:
@@ -370,6 +381,12 @@ class HostOwnership:
             for other in group.claims.values()
             if other.owner != owner and other.since is not None and covers(area.path, other.area.path)
         )
+        given = tuple(
+            PathKey(path, False)
+            for path, stack in self._parts(area.group)
+            if stack != owner and covers(area.path, PathKey(path, False))
+        )
+        inside += given
         return Right(claim.since, None, inside)
 
     def fits_anothers(self, host: str, owner: str, since: float) -> bool:
@@ -383,7 +400,7 @@ class HostOwnership:
 
     def sole_holder(self, host: str, owner: str) -> Holder | None:
         """Somebody else who has this host, by its name, where this owner has no part of it."""
-        if (holder := self._by_configuration(host, owner)) is not None:
+        if (holder := self._by_configuration(host, owner, Area(Breadth.ONE, host))) is not None:
             return holder
         held = [one for one in self._groups.get(host, _Group()).claims.values() if one.since is not None]
         if any(one.owner == owner for one in held):

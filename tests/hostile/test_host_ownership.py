@@ -8,6 +8,7 @@ import yaml
 
 from mesh.catalog.model import Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change
+from mesh.http.assigned_hosts import AssignedHosts
 from mesh.http.host_ownership import HostOwnership
 from tests.http.conftest import (
     MIDDLEWARE,
@@ -265,10 +266,8 @@ async def test_services_without_a_stack_are_their_own(world: World) -> None:
 async def test_a_host_that_is_given_by_configuration(stand: Stand) -> None:
     """Also where somebody else has had it, and also from rules that name no host."""
 
-    def assigned(host: str) -> str | None:
-        return "good" if host.endswith("shop.example") else None
-
-    world = World(stand, lambda: 0.0, HostOwnership(assigned))
+    hosts = AssignedHosts({"good": ("shop.example", "*.shop.example")})
+    world = World(stand, lambda: 0.0, HostOwnership(hosts))
     good, evil = await stand.endpoint(saying("good")), await stand.endpoint(saying("evil"))
     town = Town(world, good, evil)
     town.put_evil(

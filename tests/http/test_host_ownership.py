@@ -264,7 +264,23 @@ def test_hosts_by_configuration() -> None:
     assert book.whose("a/") == ["zoo"]
 
 
-@pytest.mark.parametrize("text", ["a b", "", "*.*.x", "a/b", "*x", "a..b", "x" * 300])
+def test_paths_by_configuration() -> None:
+    """A part of a host that somebody else has: for the stack that it is given to, and for nobody else."""
+    book = Book(hosts=AssignedHosts({"api": ("a/api", "*.b/api"), "zoo": ("c",), "ape": ("c/x",)}))
+    book.claim("zoo", "Host(`a`) || Host(`c`)")
+    assert (book.whose("a/"), book.whose("a/api/1"), book.whose("c/")) == (["zoo"], [], ["zoo"])
+    book.claim("api", "Host(`a`) && PathPrefix(`/api`) || Host(`a`) && PathPrefix(`/web`)")
+    assert (book.whose("a/api/1"), book.whose("a/web"), book.whose("a/")) == (["api"], ["zoo"], ["zoo"])
+    book.claim("ape", "Host(`a`) && PathPrefix(`/api/v2`) || Host(`c`) && PathPrefix(`/x`)")
+    assert (book.whose("a/api/v2"), book.whose("c/x"), book.whose("c/")) == (["api"], ["ape"], ["zoo"])
+    hosts = AssignedHosts({"api": ("*.b/api",), "zoo": ("x.b/api", "*/z")})
+    assert hosts.parts("x.b") == [("/api", "zoo"), ("/z", "zoo")]
+    assert hosts.parts("y.b") == [("/api", "api"), ("/z", "zoo")]
+    assert pattern("Shop.example./API") == "shop.example/API"
+    assert pattern("shop.example/") == "shop.example"
+
+
+@pytest.mark.parametrize("text", ["a b", "", "*.*.x", "a/b c", "/b", "*x", "a..b", "x" * 300])
 def test_what_is_no_pattern(text: str) -> None:
     with pytest.raises(ValueError, match="must be a host"):
         pattern(text)

@@ -286,3 +286,30 @@ def test_entry_points() -> None:
     text = "Web=0.0.0.0:80, web=[::]:80, secure=0.0.0.0:443/tls"
     found = config.build("", "", {"MESH_HTTP_ENTRYPOINTS": text}, {}, "here").http.entrypoints
     assert list(map(str, found)) == ["web=0.0.0.0:80", "web=[::]:80", "secure=0.0.0.0:443/tls"]
+
+
+def test_hosts_of_stacks() -> None:
+    """In the file by stack, in the variable one by one."""
+    text = "http:\n  hosts: {shop: [Shop.example, '*.shop.example'], api: shop.example/api}\n"
+    found = config.build(text, "mesh.yml", {}, {}, "x").http.hosts
+    assert found == {"shop": ("shop.example", "*.shop.example"), "api": ("shop.example/api",)}
+    variable = {"MESH_HTTP_HOSTS": "shop=shop.example, shop=*.shop.example,api=shop.example/api"}
+    assert config.build("", "", variable, {}, "x").http.hosts == found
+
+
+@pytest.mark.parametrize(
+    ("hosts", "message"),
+    [
+        ("{shop: [a b]}", "must be a host such as"),
+        ("{shop: [a], api: [a]}", "a is given to shop and to api"),
+        ("{shop: {a: b}}", "must have a list of hosts"),
+        ("[shop]", "must be STACK=HOST"),
+        ("3", "must be hosts by stack"),
+    ],
+)
+def test_hosts_that_are_none(hosts: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.build(f"http:\n  hosts: {hosts}\n", "mesh.yml", {}, {}, "x")
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.key.startswith("http.hosts")) == ("mesh.yml", True)
+    assert message in problem.message
