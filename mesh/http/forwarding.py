@@ -59,7 +59,9 @@ def request_block(about: RequestFields, edge: Edge) -> bytes:
     block = fields.without(*drop) if drop else fields.raw
     if edge.trusted:
         added = _continued(about, edge)
-        block = without_names(from_proxy(block), added)
+        block = without_names(
+            from_proxy(block), (*added, b"x-request-id")
+        )  # the id is added with each request
     else:
         added = _begun(about, edge)
         block = from_stranger(block)

@@ -1,1 +1,1 @@
-"""Namespaces and sockets, and the only place that starts tasks."""
+"""Namespaces and sockets, shares of what is limited, and the only place that starts tasks."""

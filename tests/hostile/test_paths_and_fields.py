@@ -269,6 +269,19 @@ async def test_a_trusted_proxy_may_say_what_other_proxies_set(world: World) -> N
     assert "6.6.6.6" not in head
 
 
+async def test_there_is_one_request_id(world: World) -> None:
+    seen = await guarded(world)
+    for given in ("abc", "not one"):
+        lines = (f"X-Request-Id: {given}", "X_Request_Id: 6.6.6.6", f"Authorization: {GUARD}")
+        assert (await world.get("a/", *lines, entry="behind a proxy"))[0] == 200
+    ids = [
+        line for head in seen.heads for line in head.split("\r\n") if line.lower().startswith("x-request-id")
+    ]
+    assert len(ids) == 2
+    assert ids[0] == "X-Request-Id: abc"
+    assert "not one" not in ids[1]
+
+
 async def test_a_name_by_expression_holds_in_all_spellings(world: World) -> None:
     seen = await guarded(world)
     labels = dict(world.snapshot.services["app"].labels)
