@@ -53,7 +53,6 @@ from mesh.kernel.rules import DnsPorts
 from mesh.kernel.table import Tables
 from mesh.net.netns import NamespaceWorker
 from mesh.net.proc import has_ipv6
-from mesh.net.sockets import Sockets
 from mesh.net.tasks import Tasks, place_of
 from mesh.relay.listener import plain_socket
 from mesh.relay.ports import RelayPorts
@@ -64,13 +63,12 @@ from sidecar.config import Address, Config, DiscoveryKind, ListenAddress, OverIp
 from sidecar.dns_workers import DnsWorkers
 from sidecar.endpoints import CapturedEndpoints
 from sidecar.explaining import Explaining
-from sidecar.http_orders import Begin, OnSwarm
 from sidecar.http_side import HttpSide
-from sidecar.http_workers import HttpWorkers
 from sidecar.issuing import Issuing
 from sidecar.state import Telling
 from sidecar.succession import has_successor
 from sidecar.surfaces import Surface
+from sidecar.workers.http_supervisor import HttpSupervisor
 from sidecar.workers.privileges import Restriction
 from sidecar.workers.relay_supervisor import RelaySupervisor
 from sidecar.workers.socket_broker import PathOf
@@ -87,6 +85,7 @@ SUBSCRIBERS = (
     "dns",
     "dns-workers",
     "http-counts",
+    "http-networks",
     "http-workers",
     "flows",
     "relay",
@@ -284,7 +283,6 @@ class Sidecar:
                 open_udp=relaying.open_udp,
                 open_http=self._http().port,
             )
-            self._share_http(None)
             self._begin(relay, "relay")
             self._on_stop(lambda: self._drain([relay]))
             self._http().start(OwnNamespace(plain_socket))
@@ -312,14 +310,9 @@ class Sidecar:
         )
         listeners, watch = await self._ask_operator(tables, ingress)
         relaying = self._relay_processes(lambda place: _ingress_path(place, ingress))
-        docker = config.docker
-        self._share_http(OnSwarm(docker.netns, docker.certificates, ingress.sandbox_path))
-        outgoing = Sockets(lambda: ingress.sandbox_path)  # of `mode: http`; the others get theirs elsewhere
-        self._on_stop(outgoing.close)
         relay = RelayPorts(
             self._vital,
             listen_address=config.ingress.listen,
-            connect=outgoing.take,
             default=default,
             as_published=ipvs_here,
             redirect=ingress.redirect,
@@ -328,7 +321,8 @@ class Sidecar:
             open_http=self._http().port,
             guard=listeners,
         )
-        relay6 = self._relay_over_ipv6(relaying, outgoing, default, listeners)
+        self._http().sandbox = lambda: ingress.sandbox_path
+        relay6 = self._relay_over_ipv6(relaying, default, listeners)
         endpoints = CapturedEndpoints(resolver, self.store, self._queries)
         capture = Capture(
             self._vital,
@@ -418,7 +412,7 @@ class Sidecar:
         return Restriction(edge.uid, edge.gid, edge.memory * MIB)
 
     def _relay_over_ipv6(
-        self, relaying: RelaySupervisor, outgoing: Sockets, default: Carrier, listeners: ListenerFirewall
+        self, relaying: RelaySupervisor, default: Carrier, listeners: ListenerFirewall
     ) -> RelayPorts | None:
         wanted = self._config.ingress
         if wanted.ipv6 is OverIpv6.FALSE or wanted.listen != EVERY_ADDRESS or not has_ipv6():
@@ -428,7 +422,6 @@ class Sidecar:
         relay6 = RelayPorts(
             self._vital,
             listen_address=EVERY_ADDRESS6,
-            connect=outgoing.take,
             default=default,
             over_ipv6=True,
             open_tcp=relaying.open_tcp,
@@ -441,23 +434,22 @@ class Sidecar:
         return relay6
 
     def _http(self) -> HttpSide:
-        """Made once."""
+        """Made once. Processes that serve start with the first port or entry point."""
         if self._http_side is None:
-            self._http_side = side = HttpSide(self._config.http, self._vital, self.store, self._issue())
+            config = self._config
+            on_swarm = config.discovery.kind is DiscoveryKind.DOCKER
+            workers = HttpSupervisor(
+                config.http,
+                config.log,
+                self._vital,
+                self.store,
+                self._restriction(),
+                (lambda place: side.path_of(place)) if on_swarm else None,
+            )
+            self._http_side = side = HttpSide(config.http, self._vital, self.store, self._issue(), workers)
             self._on_stop(side.stop)
+            self._on_stop(workers.end)
         return self._http_side
-
-    def _share_http(self, swarm: OnSwarm | None) -> None:
-        """Entry points are served by further processes as well, where they are asked for."""
-        http, log, issuing = self._config.http, self._config.log, self._issue()
-        if http.workers == 1 or not http.entrypoints:
-            return
-        folder = str(issuing.folder) if issuing is not None else ""
-        begin = Begin(http, swarm, folder, log.level, log.format)
-        workers = HttpWorkers(http.workers - 1, begin, self._vital, self.store)
-        self._on_stop(workers.end)
-        workers.start()
-        self._http().share(workers)
 
     def _issue(self) -> Issuing | None:
         """Made once, where there is an authority."""

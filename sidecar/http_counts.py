@@ -10,10 +10,13 @@ from mesh.balance.probing import Result
 from mesh.http.routed import RoutedTarget
 from mesh.http.stats import ServiceStats
 from sidecar import report
-from sidecar.http_orders import Endpoints, Seen
+from sidecar.workers.http_messages import Seen
 
 if TYPE_CHECKING:
     from sidecar.http_side import HttpSide
+
+
+Endpoints = dict[tuple[str, Endpoint], Seen]  # by HTTP service
 
 
 class HttpCounts:
@@ -37,8 +40,8 @@ class HttpCounts:
             found[id_] = found[id_] + one if id_ in found else one
         return found
 
-    def own_tunnels(self) -> dict[tuple[str, ...], int]:
-        """Of this process: (side, result) → how many."""
+    def tunnels(self) -> dict[tuple[str, ...], int]:
+        """(side, result) → how many. Whoever serves, the sidecar dials."""
         found: dict[tuple[str, ...], int] = {}
         if (asked := self._side.tunnels) is not None:
             found["asked", "open"] = asked.opened
@@ -46,13 +49,6 @@ class HttpCounts:
         if (answered := self._side.tunnel_server) is not None:
             found["answered", "open"] = answered.opened
             found |= {("answered", reason): count for reason, count in answered.refused.items()}
-        return found
-
-    def tunnels(self) -> dict[tuple[str, ...], int]:
-        """Of all processes: (side, result) → how many."""
-        found = self.own_tunnels()
-        for key, count in self._side.workers.tunnels().items() if self._side.workers is not None else ():
-            found[key] = found.get(key, 0) + count
         return found
 
     def claims_refused(self) -> dict[tuple[str, ...], int]:

@@ -2,14 +2,17 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_network
 
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.discovery.feed_tls import Certificates as SwarmCertificates
+from mesh.errors import NamespaceGone
 from mesh.http.assigned_hosts import AssignedHosts
 from mesh.http.core import Core
 from mesh.http.entry_points import EntryPoints
@@ -22,7 +25,7 @@ from mesh.http.port import HttpPort
 from mesh.http.reach import Namespaces, Reach
 from mesh.http.routed_ports import RoutedPorts
 from mesh.http.site import EntryPoint, Site
-from mesh.http.tls import Certificates
+from mesh.http.tls import Certificates, GivenCertificates
 from mesh.net.own_addresses import leads_here
 from mesh.net.tasks import Tasks
 from mesh.relay.carried import OpenPort
@@ -34,10 +37,20 @@ from sidecar.access_logging import access_logger
 from sidecar.config import Http
 from sidecar.http_counts import HttpCounts
 from sidecar.http_telling import HttpTelling
-from sidecar.http_workers import HttpWorkers
-from sidecar.issued import Issued
+from sidecar.issued import Issued, IssuedElsewhere
+from sidecar.workers.http_supervisor import HttpSupervisor
+from sidecar.workers.port_messages import Carriage
 
+NETWORKS_SECONDS = 1.0  # between two looks which networks this node has
 CERTIFICATES_SECONDS = 5.0  # between two looks at the folder
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a process that serves has of certificates."""
+
+    certificates: GivenCertificates
+    issued: IssuedElsewhere
 
 
 class HttpSide:
@@ -49,13 +62,15 @@ class HttpSide:
         tasks: Tasks,
         store: Store,
         issuing: Issued | None = None,
+        workers: HttpSupervisor | None = None,
         *,
-        listens: bool = True,
+        given: Given | None = None,
     ) -> None:
-        """`listens`: opens its entry points itself; else it is given their sockets (`listen_too`)."""
+        """`workers`: the processes that serve what is planned and listened on here. Without any it serves
+        itself, with the certificates and the listening sockets that it is `given`."""
         self.issuing = issuing
-        self._listens = listens
-        self.workers: HttpWorkers | None = None
+        self.workers = workers
+        self._given = given
         self.config = config
         self._tasks = tasks
         self.store = store
@@ -70,16 +85,15 @@ class HttpSide:
         self.tunnels: Tunnels | None = None
         self.tunnel_server: TunnelServer | None = None
         self._here: Namespaces | None = None
+        self.sandbox: Callable[[], str | None] = lambda: (
+            None
+        )  # the namespace that published ports lead through
         self.counts = HttpCounts(self)
         self.telling = HttpTelling(self, self.counts)
         store.subscribe(self._forget_gone, "http-counts")
 
-    def share(self, workers: HttpWorkers) -> None:
-        """Serve entry points together with these. Before the start."""
-        self.workers = workers
-
-    def listen_too(self, name: str, listener: socket.socket) -> None:
-        """Serve this entry point on a socket that is open elsewhere as well."""
+    def adopt(self, name: str, listener: socket.socket) -> None:
+        """Serve this entry point on a socket that somebody else has opened."""
         if self.entries is None:
             listener.close()
         else:
@@ -87,7 +101,17 @@ class HttpSide:
 
     def port(self, service: str) -> OpenPort:
         """How a published port of this service (id) is opened."""
+        if self.workers is not None:
+            return self.workers.ports.open(Carriage.HTTP, service)
         return partial(HttpPort, self.core, service)
+
+    def path_of(self, place: str) -> str | None:
+        """The namespace that a process gets sockets of: "" is that of published ports, else a network's."""
+        if not place:
+            return self.sandbox()
+        if self._here is None:
+            raise NamespaceGone(f"no network {place!r}")
+        return self._here.path_of(place)
 
     def start_on_swarm(
         self,
@@ -106,7 +130,12 @@ class HttpSide:
         )
         reach = Namespaces(netns, sandbox, lambda: store.current, tunnels.to, self.internal)
         self._here = here = Namespaces(netns, sandbox, lambda: store.current, internal=self.internal)
-        if self.config.entrypoints and self._listens:
+        if self.workers is not None and self.config.entrypoints:
+            self.workers.lead_through(tunnels)
+            self._look_who_is_here(as_published)
+            store.subscribe(lambda *_: self._look_who_is_here(as_published), "http-networks")
+            self._tasks.keep(partial(self._look_again_who_is_here, as_published), "http-networks")
+        if self.config.entrypoints:
             self.tunnel_server = server = TunnelServer(
                 self._tasks,
                 certificates,
@@ -130,10 +159,11 @@ class HttpSide:
         if not config.entrypoints:
             return
         kinds = {entry.name: entry.tls for entry in config.entrypoints}
-        if any(kinds.values()):
+        if any(kinds.values()) and self._given is None:
             issued = self.issuing.folder if self.issuing is not None else None
             self.certificates = certificates = Certificates(config.certificates, issued)
             certificates.look()
+            self._hand_out(certificates)
             self._tasks.keep(partial(self._look_again, certificates), "certificates")
         self.site = site = Site(
             self.core,
@@ -146,10 +176,13 @@ class HttpSide:
             as_published=as_published,
             over=access_logger(config.access_log, config.access_log_sample),
             outside=self._outside,
+            checks=self.workers is None,
             ownership=HostOwnership(AssignedHosts(config.hosts)),
         )
         self.store.subscribe(site.update, "http", site.restart, begin=True)
-        if self.issuing is not None and self.certificates is not None:
+        if self._given is not None:
+            self._given.issued.start(site)
+        elif self.issuing is not None and self.certificates is not None:
             self.issuing.start(site, self.certificates)  # it looks at what is wanted when `site` knows
         # Tasks that take over a whole connection are reached where their network is, not through other nodes.
         self.passing = passing = Passing(
@@ -157,9 +190,14 @@ class HttpSide:
         )
         self.store.subscribe(passing.update, "tls-passthrough", passing.restart, begin=True)
         trusted = tuple(map(ip_network, config.trusted))
+
+        def context() -> ssl.SSLContext | None:
+            store = self._given.certificates if self._given is not None else self.certificates
+            return store.context if store is not None else None
+
         places = [
             (entry.name, entry.address.host, entry.address.port)
-            for entry in (config.entrypoints if self._listens else ())
+            for entry in (config.entrypoints if self._given is None else ())
         ]
         self.entries = EntryPoints(
             self._tasks,
@@ -167,9 +205,9 @@ class HttpSide:
             site,
             places,
             lambda address: trusts(trusted, address),
-            lambda name: self.certificates.context if self.certificates and kinds[name] else None,
+            lambda name: context() if kinds[name] else None,
             passing,
-            self.workers.opened if self.workers is not None else _nobody_else,
+            self.workers.opened if self.workers is not None else None,
         )
         self.entries.start()
 
@@ -181,6 +219,24 @@ class HttpSide:
                     await news.wait()
             news.clear()
             await asyncio.to_thread(certificates.look)
+            self._hand_out(certificates)
+
+    def _hand_out(self, certificates: Certificates) -> None:
+        """To the processes that serve."""
+        if self.workers is not None:
+            self.workers.set_thumbprint(self.issuing.thumbprint if self.issuing is not None else "")
+            self.workers.set_certificates(certificates.pairs)
+
+    def _look_who_is_here(self, as_published: Callable[[], bool]) -> None:
+        if self.workers is not None and self._here is not None:
+            networks = self._here.networks_here(self.store.current)
+            self.workers.set_here(networks, as_published=as_published())
+
+    async def _look_again_who_is_here(self, as_published: Callable[[], bool]) -> None:
+        """Docker makes and removes a network's namespace without a word."""
+        while True:
+            await asyncio.sleep(NETWORKS_SECONDS)
+            self._look_who_is_here(as_published)
 
     async def close(self, drain_seconds: float) -> None:
         """Accept no more, let requests end for so long."""
@@ -211,7 +267,3 @@ class HttpSide:
 
 async def _at_once() -> None:
     """There is nobody to wait for."""
-
-
-def _nobody_else(_name: str, _listener: socket.socket) -> None:
-    """The socket is ours alone."""

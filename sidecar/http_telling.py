@@ -36,6 +36,7 @@ class HttpTelling:
         if self._side.site is None or self._side.entries is None:
             return
         yield from self._side.site.problems()
+        yield from self._unwell(self._side.site, snapshot)
         if self._side.tunnel_server is not None:
             yield from self._side.tunnel_server.problems()
         if self._side.passing is not None:
@@ -55,6 +56,15 @@ class HttpTelling:
                 if one.port.published in ours:
                     message = "is an entry point of ours as well; who connects from outside gets this service"
                     yield Problem(service.name, f"port {one.key}", message)
+
+    def _unwell(self, site: Site, snapshot: Snapshot) -> Iterator[Problem]:
+        """As the processes that serve have found. One that serves itself tells of it through `site`."""
+        for target in site.targets() if self._side.workers is not None else ():
+            owner = snapshot.services.get(target.http.owner)
+            for one in self._counts.endpoints(target):
+                if one.unwell:
+                    message = f"task at {one.address} does not pass its check ({one.unwell})"
+                    yield Problem(owner.name if owner else "", target.http.name, message)
 
     def _without_authority(self, site: Site, snapshot: Snapshot) -> Iterator[Problem]:
         for route, _, _ in site.routes():

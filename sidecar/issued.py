@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from mesh.acme.kept import THUMBPRINT
 from mesh.errors import Problem
 from mesh.http.site import Site
 from mesh.http.tls import Certificates
@@ -22,6 +21,11 @@ class Issued(Protocol):
 
     @property
     def folder(self) -> Path: ...
+    @property
+    def thumbprint(self) -> str:
+        """Of the account's key; "": there is none."""
+        ...
+
     def start(self, site: Site, certificates: Certificates) -> None: ...
     def problems(self) -> Iterator[Problem]: ...
     def orders(self) -> dict[tuple[str, ...], int]:
@@ -30,30 +34,16 @@ class Issued(Protocol):
 
 
 class IssuedElsewhere:
-    """In a worker: the sidecar sees to the folder."""
+    """In a process that serves: the sidecar sees to the rest."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.changed = asyncio.Event()  # by looking
+    def __init__(self) -> None:
+        self.thumbprint = ""  # as the sidecar says
 
-    def start(self, site: Site, certificates: Certificates) -> None:
+    def start(self, site: Site) -> None:
         def answer(host: str, token: str) -> str | None:
-            return proof(site, host, token, self._thumbprint())
+            return proof(site, host, token, self.thumbprint)
 
         site.proof = answer
-
-    def problems(self) -> Iterator[Problem]:
-        return iter(())
-
-    def orders(self) -> dict[tuple[str, ...], int]:
-        return {}
-
-    def _thumbprint(self) -> str:
-        """Some bytes, and few ask."""
-        try:
-            return (self.folder / THUMBPRINT).read_text("ascii").strip()
-        except (OSError, UnicodeDecodeError):
-            return ""
 
 
 def proof(site: Site, host: str, token: str, thumbprint: str) -> str | None:

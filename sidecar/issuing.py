@@ -48,6 +48,10 @@ class Issuing:
     def folder(self) -> Path:
         return self.kept.folder
 
+    @property
+    def thumbprint(self) -> str:
+        return self.kept.thumbprint
+
     def handlers(self) -> Mapping[str, Handler]:
         """What other nodes may ask of this one, when it is a manager."""
         return {PATH: self._teller.serve}

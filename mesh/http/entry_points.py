@@ -33,7 +33,7 @@ class Listening:
 
 class EntryPoints:
     """`places`: entry point, address, port; an entry point may have several. `tls`: of those that have it.
-    `opened` is told of each listening socket, before it is accepted from."""
+    `opened`: takes each listening socket, to serve it elsewhere; None: it is served here."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class EntryPoints:
         trusted: Callable[[str], bool],
         tls: Callable[[str], ssl.SSLContext | None] = lambda _name: None,
         passing: Passing | None = None,
-        opened: Callable[[str, socket.socket], None] = lambda _name, _listener: None,
+        opened: Callable[[str, socket.socket], None] | None = None,
     ) -> None:
         self._tasks = tasks
         self._core = core
@@ -56,6 +56,7 @@ class EntryPoints:
         self._opened = opened
         self._fronts: dict[tuple[str, str, int], Front] = {}
         self._adopted: list[Front] = []
+        self._listeners: dict[tuple[str, str, int], socket.socket] = {}  # of those that are served elsewhere
         self._faults: dict[tuple[str, str, int], str] = {}
         self._running: list[asyncio.Task[None]] = []
 
@@ -80,6 +81,8 @@ class EntryPoints:
             name, host, port = place
             if place in self._fronts:
                 host, port = self._fronts[place].address
+            elif place in self._listeners:
+                host, port = self._listeners[place].getsockname()[:2]
             shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             found.append(Listening(name, shown, self._faults.get(place, "")))
         return found
@@ -93,6 +96,9 @@ class EntryPoints:
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
         await asyncio.gather(*(front.close(drain_seconds) for front in self._all()))
 
     async def _go_on(self) -> None:
@@ -102,7 +108,7 @@ class EntryPoints:
 
     def _try(self) -> None:
         for place in self._places:
-            if place in self._fronts:
+            if place in self._fronts or place in self._listeners:
                 continue
             name, host, port = place
             try:
@@ -113,8 +119,11 @@ class EntryPoints:
                 self._faults[place] = str(error)
                 continue
             self._faults.pop(place, None)
-            self._opened(name, listener)
-            self._fronts[place] = self._front(name, listener)
+            if self._opened is None:
+                self._fronts[place] = self._front(name, listener)
+            else:
+                self._listeners[place] = listener
+                self._opened(name, listener)
 
     def _front(self, name: str, listener: socket.socket) -> Front:
         passed = _Passed(self._passing, self._site, name) if self._passing is not None else None

@@ -85,6 +85,18 @@ class Namespaces:
         # The ingress network is on every node, if only in a moment.
         return network.ingress or self._path(network, snapshot) is not None
 
+    def networks_here(self, snapshot: Snapshot) -> frozenset[str]:
+        """Those (ids) that sockets can be made on, but for the ingress network."""
+        try:
+            balancers = {one.name for one in self._folder.iterdir() if one.name.startswith(LB_PREFIX)}
+        except OSError:
+            balancers = set()
+        found = {id_ for id_ in snapshot.networks if LB_PREFIX + id_[:LB_ID] in balancers}
+        for container in snapshot.containers.values():
+            if container.running and container.namespace:
+                found.update(one.network for one in container.attachments)
+        return frozenset(id_ for id_ in found if id_ in snapshot.networks)
+
     @property
     def elsewhere(self) -> bool:
         return self._elsewhere is not None
@@ -94,7 +106,7 @@ class Namespaces:
         sockets = self._sockets.get(network)
         if sockets is None:
             self._forget_gone(networks)
-            sockets = self._sockets[network] = Sockets(lambda: self._found(network))
+            sockets = self._sockets[network] = Sockets(lambda: self.path_of(network))
         known = networks.get(network)
         lead = self._elsewhere
         if lead is None or (known is not None and known.ingress):
@@ -123,7 +135,8 @@ class Namespaces:
             sockets.close()
         self._sockets.clear()
 
-    def _found(self, network: str) -> str:
+    def path_of(self, network: str) -> str:
+        """Of a namespace that is on it. Raises NamespaceGone."""
         snapshot = self._current()
         known = snapshot.networks.get(network)
         path = self._path(known, snapshot) if known else None

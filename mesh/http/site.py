@@ -91,6 +91,7 @@ class Site:
         draw: Callable[[], float] = random.random,
         over: Callable[[Exchange, Route | None], None] = lambda _exchange, _route: None,
         outside: Outside | None = None,
+        checks: bool = True,
         ownership: HostOwnership | None = None,
         clock: Callable[[], float] = time,
     ) -> None:
@@ -107,7 +108,7 @@ class Site:
         self._tables = {name: Table(self.ownership.assigned) for name in self._entries}
         self._claiming: dict[str, set[tuple[str, str]]] = {}  # group of areas → routes (owner, name)
         self._planned: dict[tuple[str, str], _Planned] = {}
-        self._targets = Targets(core, reach, as_published)
+        self._targets = Targets(core, reach, as_published, checks=checks)
         self._named = Named(core, reach, as_published)
         self._outside = outside
         self._treating = Treating(core, self._targets, self._named, outside)

@@ -15,7 +15,11 @@ from mesh.http.routed import RoutedTarget
 
 
 class Targets:
-    def __init__(self, core: Core, reach: Reach, as_published: Callable[[], bool]) -> None:
+    def __init__(
+        self, core: Core, reach: Reach, as_published: Callable[[], bool], *, checks: bool = True
+    ) -> None:
+        """`checks`: endpoints are asked whether they are well."""
+        self._with_checks = checks
         self._core = core
         self._reach = reach
         self._as_published = as_published
@@ -50,7 +54,7 @@ class Targets:
             except OSError as error:
                 return f"TLS to its tasks: {http.tls_ca}: {error.strerror or error}"
             self._networks[http.key] = wanted
-            if not off(http.check):
+            if self._with_checks and not off(http.check):
                 self._checks[http.key] = Checks(self._core, http, connect, self._leaver(target))
         endpoints = endpoints_of(http, service, network, self._as_published()) if network else ()
         endpoints, refused = within_reach(endpoints, self._reach)

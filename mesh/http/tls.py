@@ -6,10 +6,14 @@ pair that cannot be used is named, and the one before it stays.
 """
 
 import logging
+import os
 import ssl
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, NamedTuple
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -35,6 +39,13 @@ class Certificate:
     context: ssl.SSLContext = field(compare=False)
 
 
+class KeyPair(NamedTuple):
+    """PEM: the chain, and the key; b"" if the chain's file has it."""
+
+    chain: bytes
+    key: bytes
+
+
 @dataclass(slots=True)
 class _Seen:
     """A file as it was when it was last looked at."""
@@ -42,20 +53,16 @@ class _Seen:
     stamp: tuple[tuple[int, int], ...]
     certificate: Certificate | None
     problem: Problem | None = None
+    pair: "KeyPair | None" = None
 
 
-class Certificates:
-    """`look` again every few seconds. `context` is for every listener: it hands over by name."""
+class CertificateStore:
+    """Certificates by name. `context` is for every listener: it hands over by name."""
 
-    def __init__(self, folder: str, issued: Path | None = None) -> None:
-        """`issued`: where those are that an authority has issued to us; there may be none yet."""
-        self._folder = Path(folder)
-        self._issued = issued
-        self._seen: dict[Path, _Seen] = {}
+    def __init__(self) -> None:
         self._exact: dict[str, Certificate] = {}
         self._wild: dict[str, Certificate] = {}  # by what follows "*."
         self._first: Certificate | None = None
-        self._trouble: Problem | None = None  # of the folder
         self.context = _new_context()
         self.context.sni_callback = self._by_name
 
@@ -63,6 +70,78 @@ class Certificates:
     def any(self) -> bool:
         """Is there one to begin a handshake with?"""
         return self._first is not None
+
+    def arrange(self, found: Sequence[Certificate]) -> None:
+        """These from now on."""
+        exact: dict[str, Certificate] = {}
+        wild: dict[str, Certificate] = {}
+        for one in sorted(found, key=lambda one: one.not_after):  # of two for a name the one that lasts
+            for name in one.names:
+                if name.startswith("*."):
+                    wild[name[2:]] = one
+                else:
+                    exact[name] = one
+        self._exact, self._wild = exact, wild
+        self._first = found[0] if found else None
+        logger.info("%d certificates for %s", len(found), ", ".join(sorted({*exact, *wild})) or "no name")
+
+    def find(self, name: str) -> Certificate | None:
+        """The one for this name, or the first of all (RFC 6066 section 3 lets the handshake go on)."""
+        name = name.lower().rstrip(".")
+        return self._exact.get(name) or self._wild.get(name.partition(".")[2]) or self._first
+
+    def _by_name(
+        self, sock: ssl.SSLSocket | ssl.SSLObject, name: str | None, _: ssl.SSLContext
+    ) -> int | None:
+        found = self.find(name or "")
+        if found is None:
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        sock.context = found.context
+        return None
+
+
+class GivenCertificates(CertificateStore):
+    """Those that another process has read from files: file → chain and key, PEM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._given: dict[str, tuple[KeyPair, Certificate]] = {}
+
+    def give(self, pairs: Mapping[str, KeyPair]) -> None:
+        """These from now on; one that cannot be used is logged and left out."""
+        given: dict[str, tuple[KeyPair, Certificate]] = {}
+        for file, pair in pairs.items():
+            known = self._given.get(file)
+            if known is not None and known[0] == pair:
+                given[file] = known
+                continue
+            try:
+                given[file] = pair, _from_memory(file, pair)
+            except (ValueError, ssl.SSLError, OSError) as error:
+                logger.error("%s: %s", file, error)
+        self._given = given
+        self.arrange([certificate for _, certificate in given.values()])
+
+
+class Certificates(CertificateStore):
+    """Those of a folder: `look` again every few seconds."""
+
+    def __init__(self, folder: str, issued: Path | None = None) -> None:
+        """`issued`: where those are that an authority has issued to us; there may be none yet."""
+        super().__init__()
+        self._folder = Path(folder)
+        self._issued = issued
+        self._seen: dict[Path, _Seen] = {}
+        self._trouble: Problem | None = None  # of the folder
+
+    @property
+    def pairs(self) -> dict[str, "KeyPair"]:
+        """All that can be used, by file, for another process."""
+        return {
+            str(file): one.pair
+            for file, one in tuple(self._seen.items())
+            if one.certificate is not None and one.pair is not None
+        }
 
     def look(self) -> None:
         """Read what has changed. It blocks, for as long as reading some files takes."""
@@ -87,7 +166,7 @@ class Certificates:
         }
         self._seen = seen
         if changed:
-            self._arrange()
+            self.arrange(self.certificates())
 
     def _look_into(self, folder: Path, seen: dict[Path, _Seen]) -> None:
         """Raises OSError."""
@@ -138,38 +217,14 @@ class Certificates:
         if key is None and _of_authorities(text):
             return None  # others are known by it, as `tls_ca` and `http.acme.ca` have it
         try:
-            return _Seen(stamp, _read(file, text, key))
+            pair = KeyPair(text, key.read_bytes() if key is not None else b"")
+            return _Seen(stamp, _read(file, text, key), pair=pair)
         except (ValueError, ssl.SSLError, OSError) as error:
             logger.error("%s: %s", file, error)
-            return _Seen(stamp, before.certificate if before else None, Problem(str(file), "", str(error)))
-
-    def _arrange(self) -> None:
-        exact: dict[str, Certificate] = {}
-        wild: dict[str, Certificate] = {}
-        found = self.certificates()
-        for one in sorted(found, key=lambda one: one.not_after):  # of two for a name the one that lasts
-            for name in one.names:
-                if name.startswith("*."):
-                    wild[name[2:]] = one
-                else:
-                    exact[name] = one
-        self._exact, self._wild = exact, wild
-        self._first = found[0] if found else None
-        logger.info("%d certificates for %s", len(found), ", ".join(sorted({*exact, *wild})) or "no name")
-
-    def find(self, name: str) -> Certificate | None:
-        """The one for this name, or the first of all (RFC 6066 section 3 lets the handshake go on)."""
-        name = name.lower().rstrip(".")
-        return self._exact.get(name) or self._wild.get(name.partition(".")[2]) or self._first
-
-    def _by_name(
-        self, sock: ssl.SSLSocket | ssl.SSLObject, name: str | None, _: ssl.SSLContext
-    ) -> int | None:
-        found = self.find(name or "")
-        if found is None:
-            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
-        sock.context = found.context
-        return None
+            problem = Problem(str(file), "", str(error))
+            if before is None:
+                return _Seen(stamp, None, problem)
+            return _Seen(stamp, before.certificate, problem, before.pair)
 
 
 def _stamp(file: Path) -> tuple[int, int]:
@@ -196,6 +251,33 @@ def _read(file: Path, text: bytes, key: Path | None) -> Certificate:
     context = _new_context()
     context.load_cert_chain(file, key)
     return Certificate(file.name, _names(leaf), leaf.not_valid_after_utc.timestamp(), context)
+
+
+def _from_memory(file: str, pair: KeyPair) -> Certificate:
+    """Raises ValueError, OSError, ssl.SSLError. OpenSSL's files are a memory's that has no name."""
+    leaf = x509.load_pem_x509_certificates(pair.chain)[0]
+    context = _new_context()
+    with _in_memory(pair.chain) as chain, _in_memory(pair.key) as key:
+        context.load_cert_chain(chain.name, key.name if pair.key else None)
+    return Certificate(Path(file).name, _names(leaf), leaf.not_valid_after_utc.timestamp(), context)
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[IO[bytes]]:
+    """A file with this content, by a name that only this process can open."""
+    if not hasattr(os, "memfd_create"):  # not Linux: the file is this user's alone
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            yield file
+        return
+    descriptor = os.memfd_create("key")
+    try:
+        os.write(descriptor, content)
+        with open(f"/proc/self/fd/{descriptor}", "rb") as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:

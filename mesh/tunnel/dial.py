@@ -93,10 +93,26 @@ class Tunnels:
         def begin(dialled: Dialled, address: str, port: int) -> None:
             self._tasks.start(self._dial(dialled, theirs, Wanted(network, address, port)), "tunnel")
 
-        theirs.setblocking(False)
         return Dialled(ours, begin)
 
     async def _dial(self, dialled: Dialled, end: socket.socket, wanted: Wanted) -> None:
+        dialled.broken = not await self.lead(end, wanted, dialled.opened, lambda: dialled.cut)
+
+    async def lead(
+        self,
+        end: socket.socket,
+        wanted: Wanted,
+        opened: Callable[[int], None],
+        was_cut: Callable[[], bool],
+    ) -> bool:
+        """From `end`, which is closed in the end, to the task. `opened` is told 0, or the errno of what went
+        wrong; True is returned when it was never open, or ended in order."""
+        end.setblocking(False)
+        if self.active >= TUNNELS_MAX:
+            self.failed["too many"] += 1
+            opened(errno.EMFILE)
+            end.close()
+            return True
         self.active += 1
         try:
             try:
@@ -104,18 +120,18 @@ class Tunnels:
                     theirs = await self._asked(wanted)
             except (OSError, WireError, DiscoveryError, asyncio.IncompleteReadError) as error:
                 self._fail(wanted, error)
-                dialled.opened(errno.EHOSTUNREACH)
-                return
+                opened(errno.EHOSTUNREACH)
+                return True
             try:
                 ours = Side(*await asyncio.open_unix_connection(sock=end, limit=PIECE))
             except OSError as error:
                 streams.reset(theirs.writer)
                 self._fail(wanted, error)
-                dialled.opened(errno.EHOSTUNREACH)
-                return
+                opened(errno.EHOSTUNREACH)
+                return True
             self.opened += 1
-            dialled.opened(0)
-            dialled.broken = not await pump(self._tasks, ours, theirs, lambda: dialled.cut)
+            opened(0)
+            return await pump(self._tasks, ours, theirs, was_cut)
         finally:
             self.active -= 1
             end.close()

@@ -1,8 +1,4 @@
-"""The whole sidecar with `http.workers: 2`: two processes serve the entry points, and no client can tell.
-
-What is connected while the worker is stopped is the sidecar's own; what is connected while the sidecar's loop
-stands still is the worker's.
-"""
+"""The sidecar with `http.workers: 2`: two restricted processes serve entry points, and no client can tell."""
 
 import asyncio
 import os
@@ -25,7 +21,7 @@ from tests.support.certificates import pair
 from tests.support.waiting import until
 from tests.support.workers import children, holds, is_listened_on
 
-MODULE = "sidecar.http_worker"
+MODULE = "sidecar.workers.http_process"
 ADDRESS = "127.9.0.3"
 HOST = "shop.example"
 
@@ -37,17 +33,13 @@ class Running:
         self.sidecar, self.bound, self.plain, self.secure = sidecar, bound, plain, secure
         self.folder = folder
 
-    async def worker(self, not_: int = 0) -> int:
-        """The process, when it has both ports."""
+    async def processes(self) -> list[int]:
+        """Both, when they have both ports."""
+        await until(lambda: len(self._holders()) == 2, "both have the entry points")
+        return self._holders()
 
-        def found() -> set[int]:
-            return {
-                pid for pid in children(MODULE) - {not_} if holds(pid, self.plain) and holds(pid, self.secure)
-            }
-
-        await until(lambda: bool(found()), "a worker has the entry points")
-        (pid,) = found()
-        return pid
+    def _holders(self) -> list[int]:
+        return sorted(pid for pid in children(MODULE) if holds(pid, self.plain) and holds(pid, self.secure))
 
     def told(self, target: int, **labels: str) -> None:
         (self.folder / "catalog.yml").write_text(text(target, **labels))
@@ -114,9 +106,8 @@ async def hello(one: Conversation) -> None:
         await one.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
-def of_the_worker(port: int, count: int, *, tls: bool = False) -> list[int]:
-    """Statuses. On the loop's own thread, so that it stands still meanwhile."""
-    return [asked(port, tls=tls) for _ in range(count)]
+async def statuses(port: int, count: int, path: str = "/", *, tls: bool = False) -> list[int]:
+    return [await asyncio.to_thread(asked, port, path, tls=tls) for _ in range(count)]
 
 
 OK = 'mesh_http_requests_total{code="200",method="GET",service="web"}'
@@ -151,33 +142,30 @@ async def application() -> AsyncIterator[int]:
 
 async def test_both_serve_and_the_counters_add_up(tmp_path: Path) -> None:
     async with application() as target, running(tmp_path, target) as one:
-        pid = await one.worker()
-        assert of_the_worker(one.plain, 3) == [200, 200, 200]
-        assert of_the_worker(one.secure, 2, tls=True) == [200, 200]
-        os.kill(pid, signal.SIGSTOP)
-        for _ in range(2):
-            assert await asyncio.to_thread(asked, one.plain) == 200
-        assert await asyncio.to_thread(asked, one.secure, tls=True) == 200
-        os.kill(pid, signal.SIGCONT)
+        for stopped in await one.processes():
+            os.kill(stopped, signal.SIGSTOP)  # so it is the other one that answers
+            assert await statuses(one.plain, 2) == [200, 200]
+            assert await statuses(one.secure, 2, tls=True) == [200, 200]
+            os.kill(stopped, signal.SIGCONT)
         await one.comes_to(OK, 8)
         await one.comes_to('mesh_http_request_duration_seconds_count{service="web"}', 8)
         # What never became a request counts as well, wherever it was.
-        with socket.create_connection(("127.0.0.1", one.plain)) as sock:
-            sock.sendall(b"nonsense\r\n\r\n")
-            assert sock.recv(4096).startswith(b"HTTP/1.1 400")
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.plain)
+        writer.write(b"nonsense\r\n\r\n")
+        assert (await reader.read(4096)).startswith(b"HTTP/1.1 400")
+        writer.close()
         await one.comes_to('mesh_http_faults_total{reason="malformed",service=""}', 1)
 
 
-async def test_the_catalogue_reaches_the_worker(tmp_path: Path) -> None:
+async def test_the_catalogue_and_certificates_reach_the_processes(tmp_path: Path) -> None:
     async with application() as target, running(tmp_path, target) as one:
-        await one.worker()
+        await one.processes()
         one.told(target, **{"mesh.http.path": "/new"})
-
-        def follows() -> bool:
-            return asked(one.plain) == 404 and asked(one.plain, "/new") == 200
-
-        await until(follows, "its routers are the new ones")  # the loop stands still meanwhile
-        # A new certificate is found by the worker itself.
+        async with asyncio.timeout(DEADLINE):
+            while await statuses(one.plain, 10) != 10 * [404] or await statuses(
+                one.plain, 10, "/new"
+            ) != 10 * [200]:
+                pass
         (one.folder / "certificates" / "shop.pem").write_bytes(b"".join(pair(HOST, "other.example")))
 
         def names() -> str:
@@ -189,7 +177,9 @@ async def test_the_catalogue_reaches_the_worker(tmp_path: Path) -> None:
             ):
                 return repr(secured.getpeercert(binary_form=True))
 
-        await until(lambda: "other.example" in names(), "the worker shows it")
+        async with asyncio.timeout(DEADLINE):
+            while "other.example" not in await asyncio.to_thread(names):
+                await asyncio.sleep(0.05)
 
 
 async def test_what_a_worker_has_left_out_is_told(tmp_path: Path) -> None:
@@ -199,7 +189,7 @@ async def test_what_a_worker_has_left_out_is_told(tmp_path: Path) -> None:
         tasks = (ADDRESS, "127.9.0.9")
         own = {"mesh.http.host": HOST, "mesh.http.port": str(target)} | labels
         (one.folder / "catalog.yml").write_text(catalogue(*tasks, labels=own))
-        await one.worker()
+        await one.processes()
 
         async def endpoints() -> list[dict[str, object]]:
             told = (await get(one.bound.admin, f"/v1/explain/http?host={HOST}&target=/"))[1]
@@ -208,22 +198,24 @@ async def test_what_a_worker_has_left_out_is_told(tmp_path: Path) -> None:
         async with asyncio.timeout(DEADLINE):
             while len(await endpoints()) != 2:
                 await asyncio.sleep(0.05)
-        await until(lambda: asked(one.plain, "/bad") == 503, "the worker has met it")
+        assert await statuses(one.plain, 1, "/bad") == [503]
         async with asyncio.timeout(DEADLINE):
             while not any(found["ejected_for"] for found in await endpoints()):
                 await asyncio.sleep(0.05)
         assert await one.metric('mesh_http_ejections_total{service="web"}') > 0
 
 
-async def test_one_that_is_killed_is_replaced_and_its_counts_stay(tmp_path: Path) -> None:
+async def test_all_that_are_killed_are_replaced_no_client_notices_and_their_counts_stay(
+    tmp_path: Path,
+) -> None:
     async with application() as target, running(tmp_path, target) as one:
-        pid = await one.worker()
-        assert of_the_worker(one.plain, 3) == [200, 200, 200]
+        pids = await one.processes()
+        assert await statuses(one.plain, 3) == [200, 200, 200]
         await one.comes_to(OK, 3)
-        os.kill(pid, signal.SIGKILL)
-        new = await one.worker(not_=pid)
-        assert new != pid
-        assert of_the_worker(one.plain, 2) == [200, 200]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert await statuses(one.plain, 2) == [200, 200]  # who connects meanwhile waits for the next one
+        assert not set(pids) & set(await one.processes())
         await one.comes_to(OK, 5)
 
 
@@ -237,7 +229,7 @@ async def test_a_request_under_way_in_the_worker_ends_before_the_sidecar_does(tm
         await one.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
 
     async with serving(slow, ADDRESS) as task, running(tmp_path, task.endpoint.port) as one:
-        await one.worker()
+        await one.processes()
         sock = socket.create_connection(("127.0.0.1", one.plain), DEADLINE)
         sock.sendall(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
         begun = time.monotonic()
