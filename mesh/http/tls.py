@@ -119,8 +119,9 @@ class GivenCertificates(CertificateStore):
                 given[file] = pair, _from_memory(file, pair)
             except (ValueError, ssl.SSLError, OSError) as error:
                 logger.error("%s: %s", file, error)
-        self._given = given
-        self.arrange([certificate for _, certificate in given.values()])
+        if given != self._given:
+            self._given = given
+            self.arrange([certificate for _, certificate in given.values()])
 
 
 class Certificates(CertificateStore):

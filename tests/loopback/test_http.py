@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mesh.http import entry_points
+from sidecar.app import Bound
 from tests.http.conftest import Conversation, serving
 from tests.http.h2_peer import h2_client
 from tests.loopback.test_relay_workers import free_port
@@ -33,6 +34,16 @@ async def connected(port: int) -> AsyncIterator[Conversation]:
         writer.close()
 
 
+async def counted(bound: Bound, *lines: str) -> None:
+    """The metrics come to say this: processes that serve report every second."""
+
+    async def told() -> bool:
+        text = (await get(bound.metrics, "/metrics"))[1]
+        return all(line in text for line in lines)
+
+    await until(told, f"{lines} in the metrics")
+
+
 async def test_requests_are_carried_and_counted(tmp_path: Path) -> None:
     published = free_port()
     async with serving(greet, ADDRESS) as task:
@@ -54,12 +65,12 @@ async def test_requests_are_carried_and_counted(tmp_path: Path) -> None:
                     )
                 await client.request(first="BREW / HTTP/1.1")
                 assert (await client.response())[0] == 200
-            text = (await get(bound.metrics, "/metrics"))[1]
-            assert 'mesh_http_requests_total{code="200",method="GET",service="web"} 3.0' in text
-            assert 'mesh_http_requests_total{code="200",method="other",service="web"} 1.0' in text
-            assert 'mesh_http_request_duration_seconds_count{service="web"} 4.0' in text
-            assert (
-                f'mesh_port_connections_total{{mode="http",port="{published}/tcp",service="web"}} 1.0' in text
+            await counted(
+                bound,
+                'mesh_http_requests_total{code="200",method="GET",service="web"} 3.0',
+                'mesh_http_requests_total{code="200",method="other",service="web"} 1.0',
+                'mesh_http_request_duration_seconds_count{service="web"} 4.0',
+                f'mesh_port_connections_total{{mode="http",port="{published}/tcp",service="web"}} 1.0',
             )
             (port,) = (await get(bound.admin, "/v1/status"))[1]["ports"]
             assert (port["published"], port["mode"]) == (published, "http")
@@ -91,7 +102,7 @@ async def test_a_change_of_the_mode_resets_nobody(tmp_path: Path) -> None:
                 await until(follows, f"mode {mode} holds")
 
 
-async def test_entry_points_follow_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_entry_points_follow_labels(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     entry = free_port()
     async with serving(greet, ADDRESS) as task:
         (tmp_path / "catalog.yml").write_text(
@@ -136,10 +147,12 @@ async def test_entry_points_follow_labels(tmp_path: Path, capsys: pytest.Capture
             assert [one["address"] for one in at["endpoints"]] == [str(task.endpoint)]
             (at,) = (await get(bound.admin, "/v1/explain/http?host=other&target=/"))[1]["entrypoints"]
             assert at["note"] == "404; no router has this host"
-            text = (await get(bound.metrics, "/metrics"))[1]
-            assert 'mesh_http_requests_total{code="200",method="GET",service="web"} 2.0' in text
-            assert 'mesh_http_faults_total{reason="no_route",service=""}' in text
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+            await counted(
+                bound,
+                'mesh_http_requests_total{code="200",method="GET",service="web"} 2.0',
+                'mesh_http_faults_total{reason="no_route",service=""}',
+            )
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith("{")]
     assert lines[-1]["host"] == "shop.example"
     assert (lines[-1]["status"], lines[-1]["route"], lines[0]["fault"]) == (200, "web", "no_route")
     assert [one["version"] for one in (lines[0], lines[-1])] == ["HTTP/1.1", "HTTP/2.0"]
@@ -183,11 +196,13 @@ async def test_what_checks_and_failures_say_of_a_task_is_told(tmp_path: Path) ->
             problems = (await get(bound.admin, "/v1/status"))[1]["problems"]
             assert [one for one in problems if "does not pass its check (status)" in one]
             assert [one for one in problems if "'nobody' is no service; no copies are sent" in one]
-            text = (await get(bound.metrics, "/metrics"))[1]
-            assert 'mesh_http_checks_total{result="status",service="web"}' in text
-            assert 'mesh_http_ejections_total{service="web"} 1.0' in text
-            assert 'mesh_http_mirrored_total{result="no_endpoint",service="web"} 3.0' in text
-            assert 'mesh_http_retries_refused_total{service="web"} 0.0' in text
+            await counted(
+                bound,
+                'mesh_http_checks_total{result="status",service="web"}',
+                'mesh_http_ejections_total{service="web"} 1.0',
+                'mesh_http_mirrored_total{result="no_endpoint",service="web"} 3.0',
+                'mesh_http_retries_refused_total{service="web"} 0.0',
+            )
 
 
 async def test_an_entry_point_that_is_taken_is_named_and_tried_again(
