@@ -1,9 +1,10 @@
 """Sockets of other namespaces in a restricted process: a small stock of each place, filled by the sidecar.
 
-A stock is asked for anew when half of it is used, so whoever connects rarely waits. It grows while it is used
-up fast, and is given up when it has not been used for a while: unused sockets keep a namespace alive that
-Docker has removed. Only an empty stock makes its taker wait, blocking, since the callers can't do anything
-else meanwhile: as long as the sidecar takes to answer, and no longer than `WAIT_SECONDS`.
+A stock is asked for anew when half of it is used, so where many connect hardly anybody waits. It grows while
+it is used up fast, and is given up when it has not been used for a while: unused sockets keep a namespace
+alive that Docker has removed. An empty stock, and one that the sidecar has not spoken of for `FRESH_SECONDS`
+(its namespace may be another one by now), makes its taker wait, blocking, since the callers can't do anything
+else meanwhile: as long as the sidecar takes to answer (0.1 ms), and no longer than `WAIT_SECONDS`.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from sidecar.workers.frames import FrameReader, pack_head
 from sidecar.workers.socket_messages import ANSWERS, BATCH_MAX, WANTS, Made, NotMade, Stale, Wanted
 
 WAIT_SECONDS = 1.0  # of a taker whose stock is empty; the sidecar's loop is rarely held up for a tenth of it
+FRESH_SECONDS = 0.01
 FIRST_BATCH = 8  # sockets; twice as many each time that a stock is used up within `FAST_SECONDS`
 FAST_SECONDS = 0.5
 UNUSED_SECONDS = 10.0  # after which a stock is given up
@@ -65,7 +67,7 @@ class SocketStock:
         if stock is None:
             stock = self._stocks[place] = _Stock(now)
         stock.used = now
-        if not stock.ready:
+        if not stock.ready or now - stock.filled > FRESH_SECONDS:
             self._wait(place, stock, now + WAIT_SECONDS)
         taken = stock.ready.pop()
         if not stock.asked and len(stock.ready) <= stock.size // 2:
@@ -87,7 +89,8 @@ class SocketStock:
     # --- asking ---
 
     def _ask(self, place: Place, stock: _Stock) -> None:
-        body = WANTS.encode(Wanted(place[0], place[1], stock.size))
+        count = max(1, stock.size - len(stock.ready))
+        body = WANTS.encode(Wanted(place[0], place[1], count))
         try:
             self._pair.sendall(pack_head(body) + body)  # some bytes, of which few wait
         except OSError as error:
@@ -96,22 +99,25 @@ class SocketStock:
         stock.refusal = None
 
     def _wait(self, place: Place, stock: _Stock, until: float) -> None:
+        """For an answer: sockets, or that there are none."""
         if not stock.asked:
             self._ask(place, stock)
         poll = select.poll()
         poll.register(self._pair, select.POLLIN)
-        while not stock.ready:
-            if stock.refusal is not None:
-                refusal, stock.refusal = stock.refusal, None
-                if refusal.gone:
-                    raise NamespaceGone(refusal.why)
-                raise OSError(refusal.errno, refusal.why)
-            if not stock.asked:  # it was given up as stale meanwhile
-                self._ask(place, stock)
+        while stock.asked:
             left = until - monotonic()
             if left <= 0 or not poll.poll(left * 1000):
+                if stock.ready:
+                    return  # the sidecar is held up; they lead to where they led when it was last heard of
                 raise OSError(errno.ENOBUFS, "no socket from the sidecar in time")
             self._read()
+        refusal, stock.refusal = stock.refusal, None
+        if refusal is not None and refusal.gone:
+            _close(stock)
+            raise NamespaceGone(refusal.why)
+        if not stock.ready:
+            number = refusal.errno if refusal is not None else errno.ENOBUFS
+            raise OSError(number, refusal.why if refusal is not None else "the sidecar is gone")
 
     # --- answers ---
 
@@ -127,6 +133,8 @@ class SocketStock:
             return
         except (EOFError, OSError, WireError):  # the sidecar is gone, or it is not ours
             self._loop.remove_reader(self._pair)
+            for stock in self._stocks.values():
+                stock.asked = False
             self._ended()
 
     def _on_answer(self, answer: object, sockets: tuple[socket.socket, ...]) -> None:

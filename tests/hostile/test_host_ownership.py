@@ -611,8 +611,10 @@ async def test_where_labels_may_not_send_us(stand: Stand, tmp_path: Path) -> Non
         problems = "\n".join((await get(bound.admin, "/v1/status"))[1]["problems"])
         for why in ("127.9.0.4 is loopback", "169.254.169.254 is link local", "0.0.0.0 is unspecified"):
             assert f"{why}: refused (http.allow_internal_targets)" in problems
-        metrics = (await get(bound.metrics, "/metrics"))[1]
-        assert 'mesh_http_internal_targets_refused_total{reason="loopback"}' in metrics
+        counted = 'mesh_http_internal_targets_refused_total{reason="loopback"}'
+        async with asyncio.timeout(20):
+            while counted not in (await get(bound.metrics, "/metrics"))[1]:
+                await asyncio.sleep(0.05)
         assert await entry.whose("shop.example") == "good"
     async with running(config(tmp_path, **at, MESH_HTTP_ALLOW_INTERNAL_TARGETS="127.9.0.4")):
         await entry.served("loopback.example", "good")
