@@ -90,7 +90,10 @@ class Issuing:
 
     # --- what it is told ---
 
-    def _look_for_news(self, _old: Snapshot, _new: Snapshot, _change: Change) -> None:
+    def _look_for_news(self, _old: Snapshot, new: Snapshot, _change: Change) -> None:
+        here = new.nodes.get(new.this_node)
+        if here is not None and here.role is not Role.MANAGER:
+            self.kept.drop_account()
         if self._site is not None and self._issuer is not None:
             version = self._site.certified.version
             if version != self._seen:

@@ -124,6 +124,18 @@ class Kept:
         self._take_account(account, thumbprint)
         await self._save()
 
+    def drop_account(self) -> None:
+        """This node is no manager any more: the account is none of its business. Managers tell it of the
+        account when it is one again."""
+        if self.account is None:
+            return
+        self.account = None
+        self._unsaved.pop(ACCOUNT, None)
+        try:
+            (self.folder / ACCOUNT).unlink(missing_ok=True)
+        except OSError as error:
+            self._failed(error)
+
     async def put(self, pem: str) -> None:
         """A certificate just issued. Raises ValueError for what is none."""
         names, life = read(pem)

@@ -157,3 +157,15 @@ def test_messages() -> None:
         with pytest.raises(DiscoveryError, match="not a word about certificates"):
             decode_told(data)
     assert decode_have(b'{"directory": "x", "later": 1}') == Have("x"), "of a newer sidecar"
+
+
+async def test_who_is_no_manager_any_more_has_no_account(tmp_path: Path) -> None:
+    one = Kept(str(tmp_path), URL)
+    await one.set_account(Account("https://ca.example/acct/1", "{}", 10.0), "print")
+    one.drop_account()
+    one.drop_account()
+    again = Kept(str(tmp_path), URL)
+    again.load()
+    assert (one.account, again.account) == (None, None)
+    assert (one.thumbprint, again.thumbprint) == ("print", "print"), "it can still prove names"
+    assert one.have_told().made == 0.0, "it asks for it when it is one again"
