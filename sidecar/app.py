@@ -384,7 +384,7 @@ class Sidecar:
                 logger.error("the operator's firewall cannot be asked about listeners (yet): %s", error)
 
         async def changed(gone: Collection[str]) -> bool:
-            ingress.look_at_firewall()
+            ingress.look_at_firewall(gone)
             await listeners.look(verify=not gone or f"inet {LISTENER_TABLE}" in gone)
             return bool(listeners.status)
 

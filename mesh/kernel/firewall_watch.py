@@ -38,7 +38,7 @@ RULES = frozenset(
     (NEW_TABLE, DELETE_TABLE, 3, 5, 6, 8)
 )  # tables, chains and rules come or go; not sets' elements
 FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
-OUR_TABLES = ("mesh", "mesh_listeners")
+OUR_TABLES = ("mesh", "mesh_listeners", "mesh_loopback")
 FILTERS = frozenset(("ip filter", "ip6 filter"))
 
 # linux/netfilter_ipv4/ip_tables.h: IPT_SO_GET_INFO answers struct ipt_getinfo; ip6_tables.h the same.

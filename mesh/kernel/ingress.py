@@ -23,7 +23,13 @@ from mesh.kernel.devconf import Setting, read, write
 from mesh.kernel.firewall import Firewall
 from mesh.kernel.flows import Flows
 from mesh.kernel.heartbeat import BEAT_SECONDS
-from mesh.kernel.loopback_rules import DELETE_LOOPBACK, LIST_KEPT, LIST_LOOPBACK, loopback_rules
+from mesh.kernel.loopback_rules import (
+    DELETE_LOOPBACK,
+    LIST_KEPT,
+    LIST_LOOPBACK,
+    LOOPBACK_TABLE,
+    loopback_rules,
+)
 from mesh.kernel.published import Ports, Published, as_published
 from mesh.kernel.return_rules import NO_ENTRY, Entry
 from mesh.kernel.rules import (
@@ -224,10 +230,13 @@ class Ingress:
             self._redirected[published] = local
         self._wake.set()
 
-    def look_at_firewall(self) -> None:
-        """Somebody has changed the host's rules: see at once whether ours are still there."""
+    def look_at_firewall(self, gone: Collection[str] = ()) -> None:
+        """Somebody has changed the host's rules: see at once whether ours are there. `gone`: tables that
+        are not ("ip mesh")."""
         self._firewall_due = 0.0
         self._beat_all()
+        if f"ip {LOOPBACK_TABLE}" in gone:
+            self._place, self._recheck = None, True
         self._wake.set()
 
     async def carry_all(self) -> None:

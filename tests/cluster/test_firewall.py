@@ -77,6 +77,35 @@ def test_a_rule_in_docker_user_is_heeded_and_stays_so(guarded: Swarm) -> None:
     heeded(guarded)
 
 
+def test_the_rule_that_keeps_clients_out_is_named(guarded: Swarm) -> None:
+    guarded.on(NODE, "iptables", "-I", "DOCKER-USER", *RULE.split())
+    guarded.on(
+        NODE, "iptables", "-A", "INPUT", "-i", "ens32", "-p", "tcp", "--dport", str(RELAY), "-j", "REJECT"
+    )
+    assert not reached(guarded, RELAY, GOOD)
+    assert reached(guarded, KERNEL, GOOD)
+    told = guarded.docker("exec", guarded.sidecar(NODE), "mesh", "doctor", "--json", node=NODE, check=False)
+    (check,) = (one for one in json.loads(told)["checks"] if one["name"] == "firewall")
+    assert "-A DOCKER-USER ! -s 10.10.10.0/28 -i ens32" in check["seen"], check
+    assert "-A INPUT -i ens32 -p tcp -m tcp --dport 81 -j REJECT" in check["seen"], check
+    assert (check["verdict"], bool(check["remedy"])) == ("warn", True)
+    for port in (KERNEL, RELAY):
+        (path,) = guarded.mesh(NODE, "explain", "port", str(port))["ports"]
+        notes = [hop["note"] for hop in path["hops"] if hop["where"] == "firewall"]
+        assert any("-A DOCKER-USER" in note for note in notes), path
+    guarded.on(NODE, "iptables", "-P", "INPUT", "DROP")
+    try:
+        told = guarded.docker(
+            "exec", guarded.sidecar(NODE), "mesh", "doctor", "--json", node=NODE, check=False
+        )
+    finally:
+        guarded.on(NODE, "iptables", "-P", "INPUT", "ACCEPT")
+    (check,) = (one for one in json.loads(told)["checks"] if one["name"] == "firewall")
+    assert "'-P INPUT DROP' keeps every client from 81/tcp of old" in check["seen"], check
+    assert check["verdict"] == "fail"
+    assert "ufw allow 81/tcp" in check["remedy"]
+
+
 def test_rules_that_are_flushed_are_back_within_two_seconds(guarded: Swarm) -> None:
     guarded.on(NODE, "iptables", "-I", "DOCKER-USER", *RULE.split())
     guarded.on(NODE, "sh", "-c", "iptables-save > /tmp/firewall.rule")
@@ -120,7 +149,8 @@ def test_no_container_reaches_the_nodes_127_0_0_1(guarded: Swarm) -> None:
     assert guarded.on(box.node, "sh", "-c", f"{asked}:{KERNEL}/", check=False) == "200", (
         "route_localnet is of use"
     )
-    box.inside("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet", check=False)
+    for setting in ("route_localnet", "accept_local"):
+        box.inside("sh", "-c", f"for one in /proc/sys/net/ipv4/conf/*/{setting}; do echo 1 > $one; done")
     for route in ("del local 127.0.0.0/8 table local", "del local 127.0.0.1 table local",
                   f"add 127.0.0.0/8 via {gateway} src {own}"):  # fmt: skip
         box.inside("sh", "-c", f"ip route {route}")

@@ -158,7 +158,8 @@ class Node:
         """On the bridge, and able to send 127.0.0.1 its way (NET_RAW can write any packet)."""
         made = self.lab.namespace("container")
         self.lab.plug(made, "eth0", "172.18.0.9/16", self._gateway)
-        inside(made, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+        for setting in ("route_localnet", "accept_local"):
+            inside(made, "sh", "-c", f"echo 1 > /proc/sys/net/ipv4/conf/eth0/{setting}")
         inside(made, "ip", "route", "del", "local", "127.0.0.0/8", "table", "local")
         inside(made, "ip", "route", "del", "local", "127.0.0.1", "table", "local")
         inside(made, "ip", "route", "add", "127.0.0.0/8", "via", "172.18.0.1", "src", "172.18.0.9")
@@ -225,7 +226,7 @@ class Sidecar:
         self.listeners = ListenerFirewall(tables, private=[9181])
 
         async def changed(gone: frozenset[str]) -> bool:
-            self.ingress.look_at_firewall()
+            self.ingress.look_at_firewall(gone)
             await self.listeners.look(verify=not gone or "inet mesh_listeners" in gone)
             return bool(self.listeners.status)
 

@@ -299,16 +299,29 @@ def test_no_container_reaches_127_0_0_1_although_published_ports_answer_there(bo
     """A container with NET_RAW on the bridge sends to 127.0.0.1 by way of the gateway."""
 
     async def work() -> None:
-        sidecar = Sidecar(box)
-        with socket.create_server(("127.0.0.1", 9181)) as admin, socket.create_server(("172.18.0.1", 9190)):
-            admin.settimeout(0.5)
+        sidecar, attacker = Sidecar(box), box.container()
+
+        async def reached(address: str, port: int) -> bool:
+            return await asyncio.to_thread(box.connects, attacker, address, port)
+
+        with (
+            socket.create_server(("127.0.0.1", 9181)),
+            socket.create_server(("127.0.0.1", 9182)),
+            socket.create_server(("172.18.0.1", 9190)),
+        ):
+            inside(box.host, "sh", "-c", f"echo 1 > {LOCALNET}")
+            assert await reached("127.0.0.1", 9182), "this is how it would be done"
+            inside(box.host, "sh", "-c", f"echo 0 > {LOCALNET}")
             await sidecar.start()
             await box.back(KERNEL)
             assert await asyncio.to_thread(lambda: box.asked_locally(KERNEL))
-            attacker = box.container()
-            assert await asyncio.to_thread(box.connects, attacker, "172.18.0.1", 9190)
-            assert not await asyncio.to_thread(box.connects, attacker, "127.0.0.1", 9181)
             assert inside(box.host, "cat", LOCALNET).strip() == "1"
+            for _ in ("as it is", "after somebody has taken the table out"):
+                assert await reached("172.18.0.1", 9190)
+                assert not await reached("127.0.0.1", 9181)
+                assert not await reached("127.0.0.1", 9182)
+                inside(box.host, "nft", "delete", "table", "ip", "mesh_loopback")
+                await until(lambda: "mesh_loopback" in box.rules(), "it is loaded again")
         await sidecar.stop()
 
     run(box, work)
