@@ -313,3 +313,30 @@ def test_hosts_that_are_none(hosts: str, message: str) -> None:
     (problem,) = caught.value.problems
     assert (problem.file, problem.key.startswith("http.hosts")) == ("mesh.yml", True)
     assert message in problem.message
+
+
+def test_encoded_characters_of_an_entry_point() -> None:
+    text = "http: {entrypoints: ['web=0.0.0.0:80'], encoded_characters: {web: {allowEncodedSlash: false}}}"
+    assert built(text).http.encoded_characters["web"].allowEncodedSlash is False
+    made = built(
+        text, MESH_HTTP_ENCODED_CHARACTERS="web.allowEncodedHash=true, web.allowEncodedPercent=false"
+    )
+    assert made.http.encoded_characters["web"].allowEncodedHash is True
+    assert made.http.encoded_characters["web"].allowEncodedPercent is False
+    assert made.http.encoded_characters["web"].allowEncodedSlash is None  # the variable replaces the file's
+    assert built().http.encoded_characters == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("other.allowEncodedSlash=true", "there is no entry point 'other' (known are web)"),
+        ("web.allowEncodedSlashes=true", "unknown key"),
+        ("web.allowEncodedSlash=maybe", "must be true or false"),
+        ("web", "must be a mapping"),
+    ],
+)
+def test_what_is_wrong_with_encoded_characters(value: str, why: str) -> None:
+    (problem,) = problems(MESH_HTTP_ENTRYPOINTS="web=0.0.0.0:80", MESH_HTTP_ENCODED_CHARACTERS=value)
+    assert problem.startswith("environment: MESH_HTTP_ENCODED_CHARACTERS: ")
+    assert why in problem
