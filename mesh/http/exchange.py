@@ -349,7 +349,7 @@ class Exchange:
         lines = self.request_lines()
         self._connected = True
         held, complete = self._held, self._complete
-        trailers = _without_fields(self._trailers, self._request_fields)
+        trailers = self._trailers and _without_fields(self._trailers, self._request_fields)
         taken = upstream.begin(self.head, self.target, lines, held, complete, trailers)
         if held:
             held.clear()
@@ -414,7 +414,7 @@ class Exchange:
 
     def ended(self, trailers: bytes) -> None:
         self._upstream = None
-        self.client.end(_without_fields(trailers, self.response_fields))
+        self.client.end(trailers and _without_fields(trailers, self.response_fields))
         self._finish(None)
         self.settled = True
 

@@ -289,7 +289,9 @@ class Site:
         if request.path.startswith(PROOF_PATH) and (proof := self._proof(request)) is not None:
             return self._answered(client, head, Treatment("", "", answer=proof))
         route = table.find(request)
-        if any(table.find(request.read_as(path)) is not route for path in request.readings):
+        if request.readings and any(
+            table.find(request.read_as(one)) is not route for one in request.readings
+        ):
             return self._refused(client, head, Fault.BAD_PATH)
         if route is None or route.closed:
             return self._refused(client, head, Fault.NO_ROUTE)
