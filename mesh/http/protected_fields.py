@@ -90,6 +90,8 @@ def without_names(block: bytes, names: Iterable[bytes]) -> bytes:
 def _without(block: bytes, lines: re.Pattern[bytes], *, misspelled: bool = False) -> bytes:
     """`misspelled`: a line whose name is written in the canonical way stays."""
     canon = b"\n" + block.translate(_CANONICAL)
+    if lines.search(canon) is None:  # as nearly always
+        return block
     kept, after = [], 0
     for found in lines.finditer(canon):
         start, end = found.span()
