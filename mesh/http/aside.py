@@ -7,6 +7,7 @@ client's side: it takes the response as a whole, if that is not too large and co
 from collections.abc import Callable
 
 from mesh.http import limits
+from mesh.http.byte_budget import ByteBudget, Held
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault
 from mesh.http.forwarding import Edge
@@ -44,7 +45,8 @@ class Aside:
         self._exchange: Exchange | None = None
         self._coming: ResponseHead | None = None
         self._pieces: list[bytes] = []
-        self._size = 0
+        self._too_large = False  # or more than is still held for this client
+        self._held = Held(edge.account or ByteBudget().account(edge.client))
         self._entry = 0.0
 
     def ask(self, target: Target, method: bytes, path: bytes, lines: bytes, body: bytes = b"") -> None:
@@ -84,12 +86,13 @@ class Aside:
         self._coming = head
 
     def write(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size <= limits.ASIDE_BODY_MAX:
+        size = self._held.size + len(data)
+        self._too_large = self._too_large or size > limits.ASIDE_BODY_MAX or self._held.set(size) is not None
+        if not self._too_large:
             self._pieces.append(data)
 
     def flush(self) -> bool:
-        if self._size > limits.ASIDE_BODY_MAX:
+        if self._too_large:
             self._give_up()
         return True
 
@@ -116,7 +119,7 @@ class Aside:
     # --- the end ---
 
     def _complete(self) -> None:
-        self._ended(self._coming if self._size <= limits.ASIDE_BODY_MAX else None)
+        self._ended(None if self._too_large else self._coming)
 
     def _give_up(self) -> None:
         exchange, self._exchange = self._exchange, None
@@ -134,6 +137,7 @@ class Aside:
         self.head = head
         self.body = b"".join(self._pieces) if head is not None else b""
         self._pieces.clear()
+        self._held.set(0)
         run(self._told, self)
 
 

@@ -6,6 +6,7 @@ from itertools import count
 
 from mesh.http import limits
 from mesh.http.backend import Backend
+from mesh.http.byte_budget import ByteBudget
 from mesh.http.password_queue import PasswordQueue
 from mesh.http.room import Room, SharedRoom
 from mesh.http.stats import ServiceStats
@@ -20,6 +21,7 @@ class Core:
         """`per_address`: connections of one client's address to one listener; 0: any."""
         loop = asyncio.get_running_loop()
         self.per_address = per_address
+        self.bytes = ByteBudget()  # held for requests and responses under way
         self.poller = Poller(loop)
         self.deadlines = Deadlines(loop)
         self.stats: dict[str, ServiceStats] = {}  # by the Swarm's service id

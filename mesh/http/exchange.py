@@ -301,6 +301,11 @@ class Exchange:
         run(self._count)
         run(self.client.cut)
 
+    def give_up(self, fault: Fault) -> None:
+        """For a reason of the client's side. It is told, if its response has not begun."""
+        self.waiting = False
+        self._give_up(fault)
+
     def gone(self) -> None:
         """The client takes no more, ever."""
         if self.afterwards is not None:
@@ -366,8 +371,7 @@ class Exchange:
         self._attempt()
 
     def upstream_room(self) -> None:
-        if not self._complete or self.switching:
-            self.client.hold_body(False)
+        self.client.hold_body(False)
 
     def interim(self, head: ResponseHead) -> None:
         self.client.interim(head)
@@ -401,7 +405,7 @@ class Exchange:
         if self.server is not None:
             self.server.backend.answered(self.server, self.started, head.status)
         self.switching = True
-        self._replay = None
+        self._drop_replay()
         self.client.switch(head)
 
     def payload(self, data: bytes) -> None:
@@ -485,6 +489,8 @@ class Exchange:
         if not self._counted:
             self._counted = True
             self._over(self)
+            if self._replay:
+                self._drop_replay()
 
     def _fail(self, fault: Fault) -> None:
         self.fault = fault
@@ -528,8 +534,19 @@ class Exchange:
     # --- the body ---
 
     def _remember(self, data: bytes) -> None:
-        if self._replay is not None:
-            self._replay = self._replay + data if len(self._replay) + len(data) <= limits.REPLAY_MAX else None
+        replay, account = self._replay, self.client.edge.account
+        if replay is None:
+            return
+        size = len(replay) + len(data)
+        if size <= limits.REPLAY_MAX and (account is None or account.take(len(data)) is None):
+            self._replay = replay + data
+        else:
+            self._drop_replay()
+
+    def _drop_replay(self) -> None:
+        replay, self._replay = self._replay, None
+        if replay and (account := self.client.edge.account) is not None:
+            account.give_back(len(replay))
 
 
 def _without_fields(trailers: bytes, fields: Fields) -> bytes:

@@ -32,6 +32,7 @@ class Fault(Enum):
     TARGET_TOO_LONG = 414, Side.CLIENT, "target_too_long"
     EXPECTATION = 417, Side.CLIENT, "expectation"
     TOO_MANY_REQUESTS = 429, Side.CLIENT, "rate_limit"
+    OVER_SHARE = 429, Side.CLIENT, "over_share"  # more is held for its address than one may make us hold
     HEAD_TOO_LARGE = 431, Side.CLIENT, "head_too_large"
     CLIENT_GONE = (
         499,

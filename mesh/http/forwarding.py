@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from mesh.http.byte_budget import Account
 from mesh.http.head import CHUNKED, Fields, RequestFields, ResponseHead
 from mesh.http.protected_fields import from_proxy, from_stranger, is_protected, without_names
 
@@ -39,6 +40,7 @@ class Edge:
     port: int  # that the client came to
     trusts: Callable[[str], bool] = lambda _: False  # of an address: it is a proxy that may speak for others
     version: str = ""  # of HTTP, where requests do not say it themselves
+    account: Account | None = field(default=None, compare=False, repr=False)  # of the bytes held for it
     trusted: bool = field(init=False)  # so is this client
 
     def __post_init__(self) -> None:

@@ -20,6 +20,11 @@ EARNED_MAX = (
     16_384.0  # what useful work can fill up at once: a peer may answer late for a window of small frames
 )
 
+# A byte can stand for a field of kilobytes (HPACK), which has to be looked at each time. A head costs a frame
+# for each so many of its bytes beyond what is free; bytes of the block itself pay for four times as many.
+DECODED_FREE = 8 * 1024
+DECODED_PER_FRAME = 2048
+
 # gRPC puts five bytes before each message, so an honest frame of fewer is the rest of a larger one.
 TINY, TINY_COST = 5, 0.25
 SMALL, SMALL_COST = 32, 0.05
@@ -41,6 +46,11 @@ class FrameBudget:
         """False: there is not so much left."""
         self.left -= cost
         return self.left >= 0 or self._refill()
+
+    def spend_on_head(self, coded: int, decoded: int) -> bool:
+        """Of a block of fields. As `spend`."""
+        beyond = decoded - DECODED_FREE - 4 * coded
+        return beyond <= 0 or self.spend(beyond / DECODED_PER_FRAME)
 
     def gain(self, amount: float) -> None:
         self.left = min(self.left + amount, BUDGET)

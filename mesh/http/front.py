@@ -119,7 +119,9 @@ class Front:
         sock.setblocking(False)
         self.connections += 1
         address = peer[0].removeprefix("::ffff:") if "." in peer[0] else peer[0]
-        edge = Edge(address, "https" if self._tls else "http", self._port, self._trusted)
+        account = self._core.bytes.account(address)
+        edge = Edge(address, "https" if self._tls else "http", self._port, self._trusted, account=account)
+        account.limited = not edge.trusted
         if self.active >= limits.CONNECTIONS_MAX and not self._make_room(-1):
             self._refuse(sock, Fault.FULL.reason)
         elif not edge.trusted and not self._addresses.enter(address):
@@ -248,7 +250,7 @@ class Front:
     def refused(self, fault: Fault, message: str) -> None:
         self.refusals[fault.reason] += 1
 
-    def speaks_h2(self, client: H1Client, sock: socket.socket, data: bytes) -> None:
+    def speaks_h2(self, client: Client, sock: socket.socket, data: bytes) -> None:
         self._clients.discard(client)
         instead = H2Client(self, sock, client.edge)
         self._clients.add(instead)

@@ -14,28 +14,28 @@ answer is slowed down by TCP itself.
 import socket
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum
-from typing import Protocol
 
-from mesh.http import host, limits
-from mesh.http.blocking import WOULD_BLOCK
+from mesh.http import limits
+from mesh.http.blocking import WOULD_BLOCK, end_records
+from mesh.http.byte_budget import FREE_BYTES, HEAD_COPIES, ByteBudget, Held, Over
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault, Refused
 from mesh.http.forwarding import Edge, given_request_id, request_block, response_lines
 from mesh.http.framing import END_OF_CHUNKS, LAST_CHUNK, ChunkedReader, chunk
 from mesh.http.h2_wire import PREFACE
 from mesh.http.head import (
-    BEFORE_MAX,
     CHUNKED,
     HEAD_MAX,
-    LINE_MAX,
+    KEPT_MAX,
     RequestFields,
     RequestHead,
     RequestReader,
     ResponseHead,
-    hopeless,
+    check_beginning,
+    without_empty_lines,
 )
+from mesh.http.host import H1Host
 from mesh.http.pages import Answer, as_http1, error_answer
 from mesh.http.timing import NEVER, Timed
 from mesh.net.isolation import run
@@ -57,16 +57,9 @@ class State(Enum):
 HEAD, BODY, WAIT, TUNNEL, LINGER, CLOSED = State
 
 
-class Host(host.Host, Protocol):
-    """And another protocol may follow."""
-
-    def speaks_h2(self, client: "H1Client", sock: socket.socket, data: bytes) -> None:
-        """What it takes for a client of HTTP/1 has begun with HTTP/2's preface; `data` was read of it."""
-        ...
-
-
 class H1Client(Timed):
     __slots__ = (
+        "_account",
         "_block",
         "_block_of",
         "_blocked",
@@ -77,6 +70,9 @@ class H1Client(Timed):
         "_exchange",
         "_got",
         "_held",
+        "_held_body",
+        "_held_head",
+        "_held_out",
         "_hold",
         "_host",
         "_in_records",
@@ -95,7 +91,7 @@ class H1Client(Timed):
         "request_id",
     )
 
-    def __init__(self, host: Host, sock: socket.socket, edge: Edge) -> None:
+    def __init__(self, host: H1Host, sock: socket.socket, edge: Edge) -> None:
         super().__init__(host.deadlines)
         self._host = host
         self._poller = host.poller
@@ -103,6 +99,8 @@ class H1Client(Timed):
         # TLS: there can be more in the record that was read, whatever the socket has.
         self._in_records = isinstance(sock, ssl.SSLSocket)
         self.edge = edge
+        self._account = one = edge.account or ByteBudget().account(edge.client)
+        self._held_head, self._held_body, self._held_out = Held(one), Held(one), Held(one)
         self._reader = RequestReader()
         self._state = HEAD
         self._exchange: Exchange | None = None
@@ -179,11 +177,11 @@ class H1Client(Timed):
             self._drain()
 
     def _readable(self) -> None:
-        while True:
+        for _ in range(limits.READS_AT_ONCE):
             if self._state is CLOSED:
                 return
-            if self._state is WAIT or self._hold:
-                self._unread = True
+            if self._state is WAIT or self._hold or (self._got and self._state is HEAD and not self._partial):
+                self._unread = True  # the last: `_ahead` has its turn first
                 return
             try:
                 data = self._sock.recv(limits.READ_BYTES)
@@ -199,6 +197,7 @@ class H1Client(Timed):
             self._take(data)
             if not whole:
                 return
+        self._poller.again(self._readable)
 
     def _take(self, data: bytes) -> None:
         state = self._state
@@ -220,6 +219,8 @@ class H1Client(Timed):
             self.within(limits.TUNNEL_SECONDS)
             if self._exchange is not None:
                 self._exchange.body(data, False)
+                if self._hold:
+                    self._check(self._held_body.set(len(data)))
         elif state is LINGER:
             self._left -= len(data)
             if self._left < 0:
@@ -228,7 +229,7 @@ class H1Client(Timed):
     def _of_head(self, data: bytes, known: int = 0) -> None:
         """`known`: so many of its bytes were looked at before; one that trickles in costs no more for it."""
         if data[0] in b"\r\n":
-            data, known = _without_empty_lines(data), 0
+            data, known = without_empty_lines(data), 0
         end = data.find(b"\r\n\r\n", max(known - 3, 0)) + 4
         if end < 4 or end > HEAD_MAX:
             self._incomplete(data, known, end)
@@ -236,6 +237,10 @@ class H1Client(Timed):
         try:
             head = self._reader.read(data if end == len(data) else data[:end])
             rest = data[end:]
+            if (end > FREE_BYTES or self._held_head.size) and (
+                over := self._held_head.set(HEAD_COPIES * end)
+            ):
+                raise over.refused
             self.limit = NEVER
             self._partial = False
             if head.length == 0:
@@ -259,26 +264,29 @@ class H1Client(Timed):
         exchange = self._exchange = self._host.exchange(self, head)
         trailers = self._chunks.trailers if complete and self._chunks is not None else b""
         exchange.begin(body, complete, trailers)
+        if self._hold and body:
+            self._check(self._held_body.set(len(body)))
 
     def _hand_over(self, data: bytes) -> None:
         """HTTP/2 with prior knowledge: RFC 9113 section 3.3."""
         self._state = CLOSED
         self.stop_clock()
+        self._held_head.set(0)
         self._host.speaks_h2(self, self._sock, data)
 
     def _incomplete(self, data: bytes, known: int, end: int) -> None:
         """Wait for the rest of a head, if it can become one and within its time."""
-        if len(data) > LINE_MAX >= known and data.find(b"\r\n", 0, LINE_MAX + 2) < 0:
-            self._refuse(Refused(Fault.TARGET_TOO_LONG, f"a request line longer than {LINE_MAX} bytes"))
-        elif end > HEAD_MAX or len(data) > HEAD_MAX:
-            self._refuse(Refused(Fault.HEAD_TOO_LARGE, f"a head larger than {HEAD_MAX} bytes"))
-        elif hopeless(data, known):
-            self._refuse(Refused(Fault.BAD_HEAD, "a line that does not end with CRLF"))
-        else:
-            self._got = data
-            if data and not self._partial:
-                self._partial = True
-                self.within(limits.HEAD_SECONDS)
+        try:
+            check_beginning(data, known, end)
+            if len(data) > FREE_BYTES and (over := self._held_head.set(len(data))):
+                raise over.refused
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        self._got = data
+        if data and not self._partial:
+            self._partial = True
+            self.within(limits.HEAD_SECONDS)
 
     def _of_body(self, data: bytes) -> tuple[bytes, bool]:
         """Its payload, and whether it is complete; what follows is kept."""
@@ -313,11 +321,15 @@ class H1Client(Timed):
             exchange.body_ended(trailers)
         elif payload or complete:
             exchange.body(payload, complete)
+        if self._hold and payload:
+            self._check(self._held_body.set(len(payload)))
 
     def hold_body(self, hold: bool) -> None:
         self._hold = hold
         if hold:
             return
+        if self._held_body.size:
+            self._held_body.set(0)
         if self._state is BODY:
             self.within(limits.BODY_SECONDS)
         if self._unread:
@@ -338,6 +350,8 @@ class H1Client(Timed):
     def forwarded(self, head: RequestHead) -> bytes:
         if head.about is not self._block_of:
             self._block_of, self._block = head.about, request_block(head.about, self.edge)
+            if len(self._block) > KEPT_MAX:
+                self._block_of = None
         return b"%bX-Request-Id: %b\r\n" % (self._block, self.request_id)
 
     def interim(self, head: ResponseHead) -> None:
@@ -398,6 +412,7 @@ class H1Client(Timed):
         self._held = data[sent:]
         self._then = self._next
         self.within(limits.BODY_SECONDS)
+        self._check(self._held_out.set(len(self._held)))
 
     def switch(self, head: ResponseHead) -> None:
         exchange = self._exchange
@@ -430,6 +445,7 @@ class H1Client(Timed):
             return True
         if self._held:
             self._held += data
+            self._check(self._held_out.set(len(self._held)))
             return False
         try:
             sent = self._sock.send(data)
@@ -443,6 +459,7 @@ class H1Client(Timed):
         self._held = data[sent:]
         self._blocked = True
         self.within(limits.BODY_SECONDS)
+        self._check(self._held_out.set(len(self._held)))
         return False
 
     def _drain(self) -> None:
@@ -451,6 +468,7 @@ class H1Client(Timed):
         if not self.flush():
             return
         self.limit = NEVER
+        self._held_out.set(0)
         if self._then is not None:
             then, self._then = self._then, None
             then()
@@ -499,6 +517,9 @@ class H1Client(Timed):
         self._state = HEAD
         self._hold = False
         self._chunks = None
+        if self._account.held:
+            self._held_head.set(0)
+            self._held_body.set(0)
         self.within(limits.KEEP_ALIVE_SECONDS)
         if self._got:
             self._poller.again(self._ahead)
@@ -516,6 +537,19 @@ class H1Client(Timed):
             if self._unread and self._state is HEAD:
                 self._unread = False
                 self._readable()
+
+    # --- what is held for it ---
+
+    def _check(self, over: Over | None) -> None:
+        """With too much of what it sends or does not take: it is told, or its response is cut off."""
+        if over is None:
+            return
+        exchange, refused = self._exchange, over.refused
+        if exchange is not None:
+            exchange.give_up(refused.fault)
+        else:
+            self._host.refused(refused.fault, str(refused))
+            self.cut()
 
     # --- the end ---
 
@@ -544,7 +578,7 @@ class H1Client(Timed):
         self._left = limits.LINGER_BYTES
         self.within(limits.LINGER_SECONDS)
         try:
-            self._end_records()
+            end_records(self._sock)
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._close()
@@ -570,27 +604,13 @@ class H1Client(Timed):
         if exchange is not None:
             run(exchange.gone)
 
-    def _end_records(self) -> None:
-        """TLS: what we said ends here, and was not cut off (close_notify)."""
-        if isinstance(self._sock, ssl.SSLSocket):
-            with suppress(*WOULD_BLOCK, ssl.SSLError, ValueError):
-                self._sock.unwrap()
-
     def _close(self) -> None:
         if self._state is CLOSED:
             return
-        if self._in_records and self._state is not LINGER and not self._cut:
-            with suppress(OSError):
-                self._end_records()
+        if self._state is not LINGER and not self._cut:
+            end_records(self._sock)
         self._state = CLOSED
         self.stop_clock()
+        self._account.close()
         self._poller.close(self._sock)
         self._host.over(self)
-
-
-def _without_empty_lines(data: bytes) -> bytes:
-    for _ in range(BEFORE_MAX):
-        if not data.startswith(b"\r\n"):
-            break
-        data = data[2:]
-    return data

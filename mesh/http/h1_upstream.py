@@ -267,7 +267,9 @@ class H1Upstream(Timed):
             self._unread = True
             return
         exchange = self._exchange
-        while self.state is State.BUSY and exchange is self._exchange and exchange is not None:
+        for _ in range(limits.READS_AT_ONCE):
+            if self.state is not State.BUSY or exchange is not self._exchange or exchange is None:
+                return
             assert self._sock is not None
             try:
                 data = self._sock.recv(limits.READ_BYTES)
@@ -296,6 +298,7 @@ class H1Upstream(Timed):
                 return
             if len(data) < limits.READ_BYTES and not self._eof_follows and not self._in_records:
                 return
+        self._poller.again(self._readable)
 
     def _whole(self, data: bytes, exchange: Asking) -> bool:
         """Most responses come in one read and fit what their head says: the short way."""

@@ -4,6 +4,7 @@ import socket
 from dataclasses import replace
 
 from mesh.http import limits
+from mesh.http.byte_budget import HEAD_COPIES, REQUEST_BYTES, Account, ByteBudget, Held, Over
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault, Refused
 from mesh.http.forwarding import Edge, given_request_id, request_block
@@ -11,20 +12,26 @@ from mesh.http.h2_compression import Fields
 from mesh.http.h2_connection import H2Connection, Outgoing
 from mesh.http.h2_fields import RequestLists, answer_list, read_trailers, response_list
 from mesh.http.h2_wire import Broken, Code, Stream
-from mesh.http.head import RequestFields, RequestHead, ResponseHead
+from mesh.http.head import KEPT_MAX, RequestFields, RequestHead, ResponseHead
 from mesh.http.host import Host
 from mesh.http.pages import Answer, error_answer
 from mesh.http.timing import NEVER
 from mesh.net.isolation import run
+from mesh.relay.splice import reset_on_close
+
+ANSWER_BYTES = 4096  # that a stream must take for an answer of ours: all of ours are shorter
 
 
 class H2Client(H2Connection):
     """`start` it; `host` is told when it is `over`."""
 
+    account: Account
+
     def __init__(self, host: Host, sock: socket.socket, edge: Edge) -> None:
         super().__init__(host.poller, host.deadlines, sock, client=False)
         self.host = host
         self.edge = replace(edge, version="HTTP/2.0")
+        self.account = edge.account or ByteBudget().account(edge.client)
         self._lists = RequestLists()
         self._requests: dict[int, H2Request] = {}
         self._served = False  # there has been a request
@@ -68,6 +75,8 @@ class H2Client(H2Connection):
         """The fields of a request for an endpoint. A client repeats most of them."""
         if about is not self._block_of:
             self._block_of, self._block = about, request_block(about, self.edge)
+            if len(self._block) > KEPT_MAX:
+                self._block_of = None
         return self._block
 
     # --- what the wire tells ---
@@ -75,12 +84,18 @@ class H2Client(H2Connection):
     def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
         self._served = True
         request = self._requests[stream.id] = H2Request(self, stream)
-        try:
-            head = self._lists.read(fields, ended)
-        except Refused as refused:
-            request.refuse(refused)
-            return
-        run(request.open, head, ended)
+        over = request.count(REQUEST_BYTES)
+        if over is None:
+            try:
+                head = self._lists.read(fields, ended)
+            except Refused as refused:
+                request.refuse(refused)
+                return
+            over = request.count(HEAD_COPIES * (len(head.target) + len(head.about.fields.raw)))
+            if over is None:
+                run(request.open, head, ended)
+                return
+        request.turn_away(over)
 
     def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
         if (request := self._requests.get(stream.id)) is not None:
@@ -140,6 +155,12 @@ class H2Client(H2Connection):
         else:
             self.lost()
 
+    def over_share(self, over: Over) -> None:
+        self.host.refused(over.refused.fault, str(over.refused))
+        self._all_gone()
+        reset_on_close(self.sock)
+        self.close()
+
     def lost(self) -> None:
         self._all_gone()
         self.close()
@@ -166,6 +187,8 @@ class H2Request(Outgoing):
         "_exchange",
         "_head",
         "_head_only",
+        "_held_in",
+        "_held_out",
         "_hold",
         "_unreturned",
         "edge",
@@ -184,6 +207,7 @@ class H2Request(Outgoing):
         self._body_left = -1  # of the length that was announced
         self._hold = False
         self._unreturned = 0  # bytes of the body that the exchange has not done with
+        self._held_in, self._held_out = Held(client.account), Held(client.account)
         self._head: list[tuple[bytes, bytes]] | None = None  # of the response, to be sent with what follows
         self._head_only = False
 
@@ -218,7 +242,10 @@ class H2Request(Outgoing):
             self.within(limits.BODY_SECONDS)
         exchange.body(data, ended)
         if self._hold:
-            self._unreturned += len(data)
+            if (over := self.count(len(data))) is not None:
+                exchange.give_up(over.refused.fault)
+            else:
+                self._unreturned += len(data)
         else:
             wire.consumed(stream, len(data))
             self._client.dirty()
@@ -241,15 +268,17 @@ class H2Request(Outgoing):
 
     def hold_body(self, hold: bool) -> None:
         self._hold = hold
-        if self._complete or self.stream is None:
+        if self.stream is None:
             return
         if hold:
-            self.limit = NEVER
+            if not self._complete:
+                self.limit = NEVER
             return
-        if self._exchange is not None and not self._exchange.status:
+        if not self._complete and self._exchange is not None and not self._exchange.status:
             self.within(limits.BODY_SECONDS)
         if self._unreturned:
             returned, self._unreturned = self._unreturned, 0
+            self.count(-returned)
             self._client.wire.consumed(self.stream, returned)
             self._client.dirty()
 
@@ -261,6 +290,35 @@ class H2Request(Outgoing):
         self._client.host.refused(refused.fault, str(refused))
         self.request_id = self._client.host.request_id()
         self.answer(error_answer(refused.fault, self.request_id))
+
+    # --- what is held for it ---
+
+    def count(self, more: int) -> Over | None:
+        """So much more of the request is held; with an answer it must not be."""
+        return self._held_in.set(self._held_in.size + more)
+
+    def _too_much(self, refused: Refused) -> None:
+        """Of what its client does not take."""
+        if self._exchange is not None:
+            self._exchange.give_up(refused.fault)
+        else:
+            self._client.host.refused(refused.fault, str(refused))
+            self._drop(Code.ENHANCE_YOUR_CALM)
+
+    def _give_back(self) -> None:
+        self._held_in.set(0)
+        self._held_out.set(0)
+
+    def turn_away(self, over: Over) -> None:
+        """For want of room. A client that would not take an answer at once gets none: it would be held."""
+        client, stream, refused = self._client, self.stream, over.refused
+        assert stream is not None
+        if over is not Over.CONNECTION and stream.room >= ANSWER_BYTES and not client.full:
+            self.refuse(refused)
+            return
+        client.host.refused(refused.fault, str(refused))
+        self._over()
+        client.wire.refuse(stream)
 
     def _malformed(self, message: str) -> None:
         """RFC 9113 section 8.1.1."""
@@ -298,7 +356,12 @@ class H2Request(Outgoing):
         if listed is not None and self.stream is not None:
             self._client.wire.send_headers(self.stream, listed, False)
             self._client.dirty()
-        return super().flush()
+        sent = super().flush()
+        if len(self._held) != self._held_out.size and self.stream is not None:
+            over = self._held_out.set(len(self._held))
+            if over is not None:
+                self._too_much(over.refused)
+        return sent
 
     def end(self, trailers: bytes) -> None:
         self._exchange = None
@@ -356,6 +419,7 @@ class H2Request(Outgoing):
         """The client's stream is no more."""
         self.stream = None
         self.stop_clock()
+        self._give_back()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             run(exchange.gone)
@@ -369,4 +433,5 @@ class H2Request(Outgoing):
         self.stream = None
         self._exchange = None
         self.stop_clock()
+        self._give_back()
         self._client.over(self)

@@ -4,15 +4,18 @@ A block that adds nothing to the table means the same until something else does.
 asks for one thing again and again, repeat theirs to the byte; so do the responses of a busy second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 from hpack import Decoder, Encoder
 from hpack.table import HeaderTable
 
 Fields = Sequence[tuple[bytes, bytes]]
 
-KNOWN_MAX = 64  # blocks, each of at most `BLOCK_MAX` bytes
+KNOWN_MAX = 64  # blocks, each of at most `BLOCK_MAX` bytes and `FIELDS_MAX` fields
 BLOCK_MAX = 1024
+FIELDS_MAX = 64  # a byte can stand for a field, which takes a hundred times as much here
+KNOWN_BYTES_MAX = 32 * 1024  # of all that is remembered of one side: of each of thousands of connections
+_FIELD_BYTES = 128  # what a field takes in memory beside what stands in the block
 
 
 class _Unchanged:
@@ -42,18 +45,25 @@ class Decoding:
         """`most`: bytes of a decoded list."""
         self._decoder = Decoder(most)
         self._unchanged = _Unchanged(self._decoder.header_table)
-        self._known: dict[bytes, Fields] = {}
+        self._known: dict[bytes, tuple[Fields, int]] = {}
+        self._size = 0
+        self.decoded = 0  # bytes of the names and values of the last block
 
     def decode(self, block: bytes) -> Fields:
         """Raises HPACKError."""
         known = self._known.get(block)
         if known is not None:
-            return known
+            self.decoded = known[1]
+            return known[0]
         fields: Fields = self._decoder.decode(block, raw=True)  # type: ignore[assignment]
-        if not self._unchanged.note() or len(self._known) >= KNOWN_MAX:
+        self.decoded = sum([len(name) + len(value) for name, value in fields])
+        size = 2 * len(block) + _FIELD_BYTES * len(fields)
+        if not self._unchanged.note() or not _fits(self._known, self._size + size):
             self._known.clear()
-        elif len(block) <= BLOCK_MAX:
-            self._known[block] = fields
+            self._size = 0
+        elif len(block) <= BLOCK_MAX and len(fields) <= FIELDS_MAX:
+            self._known[block] = fields, self.decoded
+            self._size += size
         return fields
 
 
@@ -64,11 +74,13 @@ class Encoding:
         self._encoder = Encoder()
         self._unchanged = _Unchanged(self._encoder.header_table)
         self._known: dict[Fields, bytes] = {}
+        self._size = 0
 
     def limit(self, size: int) -> None:
         """Bytes that the peer's table has."""
         self._encoder.header_table_size = size
         self._known.clear()
+        self._size = 0
 
     def encode(self, fields: list[tuple[bytes, bytes]]) -> bytes:
         key = tuple(fields)
@@ -77,8 +89,15 @@ class Encoding:
             return known
         # Huffman's code would spare the network some bytes and cost us more than all the rest of a request.
         block = self._encoder.encode(fields, huffman=False)
-        if not self._unchanged.note() or len(self._known) >= KNOWN_MAX:
+        size = 2 * len(block) + _FIELD_BYTES * len(fields)
+        if not self._unchanged.note() or not _fits(self._known, self._size + size):
             self._known.clear()
-        elif len(block) <= BLOCK_MAX:
+            self._size = 0
+        elif len(block) <= BLOCK_MAX and len(fields) <= FIELDS_MAX:
             self._known[key] = block
+            self._size += size
         return block
+
+
+def _fits(known: Sized, size: int) -> bool:
+    return len(known) < KNOWN_MAX and size <= KNOWN_BYTES_MAX

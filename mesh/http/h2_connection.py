@@ -10,20 +10,20 @@ One connection gets a bounded number of reads and frames, then it is the turn of
 
 import socket
 import ssl
-from contextlib import suppress
 
 from mesh.http import limits
-from mesh.http.blocking import WOULD_BLOCK
+from mesh.http.blocking import WOULD_BLOCK, end_records
+from mesh.http.byte_budget import FREE_BYTES, Account, Over
 from mesh.http.h2_compression import Fields
 from mesh.http.h2_fields import trailer_list
-from mesh.http.h2_wire import FRAMES_AT_ONCE, Broken, Code, Stream, Wire
+from mesh.http.h2_wire import WORK_AT_ONCE, Broken, Code, Stream, Wire
 from mesh.http.timing import NEVER, Timed
 from mesh.net.isolation import run
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
 
 INCOMING = READABLE | PEER_DONE | UNUSUAL
-OUT_MAX = 256 * 1024  # bytes on their way to the socket; then streams wait, and at last the peer
+OUT_MAX = 128 * 1024  # bytes on their way to the socket; then streams wait, and at last the peer
 
 
 class Outgoing(Timed):
@@ -113,6 +113,7 @@ class H2Connection(Timed):
     """Derive, and answer what `Wire` tells its side."""
 
     idle_seconds = limits.KEEP_ALIVE_SECONDS
+    account: Account | None = None  # of what is held for the peer
     unheard_max = OUT_MAX  # bytes that the peer does not read, until it is not read from either
 
     def __init__(self, poller: Poller, deadlines: Deadlines, sock: socket.socket, *, client: bool) -> None:
@@ -133,6 +134,7 @@ class H2Connection(Timed):
         self._eof_follows = False
         self._lingering = 0  # bytes that are still read over; we have said our last word
         self._ending = False  # it follows
+        self._counted = 0  # bytes that the account knows of
         self._wait = 0.0  # the limit that holds now
 
     # --- reading ---
@@ -178,7 +180,7 @@ class H2Connection(Timed):
             return
         self._reading = True
         try:
-            self._frames_left = self.wire.receive(data, FRAMES_AT_ONCE)
+            self._frames_left = self.wire.receive(data, WORK_AT_ONCE)
         except Broken as broken:
             self.broke(broken)
             return
@@ -188,6 +190,8 @@ class H2Connection(Timed):
             self._more_room = False
             self._let_wait_go_on()
         self.push()
+        if self._counted or self.wire.unfinished > FREE_BYTES:
+            self._count()
         if self._frames_left:
             self.poller.again(self._next_frames)
 
@@ -240,6 +244,8 @@ class H2Connection(Timed):
             self._let_wait_go_on()
         if self.closed:
             return
+        if self._held or self._counted:
+            self._count()
         if self._ending and not self._held:
             self._last_word()
             return
@@ -256,6 +262,23 @@ class H2Connection(Timed):
                 self._waiting[one] = None
             else:
                 run(one.go_on)
+
+    def _count(self) -> None:
+        """What came and is not whole, and what the socket does not take."""
+        account = self.account
+        if account is None or self.closed:
+            return
+        held = len(self._held) + self.wire.unfinished
+        more, self._counted = held - self._counted, held
+        if more <= 0:
+            account.give_back(-more)
+        elif (over := account.take(more)) is not None:
+            self._counted -= more
+            self.over_share(over)
+
+    def over_share(self, over: Over) -> None:
+        """More is held for the connection than may be."""
+        self.lost()
 
     def _set_clock(self, moved: bool) -> None:
         wire = self.wire
@@ -332,9 +355,7 @@ class H2Connection(Timed):
         self.within(limits.LINGER_SECONDS)
         self.wire.out.clear()
         try:
-            if isinstance(self.sock, ssl.SSLSocket):
-                with suppress(*WOULD_BLOCK, ssl.SSLError, ValueError):
-                    self.sock.unwrap()
+            end_records(self.sock)
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self.close()
@@ -347,4 +368,6 @@ class H2Connection(Timed):
             self.closed = True
             self.stop_clock()
             self._waiting.clear()
+            if self.account is not None:
+                self.account.close()
             self.poller.close(self.sock)

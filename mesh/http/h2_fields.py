@@ -11,7 +11,16 @@ from hpack import NeverIndexedHeaderTuple
 
 from mesh.http.faults import Fault, Refused
 from mesh.http.framing import allowed_trailers
-from mesh.http.head import CHUNKED, LINE_MAX, Fields, RequestFields, RequestHead, ResponseHead, checked_fields
+from mesh.http.head import (
+    CHUNKED,
+    KEPT_MAX,
+    LINE_MAX,
+    Fields,
+    RequestFields,
+    RequestHead,
+    ResponseHead,
+    checked_fields,
+)
 from mesh.http.pages import Answer, reason_phrase
 from mesh.parsing import parse_int
 
@@ -69,7 +78,8 @@ class RequestLists:
         about = self._about
         if about is None or known != self._known:
             about = _about(rest, authority, ended, method)
-            self._known, self._about = known, about
+            if len(about.fields.raw) <= KEPT_MAX:
+                self._known, self._about = known, about
         return RequestHead(method, target, 1, about, about.host)
 
 

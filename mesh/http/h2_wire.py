@@ -54,7 +54,9 @@ FIELDS_BYTES_MAX = 64 * 1024  # of a block of fields, coded and decoded
 CONTINUATIONS_MAX = 16  # frames after the one that begins a block
 TABLE_MAX = 4096  # bytes of the compression's memory, each way
 
-FRAMES_AT_ONCE = 512  # of one connection, then it is the turn of others: some milliseconds
+WORK_AT_ONCE = 128  # of one connection, then it is the turn of others: some milliseconds
+HEAD_WORK = 3  # a request takes us as long as some frames; and for each so many bytes of its fields one more
+BYTES_PER_WORK = 512
 SETTINGS_PER_FRAME = 8  # settings that cost as much as a frame that achieves nothing
 
 _FIRST_WINDOW = 65_535  # RFC 9113 section 6.9.2
@@ -140,7 +142,7 @@ class Wire:
         self.streams: dict[int, Stream] = {}
         self.highest = 0  # stream that the peer has opened
         self.streams_max = 100  # that the peer takes; until it says otherwise
-        self.frames = 0  # that came
+        self._work = 0  # frames that came, and what stands for as many
         self._next = 1
         self._accept = _LAST_ID  # the last stream that we take
         self._got = b""
@@ -150,6 +152,7 @@ class Wire:
         self._encoding = Encoding()
         self._block_of: HeadersFrame | None = None  # whose block of fields is coming in
         self._block: list[bytes] = []
+        self._block_size = 0
         self._room = _FIRST_WINDOW
         self._room_of_new = _FIRST_WINDOW
         self._frame_max = FRAME_MAX
@@ -177,9 +180,14 @@ class Wire:
         """Has a block of fields begun that is not whole? The client's time for it runs."""
         return self._block_of is not None or self._preface
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes that came of frames and of a block of fields that are not whole."""
+        return len(self._got) + self._block_size
+
     def receive(self, data: bytes, most: int = 2**31) -> bool:
-        """At most so many frames. True: there may be more of them; call again, with what comes next or with
-        nothing. Raises Broken."""
+        """At most so much work, in frames. True: there may be more of them; call again, with what comes next
+        or with nothing. Raises Broken."""
         if self._got:
             data = self._got + data
         at, end = 0, len(data)
@@ -192,9 +200,9 @@ class Wire:
             self._preface = False
             at = len(PREFACE)
         view = memoryview(data)
-        last = self.frames + most
+        last = self._work + most
         try:
-            while end - at >= 9 and self.frames < last:
+            while end - at >= 9 and self._work < last:
                 frame, length = Frame.parse_frame_header(view[at : at + 9])
                 if length > FRAME_MAX:
                     raise Broken(Code.FRAME_SIZE_ERROR, "a frame larger than was allowed")
@@ -206,10 +214,10 @@ class Wire:
         except HyperframeError as error:
             raise Broken(Code.FRAME_SIZE_ERROR, f"a malformed frame: {error}") from error
         self._got = data[at:]
-        return self.frames >= last and end - at >= 9
+        return self._work >= last and end - at >= 9
 
     def _frame(self, frame: Frame) -> None:
-        self.frames += 1
+        self._work += 1
         kind = frame.type
         if not self._settled and kind != SettingsFrame.type:
             raise Broken(Code.PROTOCOL_ERROR, "no SETTINGS at the beginning")
@@ -225,6 +233,7 @@ class Wire:
         if "PRIORITY" in frame.flags and frame.depends_on == frame.stream_id:
             raise Broken(Code.PROTOCOL_ERROR, "a stream that depends on itself")
         self._block = [frame.data]
+        self._block_size = len(frame.data)
         self._block_of = frame
         if "END_HEADERS" in frame.flags:
             self._whole_block()
@@ -234,7 +243,8 @@ class Wire:
         if begun is None or begun.stream_id != frame.stream_id:
             raise Broken(Code.PROTOCOL_ERROR, "CONTINUATION of nothing")
         self._block.append(frame.data)
-        if len(self._block) > CONTINUATIONS_MAX or sum(map(len, self._block)) > FIELDS_BYTES_MAX:
+        self._block_size += len(frame.data)
+        if len(self._block) > CONTINUATIONS_MAX or self._block_size > FIELDS_BYTES_MAX:
             raise Broken(Code.ENHANCE_YOUR_CALM, "a block of fields without an end")
         if "END_HEADERS" in frame.flags:
             self._whole_block()
@@ -244,12 +254,16 @@ class Wire:
         assert frame is not None
         self._block_of = None
         self._block = []
+        self._block_size = 0
         try:
             fields = self._decoding.decode(block)
         except OversizedHeaderListError as error:
             raise Broken(Code.ENHANCE_YOUR_CALM, "too many fields") from error
         except HPACKError as error:
             raise Broken(Code.COMPRESSION_ERROR, f"fields that cannot be decoded: {error}") from error
+        self._work += HEAD_WORK + self._decoding.decoded // BYTES_PER_WORK
+        if not self._budget.spend_on_head(len(block), self._decoding.decoded):
+            raise Broken(Code.ENHANCE_YOUR_CALM, "too many fields that were only named")
         id_, ended = frame.stream_id, "END_STREAM" in frame.flags
         stream = self.streams.get(id_)
         if stream is None:
@@ -500,6 +514,11 @@ class Wire:
         if stream.id in self.streams:
             self.out += RstStreamFrame(stream.id, code).serialize()
             self._drop(stream)
+
+    def refuse(self, stream: Stream) -> None:
+        """A request that is not looked at: the peer may send it again."""
+        self._spend(1)
+        self.cancel(stream, Code.REFUSED_STREAM)
 
     def fail(self, stream: Stream, code: Code) -> None:
         """As `cancel`, for a fault of the peer's: the side is told."""

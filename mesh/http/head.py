@@ -16,6 +16,9 @@ from mesh.parsing import PORT_MAX, is_int, parse_int
 
 LINE_MAX = 16 * 1024  # of a request line: what servers behind us take at most (8 to 16 KiB)
 HEAD_MAX = 64 * 1024  # of a head: one read
+KEPT_MAX = (
+    4 * 1024
+)  # of a block of fields that a connection remembers between requests: one for each of thousands
 FIELDS_MAX = 200  # lines; each costs whoever is behind us more than us
 BEFORE_MAX = 4  # empty lines before a request: RFC 9112 section 2.2 wants one to be forgiven
 
@@ -195,7 +198,8 @@ class RequestReader:
         about = self._about
         if about is None or block != self._block:
             about = RequestFields(checked_fields(block))
-            self._block, self._about = block, about
+            if len(block) <= KEPT_MAX:
+                self._block, self._about = block, about
         host = about.host
         if target[0] != 0x2F:  # "/"
             target, named = _other_form(method, target)
@@ -280,6 +284,26 @@ def read_response(head: bytes) -> ResponseHead:
     if _FIELDS.fullmatch(block) is None:
         raise Refused(Fault.BAD_RESPONSE, "a header field of the response is malformed")
     return ResponseHead(parse_int(status, 0, 999), reason or b"", 1 if minor == b"1" else 0, Fields(block))
+
+
+def without_empty_lines(data: bytes) -> bytes:
+    """Of what comes before a request."""
+    for _ in range(BEFORE_MAX):
+        if not data.startswith(b"\r\n"):
+            break
+        data = data[2:]
+    return data
+
+
+def check_beginning(data: bytes, known: int, end: int) -> None:
+    """Raises Refused when this can never become a head. `known`: so many of its bytes were looked at before;
+    `end`: where its empty line ends, if it has one."""
+    if len(data) > LINE_MAX >= known and data.find(b"\r\n", 0, LINE_MAX + 2) < 0:
+        raise Refused(Fault.TARGET_TOO_LONG, f"a request line longer than {LINE_MAX} bytes")
+    if end > HEAD_MAX or len(data) > HEAD_MAX:
+        raise Refused(Fault.HEAD_TOO_LARGE, f"a head larger than {HEAD_MAX} bytes")
+    if hopeless(data, known):
+        raise Refused(Fault.BAD_HEAD, "a line that does not end with CRLF")
 
 
 def hopeless(beginning: bytes, known: int = 0) -> bool:

@@ -1,5 +1,6 @@
 """Who accepts clients' connections, as those see it."""
 
+import socket
 from typing import Protocol
 
 from mesh.http.exchange import Downstream, Exchange
@@ -45,4 +46,12 @@ class Host(Protocol):
 
     def over(self, client: Client) -> None:
         """It is closed."""
+        ...
+
+
+class H1Host(Host, Protocol):
+    """And another protocol may follow."""
+
+    def speaks_h2(self, client: Client, sock: socket.socket, data: bytes) -> None:
+        """What it takes for a client of HTTP/1 has begun with HTTP/2's preface; `data` was read of it."""
         ...
