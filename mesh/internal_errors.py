@@ -11,7 +11,7 @@ and named by its place alone.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 PLACES_MAX = 64  # different places that are told apart; they are written in the code, so there are fewer
 SUBJECTS_MAX = 256  # named in `mesh status` at once; of more the number is told
@@ -32,6 +32,9 @@ class InternalErrors:
         self.counts: Counter[str] = Counter()  # by place
         self._last: dict[str, str] = {}  # of each place, of what is over at once
         self._told: dict[tuple[str, str], str] = {}  # (place, subject) → what is wrong with it now
+        self._others: dict[
+            str, tuple[Counter[str], tuple[str, ...]]
+        ] = {}  # process → its counts, its problems
 
     def report(self, where: str, error: BaseException, subject: str = "", effect: str = "") -> None:
         """`where`: the place in our code, one of a few; `subject`: what it is about, if that lasts; `effect`:
@@ -53,21 +56,30 @@ class InternalErrors:
 
     def problems(self) -> Iterator[str]:
         """Sentences for `mesh status`."""
-        for (where, subject), what in self._told.items():
+        for (where, subject), what in tuple(self._told.items()):
             yield f"{subject}: fault of ours in {where}: {what}"
-        for where, what in self._last.items():
+        for where, what in tuple(self._last.items()):
             yield f"{where}: {self.counts[where]} faults of ours, see the log; the last one: {what}"
+        for who, (_, problems) in self._others.items():
+            yield from (f"{who}: {one}" for one in problems)
 
-    def add(self, counts: Counter[str]) -> None:
-        """What another process of ours has counted since it told the last time."""
-        for where, count in counts.items():
+    def hear(self, who: str, counts: Counter[str], problems: Sequence[str]) -> None:
+        """What another process of ours has counted since its start, and what is wrong there now."""
+        before = self._others[who][0] if who in self._others else Counter[str]()
+        for where, count in (counts - before).items():
             self.counts[where if where in self.counts or len(self.counts) < PLACES_MAX else OTHER] += count
+        self._others[who] = counts, tuple(problems)
+
+    def forget(self, who: str) -> None:
+        """That process has ended. What it has counted stays."""
+        self._others.pop(who, None)
 
     def clear(self) -> None:
         """Nothing has happened yet."""
         self.counts.clear()
         self._last.clear()
         self._told.clear()
+        self._others.clear()
 
     def _log(self, where: str, error: BaseException, subject: str, effect: str) -> None:
         count = self.counts[where]

@@ -12,6 +12,8 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import uvloop
@@ -21,8 +23,9 @@ from mesh.net.isolation import count_loop_faults
 from mesh.net.tasks import Tasks, place_of
 from mesh.telemetry import logs
 from sidecar.workers.channel import Channel
-from sidecar.workers.messages import Messages
+from sidecar.workers.messages import PLACES_MAX, PROBLEMS_MAX, TEXT_MAX, Faults, Messages
 
+FAULTS_SECONDS = 1.0  # between two looks at what has failed of ours
 BUG = 70  # exit status (sysexits.h: internal software error)
 
 logger = logging.getLogger(__name__)
@@ -81,6 +84,7 @@ async def serve(pair: socket.socket, make: Make, told: Messages, tells: Messages
         await worker.start()
         handling = life.start(_handle_all(worker, channel), "messages")
         failed = life.start(worker.failed.wait(), "failure")
+        life.keep(partial(_tell_faults, channel), "faults")
         await asyncio.wait((handling, failed), return_when=asyncio.FIRST_COMPLETED)
     finally:
         await life.close()
@@ -109,6 +113,19 @@ def on_task_failed(failed: asyncio.Event) -> Callable[[str, BaseException], None
 def later(seconds: float, step: Callable[[], None]) -> None:
     """For `Store`."""
     asyncio.get_running_loop().call_later(seconds, step)
+
+
+async def _tell_faults(channel: Channel) -> None:
+    """Whenever there is something else to say of them."""
+    said = Faults({}, ())
+    while True:
+        await asyncio.sleep(FAULTS_SECONDS)
+        counts = {where[:TEXT_MAX]: count for where, count in islice(ERRORS.counts.items(), PLACES_MAX)}
+        problems = tuple(one[:TEXT_MAX] for one in islice(ERRORS.problems(), PROBLEMS_MAX))
+        if (now := Faults(counts, problems)) != said:
+            said = now
+            channel.send(now)
+            await channel.taken()
 
 
 async def _handle_all(worker: Worker, channel: Channel) -> None:

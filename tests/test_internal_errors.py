@@ -1,6 +1,7 @@
 """The book of faults of ours: bounded whatever comes, and empty again when all is mended."""
 
 import logging
+from collections import Counter
 
 import pytest
 
@@ -37,3 +38,16 @@ def test_neither_places_nor_subjects_nor_the_log_grow_without_end(caplog: pytest
     assert len(errors.counts) <= PLACES_MAX + 1
     assert len(list(errors.problems())) <= PLACES_MAX + 1 + SUBJECTS_MAX
     assert errors.counts.total() == 10_000
+
+
+def test_what_other_processes_have_counted_is_added_once() -> None:
+    errors = InternalErrors()
+    errors.hear("HTTP worker 0", Counter({"treating a request": 2}), ["service bad: left out"])
+    errors.hear("HTTP worker 0", Counter({"treating a request": 5, "probe": 1}), [])
+    errors.hear("HTTP worker 1", Counter({"treating a request": 1}), ["service bad: left out"])
+    assert errors.counts == {"treating a request": 6, "probe": 1}
+    assert list(errors.problems()) == ["HTTP worker 1: service bad: left out"]
+    errors.forget("HTTP worker 1")
+    errors.hear("HTTP worker 1", Counter({"treating a request": 1}), [])  # a new one
+    assert errors.counts["treating a request"] == 7
+    assert not list(errors.problems())

@@ -7,6 +7,7 @@ is run or looked up by name outside the set. What a *restricted* process says ha
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -18,16 +19,28 @@ SHOWN_MAX = 300  # characters of an error that are quoted: its words may be the 
 # Bounds for what a restricted process says. 2**63 bytes are 200 years of 10 Gbit/s.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
-Text = Annotated[str, Field(max_length=256)]
+Text = Annotated[str, Field(max_length=256)]  # TEXT_MAX
 Number = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+PLACES_MAX, PROBLEMS_MAX = 64, 32  # that a process tells of at once
+TEXT_MAX = 256  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Of ours, in the process that says so: every process may. Counts are since its start."""
+
+    counts: Annotated[dict[Text, Count], Field(max_length=PLACES_MAX)]
+    problems: Annotated[tuple[Text, ...], Field(max_length=PROBLEMS_MAX)]
+
+
 class Messages:
-    """The messages that one side may send to the other."""
+    """The messages that one side may send to the other. `Faults` is always one of them."""
 
     def __init__(self, kinds: Iterable[type[Any]]) -> None:
         self._by_name: dict[bytes, TypeAdapter[Any]] = {
-            kind.__name__.encode(): TypeAdapter(kind) for kind in kinds
+            kind.__name__.encode(): TypeAdapter(kind) for kind in (*kinds, Faults)
         }
 
     def encode(self, message: object) -> bytes:

@@ -24,10 +24,11 @@ from pathlib import Path
 from time import monotonic
 
 from mesh.errors import WireError
+from mesh.internal_errors import ERRORS
 from mesh.net.tasks import Tasks
 from sidecar.workers.channel import BODY_MAX, Channel
 from sidecar.workers.frames import DESCRIPTORS_MAX
-from sidecar.workers.messages import Messages
+from sidecar.workers.messages import Faults, Messages
 from sidecar.workers.privileges import Restriction
 
 BEHIND_MAX = 64 * 1024 * 1024  # bytes of orders that a worker may leave unread; a large catalogue is 10 MB
@@ -173,7 +174,11 @@ class Workers:
             channel.close()
             await _end(process, at_once=reason == "malformed")
             self._ended(number)
+            ERRORS.forget(self._who(number))
         return process.returncode
+
+    def _who(self, number: int) -> str:
+        return f"{self._kind.name} worker {number}"
 
     async def _spawn(self, descriptor: int) -> asyncio.subprocess.Process:
         kind = self._kind
@@ -211,7 +216,10 @@ class Workers:
                 self._up.add(number)
                 if len(self._up) == self.count:
                     self._all_up.set()
-                self._on_message(number, message, sockets)
+                if isinstance(message, Faults):
+                    ERRORS.hear(self._who(number), Counter(message.counts), message.problems)
+                else:
+                    self._on_message(number, message, sockets)
         except EOFError:
             if number in self._faulty:
                 return "malformed"

@@ -1,0 +1,69 @@
+"""A worker in which something fails goes on, and the sidecar is told."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mesh.dns.config import DnsConfig
+from mesh.internal_errors import ERRORS
+from sidecar import worker
+from sidecar.dns_orders import TELLS, TOLD, Begin, Leave
+from sidecar.workers.channel import Channel
+from sidecar.workers.messages import PROBLEMS_MAX, TEXT_MAX, Faults
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(worker, "FAULTS_SECONDS", 0.01)
+    ERRORS.clear()
+    yield
+    ERRORS.clear()
+
+
+class Failing:
+    """Cannot handle messages about the container `bad`."""
+
+    def __init__(self) -> None:
+        self.failed = asyncio.Event()
+        self.handled: list[str] = []
+
+    async def start(self) -> None:
+        """Nothing to begin."""
+
+    def handle(self, message: object, _: tuple[socket.socket, ...]) -> None:
+        assert isinstance(message, Leave)
+        if message.container == "bad":
+            raise ValueError("x" * 5000)
+        if message.container == "no memory":
+            raise MemoryError
+        self.handled.append(message.container)
+
+    async def stop(self) -> None:
+        """Nothing to end."""
+
+
+async def test_a_message_that_fails_is_told_and_the_next_one_is_handled() -> None:
+    ours, theirs = socket.socketpair()
+    made = Failing()
+
+    def make(*_: Any) -> Failing:
+        return made
+
+    channel = Channel(ours, TOLD, TELLS)
+    channel.send(Begin(DnsConfig(), (), "info", "text"))
+    serving = asyncio.create_task(worker.serve(theirs, make, TOLD, TELLS))
+    for container in ("bad", "good"):
+        channel.send(Leave(container))
+    async with asyncio.timeout(10):
+        told, _ = await channel.receive()
+        assert made.handled == ["good"]
+        assert isinstance(told, Faults)
+        assert told.counts == {"message to a worker": 1}
+        assert len(told.problems) <= PROBLEMS_MAX
+        assert all(len(one) <= TEXT_MAX for one in told.problems)
+        channel.send(Leave("no memory"))  # that only a new process mends
+        assert await serving == worker.BUG
+    channel.close()
