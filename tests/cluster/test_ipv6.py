@@ -21,10 +21,12 @@ def addressed(swarm: Swarm) -> Iterator[Swarm]:
     swarm.client("ip", "addr", "add", f"{CLIENT}/64", "dev", client, "nodad")
     for node, address in ADDRESSES.items():
         swarm.on(node, "ip", "addr", "add", f"{address}/64", "dev", "ens32", "nodad")
+        swarm.on(node, "ip6tables", "-N", "DOCKER-USER")  # as Docker does with "ip6tables": true
     yield swarm
     swarm.client("ip", "addr", "del", f"{CLIENT}/64", "dev", client)
     for node, address in ADDRESSES.items():
         swarm.on(node, "ip", "addr", "del", f"{address}/64", "dev", "ens32")
+        swarm.on(node, "sh", "-c", "ip6tables -F; ip6tables -X")
 
 
 def served(swarm: Swarm, node: str, count: int) -> set[str]:
