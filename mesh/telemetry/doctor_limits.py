@@ -9,14 +9,17 @@ WARN_SHARE, FAIL_SHARE = 0.75, 0.9  # of a limit
 DESCRIPTORS_PER_CONNECTION = 2  # of a client that is relayed: its own and the one to its task
 DESCRIPTORS_PER_CONTAINER = 3  # two sockets for names, one for rules
 MEMORY_MIN = 256 * 2**20  # bytes; with one process of each kind, half of it is in use from the start
-CONNECTION_BYTES = 8 * 2**10  # that an open connection of HTTP takes, as counted with TLS
+# That an open connection may take: 2 KiB were counted without TLS (docs/http.md); the rest is for TLS and for
+# what is under way.
+CONNECTION_BYTES = 8 * 2**10
 PROCESSES_LEFT_MIN = 32  # and threads: that many are started when the sidecar starts its processes anew
 CONNTRACK_MIN = 65_536  # entries; a kernel with 1 GB of memory has as many by default
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of the sidecar's process and its control group. None: no limit, or it cannot be seen. Memory in bytes.
+    """Of the sidecar's own process and its control group; the processes that relay and serve HTTP may have as
+    many descriptors each. None: no limit, or it cannot be seen. Memory in bytes.
 
     `reserved`: the last descriptors, which clients do not get.
     """
@@ -31,23 +34,23 @@ class Limits:
 
 
 def descriptors(seen: Limits) -> Check:
-    """What is in use counts only for what is left: a sidecar with many connections needs many."""
     name = "file descriptors"
     used, most = seen.descriptors or 0, seen.descriptors_max
     if most is None:
         return ok(name, f"{used} in use, without a limit")
-    left = max(0, most - seen.reserved - used)
+    containers = max(0, most - used) // DESCRIPTORS_PER_CONTAINER
+    connections = (most - seen.reserved) // DESCRIPTORS_PER_CONNECTION
     allows = (
-        f"{used} of {most} in use: room for {left // DESCRIPTORS_PER_CONNECTION} more relayed connections, "
-        f"or {left // DESCRIPTORS_PER_CONTAINER} containers"
+        f"{used} of {most} in use: room for {containers} more containers; "
+        f"a process that relays has room for {connections} connections"
     )
     remedy = (
         f"give the sidecar a hard limit of {DESCRIPTORS_MIN} or more (it raises the soft one itself): "
         'LimitNOFILE of docker.service, or "default-ulimits" in daemon.json'
     )
-    if used >= FAIL_SHARE * (most - seen.reserved):
-        return fail(name, f"{allows}; clients are refused, or soon will be", remedy)
-    small = most < DESCRIPTORS_MIN or used >= WARN_SHARE * (most - seen.reserved)
+    if used >= FAIL_SHARE * most:
+        return fail(name, f"{allows}; soon no container is captured and no port opened any more", remedy)
+    small = most < DESCRIPTORS_MIN or used >= WARN_SHARE * most
     return warn(name, allows, remedy) if small else ok(name, allows)
 
 

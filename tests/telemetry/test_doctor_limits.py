@@ -27,11 +27,11 @@ def processes(used: int, most: int | None) -> Check:
 @pytest.mark.parametrize(
     ("judge", "verdict", "says"),
     [
-        (lambda: descriptors(62, 1_048_576), OK, "62 of 1048576 in use: room for 524001 more relayed"),
-        (lambda: descriptors(62, 20_000), WARN, "room for 9713 more relayed connections, or 6475 containers"),
-        (lambda: descriptors(60_000, 70_000), WARN, "room for 4744"),
-        (lambda: descriptors(69_400, 70_000), FAIL, "clients are refused"),
-        (lambda: descriptors(69_900, 70_000), FAIL, "room for 0 more"),
+        (lambda: descriptors(62, 1_048_576), OK, "62 of 1048576 in use: room for 349504 more containers"),
+        (lambda: descriptors(62, 20_000), WARN, "a process that relays has room for 9744 connections"),
+        (lambda: descriptors(60_000, 70_000), WARN, "room for 3333 more containers"),
+        (lambda: descriptors(69_400, 70_000), FAIL, "no container is captured"),
+        (lambda: descriptors(70_000, 70_000), FAIL, "room for 0 more"),
         (lambda: descriptors(62, None), OK, "without a limit"),
         (lambda: memory(124, 512), OK, "124 of 512 MiB in use: room for about 49664 more connections"),
         (lambda: memory(124, 200), WARN, "of 200 MiB"),
