@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mesh.dns.answers import Answer, Outcome
 from mesh.dns.cache import ReplyCache
@@ -29,6 +29,7 @@ from mesh.dns.upstream.host import HostServers
 from mesh.dns.upstream.messages import Received, UpstreamQuery
 from mesh.dns.upstream.servers import Manner, Route, Server, SocketFactory, host_socket, parse_servers
 from mesh.dns.wire import Query, Rcode, parse_query, reply_tail
+from mesh.internal_errors import ERRORS
 from mesh.net.tasks import Tasks
 
 Respond: TypeAlias = Callable[[bytes], None]
@@ -169,7 +170,17 @@ class Forwarding:
         self._stats.refresh(STALE)
         waiting.tell(self._answer_stale(asking, kept))
 
-    def _ended(
+    def _ended(self, asking: Asking, *more: Any) -> None:
+        """What has come, told to whoever waits; if that fails of ours, they are told so."""
+        try:
+            self._pass_on(asking, *more)
+        except Exception as error:  # noqa: BLE001 - the boundary of a question
+            ERRORS.report("passing a reply on", error)
+            waiting: _Waiting = more[-2]
+            if not waiting.told:
+                waiting.tell(self._fail(asking, Rcode.SERVFAIL))
+
+    def _pass_on(
         self,
         asking: Asking,
         key: Hashable,

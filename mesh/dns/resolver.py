@@ -26,6 +26,7 @@ from mesh.dns.scope import Scope, SourceScopes
 from mesh.dns.stats import CACHE, LOCAL, DnsStats
 from mesh.dns.table import NameTable
 from mesh.dns.wire import (
+    HEADER,
     BadQuery,
     QClass,
     QType,
@@ -37,6 +38,7 @@ from mesh.dns.wire import (
     refusal,
     reply_tail,
 )
+from mesh.internal_errors import ERRORS
 from mesh.net.tasks import Tasks
 
 
@@ -126,7 +128,19 @@ class Resolver:
     def handle(
         self, data: bytes, scope: Scope, *, tcp: bool, respond: Respond, paths: Paths = NO_PATHS
     ) -> bytes | Later | None:
-        """The reply to a query; PENDING when it will be given to `respond`; None for no reply at all."""
+        """The reply to a query; PENDING when it will be given to `respond`; None for no reply at all.
+
+        Never raises: what fails of ours is SERVFAIL, and the other queries of its batch are answered."""
+        try:
+            return self._handle(data, scope, tcp=tcp, respond=respond, paths=paths)
+        except Exception as error:  # noqa: BLE001 - the boundary of a query
+            ERRORS.report("answering a query", error)
+            rcode = Rcode.SERVFAIL if len(data) >= HEADER.size else None
+            return self._refuse(data, BadQuery("a fault of ours", rcode))
+
+    def _handle(
+        self, data: bytes, scope: Scope, *, tcp: bool, respond: Respond, paths: Paths
+    ) -> bytes | Later | None:
         started = self.clock()
         try:
             query = parse_query(data)

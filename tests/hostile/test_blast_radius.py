@@ -48,6 +48,9 @@ from mesh.errors import DiscoveryError
 from mesh.internal_errors import ERRORS
 from mesh.net.tasks import Tasks
 from mesh.tunnel.pump import Side, pump
+from tests.dns.fakes import question, rcode, say, upstream
+from tests.dns.test_resolver import Asking
+from tests.dns.world import snapshot
 from tests.hostile.node import NET, a_node
 from tests.hostile.node import Node as Sidecar
 from tests.loopback.test_sidecar import catalogue, config, lookup, running
@@ -540,3 +543,31 @@ async def test_a_service_that_makes_a_part_fail_is_left_out_there_and_nowhere_el
         await node.settle()
         await node.answers()
         assert not any("bad1" in one for one in ERRORS.problems())
+
+
+# --- queries and upstreams ---
+
+
+async def test_a_fault_at_one_query_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is answered with SERVFAIL, at whatever step it fails, and the next one as ever."""
+    ERRORS.clear()
+    async with upstream(say("10.9.9.9")) as server:
+        asking = Asking(snapshot(), str(server))
+        for step in ("_answer", "_told"):
+            broken = asking.resolver if step == "_answer" else asking.resolver._forwarding
+            original = getattr(broken, step)
+            left = iter([True])
+
+            def failing(*args: Any, original: Any = original, left: Any = left, **named: Any) -> Any:
+                if next(left, False):
+                    raise RuntimeError("a fault of ours")
+                return original(*args, **named)
+
+            monkeypatch.setattr(broken, step, failing)
+            reply = await asking.ask(question(f"{step.strip('_')}.example"))
+            assert reply is not None
+            assert rcode(reply) == 2  # SERVFAIL
+            assert await asking.shown("web") == ["10.1.0.2"]
+            assert await asking.shown(f"again-{step.strip('_')}.example") == ["10.9.9.9"]
+        assert ERRORS.counts == {"answering a query": 1, "passing a reply on": 1}
+        await asking.tasks.close()

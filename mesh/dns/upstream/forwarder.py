@@ -40,6 +40,7 @@ from mesh.dns.upstream.servers import Route, Server
 from mesh.dns.wire import RD
 from mesh.errors import KernelError, WireError
 from mesh.net.fair_shares import FairShares
+from mesh.net.isolation import run
 from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -212,7 +213,7 @@ class Forwarder:
         for waiter in waiters:
             self._shares.remove(waiter)
         for waiter in waiters:
-            waiter.done(received)
+            run(waiter.done, received)  # whatever becomes of one, the others are told
 
     # --- one question ---------------------------------------------------------------------------------------
 
