@@ -31,6 +31,7 @@ from sidecar.first_packets import forwarded, listened
 
 CONTAINERS_MAX = 64  # of this node whose namespaces one question may visit; 20 ms each
 QUESTIONS_MAX = 8  # under way, all but one of them waiting for their turn
+NOT_OVER_IPV6 = "not opened on IPv6: ip6tables have no DOCKER-USER to be asked (ingress.ipv6: true opens it)"
 NO_KERNEL = "nothing is carried by the kernel here: the catalogue does not come from Docker"
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class Explaining:
         self._store = store
         self._default = default
         self._relay = carrying.relay
+        self._relay6 = carrying.relay6
         self._capture = carrying.capture
         self._ingress = carrying.ingress
         self._worker = carrying.worker
@@ -111,7 +113,10 @@ class Explaining:
         place = self._ingress.place if self._ingress else None
         wanted = self._wanted(snapshot, snapshot.services[one.service], place)
         relay = self._relayed(one) if one.carrier.in_user_space else None
-        return port_path(snapshot, one, wanted.targets.get(one.key), wanted.kept, kernel, relay)
+        path = port_path(snapshot, one, wanted.targets.get(one.key), wanted.kept, kernel, relay)
+        if one.carrier is not Carrier.DOCKER and self._relay6 is not None and not self._relay6.permitted:
+            path = replace(path, notes=(*path.notes, NOT_OVER_IPV6))
+        return path
 
     def _wanted(self, snapshot: Snapshot, service: Service, place: Place | None) -> Ports:
         """What the kernel is to hold for the service, by the same rules as it is told."""

@@ -137,6 +137,11 @@ class RelayPorts:
         if marked := set(new.services if all_of_them else change.services):
             self._mark(marked)
 
+    @property
+    def permitted(self) -> bool:
+        """May any of them be opened now?"""
+        return self._permitted()
+
     def look_again(self) -> None:
         """What `permitted` says has changed."""
         self._idle.clear()

@@ -107,10 +107,16 @@ class World:
             firewall=Passing(),
             ipvs=lambda: False,
         )
+        self.over_ipv6 = True
         self.asking = Explaining(
             self.store,
             Carrier.KERNEL,
-            Carrying(RelayPorts(self.tasks), ingress=self.ingress, worker=self.worker),
+            Carrying(
+                RelayPorts(self.tasks),
+                ingress=self.ingress,
+                worker=self.worker,
+                relay6=RelayPorts(self.tasks, over_ipv6=True, permitted=lambda: self.over_ipv6),
+            ),
             firewall=Passing(),
             host=self.host.path,
         )
@@ -169,6 +175,10 @@ async def test_a_port_is_explained_from_what_the_kernel_holds(world: World) -> N
     assert [hop.state for hop in path.hops] == [State.OK] * 3, path
     assert path.hops[0].what.endswith("172.18.0.2")
     near, far = path.tasks
+    assert not any("IPv6" in note for note in path.notes)
+    world.over_ipv6 = False
+    (path,) = await world.asking.port(80)
+    assert any(note.startswith("not opened on IPv6: ip6tables have no DOCKER-USER") for note in path.notes)
     assert (near.address, near.share, near.client) == (f"{NEAR}:8080", 0.5, "masqueraded")
     assert "swarm01 says nothing" in far.why
 
