@@ -8,7 +8,7 @@ from mesh.telemetry.doctor import DESCRIPTORS_MIN, Check, Verdict, fail, ok, war
 WARN_SHARE, FAIL_SHARE = 0.75, 0.9  # of a limit
 DESCRIPTORS_PER_CONNECTION = 2  # of a client that is relayed: its own and the one to its task
 DESCRIPTORS_PER_CONTAINER = 3  # two sockets for names, one for rules
-MEMORY_MIN = 256 * 2**20  # bytes; with one process of each kind, half of it is in use from the start
+MEMORY_MIN = 256 * 2**20  # bytes; 180 MB are in use with one process of each kind
 # That an open connection may take: 2 KiB were counted without TLS (docs/http.md); the rest is for TLS and for
 # what is under way.
 CONNECTION_BYTES = 8 * 2**10
