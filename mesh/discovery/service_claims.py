@@ -93,7 +93,8 @@ def is_reserved(name: str, networks: frozenset[str]) -> bool:
     if any(folded == one or folded.endswith("." + one) for one in RESERVED):
         return True
     _, dot, rest = folded.partition(".")
-    if dot and rest.rpartition(".")[2].isdecimal():
+    last = rest.rpartition(".")[2]
+    if dot and last.isascii() and last.isdecimal():
         return True
     while rest:  # a network's name may have dots
         if rest in networks:

@@ -73,7 +73,7 @@ class HttpProcess:
             reach = self._reach(self._stock)
             reach_with_tunnels = self._reach(self._stock, self._tunnels)
             self._side.start(reach_with_tunnels, lambda: self._here.as_published, reach)
-        self._tasks.start(self._report(), "reports")
+        self._tasks.keep(self._report, "reports")
 
     def _reach(self, stock: SocketStock, tunnels: EdgeTunnels | None = None) -> EdgeReach:
         return EdgeReach(

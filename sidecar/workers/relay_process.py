@@ -36,7 +36,7 @@ class RelayProcess:
         self._connect_udp = self._stock.connect("", udp=True) if self._stock else plain_udp_socket
 
     async def start(self) -> None:
-        self._tasks.start(self._report(), "reports")
+        self._tasks.keep(self._report, "reports")
 
     def handle(self, message: object, sockets: tuple[socket.socket, ...]) -> None:
         if isinstance(message, Carry):

@@ -14,6 +14,7 @@ from functools import partial
 from time import monotonic
 
 from mesh.errors import KernelError, NamespaceGone, WireError
+from mesh.internal_errors import ERRORS
 from mesh.net.netns import Namespace, nonblocking_tcp_socket, nonblocking_udp_socket
 from mesh.net.tasks import Tasks
 from sidecar.workers.channel import Channel
@@ -147,3 +148,6 @@ class Brokers:
             await broker.run()
         except WireError as error:
             self._refused(number, error)
+        except Exception as error:  # noqa: BLE001 - the boundary of a process: another one gets another broker
+            ERRORS.report("socket broker", error)
+            self._refused(number, WireError("its broker has failed"))

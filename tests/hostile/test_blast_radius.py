@@ -53,6 +53,7 @@ from tests.dns.test_resolver import Asking
 from tests.dns.world import snapshot
 from tests.hostile.node import NET, a_node
 from tests.hostile.node import Node as Sidecar
+from tests.http.conftest import Conversation, World, routed, saying, serving
 from tests.loopback.test_sidecar import catalogue, config, lookup, running
 from tests.support import docker_fixtures as docker
 
@@ -454,6 +455,31 @@ def test_any_answer_to_a_probe_in_any_pieces() -> None:
             assert (result is Result.WELL) <= data.startswith(b"HTTP/")
 
         examine()
+
+
+async def test_a_status_of_thousands_of_digits_to_a_check_and_to_a_request(world: World) -> None:
+    """In two pieces, as the probe's."""
+    ERRORS.clear()
+    checked = asyncio.Event()
+
+    async def endpoint(one: Conversation) -> None:
+        while head := await one.head():
+            if "/health" in head:
+                checked.set()
+            await one.say(f"HTTP/1.1 {LONG[:4000]}")
+            await asyncio.sleep(0)
+            await one.say(f"{LONG[4000:]} x\r\n\r\n")
+
+    async with serving(endpoint) as bad, serving(saying("good")) as good:
+        written = routed("a", "Host(`a.example`)", bad.endpoint.port)
+        written[f"{SERVICE.removesuffix('.s')}.a.loadbalancer.healthcheck.path"] = "/health"
+        written[f"{SERVICE.removesuffix('.s')}.a.loadbalancer.healthcheck.interval"] = "1s"
+        world.put("a", written, bad)
+        world.put("g", routed("g", "Host(`g.example`)", good.endpoint.port), good)
+        await asyncio.wait_for(checked.wait(), 10)
+        assert (await world.get("a.example/"))[0] == 502
+        assert (await world.get("g.example/"))[0] == 200
+    assert not ERRORS.counts
 
 
 # --- tunnels ---
