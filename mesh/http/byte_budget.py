@@ -10,6 +10,7 @@ the first few KiB: a usual request costs one addition and one comparison.
 
 from enum import Enum
 
+from mesh.http.addresses import Addresses
 from mesh.http.faults import Fault, Refused
 from mesh.net.fair_shares import share_key
 
@@ -29,6 +30,7 @@ LITTLE_BYTES = 1024 * 1024
 
 # What a request takes besides its bytes: the objects of both sides and of their timers.
 REQUEST_BYTES = 8 * 1024
+SLOW_BODIES = 64  # of one address, of unknown length, that come slower than `least_rate` asks for
 HEAD_COPIES = 3  # of a head while its request is under way: as it came, in lower case, as it goes on
 
 
@@ -59,7 +61,7 @@ class _Share:
 class Account:
     """Of one connection. `close` it at its end: what it held is given back."""
 
-    __slots__ = ("_address", "_budget", "_closed", "_granted", "_share", "held", "limited")
+    __slots__ = ("_address", "_budget", "_closed", "_granted", "_share", "_slow", "held", "limited")
 
     def __init__(self, budget: "ByteBudget", address: str, limited: bool) -> None:
         self._budget = budget
@@ -67,6 +69,7 @@ class Account:
         self._granted = FREE_BYTES
         self._share: _Share | None = None
         self._closed = False
+        self._slow = 0
         self.held = 0
         self.limited = limited  # by the address's share; proxies that speak for others are not
 
@@ -85,7 +88,21 @@ class Account:
         if self._granted - self.held > 2 * LUMP_BYTES:
             self._shrink(self.held)
 
+    def begin_slow(self) -> bool:
+        """May one more of its bodies be slow? `end_slow` when it is over."""
+        may = not self._closed and (not self.limited or self._budget.slow.enter(self._address))
+        self._slow += may
+        return may
+
+    def end_slow(self) -> None:
+        if self._slow:
+            self._slow -= 1
+            if self.limited:
+                self._budget.slow.leave(self._address)
+
     def close(self) -> None:
+        while self._slow:
+            self.end_slow()
         if not self._closed:
             self._closed = True
             self._shrink(-LUMP_BYTES)
@@ -141,6 +158,7 @@ class ByteBudget:
     def __init__(self, most: int = PROCESS_BYTES, per_address: int = ADDRESS_BYTES) -> None:
         self._most = most
         self._per_address = per_address
+        self.slow = Addresses(SLOW_BODIES)
         self._shares: dict[str, _Share] = {}  # of addresses that hold anything
         self.held = 0
 

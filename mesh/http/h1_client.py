@@ -17,7 +17,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from mesh.http import limits
-from mesh.http.blocking import WOULD_BLOCK, end_records
+from mesh.http.blocking import WOULD_BLOCK, end_records, unsent
 from mesh.http.byte_budget import FREE_BYTES, HEAD_COPIES, ByteBudget, Held, Over
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault, Refused
@@ -36,6 +36,7 @@ from mesh.http.head import (
     without_empty_lines,
 )
 from mesh.http.host import H1Host
+from mesh.http.least_rate import LEAST_BYTES, BodyPace, ReaderPace
 from mesh.http.pages import Answer, as_http1, error_answer
 from mesh.http.timing import NEVER, Timed
 from mesh.net.isolation import run
@@ -79,9 +80,11 @@ class H1Client(Timed):
         "_keep",
         "_left",
         "_out",
+        "_pace",
         "_partial",
         "_poller",
         "_reader",
+        "_reading",
         "_served",
         "_sock",
         "_state",
@@ -101,6 +104,8 @@ class H1Client(Timed):
         self.edge = edge
         self._account = one = edge.account or ByteBudget().account(edge.client)
         self._held_head, self._held_body, self._held_out = Held(one), Held(one), Held(one)
+        self._pace: BodyPace | None = None  # of a request's body that is not all there
+        self._reading: ReaderPace | None = None  # of a client that does not take all
         self._reader = RequestReader()
         self._state = HEAD
         self._exchange: Exchange | None = None
@@ -208,7 +213,8 @@ class H1Client(Timed):
             else:
                 self._of_head(data)
         elif state is BODY:
-            self.within(limits.BODY_SECONDS)
+            if self._pace is not None:
+                self._pace.received += len(data)
             try:
                 payload, complete = self._of_body(data)
             except Refused as refused:
@@ -251,7 +257,9 @@ class H1Client(Timed):
                 self._left = head.length
                 self._chunks = ChunkedReader(Fault.BAD_BODY) if head.length == CHUNKED else None
                 body, complete = self._of_body(rest)
-                self.within(limits.BODY_SECONDS)
+                if not complete:
+                    self._pace = BodyPace(self._account, head.length != CHUNKED)
+                    self.within(limits.BODY_SECONDS)
         except Refused as refused:
             if not self._served and data.startswith(PREFACE[:18]) and not self._in_records:
                 self._hand_over(data)
@@ -411,7 +419,7 @@ class H1Client(Timed):
             return
         self._held = data[sent:]
         self._then = self._next
-        self.within(limits.BODY_SECONDS)
+        self._wait_for_reader(sent)
         self._check(self._held_out.set(len(self._held)))
 
     def switch(self, head: ResponseHead) -> None:
@@ -458,7 +466,7 @@ class H1Client(Timed):
             return True
         self._held = data[sent:]
         self._blocked = True
-        self.within(limits.BODY_SECONDS)
+        self._wait_for_reader(sent)
         self._check(self._held_out.set(len(self._held)))
         return False
 
@@ -469,12 +477,31 @@ class H1Client(Timed):
             return
         self.limit = NEVER
         self._held_out.set(0)
+        self._reading = None
         if self._then is not None:
             then, self._then = self._then, None
             then()
         elif self._blocked and self._exchange is not None:
             self._blocked = False
             self._exchange.client_room()
+
+    def _wait_for_reader(self, sent: int) -> None:
+        """The client does not take all; so much of it the kernel has taken just now."""
+        if self._reading is None:
+            self._reading = ReaderPace(unsent(self._sock))
+            self.within(limits.BODY_SECONDS)
+            return
+        self._reading.sent += sent
+        if self.limit is NEVER:
+            self.within(limits.BODY_SECONDS)
+
+    def _still(self) -> bool:
+        """Does it read, or send its body, fast enough to go on? A tunnel's messages may be read slowly."""
+        seconds = limits.BODY_SECONDS
+        if self._held:
+            least = 1 if self._state is TUNNEL else LEAST_BYTES * seconds
+            return self._reading is not None and self._reading.keeps_up(unsent(self._sock), least)
+        return self._state is BODY and self._pace is not None and self._pace.keeps_up(seconds)
 
     def end(self, trailers: bytes) -> None:
         if self._chunked_out:
@@ -517,6 +544,9 @@ class H1Client(Timed):
         self._state = HEAD
         self._hold = False
         self._chunks = None
+        if self._pace is not None:
+            self._pace.end()
+            self._pace = None
         if self._account.held:
             self._held_head.set(0)
             self._held_body.set(0)
@@ -589,6 +619,9 @@ class H1Client(Timed):
 
     def too_late(self) -> None:
         state = self._state
+        if (self._held or (state is BODY and not self._hold)) and self._still():
+            self.within(limits.BODY_SECONDS)
+            return
         if self._held or state in (LINGER, TUNNEL):
             self._gone()
         elif state is HEAD and self._partial:

@@ -12,8 +12,9 @@ from mesh.http.h2_compression import Fields
 from mesh.http.h2_connection import H2Connection, Outgoing
 from mesh.http.h2_fields import RequestLists, answer_list, read_trailers, response_list
 from mesh.http.h2_wire import Broken, Code, Stream
-from mesh.http.head import KEPT_MAX, RequestFields, RequestHead, ResponseHead
+from mesh.http.head import CHUNKED, KEPT_MAX, RequestFields, RequestHead, ResponseHead
 from mesh.http.host import Host
+from mesh.http.least_rate import LEAST_BYTES, BodyPace
 from mesh.http.pages import Answer, error_answer
 from mesh.http.timing import NEVER
 from mesh.net.isolation import run
@@ -146,6 +147,8 @@ class H2Client(H2Connection):
         super().broke(broken)
 
     def too_late(self) -> None:
+        if self.reads(LEAST_BYTES * limits.BODY_SECONDS):
+            return
         if not self._held and not self._lingering and not self.wire.in_block and not self._requests:
             self.leave()  # idle
         elif self.wire.in_block:
@@ -185,11 +188,13 @@ class H2Request(Outgoing):
         "_client",
         "_complete",
         "_exchange",
+        "_grpc",
         "_head",
         "_head_only",
         "_held_in",
         "_held_out",
         "_hold",
+        "_pace",
         "_unreturned",
         "edge",
         "id",
@@ -210,6 +215,8 @@ class H2Request(Outgoing):
         self._held_in, self._held_out = Held(client.account), Held(client.account)
         self._head: list[tuple[bytes, bytes]] | None = None  # of the response, to be sent with what follows
         self._head_only = False
+        self._pace: BodyPace | None = None  # of the request's body, if there is one
+        self._grpc = False
 
     # --- the request ---
 
@@ -219,7 +226,9 @@ class H2Request(Outgoing):
         self._head_only = head.method == b"HEAD"
         self._body_left = head.length
         if not ended:
-            self.within(limits.BODY_SECONDS)
+            self._grpc = (head.fields.get(b"content-type") or b"").startswith(b"application/grpc")
+            self._pace = BodyPace(self._client.account, head.length != CHUNKED)
+            self._wait_for_body()
         exchange = self._exchange = host.exchange(self, head)
         exchange.begin(b"", ended)
 
@@ -238,8 +247,8 @@ class H2Request(Outgoing):
         self._complete = ended
         if ended:
             self.limit = NEVER
-        elif not exchange.status:
-            self.within(limits.BODY_SECONDS)
+        elif self._pace is not None:
+            self._pace.received += len(data)
         exchange.body(data, ended)
         if self._hold:
             if (over := self.count(len(data))) is not None:
@@ -249,6 +258,29 @@ class H2Request(Outgoing):
         else:
             wire.consumed(stream, len(data))
             self._client.dirty()
+
+    def _wait_for_body(self) -> None:
+        """Messages of a stream of gRPC may be rare."""
+        self.within(limits.TUNNEL_SECONDS if self._grpc else limits.BODY_SECONDS)
+
+    def _still(self) -> bool:
+        """Does it read, or send its body, fast enough to go on?"""
+        if self.blocked:
+            least = 1 if self._grpc else LEAST_BYTES * limits.BODY_SECONDS
+            if not self.keeps_up(least):
+                return False
+            self.within(limits.BODY_SECONDS)
+            return True
+        exchange, pace = self._exchange, self._pace
+        if exchange is None or exchange.status or pace is None:
+            return False
+        if self._grpc:
+            still, pace.received = pace.received > 0, 0
+        else:
+            still = pace.keeps_up(limits.BODY_SECONDS)
+        if still:
+            self._wait_for_body()
+        return still
 
     def trailers(self, fields: Fields) -> None:
         exchange = self._exchange
@@ -275,7 +307,7 @@ class H2Request(Outgoing):
                 self.limit = NEVER
             return
         if not self._complete and self._exchange is not None and not self._exchange.status:
-            self.within(limits.BODY_SECONDS)
+            self._wait_for_body()
         if self._unreturned:
             returned, self._unreturned = self._unreturned, 0
             self.count(-returned)
@@ -306,6 +338,8 @@ class H2Request(Outgoing):
             self._drop(Code.ENHANCE_YOUR_CALM)
 
     def _give_back(self) -> None:
+        if self._pace is not None:
+            self._pace.end()
         self._held_in.set(0)
         self._held_out.set(0)
 
@@ -396,6 +430,8 @@ class H2Request(Outgoing):
     # --- the end ---
 
     def too_late(self) -> None:
+        if self._still():
+            return
         exchange = self._exchange
         if self.blocked or exchange is None or exchange.status:
             self._exchange = None

@@ -12,11 +12,12 @@ import socket
 import ssl
 
 from mesh.http import limits
-from mesh.http.blocking import WOULD_BLOCK, end_records
+from mesh.http.blocking import WOULD_BLOCK, end_records, unsent
 from mesh.http.byte_budget import FREE_BYTES, Account, Over
 from mesh.http.h2_compression import Fields
 from mesh.http.h2_fields import trailer_list
 from mesh.http.h2_wire import WORK_AT_ONCE, Broken, Code, Stream, Wire
+from mesh.http.least_rate import ReaderPace
 from mesh.http.timing import NEVER, Timed
 from mesh.net.isolation import run
 from mesh.relay.deadlines import Deadlines
@@ -29,7 +30,7 @@ OUT_MAX = 128 * 1024  # bytes on their way to the socket; then streams wait, and
 class Outgoing(Timed):
     """What one stream sends: `put`, `flush`, and once `finish`."""
 
-    __slots__ = ("_ending", "_held", "_out", "_trailers", "connection", "stream")
+    __slots__ = ("_ending", "_held", "_out", "_taken", "_trailers", "connection", "stream")
 
     def __init__(
         self, connection: "H2Connection | None", stream: Stream | None, deadlines: Deadlines
@@ -40,6 +41,7 @@ class Outgoing(Timed):
         self._out: list[bytes] = []
         self._held = b""  # what the peer has not taken yet
         self._ending = False
+        self._taken = 0  # bytes that the peer took since it was last looked at
         self._trailers = b""
 
     def put(self, data: bytes) -> None:
@@ -74,7 +76,8 @@ class Outgoing(Timed):
         was_blocked, self._held = bool(self._held), data[sent:] if sent < len(data) else b""
         if self._held or (self._ending and full):
             connection.wait(self)
-            if sent or not was_blocked:
+            self._taken = self._taken + sent if was_blocked else 0
+            if not was_blocked or self.limit is NEVER:
                 self.within(limits.BODY_SECONDS)
             return False
         if was_blocked:
@@ -85,6 +88,11 @@ class Outgoing(Timed):
                 connection.dirty()
             self.all_sent()
         return True
+
+    def keeps_up(self, least: float) -> bool:
+        """Has the peer taken so many bytes since the last look? A new one begins."""
+        taken, self._taken = self._taken, 0
+        return taken >= least
 
     def finish(self, trailers: bytes = b"") -> bool:
         """Nothing comes after that."""
@@ -134,6 +142,7 @@ class H2Connection(Timed):
         self._eof_follows = False
         self._lingering = 0  # bytes that are still read over; we have said our last word
         self._ending = False  # it follows
+        self._reading_pace: ReaderPace | None = None  # of a peer that does not take all
         self._counted = 0  # bytes that the account knows of
         self._wait = 0.0  # the limit that holds now
 
@@ -222,7 +231,6 @@ class H2Connection(Timed):
 
     def push(self) -> None:
         self._dirty = False
-        moved = False
         while not self.closed:
             if self.wire.out:
                 self._held += self.wire.out
@@ -236,8 +244,8 @@ class H2Connection(Timed):
             except OSError:
                 self.lost()
                 return
-            moved = moved or sent > 0
             all_sent = sent == len(self._held)
+            self._wait_for_reader(sent, all_sent)
             self._held = b"" if all_sent else self._held[sent:]
             if not all_sent:
                 break
@@ -252,7 +260,7 @@ class H2Connection(Timed):
         if self._unread and not self._frames_left and len(self._held) <= self.unheard_max:
             self._unread = False
             self.poller.again(self.readable)
-        self._set_clock(moved)
+        self._set_clock()
 
     def _let_wait_go_on(self) -> None:
         """Each of those who wait, once; those who still cannot send wait on, behind the others."""
@@ -280,7 +288,23 @@ class H2Connection(Timed):
         """More is held for the connection than may be."""
         self.lost()
 
-    def _set_clock(self, moved: bool) -> None:
+    def _wait_for_reader(self, sent: int, all_sent: bool) -> None:
+        if all_sent:
+            self._reading_pace = None
+        elif self._reading_pace is None:
+            self._reading_pace = ReaderPace(unsent(self.sock))
+        else:
+            self._reading_pace.sent += sent
+
+    def reads(self, least: float) -> bool:
+        """Does the peer take what the socket holds fast enough? Then it gets as much time again."""
+        pace = self._reading_pace
+        if not self._held or pace is None or not pace.keeps_up(unsent(self.sock), least):
+            return False
+        self.within(limits.BODY_SECONDS)
+        return True
+
+    def _set_clock(self) -> None:
         wire = self.wire
         if self._held:
             wait = limits.BODY_SECONDS
@@ -288,7 +312,7 @@ class H2Connection(Timed):
             wait = limits.HEAD_SECONDS
         else:
             wait = 0.0 if wire.streams else self.idle_seconds
-        if wait != self._wait or (moved and self._held):
+        if wait != self._wait:
             self._wait = wait
             if wait:
                 self.within(wait)

@@ -182,6 +182,8 @@ class H2Link(H2Connection):
         self._fail(Fault.ENDPOINT_CLOSED)
 
     def too_late(self) -> None:
+        if self._open and self.reads(1):
+            return
         if not self._open:
             self._fail(Fault.CONNECT_TIMEOUT)
         elif not self._asked:
@@ -409,6 +411,9 @@ class H2Upstream(Outgoing):
             exchange.broken(fault, unprocessed=unprocessed)
 
     def too_late(self) -> None:
+        if self.blocked and self.keeps_up(1):
+            self.within(limits.BODY_SECONDS)
+            return
         exchange = self._exchange
         self._end(Code.CANCEL)
         if exchange is not None:

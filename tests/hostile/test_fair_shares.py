@@ -1,18 +1,22 @@
 """Clients and tasks that take more than their share of HTTP: others beside them are answered throughout."""
 
 import asyncio
+import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
+from hpack import Encoder
+from hyperframe.frame import WindowUpdateFrame
 
 from mesh.balance.policies import Endpoint
+from mesh.http import limits
 from mesh.http.port import HttpPort
 from tests.http.conftest import LIMIT, Conversation, Stand, serving
 from tests.http.h2_peer import H2Tasks, Heard, Peer, h2_client, h2_serving
-from tests.support import grpc_crowd
+from tests.support import grpc_crowd, http_attacks
 from tests.support.waiting import until
 
 DOWNLOAD = 2_000_000
@@ -217,3 +221,138 @@ class TestOneConnectionForMany:
         finally:
             server.kill()
             await server.wait()
+
+
+# --- who takes his time ---
+
+
+async def eager(one: Conversation) -> None:
+    """Takes whatever comes, and answers at the end of it."""
+    while head := await one.head():
+        if "/large" in head:
+            await one.say(b"HTTP/1.1 200 OK\r\nContent-Length: 20000000\r\n\r\n")
+            await one.say(bytes(20_000_000))
+            continue
+        if "chunked" in head:
+            await one.chunks()
+        elif "content-length: " in head.lower():
+            await one.read(int(head.lower().split("content-length: ")[1].split("\r")[0]))
+        await one.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+
+class TestTrickles:
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "BODY_SECONDS", 0.4)  # 96 bytes at least
+
+    @staticmethod
+    async def trickle(say: Callable[[], Awaitable[None]], over: Callable[[], bool]) -> int:
+        """A byte now and then, more often than the limit asks for one. How many it came to."""
+        async with asyncio.timeout(LIMIT):
+            count = 0
+            while not over():
+                await say()
+                count += 1
+                await asyncio.sleep(0.1)
+        return count
+
+    async def test_a_body_of_http_1(self, side: Side) -> None:
+        port = await side.h1_port(eager)
+        good, enemy = await side.h1(port), await side.h1(port)
+        await enemy.request("Content-Length: 1000", first="POST / HTTP/1.1")
+        answer = asyncio.create_task(enemy.response())
+
+        async def say() -> None:
+            await enemy.say("x")
+            await answered(good)
+
+        await self.trickle(say, answer.done)
+        assert answer.result()[0] == 408
+        assert port.stats.errors["body_timeout"] == 1
+
+    async def test_a_body_of_http_2(self, side: Side) -> None:
+        port = await side.h1_port(eager)
+        good, enemy = await side.h1(port), await side.h2(port)
+        heard = enemy.ask(("content-length", "1000"), method="POST", end=False)
+
+        async def say() -> None:
+            if heard.reset is None:
+                await enemy.send(heard.id, b"x")
+            await answered(good)
+
+        await self.trickle(say, lambda: bool(heard.fields))
+        assert heard.status == 408
+
+    async def test_a_body_that_keeps_up(self, side: Side) -> None:
+        """Slowly, for several times the limit."""
+        port = await side.h1_port(eager)
+        client = await side.h1(port)
+        await client.request("Content-Length: 1600", first="POST / HTTP/1.1")
+        for _ in range(16):
+            await client.say("x" * 100)
+            await asyncio.sleep(0.1)
+        assert (await client.response())[0] == 200
+
+    async def test_rare_messages_of_unknown_length(self, side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An address has so many of them; what is more is held to the rate."""
+        monkeypatch.setattr(side.stand.core.bytes.slow, "most", 1)
+        port = await side.h1_port(eager)
+        clients = [await side.h1(port) for _ in range(2)]
+        for one in clients:
+            await one.request("Transfer-Encoding: chunked", first="POST / HTTP/1.1")
+        answers = [asyncio.create_task(one.response()) for one in clients]
+
+        async def say() -> None:
+            for one, answer in zip(clients, answers, strict=True):
+                if not answer.done():
+                    await one.say("1\r\nx\r\n")
+
+        await self.trickle(say, lambda: any(one.done() for one in answers))
+        (cut,) = (one for one in answers if one.done())
+        assert cut.result()[0] == 408
+        stays = answers.index(next(one for one in answers if one is not cut))
+        for _ in range(10):
+            await clients[stays].say("1\r\nx\r\n")
+            await asyncio.sleep(0.1)
+        await clients[stays].say("0\r\n\r\n")
+        assert (await answers[stays])[0] == 200
+
+    async def test_a_quiet_stream_of_grpc_goes_on(self, side: Side) -> None:
+        async def endpoint(peer: Peer, heard: Heard) -> None:
+            await peer.until(lambda: heard.ended)
+            peer.respond(heard.id, ("content-type", "application/grpc"))
+            await peer.send(heard.id, bytes(heard.body), end=True)
+
+        port, _ = await side.h2_port(endpoint)
+        client = await side.h2(port)
+        heard = client.ask(("content-type", "application/grpc"), method="POST", end=False)
+        for message in (b"first", b"second"):
+            await client.send(heard.id, message)
+            await asyncio.sleep(1.0)
+        await client.send(heard.id, b"", end=True)
+        assert (await client.whole(heard)).body == b"firstsecond"
+
+    @pytest.mark.parametrize("version", [1, 2])
+    async def test_who_reads_a_byte_at_a_time(self, side: Side, version: int) -> None:
+        port = await side.h1_port(eager)
+        good = await side.h1(port)
+        loop = asyncio.get_running_loop()
+        with socket.socket() as enemy:
+            enemy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            enemy.connect(port.address)
+            enemy.setblocking(False)
+            asks = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n"
+            if version == 2:
+                opened = http_attacks.greeting(INITIAL_WINDOW_SIZE=2**30)
+                opened += WindowUpdateFrame(0, 2**30).serialize()
+                asks = opened + http_attacks.request(Encoder(), 1, "/large")
+            await loop.sock_sendall(enemy, asks)
+            await until(lambda: port.stats.active == 2)
+
+            async def take() -> None:
+                with suppress(OSError):
+                    enemy.recv(1)
+                await answered(good)
+
+            await self.trickle(take, lambda: port.stats.active == 1)
+        assert port.target.stats.faults["client_gone"] == 1
