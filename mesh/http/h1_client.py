@@ -277,10 +277,10 @@ class H1Client(Timed):
 
     def _hand_over(self, data: bytes) -> None:
         """HTTP/2 with prior knowledge: RFC 9113 section 3.3."""
-        self._state = CLOSED
         self.stop_clock()
         self._held_head.set(0)
         self._host.speaks_h2(self, self._sock, data)
+        self._state = CLOSED  # not before: should that fail, the socket is still ours to close
 
     def _incomplete(self, data: bytes, known: int, end: int) -> None:
         """Wait for the rest of a head, if it can become one and within its time."""
