@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,13 +22,16 @@ from mesh.http.compress import Compressing
 from mesh.http.error_pages import Paging
 from mesh.http.exchange import Exchange
 from mesh.http.front import Front
+from mesh.http.greeting import Greeting
 from mesh.http.h1_client import H1Client
 from mesh.http.h1_upstream import H1Upstream
 from mesh.http.h2_client import H2Client, H2Request
 from mesh.http.h2_connection import H2Connection, Outgoing
 from mesh.http.h2_upstream import H2Link, H2Upstream
+from mesh.http.handshake import Handshake
 from mesh.http.routed import RoutedTarget
 from mesh.http.site import Site
+from mesh.http.tls import Certificates
 from mesh.http.treating import Treating
 from mesh.internal_errors import ERRORS
 from mesh.relay.connection import Connection, Options
@@ -46,6 +50,7 @@ from tests.http.conftest import (
     serving,
 )
 from tests.http.h2_peer import Heard, Peer, h2_client, h2_serving
+from tests.http.test_tls import connect, front, in_one_file
 from tests.support.waiting import until
 
 HTTP1 = (Front, H1Client, H1Upstream, Exchange, RoutedTarget, Backend, Server, Site, Treating)
@@ -55,7 +60,7 @@ RELAY = (Connection, Relay, Direction, Relaying)
 
 # What ends a connection or an exchange. That these few lines work is what everything else rests on.
 ENDS = {"on_fault", "occupy", "over", "close", "_close", "stop_clock", "_release", "_count", "lost"}
-ENDS |= {"_all_gone", "_all_broken", "_left", "_leave", "_note_empty"}
+ENDS |= {"_all_gone", "_all_broken", "_left", "_leave", "_note_empty", "_taken"}
 # Their last step hands the connection over: nothing of theirs is left that could fail.
 LAST = {"_take", "_begin", "_serve", "speaks_h2"}
 # Asked by who looks at it from outside, so not in a callback of a connection; or the test's own.
@@ -414,3 +419,30 @@ async def test_relayed_connections(stand: Stand, version: str) -> None:
         place = Place(talk, talk, lambda: port.stats.active + sum(one.active for one in port.seen()))
         await inject_everywhere(place, RELAY)
         await port.close()
+
+
+async def test_tls(stand: Stand, tmp_path: Path) -> None:
+    in_one_file(tmp_path, "a.pem", "a.example")
+    certificates = Certificates(str(tmp_path))
+    certificates.look()
+    tasks = await stand.endpoint(saying("good"))
+    port = await stand.port(tasks.endpoint)
+    async with front(stand, port, certificates) as secured:
+
+        async def talk() -> None:
+            one = await connect(secured, "a.example")
+            try:
+                for _ in range(2):
+                    await one.request(first="GET /x HTTP/1.1")
+                    assert (await one.response())[2] == b"good /x"
+            finally:
+                one.close()
+
+        (server,) = port.target.backend.servers.values()
+
+        def reset() -> None:
+            server.forget_idle()
+            server.backend.health.succeeded(server.endpoint)
+
+        place = Place(talk, talk, lambda: secured.active + server.active, reset)
+        await inject_everywhere(place, (Handshake, Greeting, *HTTP1))
