@@ -72,6 +72,7 @@ from sidecar.workers.http_supervisor import HttpSupervisor
 from sidecar.workers.privileges import Restriction
 from sidecar.workers.relay_supervisor import RelaySupervisor
 from sidecar.workers.socket_broker import PathOf
+from sidecar.workers.supervisor import Workers
 
 MIB = 1024 * 1024
 INFORMED_SECONDS = 6.0  # for news of the cluster at the start; gossip takes over after 5 s without a manager
@@ -286,7 +287,7 @@ class Sidecar:
             self._begin(relay, "relay")
             self._on_stop(lambda: self._drain([relay]))
             self._http().start(OwnNamespace(plain_socket))
-            return Carrying(relay, http=self._http())
+            return Carrying(relay, http=self._http(), processes=self._processes(relaying))
         await self._until_informed(source)
         self._start_loading_rules()
         worker = NamespaceWorker()
@@ -370,6 +371,7 @@ class Sidecar:
             self._http(),
             returning,
             listeners,
+            processes=self._processes(relaying),
         )
 
     async def _ask_operator(self, tables: Tables, ingress: Ingress) -> tuple[ListenerFirewall, FirewallWatch]:
@@ -406,6 +408,10 @@ class Sidecar:
         )
         self._on_stop(relaying.close)
         return relaying
+
+    def _processes(self, relaying: RelaySupervisor) -> tuple[Workers, ...]:
+        http = self._http().workers
+        return (relaying.workers, *((http.workers,) if http is not None else ()))
 
     def _restriction(self) -> Restriction:
         edge = self._config.edge

@@ -12,6 +12,7 @@ from mesh.kernel.return_paths import ReturnPaths
 from mesh.net.netns import NamespaceWorker
 from mesh.relay.ports import RelayPorts
 from sidecar.http_side import HttpSide
+from sidecar.workers.supervisor import Workers
 
 
 def no_paths(_container: str) -> Paths:
@@ -33,3 +34,4 @@ class Carrying:
     http: HttpSide | None = None
     return_paths: ReturnPaths | None = None
     listeners: ListenerFirewall | None = None
+    processes: tuple[Workers, ...] = ()  # that meet strangers

@@ -205,6 +205,11 @@ class Telling:
             return_paths_refused=_by_one(source.return_paths_refused),
             captured_containers=self.carrying.capture.count if self.carrying.capture else 0,
             internal_errors=_by_one(ERRORS.counts),
+            process_ends={
+                (kind.name, reason): count
+                for kind in self.carrying.processes
+                for reason, count in kind.ends.items()
+            },
             quarantined={
                 ("catalogue",): self.store.intake.refused,
                 **{(one.name,): len(one.quarantined) for one in self.store.subscriptions},

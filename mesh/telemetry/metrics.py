@@ -47,6 +47,7 @@ class Reading:
     captured_containers: int = 0
     config_errors: int = 0
     internal_errors: Counts = field(default_factory=dict)  # where
+    process_ends: Counts = field(default_factory=dict)  # kind, reason
     quarantined: Counts = field(default_factory=dict)  # subscriber
     dns_requests: Counts = field(default_factory=dict)  # network, type, rcode, source
     dns_durations: Mapping[str, Distribution] = field(default_factory=dict)  # source
@@ -108,6 +109,12 @@ def families(reading: Reading) -> Iterator[Metric]:
         "Faults of ours that were caught where they end nothing else.",
         ["where"],
         reading.internal_errors,
+    )
+    yield _counter(
+        "mesh_process_ends_total",
+        "Processes without privileges that ended and were replaced.",
+        ["kind", "reason"],
+        reading.process_ends,
     )
     yield _labelled_gauge(
         "mesh_quarantined",

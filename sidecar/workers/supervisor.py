@@ -87,6 +87,10 @@ class Workers:
         self.ends: Counter[str] = Counter()  # how workers ended, by reason: see `_listen`
 
     @property
+    def name(self) -> str:
+        return self._kind.name
+
+    @property
     def running(self) -> frozenset[int]:
         """The numbers of those that are told what changes."""
         return frozenset(self._channels)

@@ -43,6 +43,7 @@ FULL = Reading(
     captured_containers=4,
     config_errors=2,
     internal_errors={("subscriber http",): 2},
+    process_ends={("HTTP", "malformed"): 1},
     quarantined={("http",): 1},
     dns_requests={("internal", "A", "NOERROR", "cache"): 7},
     dns_durations={"cache": observed(0.0005, 0.001, 0.05, 3.0)},
