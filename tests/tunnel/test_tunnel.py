@@ -24,6 +24,10 @@ from mesh.tunnel.answering import TunnelServer
 from mesh.tunnel.dial import Tunnels
 from mesh.tunnel.places import node_of
 from mesh.tunnel.words import Wanted, ask
+from sidecar.workers.channel import Channel
+from sidecar.workers.edge_reach import EdgeTunnels
+from sidecar.workers.http_messages import TELLS, TOLD, Broken, Cut, Dial, Dialled
+from sidecar.workers.tunnel_broker import TunnelBroker
 from tests.http.conftest import LIMIT, Conversation, Handler, Stand, saying
 from tests.http.h2_peer import Heard, Peer, h2_client, h2_serving
 from tests.support.docker_fixtures_pki import SwarmCA
@@ -60,10 +64,21 @@ class Two:
         self.ports: dict[str, Container[int]] = {"web": range(65536)}
         self._stack = stack
 
-    async def start(self) -> None:
+    async def start(self, *, apart: bool = False) -> None:
+        """`apart`: who connects has no certificate, and asks over a channel of its own."""
         await self.server.look()
         assert self.server.bound is not None, self.server.fault
         self.tunnels = self.dialler(self.certificates[HERE], self.server.bound[1])
+        self.asked: Tunnels | EdgeTunnels = self.tunnels
+        if apart:
+            near, far = socket.socketpair()
+            edge, sidecar = Channel(near, TELLS, TOLD), Channel(far, TOLD, TELLS, descriptors_max=1)
+            self.asked = tunnels = EdgeTunnels(edge)
+            broker = TunnelBroker(self.tasks, self.tunnels, lambda _, *said: sidecar.send(*said))
+            self.tasks.start(_at_the_sidecar(sidecar, broker), "sidecar")
+            self.tasks.start(_at_the_edge(edge, tunnels), "edge")
+            self._stack.callback(sidecar.close)
+            self._stack.callback(edge.close)
 
     def dialler(self, certificates: Certificates, port: int) -> Tunnels:
         return Tunnels(
@@ -84,7 +99,7 @@ class Two:
         """In front of endpoints that do this, each reached through the tunnel."""
         found = [await self.stand.endpoint(one) for one in handlers]
         self.put(*(one.endpoint.address for one in found))
-        chosen = tunnels or self.tunnels
+        chosen = tunnels or self.asked
         port = HttpPort(
             self.stand.core,
             "web",
@@ -100,11 +115,31 @@ class Two:
         return await self.stand.client(await self.port(*handlers, tunnels=tunnels))
 
 
-@pytest.fixture
-async def two(stand: Stand, tmp_path: Path) -> AsyncIterator[Two]:
+async def _at_the_sidecar(channel: Channel, broker: TunnelBroker) -> None:
+    with suppress(EOFError):
+        while True:
+            message, sockets = await channel.receive()
+            if isinstance(message, Dial):
+                broker.on_dial(0, message, sockets)
+            elif isinstance(message, Cut):
+                broker.on_cut(0, message, sockets)
+
+
+async def _at_the_edge(channel: Channel, tunnels: EdgeTunnels) -> None:
+    with suppress(EOFError):
+        while True:
+            message, sockets = await channel.receive()
+            if isinstance(message, Dialled):
+                tunnels.on_dialled(message)
+            elif isinstance(message, Broken):
+                tunnels.on_broken(message, sockets)
+
+
+@pytest.fixture(params=[False, True], ids=["here", "apart"])
+async def two(request: pytest.FixtureRequest, stand: Stand, tmp_path: Path) -> AsyncIterator[Two]:
     async with AsyncExitStack() as stack:
         made = Two(stand, stack, tmp_path)
-        await made.start()
+        await made.start(apart=request.param)
         yield made
         if made.server._listener is not None:
             made.server._listener.close()
