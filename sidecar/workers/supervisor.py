@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +32,8 @@ from sidecar.workers.messages import Faults, Messages
 from sidecar.workers.privileges import Restriction
 
 BEHIND_MAX = 64 * 1024 * 1024  # bytes of orders that a worker may leave unread; a large catalogue is 10 MB
+STARTING_BEHIND_MAX = 64 * 1024  # the same of a new one: what waits to be sent holds descriptors, one a port
+STARTING_AT_ONCE = 64  # orders for a new one that are sent without waiting for it
 SILENT_SECONDS = 30.0  # each tells something every second; on a machine that is busy it may start slowly
 RETRY_SECONDS = 1.0  # before a worker that ended is replaced
 STOP_SECONDS = 2.0  # for a worker to end by itself
@@ -79,6 +81,7 @@ class Workers:
         self.count = count
         self._everything, self._on_message, self._ended = everything, on_message, ended
         self._channels: dict[int, Channel] = {}
+        self._starting: dict[int, deque[tuple[bytes, Sequence[socket.socket]]]] = {}  # what they are told yet
         self._running: list[asyncio.Task[None]] = []
         self._behind: set[int] = set()
         self._faulty: set[int] = set()
@@ -93,7 +96,7 @@ class Workers:
     @property
     def running(self) -> frozenset[int]:
         """The numbers of those that are told what changes."""
-        return frozenset(self._channels)
+        return frozenset((*self._channels, *self._starting))
 
     @property
     def started(self) -> bool:
@@ -116,15 +119,19 @@ class Workers:
 
     def tell(self, message: object, sockets: Sequence[socket.socket] = ()) -> None:
         """To all of them."""
-        if not self._channels:
+        if not self.running:
             return
         body = self._kind.told.encode(message)
+        for waiting in self._starting.values():
+            waiting.append((body, sockets))
         for number in tuple(self._channels):
             self._send(number, body, sockets)
 
     def tell_one(self, number: int, message: object, sockets: Sequence[socket.socket] = ()) -> None:
         """To one, if it is there."""
-        if number in self._channels:
+        if number in self._starting:
+            self._starting[number].append((self._kind.told.encode(message), sockets))
+        elif number in self._channels:
             self._send(number, self._kind.told.encode(message), sockets)
 
     def end(self, number: int, error: WireError) -> None:
@@ -168,18 +175,39 @@ class Workers:
         self._behind.discard(number)
         self._faulty.discard(number)
         try:
-            for message, sockets in self._everything(number):
-                channel.send(message, sockets)
+            await self._tell_everything(number, channel)
             self._channels[number] = channel
             reason = await self._listen(number, channel)
             self.ends[reason] += 1
+        except TimeoutError:
+            logger.error("%s took nothing for %.0f s", self._who(number), SILENT_SECONDS)
         finally:
+            self._starting.pop(number, None)
             self._channels.pop(number, None)
             channel.close()
             await _end(process, at_once=reason == "malformed")
             self._ended(number)
             ERRORS.forget(self._who(number))
         return process.returncode
+
+    async def _tell_everything(self, number: int, channel: Channel) -> None:
+        """No faster than it takes it: each socket that waits to be sent is one more descriptor. What changes
+        meanwhile comes after. TimeoutError: it takes nothing."""
+        waiting = deque[tuple[bytes, Sequence[socket.socket]]]()
+        for message, sockets in self._everything(number):
+            if waiting or channel.behind > STARTING_BEHIND_MAX:
+                waiting.append((self._kind.told.encode(message), sockets))
+            else:
+                channel.send(message, sockets)
+        self._starting[number] = waiting
+        while waiting:
+            async with asyncio.timeout(SILENT_SECONDS):
+                await channel.taken()
+            for _ in range(min(len(waiting), STARTING_AT_ONCE)):
+                body, sockets = waiting.popleft()
+                if all(sock.fileno() >= 0 for sock in sockets):  # else the port is closed again already
+                    channel.send_encoded(body, sockets)
+        del self._starting[number]
 
     def _who(self, number: int) -> str:
         return f"{self._kind.name} worker {number}"

@@ -3,14 +3,17 @@
 import asyncio
 import os
 import resource
+import socket
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from mesh.catalog.model import Port, Protocol, Service, Task, TaskState
+from mesh.net.netns import Namespace
 from sidecar.doctor import Doctor
 from tests.net.lab import needs_root
 from tests.support.swarm_node import INGRESS, NODE, GoodService, config, get, rss, swarm_node
@@ -25,6 +28,7 @@ CONTAINERS = 500
 PORTS, PORTS_PER_SERVICE, FIRST_PORT = 5_000, 50, 20_000
 PORT_KB = 15  # of memory at most; a buffer for each UDP port would be 64
 CONNECTIONS = 20_000
+RELAYED = 2_000  # over both versions of IP: twice as many sockets
 
 
 @pytest.fixture(autouse=True)
@@ -161,3 +165,38 @@ async def test_clients_do_not_get_the_last_descriptors(tmp_path: Path) -> None:
             async with asyncio.timeout(20):
                 while b'reason="fd_limit"' not in await get(("127.0.0.1", 9180), "any", "/metrics"):
                     await asyncio.sleep(0.1)
+
+
+async def test_a_port_takes_no_second_descriptor_while_its_process_starts(tmp_path: Path) -> None:
+    """With room for all listening sockets, but not for a copy of each on its way to who carries them."""
+    async with swarm_node(tmp_path) as node:
+        good = GoodService(node)
+        async with good.asked_throughout():
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 2 * RELAYED + RELAYED, hard))
+            ports = tuple(Port(FIRST_PORT + one, 80, Protocol.UDP) for one in range(RELAYED))
+            labels = {f"mesh.port.{one.published}.mode": "proxy" for one in ports}
+            tasks = (Task("t", "udp.1", NODE, TaskState.RUNNING, {INGRESS: "10.0.0.2"}),)
+            node.publish(services={"udp": Service("udp", "udp", ports=ports, labels=labels, tasks=tasks)})
+            await node.settled()
+            answering = Namespace(str(node.sandbox)).udp_socket("10.0.0.2", 80)
+            asyncio.get_running_loop().add_reader(
+                answering, lambda: answering.sendto(b"hello", answering.recvfrom(100)[1])
+            )
+            assert await echoed(ports[-1].published) == b"hello"
+            asyncio.get_running_loop().remove_reader(answering)
+            answering.close()
+
+
+async def echoed(port: int) -> bytes:
+    """As applications do: asked again where nothing comes."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.connect(("127.0.0.1", port))
+        async with asyncio.timeout(20):
+            while True:
+                with suppress(TimeoutError, ConnectionRefusedError):
+                    await loop.sock_sendall(sock, b"?")
+                    async with asyncio.timeout(0.5):
+                        return await loop.sock_recv(sock, 100)
