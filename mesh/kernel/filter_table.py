@@ -51,10 +51,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class FilterTable:
-    """One back end's filter table. `policies` of built-in chains, "-" of others."""
+    """One back end's filter table. `policies` of built-in chains, "-" of others. Not `exact`: read from what
+    nft shows, since it has rules that iptables cannot show; matches may be left out then."""
 
     policies: dict[str, str] = field(default_factory=dict)
     rules: dict[str, list[Rule]] = field(default_factory=dict)  # chain → in order
+    exact: bool = True
 
     @property
     def asks_operator(self) -> bool:
@@ -91,6 +93,7 @@ class _Part:
     hook: str  # the built-in chain that has the jumps
     body: tuple[Words, ...] = ()  # () for none of all that
     jumps: tuple[Words, ...] = ()
+    address: str = ""  # that each of the jumps names
 
 
 def plan_forward(table: FilterTable, sandbox: str, bridge: str) -> str:
@@ -109,6 +112,7 @@ def plan_forward(table: FilterTable, sandbox: str, bridge: str) -> str:
                     f"-j {FORWARD_CHAIN}",
                 ),
             ),
+            sandbox,
         ),
     )
 
@@ -142,7 +146,7 @@ def removals(script: str) -> int:
 
 def _plan(table: FilterTable, part: _Part) -> str:
     lines = list[str]()
-    if part.body and not _alike(table.rules.get(part.chain, ()), part.body):
+    if part.body and not _alike(table.rules.get(part.chain, ()), part.body, table.exact):
         lines += [f":{part.chain} - [0:0]", *(f"-A {part.chain} {shlex.join(one)}" for one in part.body)]
     lines += _jump_changes(table, part)
     if not part.body and part.chain in table.policies:
@@ -158,15 +162,28 @@ def _jump_changes(table: FilterTable, part: _Part) -> list[str]:
     present = table.rules.get(part.hook, [])
     others = [one for one in present if not one.ours and one.target != part.chain]
     at = _place(others) if part.hook == "FORWARD" else 0
+    made = [f"-I {part.hook} {at + number} {shlex.join(one)}" for number, one in enumerate(part.jumps, 1)]
+    if not table.exact:
+        return _inexact_changes(present, part, at, made)
     wanted = [*(_normal(one.words) for one in others[:at]), *map(_normal, part.jumps)]
     wanted += [_normal(one.words) for one in others[at:]]
     if [_normal(one.words) for one in present] == wanted:
         return []
     gone = [one for one in present if one.ours or one.target == part.chain]
-    return [
-        *(f"-D {part.hook} {shlex.join(one.words)}" for one in gone),
-        *(f"-I {part.hook} {at + number} {shlex.join(one)}" for number, one in enumerate(part.jumps, 1)),
-    ]
+    return [*(f"-D {part.hook} {shlex.join(one.words)}" for one in gone), *made]
+
+
+def _inexact_changes(present: Sequence[Rule], part: _Part, at: int, made: list[str]) -> list[str]:
+    """The same by numbers, for jumps of which only the target and the address are known."""
+    mine = [number for number, one in enumerate(present) if one.target == part.chain]
+    named = all(_names(present[number], part.address) for number in mine)
+    if named and mine == list(range(at, at + len(part.jumps))):
+        return []
+    return [*(f"-D {part.hook} {number + 1}" for number in reversed(mine)), *made]
+
+
+def _names(rule: Rule, address: str) -> bool:
+    return not address or address in (word.partition("/")[0] for word in rule.words)
 
 
 def _place(others: Sequence[Rule]) -> int:
@@ -185,7 +202,10 @@ def _rule(match: str, target: str = "") -> Words:
     )
 
 
-def _alike(present: Sequence[Rule], wanted: Sequence[Words]) -> bool:
+def _alike(present: Sequence[Rule], wanted: Sequence[Words], exact: bool) -> bool:
+    if not exact:
+        leads = [[one.target for one in rules] for rules in (present, map(Rule, wanted))]
+        return len({tuple(one for one in targets if one not in ("", "MARK")) for targets in leads}) == 1
     return [_normal(one.words) for one in present] == [_normal(one) for one in wanted]
 
 

@@ -11,7 +11,6 @@ from mesh.kernel.filter_table import (
     USER_CHAIN,
     Family,
     FilterTable,
-    parse,
     plan_forward,
     plan_without_forward,
     plan_without_input,
@@ -35,7 +34,7 @@ class Firewall:
         """
         changed, fault = False, ""
         for backend in self._backends():
-            table = parse(await backend.save())
+            table = await backend.table()
             if table.asks_operator:
                 changed |= await _apply(backend, plan_forward(table, sandbox, bridge))
             else:
@@ -48,7 +47,7 @@ class Firewall:
         """Is our rule there, or needed nowhere? KernelError as of `allow`. Changes nothing."""
         right, fault = True, ""
         for backend in self._backends():
-            table = parse(await backend.save())
+            table = await backend.table()
             if table.asks_operator:
                 right &= not plan_forward(table, sandbox, bridge)
             else:
@@ -77,7 +76,7 @@ async def remove_all(namespace: str | None = None) -> int:
 async def _take_out(found: list[Backend], plan: Callable[[FilterTable], str]) -> int:
     removed = 0
     for backend in found:
-        script = plan(parse(await backend.save()))
+        script = plan(await backend.table())
         await _apply(backend, script)
         removed += removals(script)
     return removed

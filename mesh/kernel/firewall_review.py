@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from mesh.errors import KernelError
-from mesh.kernel.filter_table import Family, FilterTable, parse
+from mesh.kernel.filter_table import Family, FilterTable
 from mesh.kernel.iptables import backends, run_program
 from mesh.kernel.listener_rules import MARK_LEGACY, MARK_NFT
 from mesh.kernel.nft_listing import BaseChain, base_chains
@@ -22,9 +22,7 @@ async def review(
 ) -> dict[str, list[Obstacle]]:
     """Port, as the caller calls it → what drops a client's first packet to it; only those that something
     drops. KernelError: the rules cannot be read."""
-    tables = [
-        (family, parse(await backend.save())) for family in Family for backend in backends(family, namespace)
-    ]
+    tables = [(family, await backend.table()) for family in Family for backend in backends(family, namespace)]
     others = await _others(namespace)
     found = {}
     for name, packet in list(packets.items())[:PORTS_MAX]:

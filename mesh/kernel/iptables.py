@@ -6,6 +6,7 @@ by itself.
 """
 
 import asyncio
+import json
 import os
 import shlex
 import shutil
@@ -13,11 +14,13 @@ import subprocess
 from dataclasses import dataclass
 
 from mesh.errors import KernelError
-from mesh.kernel.filter_table import Family
+from mesh.kernel.filter_table import Family, FilterTable, parse
+from mesh.kernel.nft_listing import filter_table
 from mesh.net.netns import Namespace
 
 PROGRAM_SECONDS = 10.0  # iptables waits for its lock, held by dockerd while it reprograms many ports
 LOCK_SECONDS = "5"
+INCOMPATIBLE = "' is incompatible, use 'nft' tool"  # said by iptables-save instead of the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,20 @@ class Backend:
     async def save(self) -> str:
         """The filter table as text; nothing of it is made that was not there. KernelError."""
         return await run_program(self._inside(f"{self.program}-save", "-t", "filter"))
+
+    async def table(self) -> FilterTable:
+        """What it holds. Where somebody has put in rules by `nft` that iptables cannot show, as nft shows it.
+        KernelError."""
+        saved = await self.save()
+        if INCOMPATIBLE not in saved:
+            return parse(saved)
+        name = ("ip" if self.family is Family.IPV4 else "ip6", "filter")
+        listed = await run_program(self._inside("nft", "--json", "list", "table", *name))
+        text = await run_program(self._inside("nft", "-a", "list", "table", *name))
+        try:
+            return filter_table(json.loads(listed), text)
+        except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+            raise KernelError(f"the listing of nft cannot be read: {error}") from error
 
     async def restore(self, script: str) -> None:
         """Apply commands of one `*filter … COMMIT` block, all or none of them. KernelError."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 
 from mesh.errors import KernelError
 from mesh.kernel.capture import Table, Tables
-from mesh.kernel.filter_table import Family, parse, plan_input, plan_without_input
+from mesh.kernel.filter_table import Family, plan_input, plan_without_input
 from mesh.kernel.iptables import Backend, backends
 from mesh.kernel.listener_rules import (
     DELETE_LISTENERS,
@@ -96,7 +96,7 @@ class ListenerFirewall:
                 if not leave:
                     await table.load(DELETE_LISTENERS)
                     for backend in self._backends():
-                        await _apply(backend, plan_without_input(parse(await backend.save())))
+                        await _apply(backend, plan_without_input(await backend.table()))
             except KernelError as error:
                 logger.warning("listeners' firewall: something stays behind: %s", error)
             finally:
@@ -123,7 +123,7 @@ class ListenerFirewall:
             if not found:
                 await self._must_be_without_rules(family)
             for backend in found:
-                table = parse(await backend.save())
+                table = await backend.table()
                 if table.asks_operator:
                     own = MARK_LEGACY if backend.legacy else MARK_NFT
                     await _apply(backend, plan_input(table, own))

@@ -44,30 +44,51 @@ class BaseChain:
 
 def base_chains(listed: Mapping[str, Any], text: str) -> list[BaseChain]:
     """Of all tables but those of iptables and ours."""
+    tables = _tables(listed, text)
+    return [
+        BaseChain(one["hook"], one["family"], one["name"], tables[one["family"], one["table"]])
+        for kind, one in _items(listed)
+        if kind == "chain" and "hook" in one and not _left_out(one)
+    ]
+
+
+def filter_table(listed: Mapping[str, Any], text: str) -> FilterTable:
+    """A single table that was listed, of which iptables says that it cannot show it."""
+    found = FilterTable(exact=False)
+    for one in _tables(listed, text).values():
+        found.policies.update(one.policies)
+        found.rules.update(one.rules)
+    return found
+
+
+def _tables(listed: Mapping[str, Any], text: str) -> dict[tuple[str, str], FilterTable]:
     written = _written(text)
     tables: dict[tuple[str, str], FilterTable] = {}
-    found = []
-    for item in listed.get("nftables", ()):
-        kind, one = next(iter(item.items()))
-        if kind not in ("chain", "rule") or _left_out(one):
-            continue
+    for kind, one in _items(listed):
         table = tables.setdefault((one["family"], one["table"]), FilterTable())
         if kind == "chain":
             table.policies[one["name"]] = VERDICTS.get(one.get("policy", ""), "-")
-            if "hook" in one:
-                found.append(BaseChain(one["hook"], one["family"], one["name"], table))
         else:
             place = f"{one['family']} {one['table']} {one['chain']}"
             line = f"{place}: {written.get((place, one['handle']), 'a rule')}"
             table.rules.setdefault(one["chain"], []).extend(
                 Rule(words, line) for words in _rules(one.get("expr", ()))
             )
-    return found
+    return tables
 
 
-def _left_out(one: Mapping[str, Any]) -> bool:
-    name = one["table"]
-    return name.startswith(OURS) or (one["family"] in ("ip", "ip6") and name in IPTABLES_TABLES)
+def _items(listed: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Chains and rules."""
+    for item in listed.get("nftables", ()):
+        kind, one = next(iter(item.items()))
+        if kind in ("chain", "rule"):
+            yield kind, one
+
+
+def _left_out(chain: Mapping[str, Any]) -> bool:
+    """Ours, and those of iptables' nft back end."""
+    backends = chain["family"] in ("ip", "ip6") and chain["table"] in IPTABLES_TABLES
+    return chain["table"].startswith(OURS) or (backends and chain["name"].isupper())
 
 
 def _written(text: str) -> dict[tuple[str, int], str]:

@@ -96,7 +96,8 @@ def obstacles(table: FilterTable, chain: str, packet: FirstPacket) -> list[Obsta
     """What of a built-in chain, and of those it leads to, drops the packet."""
     way = _Way(packet, table)
     past = way.walk(chain, Match.YES)
-    if past.some and table.policies.get(chain) in ("DROP", "REJECT"):
+    unsure = past.accepted and not table.exact  # an accepting rule may be meant for everybody
+    if past.some and not unsure and table.policies.get(chain) in ("DROP", "REJECT"):
         way.found[f"-P {chain} {table.policies[chain]}"] = not past.accepted
     return [Obstacle(rule, everybody) for rule, everybody in way.found.items()]
 

@@ -1,6 +1,7 @@
 """The operator's rules in DOCKER-USER come first, however a port is carried and whenever they were put in."""
 
 import asyncio
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -401,3 +402,28 @@ def test_cleanup_takes_everything_out(box: Node) -> None:
     run(box, work)
     assert "mesh" not in box.rules().lower()
     assert inside(box.host, "cat", LOCALNET).strip() == "0"
+
+
+@pytest.mark.parametrize("box", ["nft"], indirect=True)
+def test_rules_that_only_nft_can_write_are_heeded_as_well(box: Node) -> None:
+    """After them iptables shows nothing of the whole table any more."""
+    rule = 'iifname "ens32" ip saddr != 198.51.100.0/28 tcp dport { 80, 82, 8800 } drop'
+    inside(box.host, "nft", f"insert rule ip filter DOCKER-USER {rule}")
+
+    async def work() -> None:
+        sidecar = Sidecar(box)
+        await sidecar.start()
+        await serving(box)
+        await closed(box)
+        async with Hammering(box):
+            for _ in range(2):
+                box.docker_again()
+                await serving(box)
+        box.operator("-I INPUT -j ACCEPT")
+        first = r"type filter hook input[^\n]*\n\s*meta mark[^\n]*jump MESH-INPUT"
+        await until(lambda: re.search(first, box.rules()), "ours is first again")
+        await closed(box)
+        await sidecar.stop()
+
+    run(box, work)
+    assert "mesh" not in box.rules().lower()
