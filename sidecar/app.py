@@ -38,7 +38,7 @@ from mesh.dns.resolver import Resolver
 from mesh.errors import KernelError, NamespaceGone
 from mesh.http.assigned_hosts import AssignedHosts
 from mesh.http.host_book import HostBook
-from mesh.http.reach import OwnNamespace
+from mesh.http.reach import Namespaces, OwnNamespace
 from mesh.internal_errors import ERRORS, restart_mends
 from mesh.kernel import nft
 from mesh.kernel.capture import Capture, Closable, OpenEndpoint, Policy, dns_sockets
@@ -272,22 +272,32 @@ class Sidecar:
         self, source: FileSource | DockerSource, resolver: Resolver, workers: DnsWorkers | None
     ) -> Carrying:
         """What carries traffic: with Docker the kernel and the relay, otherwise the relay alone."""
+        if isinstance(source, DockerSource):
+            return await self._carry_on_swarm(source, resolver, workers)
+        return self._carry_from_file()
+
+    def _carry_from_file(self) -> Carrying:
+        """The relay and HTTP, on this machine's own addresses."""
+        relaying = self._relay_processes(None)
+        relay = RelayPorts(
+            self._vital,
+            listen_address=self._config.ingress.listen,
+            default=Carrier(self._config.ingress.mode),
+            open_tcp=relaying.open_tcp,
+            open_udp=relaying.open_udp,
+            open_http=self._http().port,
+        )
+        self._begin(relay, "relay")
+        self._on_stop(lambda: self._drain([relay]))
+        self._http().start(OwnNamespace(plain_socket))
+        return Carrying(relay, http=self._http(), processes=self._processes(relaying))
+
+    async def _carry_on_swarm(
+        self, source: DockerSource, resolver: Resolver, workers: DnsWorkers | None
+    ) -> Carrying:
+        """The kernel, and the relay where a port wants it; whoever tells others begins after them."""
         config = self._config
         default = Carrier(config.ingress.mode)
-        if not isinstance(source, DockerSource):
-            relaying = self._relay_processes(None)
-            relay = RelayPorts(
-                self._vital,
-                listen_address=config.ingress.listen,
-                default=default,
-                open_tcp=relaying.open_tcp,
-                open_udp=relaying.open_udp,
-                open_http=self._http().port,
-            )
-            self._begin(relay, "relay")
-            self._on_stop(lambda: self._drain([relay]))
-            self._http().start(OwnNamespace(plain_socket))
-            return Carrying(relay, http=self._http(), processes=self._processes(relaying))
         await self._until_informed(source)
         self._start_loading_rules()
         worker = NamespaceWorker()
@@ -350,15 +360,7 @@ class Sidecar:
         self._begin(ingress, "ingress")
         self._begin(capture, "capture")
         self._begin(prober, "prober")
-        if (issuing := self._issue()) is not None:
-            feed_port = config.feed.listen.port
-            issuing.on_swarm(Certificates(config.docker.certificates), feed_port, lambda: source.leads)
-        reach = self._http().start_on_swarm(
-            Certificates(config.docker.certificates),
-            config.docker.netns,
-            lambda: ingress.sandbox_path,
-            ipvs_here,
-        )
+        reach = self._begin_http_on_swarm(source, ingress)
         self._on_stop(reach.close)
         return Carrying(
             relay,
@@ -372,6 +374,18 @@ class Sidecar:
             returning,
             listeners,
             processes=self._processes(relaying),
+        )
+
+    def _begin_http_on_swarm(self, source: DockerSource, ingress: Ingress) -> Namespaces:
+        config = self._config
+        if (issuing := self._issue()) is not None:
+            feed_port = config.feed.listen.port
+            issuing.on_swarm(Certificates(config.docker.certificates), feed_port, lambda: source.leads)
+        return self._http().start_on_swarm(
+            Certificates(config.docker.certificates),
+            config.docker.netns,
+            lambda: ingress.sandbox_path,
+            ipvs_here,
         )
 
     async def _ask_operator(self, tables: Tables, ingress: Ingress) -> tuple[ListenerFirewall, FirewallWatch]:

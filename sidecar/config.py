@@ -2,7 +2,8 @@
 
 Strategy: every layer is first only a set of (place, value, blame). The layers are laid over each other, the
 result is checked once as a whole, and each fault is reported with the file and key, the variable or the flag
-that said it. All of it is pure; `load` is the one function that reads a file and the host's name.
+that said it (`config_layers`). All of it is pure; `load` is the one function that reads a file and the host's
+name.
 """
 
 import ipaddress
@@ -12,24 +13,30 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from mesh.catalog.documents import Location, check, dotted, read_yaml, suggestion
+from mesh.catalog.documents import Location, check, dotted
 from mesh.dns.config import GATEWAY, RESOLV_CONF, UPSTREAMS_CONFIGURED_MAX
 from mesh.dns.labels import TTL_MAX
 from mesh.dns.policy import ANSWER_TTL, Elsewhere, NamePolicy, Order, SharedAlias
 from mesh.dns.upstream.servers import DNS_PORT, BadServer, parse_server
 from mesh.errors import ConfigError, Problem
 from mesh.http.assigned_hosts import pattern
-from mesh.parsing import PORT_MAX, is_int, parse_port
-from sidecar.encoded_characters import Encoded, by_entry_point
+from mesh.parsing import parse_port
+from sidecar import config_layers
+from sidecar.addresses import Address as Address
+from sidecar.addresses import ListenAddress as ListenAddress
+from sidecar.addresses import UnixSocket as UnixSocket
+from sidecar.addresses import is_port, socket_path
+from sidecar.addresses import parse_address as parse_address
+from sidecar.addresses import parse_listen_address as parse_listen_address
+from sidecar.config_layers import VARIABLES as VARIABLES
+from sidecar.encoded_characters import Encoded
 
 UPSTREAM_FORMS = "must be ADDR, ADDR:PORT or tls://ADDR[:PORT][#NAME] with an IP address"
 ADMIN_SOCKET = "/run/mesh/admin.sock"
-UNIX = "unix:"  # before the path of a unix socket, where an address may stand as well
-MAX_SOCKET_PATH = 107  # bytes: sun_path of unix(7) with its closing zero
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 MAX_WORKERS = 64  # of a kind; of DNS each has a copy of the catalogue
 MAX_EDGE_MEMORY = 1024 * 1024  # MiB
@@ -90,86 +97,9 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """An IP address (or `gateway`) and a port; port 0 lets the kernel choose."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_gateway(self) -> bool:
-        return self.host == GATEWAY
-
-    @property
-    def is_loopback(self) -> bool:
-        return not self.is_gateway and ipaddress.ip_address(self.host).is_loopback
-
-    @property
-    def is_any(self) -> bool:
-        return not self.is_gateway and ipaddress.ip_address(self.host).is_unspecified
-
-
-@dataclass(frozen=True, slots=True)
-class UnixSocket:
-    """The path of a unix socket."""
-
-    path: str
-
-    def __str__(self) -> str:
-        return f"{UNIX}{self.path}"
-
-
-# Where a surface listens, or is asked.
-ListenAddress: TypeAlias = Address | UnixSocket
-
-
-def parse_listen_address(text: str) -> ListenAddress:
-    """ADDR:PORT, or the path of a unix socket with or without `unix:`. Raises ValueError."""
-    path = text.removeprefix(UNIX)
-    if path.startswith("/"):
-        return UnixSocket(_socket_path(path))
-    try:
-        return parse_address(text)
-    except ValueError as error:
-        raise ValueError(f"{error}, or the path of a unix socket") from None
-
-
-def parse_address(text: object, default_port: int | None = None) -> Address:
-    """ADDR:PORT, [ADDR6]:PORT, and ADDR alone where there is a default port. Raises ValueError."""
-    if isinstance(text, Address):
-        return text
-    wanted = "must be ADDR:PORT with an IP address"
-    if not isinstance(text, str):
-        raise ValueError(f"{wanted}, not {text!r}")
-    host, port = _split(text, default_port)
-    if not _is_port(port):
-        raise ValueError(f"{wanted} and a port up to 65535, not '{text}'")
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise ValueError(f"{wanted}, not '{text}'") from None
-    return Address(host, parse_port(port, 0))
-
-
-def _is_port(text: str) -> bool:
-    return len(text) <= 5 and is_int(text, 0, PORT_MAX)
-
-
-def _split(text: str, default_port: int | None) -> tuple[str, str]:
-    bare = text.removeprefix("[").removesuffix("]")
-    if default_port is not None and (bare.count(":") != 1 and "]:" not in text):
-        return bare, str(default_port)
-    host, _, port = text.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), port
-
-
 def _listen(value: object) -> Address:
     gateway, _, port = value.partition(":") if isinstance(value, str) else ("", "", "")
-    if gateway == GATEWAY and _is_port(port):
+    if gateway == GATEWAY and is_port(port):
         return Address(GATEWAY, parse_port(port, 0))
     try:
         return parse_address(value)
@@ -185,17 +115,6 @@ def _upstream(value: object) -> str:
         return str(parse_server(value))
     except BadServer:
         raise ValueError(f"{UPSTREAM_FORMS}, not '{value}'") from None
-
-
-def _socket_path(value: object) -> str:
-    path = str(value).removeprefix(UNIX)
-    if path in ("", "off"):
-        return ""
-    if not path.startswith("/") or len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        raise ValueError(
-            f"must be a path that begins with / and has at most {MAX_SOCKET_PATH} bytes, or off, not '{path}'"
-        )
-    return path
 
 
 def _loopback(value: object) -> Address | None:
@@ -409,7 +328,7 @@ class Admin:
 
     __pydantic_config__ = _STRICT
     listen: Annotated[Address | None, BeforeValidator(_loopback)] = None  # over TCP as well; on loopback
-    socket: Annotated[str, BeforeValidator(_socket_path)] = ADMIN_SOCKET  # "": none
+    socket: Annotated[str, BeforeValidator(socket_path)] = ADMIN_SOCKET  # "": none
 
     @property
     def places(self) -> tuple[ListenAddress, ...]:
@@ -518,16 +437,16 @@ def build(
     admin_socket: str = ADMIN_SOCKET,
 ) -> Config:
     """The same without touching anything outside. `text` and `file`: mesh.yml, "" when there is none."""
-    document, problems = _document(text, file)
-    unknown, from_environment = _environment(environment)
-    settings = [*from_environment, *_flags(flags)]
-    layered, blames = _lay_over(document, settings)
+    document, problems = config_layers.from_document(text, file)
+    unknown, from_environment = config_layers.from_environment(environment)
+    settings = [*from_environment, *config_layers.from_flags(flags)]
+    layered, blames = config_layers.lay_over(document, settings)
     layered.setdefault("node", hostname)
     if isinstance(admin := layered.setdefault("admin", {}), dict):
         admin.setdefault("socket", admin_socket)
 
     def blame(location: Location) -> tuple[str, str]:
-        return _blame(location, blames) or (file or "defaults", dotted(location))
+        return config_layers.blame_of(location, blames) or (file or "defaults", dotted(location))
 
     try:
         config = check(Config, layered, blame)
@@ -537,167 +456,6 @@ def build(
     if problems:
         raise ConfigError(problems)
     return config
-
-
-# --- the layers: what each of them says, and under which name -----------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Setting:
-    location: tuple[str, ...]
-    value: object
-    blame: tuple[str, str]  # file and key of the problem, should there be one
-
-
-def _csv(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
-
-
-def _same(text: str) -> str:
-    return text
-
-
-VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[str], object]]] = {
-    "MESH_NODE": (("node",), _same),
-    "MESH_DISCOVERY_KIND": (("discovery", "kind"), _same),
-    "MESH_DISCOVERY_PATH": (("discovery", "path"), _same),
-    "MESH_DNS_LISTEN": (("dns", "listen"), _csv),
-    "MESH_DNS_UPSTREAMS": (("dns", "upstreams"), _csv),
-    "MESH_DNS_UPSTREAM_ORDER": (("dns", "upstream_order"), _same),
-    "MESH_DNS_MIXED_CASE": (("dns", "mixed_case"), _same),
-    "MESH_DNS_RESOLV_CONF": (("dns", "resolv_conf"), _same),
-    "MESH_DNS_TTL": (("dns", "ttl"), _same),
-    "MESH_DNS_CACHE": (("dns", "cache"), _same),
-    "MESH_DNS_QUERY_LOG": (("dns", "query_log"), _same),
-    "MESH_DNS_WORKERS": (("dns", "workers"), _same),
-    "MESH_DNS_SHARED_ALIAS": (("dns", "shared_alias"), _same),
-    "MESH_DNS_EMPTY_SERVICES": (("dns", "empty_services"), _same),
-    "MESH_DNS_OTHER_TYPES": (("dns", "other_types"), _same),
-    "MESH_DNS_VIP_PTR": (("dns", "vip_ptr"), _same),
-    "MESH_DNS_SRV": (("dns", "srv"), _same),
-    "MESH_DNS_ORDER": (("dns", "order"), _same),
-    "MESH_CAPTURE": (("capture",), _same),
-    "MESH_INGRESS_LISTEN": (("ingress", "listen"), _same),
-    "MESH_INGRESS_MODE": (("ingress", "mode"), _same),
-    "MESH_INGRESS_IPV6": (("ingress", "ipv6"), _same),
-    "MESH_INGRESS_WORKERS": (("ingress", "workers"), _same),
-    "MESH_HTTP_ENTRYPOINTS": (("http", "entrypoints"), _csv),
-    "MESH_HTTP_ENCODED_CHARACTERS": (("http", "encoded_characters"), by_entry_point),
-    "MESH_HTTP_EXPOSED_BY_DEFAULT": (("http", "exposed_by_default"), _same),
-    "MESH_HTTP_CERTIFICATES": (("http", "certificates"), _same),
-    "MESH_HTTP_CONNECTIONS_PER_ADDRESS": (("http", "connections_per_address"), _same),
-    "MESH_HTTP_HOSTS": (("http", "hosts"), _csv),
-    "MESH_HTTP_ALLOW_INTERNAL_TARGETS": (("http", "allow_internal_targets"), _csv),
-    "MESH_HTTP_ACME_DIRECTORY": (("http", "acme", "directory"), _same),
-    "MESH_HTTP_ACME_EMAIL": (("http", "acme", "email"), _same),
-    "MESH_HTTP_ACME_CA": (("http", "acme", "ca"), _same),
-    "MESH_HTTP_TUNNEL": (("http", "tunnel"), _same),
-    "MESH_HTTP_WORKERS": (("http", "workers"), _same),
-    "MESH_HTTP_TRUSTED": (("http", "trusted"), _csv),
-    "MESH_HTTP_ACCESS_LOG": (("http", "access_log"), _same),
-    "MESH_HTTP_ACCESS_LOG_SAMPLE": (("http", "access_log_sample"), _same),
-    "MESH_METRICS_LISTEN": (("metrics", "listen"), _same),
-    "MESH_ADMIN_LISTEN": (("admin", "listen"), _same),
-    "MESH_ADMIN_SOCKET": (("admin", "socket"), _same),
-    "MESH_FEED_LISTEN": (("feed", "listen"), _same),
-    "MESH_STATE_DIR": (("state_dir",), _same),
-    "MESH_DOCKER_SOCKET": (("docker", "socket"), _same),
-    "MESH_DOCKER_NETNS": (("docker", "netns"), _same),
-    "MESH_DOCKER_CERTIFICATES": (("docker", "certificates"), _same),
-    "MESH_DOCKER_SERVICE": (("docker", "service"), _same),
-    "MESH_EDGE_UID": (("edge", "uid"), _same),
-    "MESH_EDGE_GID": (("edge", "gid"), _same),
-    "MESH_EDGE_MEMORY": (("edge", "memory"), _same),
-    "MESH_LOG_LEVEL": (("log", "level"), _same),
-    "MESH_LOG_FORMAT": (("log", "format"), _same),
-}
-# Read elsewhere; the last two by the stack file.
-_NOT_SETTINGS = {"MESH_CONFIG", "MESH_CATALOG", "MESH_IMAGE", "MESH_RESOLV_CONF"}
-_NOT_OURS = "MESH_LAB"  # and whatever follows: the lab's
-
-
-def _document(text: str, file: str) -> tuple[dict[str, Any], list[Problem]]:
-    """The file's layer, or its problems: the other layers are still looked at."""
-    try:
-        document = read_yaml(text, file)
-    except ConfigError as error:
-        return {}, list(error.problems)
-    discovery = document.get("discovery")
-    if isinstance(discovery, dict) and isinstance(path := discovery.get("path"), str):
-        document["discovery"] = discovery | {"path": str(Path(file).parent / path)}  # as in compose files
-    return document, []
-
-
-def _environment(environment: Mapping[str, str]) -> tuple[list[Problem], list[_Setting]]:
-    """An empty variable is an unset one: stack files pass `${MESH_X:-}`."""
-    problems, settings = [], []
-    for name, value in sorted(environment.items()):
-        if not name.startswith("MESH_") or not value or name in _NOT_SETTINGS or name.startswith(_NOT_OURS):
-            continue
-        if name not in VARIABLES:
-            problems.append(Problem("environment", name, f"unknown variable{suggestion(name, VARIABLES)}"))
-            continue
-        location, convert = VARIABLES[name]
-        settings.append(_Setting(location, convert(value), ("environment", name)))
-    settings.extend(_catalog(environment.get("MESH_CATALOG", ""), ("environment", "MESH_CATALOG")))
-    return problems, settings
-
-
-def _flags(flags: Mapping[str, str | None]) -> Iterator[_Setting]:
-    for name, value in flags.items():
-        if value is None:
-            continue
-        blame = ("command line", f"--{name}")
-        if name == "catalog":
-            yield from _catalog(value, blame)
-        elif name == "dns":
-            yield _Setting(("dns", "listen"), _csv(value), blame)
-        else:
-            yield _Setting((name, "listen"), value, blame)
-
-
-def _catalog(path: str, blame: tuple[str, str]) -> Iterator[_Setting]:
-    """Naming a catalogue is choosing the file source."""
-    if path:
-        yield _Setting(("discovery", "kind"), "file", blame)
-        yield _Setting(("discovery", "path"), path, blame)
-
-
-def _lay_over(
-    document: Mapping[str, Any], settings: list[_Setting]
-) -> tuple[dict[str, Any], dict[tuple[str, ...], tuple[str, str]]]:
-    """The document with the settings in their places, and whom to blame for each place."""
-    # a key without a value is a key left out
-    result = {
-        key: _given(value) if isinstance(value, dict) else value for key, value in _given(document).items()
-    }
-    blames: dict[tuple[str, ...], tuple[str, str]] = {}
-    for setting in settings:
-        *parents, last = setting.location
-        place: dict[str, Any] = result
-        for parent in parents:
-            inner = place.get(parent)
-            if inner is None:
-                inner = place[parent] = {}
-            if not isinstance(inner, dict):  # the file has nonsense there: let the check say so
-                break
-            place = inner
-        else:
-            place[last] = setting.value
-            blames[setting.location] = setting.blame
-    return result, blames
-
-
-def _given(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in mapping.items() if value is not None}
-
-
-def _blame(location: Location, blames: Mapping[tuple[str, ...], tuple[str, str]]) -> tuple[str, str] | None:
-    for end in range(len(location), 0, -1):
-        prefix = tuple(map(str, location[:end]))
-        if prefix in blames:
-            return blames[prefix]
-    return None
 
 
 # --- sense across keys --------------------------------------------------------------------------------------
