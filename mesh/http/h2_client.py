@@ -4,7 +4,7 @@ import socket
 from dataclasses import replace
 
 from mesh.http import limits
-from mesh.http.byte_budget import HEAD_COPIES, REQUEST_BYTES, Account, ByteBudget, Held, Over
+from mesh.http.byte_budget import HEAD_COPIES, REQUEST_BYTES, Account, ByteBudget, Over
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault, Refused
 from mesh.http.forwarding import Edge, given_request_id, request_block
@@ -85,16 +85,16 @@ class H2Client(H2Connection):
     def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
         self._served = True
         request = self._requests[stream.id] = H2Request(self, stream)
-        over = request.count(REQUEST_BYTES)
-        if over is None:
-            try:
-                head = self._lists.read(fields, ended)
-            except Refused as refused:
-                request.refuse(refused)
-                return
-            over = request.count(HEAD_COPIES * (len(head.target) + len(head.about.fields.raw)))
+        try:
+            head, size = self._lists.read(fields, ended), REQUEST_BYTES
+            size += HEAD_COPIES * (len(head.target) + len(head.about.fields.raw))
+            over = request.count(size)
             if over is None:
                 run(request.open, head, ended)
+                return
+        except Refused as refused:
+            if (over := request.count(REQUEST_BYTES)) is None:
+                request.refuse(refused)
                 return
         request.turn_away(over)
 
@@ -212,7 +212,7 @@ class H2Request(Outgoing):
         self._body_left = -1  # of the length that was announced
         self._hold = False
         self._unreturned = 0  # bytes of the body that the exchange has not done with
-        self._held_in, self._held_out = Held(client.account), Held(client.account)
+        self._held_in = self._held_out = 0  # bytes of the request, of the response, that the account knows of
         self._head: list[tuple[bytes, bytes]] | None = None  # of the response, to be sent with what follows
         self._head_only = False
         self._pace: BodyPace | None = None  # of the request's body, if there is one
@@ -310,7 +310,8 @@ class H2Request(Outgoing):
             self._wait_for_body()
         if self._unreturned:
             returned, self._unreturned = self._unreturned, 0
-            self.count(-returned)
+            self._held_in -= returned
+            self._client.account.give_back(returned)
             self._client.wire.consumed(self.stream, returned)
             self._client.dirty()
 
@@ -327,7 +328,17 @@ class H2Request(Outgoing):
 
     def count(self, more: int) -> Over | None:
         """So much more of the request is held; with an answer it must not be."""
-        return self._held_in.set(self._held_in.size + more)
+        over = self._client.account.take(more)
+        if over is None:
+            self._held_in += more
+        return over
+
+    def _count_out(self, more: int) -> None:
+        over = self._client.account.take(more)
+        if over is None:
+            self._held_out += more
+        else:
+            self._too_much(over.refused)
 
     def _too_much(self, refused: Refused) -> None:
         """Of what its client does not take."""
@@ -340,8 +351,9 @@ class H2Request(Outgoing):
     def _give_back(self) -> None:
         if self._pace is not None:
             self._pace.end()
-        self._held_in.set(0)
-        self._held_out.set(0)
+        account = self._client.account
+        account.give_back(self._held_in + self._held_out)
+        self._held_in = self._held_out = 0
 
     def turn_away(self, over: Over) -> None:
         """For want of room. A client that would not take an answer at once gets none: it would be held."""
@@ -391,10 +403,8 @@ class H2Request(Outgoing):
             self._client.wire.send_headers(self.stream, listed, False)
             self._client.dirty()
         sent = super().flush()
-        if len(self._held) != self._held_out.size and self.stream is not None:
-            over = self._held_out.set(len(self._held))
-            if over is not None:
-                self._too_much(over.refused)
+        if len(self._held) != self._held_out and self.stream is not None:
+            self._count_out(len(self._held) - self._held_out)
         return sent
 
     def end(self, trailers: bytes) -> None:

@@ -54,7 +54,7 @@ FIELDS_BYTES_MAX = 64 * 1024  # of a block of fields, coded and decoded
 CONTINUATIONS_MAX = 16  # frames after the one that begins a block
 TABLE_MAX = 4096  # bytes of the compression's memory, each way
 
-WORK_AT_ONCE = 128  # of one connection, then it is the turn of others: some milliseconds
+WORK_AT_ONCE = 512  # of one connection, then it is the turn of others: some milliseconds
 HEAD_WORK = 3  # a request takes us as long as some frames; and for each so many bytes of its fields one more
 BYTES_PER_WORK = 512
 SETTINGS_PER_FRAME = 8  # settings that cost as much as a frame that achieves nothing
