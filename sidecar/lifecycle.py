@@ -5,6 +5,7 @@ stopping ends at once; what is left then runs out by itself or is removed by `me
 """
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -53,6 +54,7 @@ async def serve(config: Config) -> int:
     sidecar = Sidecar(config)
     try:
         bound = await sidecar.start()
+        settle()
         logs.event(logger, logging.INFO, "started", **bound.shown())
         await _first(asked, sidecar.failed)
         failed = sidecar.failed.is_set()
@@ -66,6 +68,14 @@ async def serve(config: Config) -> int:
             loop.remove_signal_handler(number)
         stopped = await _stop(sidecar)
     return 0 if stopped and not failed else 1
+
+
+def settle() -> None:
+    """Leave what there is now, modules and the catalogue, out of garbage collections: it stays. To look
+    through it at each full one cost 13 µs of each query that is not in the reply cache (a thousand services).
+    What of it is replaced later is freed all the same, when nobody has it any more."""
+    gc.collect(1)
+    gc.freeze()
 
 
 async def _first(*events: asyncio.Event) -> None:

@@ -21,7 +21,7 @@ class Index:
     def keys(self) -> Iterable[str]:
         return self._owners.keys()
 
-    def owners(self, key: str) -> Iterable[Owner]:
+    def owners(self, key: str) -> Collection[Owner]:
         """In an order that does not depend on history."""
         found = self._owners.get(key)
         if found is None:

@@ -132,26 +132,20 @@ class Resolver:
 
         Never raises: what fails of ours is SERVFAIL, and the other queries of its batch are answered."""
         try:
-            return self._handle(data, scope, tcp=tcp, respond=respond, paths=paths)
+            started = self.clock()
+            query = parse_query(data)
+            found = self._answer(query.question, scope)
+            if found.outcome in HERE:
+                reply = data[:2] + self._answer_here(data, query, found, scope, tcp)
+                return self._told(scope, reply, LOCAL, started, tcp)
+            asking = Asking(data, query, found, scope, tcp, respond, started)
+            return self._forwarding.forward(asking, self._forwarding.route(found, scope, paths))
+        except BadQuery as bad:
+            return self._refuse(data, bad)
         except Exception as error:  # noqa: BLE001 - the boundary of a query
             ERRORS.report("answering a query", error)
             rcode = Rcode.SERVFAIL if len(data) >= HEADER.size else None
             return self._refuse(data, BadQuery("a fault of ours", rcode))
-
-    def _handle(
-        self, data: bytes, scope: Scope, *, tcp: bool, respond: Respond, paths: Paths
-    ) -> bytes | Later | None:
-        started = self.clock()
-        try:
-            query = parse_query(data)
-        except BadQuery as bad:
-            return self._refuse(data, bad)
-        found = self._answer(query.question, scope)
-        if found.outcome in HERE:
-            reply = data[:2] + self._answer_here(data, query, found, scope, tcp)
-            return self._told(scope, reply, LOCAL, started, tcp)
-        asking = Asking(data, query, found, scope, tcp, respond, started)
-        return self._forwarding.forward(asking, self._forwarding.route(found, scope, paths))
 
     def _told(self, scope: Scope, reply: bytes, source: str, started: float, tcp: bool) -> bytes:
         """The reply, timed and perhaps logged."""

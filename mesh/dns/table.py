@@ -11,7 +11,7 @@ Strategy:
   names, for `tasks.NAME` also the plain name, and for reversed names the address.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,14 +63,17 @@ class NameTable:
             return ()
         names = self.index(network).names
         owners = self._rightful(names.owners(name))
-        if name.startswith(TASKS) and any(o[0] == SERVICE for o in names.owners(name.removeprefix(TASKS))):
+        if not name.startswith(TASKS):
+            return tuple([self._says(owner, network) for owner in owners])
+        services = [
+            self._snapshot.services[id_]
+            for kind, id_, _ in names.owners(name[len(TASKS) :])
+            if kind == SERVICE
+        ]
+        if services and owners:
             owners = [owner for owner in owners if not owner[2] or owner[0] != CONTAINER]
         found = [self._says(owner, network) for owner in owners]
-        if name.startswith(TASKS):
-            for kind, id_, _ in names.owners(name.removeprefix(TASKS)):
-                if kind == SERVICE:
-                    service = self._snapshot.services[id_]
-                    found.append(Contribution(service.stack, service, task_hosts(service, network)))
+        found += [Contribution(one.stack, one, task_hosts(one, network)) for one in services]
         return tuple(found)
 
     def pointers(self, network: str, address: str) -> tuple[Contribution, ...]:
@@ -78,13 +81,12 @@ class NameTable:
         owners = self._rightful(self.index(network).addresses.owners(address)) if self._named(network) else ()
         return tuple(map(self._points, sorted(owners, key=lambda owner: owner[0] == SERVICE)))
 
-    def _rightful(self, owners: Iterable[Owner]) -> Iterable[Owner]:
+    def _rightful(self, owners: Collection[Owner]) -> Collection[Owner]:
         """Another node's plain container has nothing that a service has: managers see to it, and here it
         holds for a saved view and an older manager's as well."""
-        found = tuple(owners)
-        if len(found) > 1 and any(map(self._is_a_services, found)):
-            return [owner for owner in found if owner[0] != CONTAINER or not owner[2]]
-        return found
+        if len(owners) > 1 and any(map(self._is_a_services, owners)):
+            return [owner for owner in owners if owner[0] != CONTAINER or not owner[2]]
+        return owners
 
     def _is_a_services(self, owner: Owner) -> bool:
         kind, id_, key = owner
