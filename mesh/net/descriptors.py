@@ -26,8 +26,9 @@ def count() -> int:
 
 def is_reserved(descriptor: int) -> bool:
     """Is the number one of those that clients do not get?"""
-    soft, _ = limits()
-    return soft is not None and descriptor >= soft - reserved(soft)
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    # The first comparison is enough for nearly all, and for no limit (RLIM_INFINITY, -1) the second is.
+    return descriptor + RESERVED_MAX >= soft >= 0 and descriptor >= soft - reserved(soft)
 
 
 def reserved(limit: int) -> int:
