@@ -85,7 +85,7 @@ class Account:
 
     def give_back(self, size: int) -> None:
         self.held -= size
-        if self._granted - self.held > 2 * LUMP_BYTES:
+        if self._granted - self.held > 2 * LUMP_BYTES and self.held < self._granted // 2:
             self._shrink(self.held)
 
     def begin_slow(self) -> bool:
@@ -111,9 +111,13 @@ class Account:
         if held > CONNECTION_BYTES:
             return Over.CONNECTION
         lumps = -(-(held - self._granted) // LUMP_BYTES)
-        more = min(lumps * LUMP_BYTES, CONNECTION_BYTES - self._granted)
         share = self._share or self._budget.share(self._address)
+        # Who holds much moves much: it asks for a fourth of that at once, where there is so much.
+        more = min(max(lumps * LUMP_BYTES, self._granted // 4), CONNECTION_BYTES - self._granted)
         over = self._budget.grant(share, more, self.limited)
+        if over is not None and more > lumps * LUMP_BYTES:
+            more = lumps * LUMP_BYTES
+            over = self._budget.grant(share, more, self.limited)
         if over is None:
             self._share = share
             self._granted += more

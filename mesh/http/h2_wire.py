@@ -63,7 +63,8 @@ _FIRST_WINDOW = 65_535  # RFC 9113 section 6.9.2
 _WINDOW_MAX = 2**31 - 1
 _LAST_ID = 2**31 - 1
 _HEAD = Struct(">HBBBL")  # length (24 bits), type, flags, stream
-_END_STREAM, _END_HEADERS = 0x1, 0x4
+_END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x4, 0x8, 0x20
+_DATA, _HEADERS = 0x0, 0x1
 
 
 class Code(IntEnum):
@@ -150,7 +151,8 @@ class Wire:
         self._settled = False  # the peer's SETTINGS have come
         self._decoding = Decoding(FIELDS_BYTES_MAX)
         self._encoding = Encoding()
-        self._block_of: HeadersFrame | None = None  # whose block of fields is coming in
+        self._block_of = 0  # the stream whose block of fields is coming in; 0: none
+        self._block_ends = False  # it is all that the peer says on that stream
         self._block: list[bytes] = []
         self._block_size = 0
         self._room = _FIRST_WINDOW
@@ -161,8 +163,8 @@ class Wire:
         self._pings = self._settings_sent = 0  # of ours, that were not acknowledged yet
         self._budget = FrameBudget(clock)
         self._handlers: dict[int, Callable[[Any], None]] = {
-            0x0: self._data,
-            0x1: self._headers,
+            _DATA: self._data,
+            _HEADERS: self._headers,
             0x2: self._nothing,  # PRIORITY, which RFC 9113 section 5.3 has given up
             0x3: self._reset,
             0x4: self._settings,
@@ -178,7 +180,7 @@ class Wire:
     @property
     def in_block(self) -> bool:
         """Has a block of fields begun that is not whole? The client's time for it runs."""
-        return self._block_of is not None or self._preface
+        return self._block_of != 0 or self._preface
 
     @property
     def unfinished(self) -> int:
@@ -199,31 +201,39 @@ class Wire:
                 return False
             self._preface = False
             at = len(PREFACE)
-        view = memoryview(data)
         last = self._work + most
-        try:
-            while end - at >= 9 and self._work < last:
-                frame, length = Frame.parse_frame_header(view[at : at + 9])
-                if length > FRAME_MAX:
-                    raise Broken(Code.FRAME_SIZE_ERROR, "a frame larger than was allowed")
-                if end - at - 9 < length:
-                    break
-                frame.parse_body(view[at + 9 : at + 9 + length])
-                at += 9 + length
-                self._frame(frame)
-        except HyperframeError as error:
-            raise Broken(Code.FRAME_SIZE_ERROR, f"a malformed frame: {error}") from error
+        while end - at >= 9 and self._work < last:
+            high, low, kind, flags, id_ = _HEAD.unpack_from(data, at)
+            length = high << 8 | low
+            if length > FRAME_MAX:
+                raise Broken(Code.FRAME_SIZE_ERROR, "a frame larger than was allowed")
+            if end - at - 9 < length:
+                break
+            begin, at = at, at + 9 + length
+            self._work += 1
+            if not self._settled and kind != SettingsFrame.type:
+                raise Broken(Code.PROTOCOL_ERROR, "no SETTINGS at the beginning")
+            if self._block_of and kind != ContinuationFrame.type:
+                raise Broken(Code.PROTOCOL_ERROR, "a frame within a block of fields")
+            if kind > _HEADERS or flags & (_PADDED | _PRIORITY) or not id_ & _LAST_ID:
+                self._frame(data[begin:at])
+            elif (
+                kind == _HEADERS
+            ):  # nearly all frames are these two, and plain: that is faster than hyperframe
+                self._head(id_ & _LAST_ID, flags, data[begin + 9 : at])
+            else:
+                self._body(id_ & _LAST_ID, data[begin + 9 : at], length, flags & _END_STREAM != 0)
         self._got = data[at:]
         return self._work >= last and end - at >= 9
 
-    def _frame(self, frame: Frame) -> None:
-        self._work += 1
-        kind = frame.type
-        if not self._settled and kind != SettingsFrame.type:
-            raise Broken(Code.PROTOCOL_ERROR, "no SETTINGS at the beginning")
-        if self._block_of is not None and kind != ContinuationFrame.type:
-            raise Broken(Code.PROTOCOL_ERROR, "a frame within a block of fields")
-        handler = self._handlers.get(kind) if kind is not None else None
+    def _frame(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            frame, _ = Frame.parse_frame_header(view[:9])
+            frame.parse_body(view[9:])
+        except HyperframeError as error:
+            raise Broken(Code.FRAME_SIZE_ERROR, f"a malformed frame: {error}") from error
+        handler = self._handlers.get(frame.type) if frame.type is not None else None
         if handler is None:
             self._spend(1)  # unknown ones are read over: section 4.1
         else:
@@ -232,29 +242,34 @@ class Wire:
     def _headers(self, frame: HeadersFrame) -> None:
         if "PRIORITY" in frame.flags and frame.depends_on == frame.stream_id:
             raise Broken(Code.PROTOCOL_ERROR, "a stream that depends on itself")
-        self._block = [frame.data]
-        self._block_size = len(frame.data)
-        self._block_of = frame
-        if "END_HEADERS" in frame.flags:
-            self._whole_block()
+        flags = _END_STREAM if "END_STREAM" in frame.flags else 0
+        self._head(frame.stream_id, flags | (_END_HEADERS if "END_HEADERS" in frame.flags else 0), frame.data)
+
+    def _head(self, id_: int, flags: int, block: bytes) -> None:
+        """A HEADERS frame without what may surround its block."""
+        self._block_ends = flags & _END_STREAM != 0
+        if flags & _END_HEADERS:
+            self._whole_block(id_, block)
+        else:
+            self._block_of = id_
+            self._block = [block]
+            self._block_size = len(block)
 
     def _continuation(self, frame: ContinuationFrame) -> None:
-        begun = self._block_of
-        if begun is None or begun.stream_id != frame.stream_id:
+        if not self._block_of or self._block_of != frame.stream_id:
             raise Broken(Code.PROTOCOL_ERROR, "CONTINUATION of nothing")
         self._block.append(frame.data)
         self._block_size += len(frame.data)
         if len(self._block) > CONTINUATIONS_MAX or self._block_size > FIELDS_BYTES_MAX:
             raise Broken(Code.ENHANCE_YOUR_CALM, "a block of fields without an end")
         if "END_HEADERS" in frame.flags:
-            self._whole_block()
+            id_, block = self._block_of, b"".join(self._block)
+            self._block_of = 0
+            self._block = []
+            self._block_size = 0
+            self._whole_block(id_, block)
 
-    def _whole_block(self) -> None:
-        frame, block = self._block_of, b"".join(self._block)
-        assert frame is not None
-        self._block_of = None
-        self._block = []
-        self._block_size = 0
+    def _whole_block(self, id_: int, block: bytes) -> None:
         try:
             fields = self._decoding.decode(block)
         except OversizedHeaderListError as error:
@@ -264,8 +279,7 @@ class Wire:
         self._work += HEAD_WORK + self._decoding.decoded // BYTES_PER_WORK
         if not self._budget.spend_on_head(len(block), self._decoding.decoded):
             raise Broken(Code.ENHANCE_YOUR_CALM, "too many fields that were only named")
-        id_, ended = frame.stream_id, "END_STREAM" in frame.flags
-        stream = self.streams.get(id_)
+        ended, stream = self._block_ends, self.streams.get(id_)
         if stream is None:
             self._new(id_, fields, ended)
         elif stream.ended_in:
@@ -299,12 +313,16 @@ class Wire:
         self._over_if_ended(stream)
 
     def _data(self, frame: DataFrame) -> None:
-        size = frame.flow_controlled_length
+        ended = "END_STREAM" in frame.flags
+        self._body(frame.stream_id, frame.data, frame.flow_controlled_length, ended)
+
+    def _body(self, id_: int, data: bytes, size: int, ended: bool) -> None:
+        """A DATA frame without its padding. `size`: bytes that flow control counts, padding included."""
         self._give_back(size)
-        stream = self.streams.get(frame.stream_id)
+        stream, payload = self.streams.get(id_), len(data)
         if stream is None:
-            self._check_known(frame.stream_id)
-            self._spend(cost_of_data(len(frame.data)))
+            self._check_known(id_)
+            self._spend(cost_of_data(payload))
             return
         if stream.ended_in:
             self.fail(stream, Code.STREAM_CLOSED)
@@ -313,14 +331,13 @@ class Wire:
         if stream.left < 0:
             self.fail(stream, Code.FLOW_CONTROL_ERROR)
             return
-        ended = stream.ended_in = "END_STREAM" in frame.flags
-        payload = len(frame.data)
+        stream.ended_in = ended
         self._budget.useful_bytes += payload
         if payload < SMALL and not ended:
             self._spend(cost_of_data(payload))
         if size > payload:
             self.consumed(stream, size - payload)  # padding
-        self._side.data(stream, frame.data, ended)
+        self._side.data(stream, data, ended)
         self._over_if_ended(stream)
 
     def _reset(self, frame: RstStreamFrame) -> None:
