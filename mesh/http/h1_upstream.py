@@ -253,7 +253,8 @@ class H1Upstream(Timed):
             if mask & (PEER_DONE | UNUSUAL):
                 self._eof_follows = True
             if state is State.IDLE:
-                self._leave_stack()
+                if self._eof_follows or self._says_something():
+                    self._leave_stack()
                 return
             if self._paused:
                 self._unread = True
@@ -261,6 +262,17 @@ class H1Upstream(Timed):
                 self._readable()
         if self._held and mask & WRITABLE and self.state is State.BUSY:
             self._writable()
+
+    def _says_something(self) -> bool:
+        """Or is this the event of bytes that were read meanwhile, ahead of their turn (`again`)?"""
+        assert self._sock is not None
+        try:
+            socket.socket.recv(self._sock, 1, socket.MSG_PEEK)  # of the wire, below TLS
+        except WOULD_BLOCK:
+            return False
+        except OSError:
+            return True
+        return True
 
     def _readable(self) -> None:
         if self._paused:
