@@ -46,11 +46,16 @@ def guarded(swarm: Swarm) -> Iterator[Swarm]:
     swarm.on(NODE, "ip", "addr", "del", f"{NODE6}/64", "dev", "ens32", check=False)
 
 
-def reached(swarm: Swarm, port: int, source: str) -> bool:
+def reached(swarm: Swarm, port: int, source: str, seconds: float = 1.0) -> bool:
     host = f"[{NODE6}]" if ":" in source else FRONT[NODE]
-    out = swarm.client("curl", "-gs", "-m", "1", "--interface", source, "-H", "Host: fw.test",
+    out = swarm.client("curl", "-gs", "-m", f"{seconds:g}", "--interface", source, "-H", "Host: fw.test",
                        f"http://{host}:{port}/", check=False)  # fmt: skip
     return out.startswith("{") and bool(json.loads(out))
+
+
+def answers(swarm: Swarm, port: int, source: str) -> bool:
+    """Reached, if it takes a second packet: on a busy machine one may be lost."""
+    return reached(swarm, port, source, 5.0)
 
 
 def heeded(swarm: Swarm) -> None:
@@ -58,7 +63,7 @@ def heeded(swarm: Swarm) -> None:
     for port in CLOSED:
         assert not reached(swarm, port, BAD), f"{port} answers {BAD}"
         eventually(lambda port=port: reached(swarm, port, GOOD), f"{port} answers {GOOD}")  # type: ignore[misc]
-    assert reached(swarm, OPEN, BAD)
+    assert answers(swarm, OPEN, BAD)
 
 
 def test_a_rule_in_docker_user_is_heeded_and_stays_so(guarded: Swarm) -> None:
@@ -83,7 +88,7 @@ def test_the_rule_that_keeps_clients_out_is_named(guarded: Swarm) -> None:
         NODE, "iptables", "-A", "INPUT", "-i", "ens32", "-p", "tcp", "--dport", str(RELAY), "-j", "REJECT"
     )
     assert not reached(guarded, RELAY, GOOD)
-    assert reached(guarded, KERNEL, GOOD)
+    assert answers(guarded, KERNEL, GOOD)
     told = guarded.docker("exec", guarded.sidecar(NODE), "mesh", "doctor", "--json", node=NODE, check=False)
     (check,) = (one for one in json.loads(told)["checks"] if one["name"] == "firewall")
     assert "-A DOCKER-USER ! -s 10.10.10.0/28 -i ens32" in check["seen"], check
@@ -129,8 +134,8 @@ def test_over_ipv6_where_there_is_a_chain_to_ask(guarded: Swarm) -> None:
     guarded.on(NODE, "ip6tables", "-I", "DOCKER-USER", *RULE6.split())
     for port in (KERNEL, RELAY):
         assert not reached(guarded, port, BAD6)
-        assert reached(guarded, port, GOOD6)
-    assert reached(guarded, OPEN, BAD6)
+        assert answers(guarded, port, GOOD6)
+    assert answers(guarded, OPEN, BAD6)
 
 
 def test_no_container_reaches_the_nodes_127_0_0_1(guarded: Swarm) -> None:

@@ -89,8 +89,8 @@ async def test_nothing_is_left_of_any_request(world: World, stand: Stand, seed: 
     for front in world.fronts.values():
         await front.close()
     treating = world.site._treating
-    assert treating._compressing._left == limits.COMPRESSING_MAX
-    assert treating._asides._left == limits.ASIDES_MAX
+    assert treating._compressing.left == limits.COMPRESSING_MAX
+    assert treating._asides._room.left == limits.ASIDES_MAX
     (in_flight,) = [one for one in world.site._planned["app", "app"].steps if hasattr(one, "_under_way")]
     assert in_flight._under_way == {}
     targets = [*world.site._targets, *world.site._named._targets]
