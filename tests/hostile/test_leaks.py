@@ -137,6 +137,10 @@ class Stack:
 
     def deploy(self) -> None:
         node, network = self.node, Network(self.network, self.network, (f"{self.subnet}.0/24",))
+        self.balancer = node.namespace(f"lb_{self.network}")  # Docker makes it ahead of the first container
+        ip(
+            "addr", "add", f"{self.subnet}.3/24", "dev", "lo", inside=self.balancer
+        )  # all of the subnet is there
         containers = [
             node.container(f"{self.name}-c{number}", self.network, f"{self.subnet}.{number + 10}", self.name)
             for number in range(CONTAINERS)
@@ -189,10 +193,8 @@ class Stack:
 
     async def use(self) -> None:
         """Every way once."""
-        balancer = self.node.namespace(f"lb_{self.network}")
-        ip("addr", "add", f"{self.subnet}.3/24", "dev", "lo", inside=balancer)  # all of the subnet is there
         inside = Namespace(str(self.node.made[f"{self.name}-c0"]))
-        async with answering_in(balancer, "0.0.0.0"):
+        async with answering_in(self.balancer, "0.0.0.0"):
             assert b"hello" in await get((ENTRY.host, ENTRY.port), f"{self.name}.example")
         for port in (self.proxied, self.http):
             for address in ("127.0.0.1", "::1"):
