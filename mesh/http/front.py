@@ -122,7 +122,7 @@ class Front:
         account = self._core.bytes.account(address)
         edge = Edge(address, "https" if self._tls else "http", self._port, self._trusted, account=account)
         account.limited = not edge.trusted
-        if self.active >= limits.CONNECTIONS_MAX and not self._make_room(-1):
+        if self._is_full() and not self._make_room(-1):
             self._refuse(sock, Fault.FULL.reason)
         elif not edge.trusted and not self._addresses.enter(address):
             self._refuse(sock, "per_address")
@@ -140,6 +140,10 @@ class Front:
         self.refusals[reason] += 1
         reset_on_close(sock)
         sock.close()
+
+    def _is_full(self) -> bool:
+        """Handshakes are few beside the limit: they are counted only where they can matter."""
+        return len(self._clients) > limits.CONNECTIONS_MAX // 2 and self.active >= limits.CONNECTIONS_MAX
 
     def _make_room(self, beyond: int) -> bool:
         """Close some that wait for a request, of whoever has the most first; False: nobody does. Those that
