@@ -7,13 +7,14 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.swarm import LAB, NODES, Swarm, eventually, run
 
+LOG_LINES = 200  # of each sidecar, shown beside a test that failed
 UP_LIMIT = 1500.0  # seconds; a cold start debootstraps two trees and builds two images
 
 
@@ -37,6 +38,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed shows what the sidecars of the three nodes said meanwhile."""
+    report = yield
+    if report.failed and report.when == "call" and Path(__file__).parent in item.path.parents:
+        for node in NODES:
+            report.sections.append((f"{node}'s sidecar", said_by(node)))
+    return report
+
+
+def said_by(node: str) -> str:
+    """The last lines of all sidecars that ran on the node, ended ones too."""
+    every = ("docker", "ps", "-aq", "--filter", "label=com.docker.swarm.service.name=mesh_sidecar")
+    found = run([*LAB, "node", node, "--", *every], check=False).split()
+    logs = ("docker", "logs", "--timestamps", "--tail", str(LOG_LINES))
+    shell = "".join(f"{' '.join(logs)} {id_} 2>&1; " for id_ in reversed(found)) or ":"
+    return run([*LAB, "node", node, "--", "sh", "-c", shell], check=False)
 
 
 @pytest.fixture(scope="session")

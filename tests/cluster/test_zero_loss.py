@@ -63,8 +63,20 @@ def world(lab: Swarm) -> Iterator[Swarm]:
         *("--network", "internal", "--publish", "80:8080", "--replicas", "3", *HEALTH),
         *("--constraint", "node.role==worker", "--stop-grace-period", "10s"),
     )
+    for node in NODES:
+        eventually(lambda n=node: entered(swarm, n), f"the overlay leads from {node} and back", 60)  # type: ignore[misc]
     yield swarm
     swarm.tidy()
+
+
+def entered(swarm: Swarm, node: str) -> bool:
+    """The node's published port reaches the tasks of the workers, and their answers come back.
+
+    A node that was without power (`test_without_manager`) is reached again only when Docker's gossip has told
+    the others of its new endpoint on the ingress network: 17 to 31 s after its engine is up, whoever balances.
+    """
+    answered = swarm.served_by(node, 4)
+    return len(answered) > 1 and "" not in answered
 
 
 def one_of(swarm: Swarm, service: str) -> Box:

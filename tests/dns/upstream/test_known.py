@@ -37,14 +37,15 @@ async def test_a_lost_query_is_made_good_by_the_same_server(asking: Asking) -> N
 
 async def test_equals_make_good_for_each_other(asking: Asking) -> None:
     async with upstream(silence) as fast, upstream(say("192.0.2.2")) as slow:
-        to = route(fast.port, slow.port, alike=True)
+        to = route(fast.port, slow.port, alike=True, rounds=1)  # a busy machine begins no second round
         for _ in range(20):
             health(asking, to, 0).replied(0.001)
             health(asking, to, 1).replied(0.1)
         assert data(await asking.begin(to)) == ["192.0.2.2"]
         overtaken = f"127.0.0.1:{fast.port}", "OVERTAKEN"
         await until(lambda: asking.stats.upstream_requests.get(overtaken) == 1)
-    assert (len(fast.queries), len(slow.queries)) == (1, 1)
+    asked = len(fast.queries) - probes(fast.queries)  # who let it wait is probed from then on
+    assert (asked, len(slow.queries)) == (1, 1)
 
 
 async def test_equals_are_asked_fastest_first(asking: Asking) -> None:
