@@ -72,8 +72,8 @@ def world(lab: Swarm) -> Iterator[Swarm]:
 def entered(swarm: Swarm, node: str) -> bool:
     """The node's published port reaches the tasks of the workers, and their answers come back.
 
-    A node that was without power (`test_without_manager`) is reached again only when Docker's gossip has told
-    the others of its new endpoint on the ingress network: 17 to 31 s after its engine is up, whoever balances.
+    A node that was without power (`test_without_manager`) is reached again only when Docker's gossip has
+    told the others of its new endpoint on the ingress network: 17 to 31 s after its engine is up.
     """
     answered = swarm.served_by(node, 4)
     return len(answered) > 1 and "" not in answered
