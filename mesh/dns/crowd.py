@@ -98,8 +98,12 @@ class Crowd(Generic[Connection]):
         self._since[Wait.QUERY][connection] = now
 
     def remove(self, connection: Connection) -> None:
-        place = self._places.pop(connection)
-        del self._since[place.wait][connection]
+        """Safe to call for one that has no place (any more)."""
+        for waiting in self._since.values():  # a fault of ours may have left it in another than its own
+            waiting.pop(connection, None)
+        place = self._places.pop(connection, None)
+        if place is None:
+            return
         self._per_asker[place.asker] -= 1
         if not self._per_asker[place.asker]:
             del self._per_asker[place.asker]

@@ -8,6 +8,7 @@ peers as there are places, each of them slow, silent or hostile (`crowd` says wh
   tells it to wait, and what we hold of it is bounded.
 - After so many queries the other sockets have their turn.
 - A peer that has ended its side gets all its replies; then the connection ends.
+- A fault of ours ends the connection at which it came up; one of the listener's own makes it pause.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 from mesh.dns.config import QUERY_MAX, TCP_PIPELINE_MAX
@@ -23,6 +25,8 @@ from mesh.dns.forwarding import Later, Paths
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.wire import HEADER
+from mesh.internal_errors import ERRORS
+from mesh.net.isolation import run
 
 ScopeOf: TypeAlias = Callable[[str], Scope | None]
 
@@ -69,7 +73,14 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # connections inherit it
         self._listener.listen(TCP_BACKLOG)
-        self._loop.add_reader(self._listener, self._acceptable)
+        self._loop.add_reader(self._listener, run, self._acceptable)
+
+    def on_fault(self) -> None:
+        """One of its own callbacks has raised: those who are here stay, and it goes on after a pause."""
+        if self._loop is None or self._listener.fileno() < 0:
+            return
+        self._loop.remove_reader(self._listener)
+        self._pause_accepting()
 
     def close(self) -> None:
         """Stop at once: what is under way gets no reply. Safe to call twice."""
@@ -80,7 +91,7 @@ class Listener:
             self._loop.remove_reader(self._listener)
         self._listener.close()
         for connection in self._crowd:
-            connection.close()
+            run(connection.close)
 
     # --- newcomers ------------------------------------------------------------------------------------------
 
@@ -96,7 +107,11 @@ class Listener:
                 if not accepted:  # else perhaps nobody else waits: the last descriptor went to the one before
                     self._not_accepted(error)
                 return
-            self._begin(client, _plain(peer[0]))
+            try:
+                self._begin(client, _plain(peer[0]))
+            except Exception as error:  # noqa: BLE001 - the boundary of one newcomer: the others are accepted
+                ERRORS.report("accepting a DNS connection", error)
+                client.close()
 
     def _not_accepted(self, error: OSError) -> None:
         """Who can be spared makes room for the newcomer, who is still in the kernel's queue.
@@ -109,12 +124,19 @@ class Listener:
             self._dismiss(spared)
             return
         self._loop.remove_reader(self._listener)
-        self._pause = self._loop.call_later(ACCEPT_PAUSE, self._resume)
+        self._pause_accepting()
+
+    def _pause_accepting(self) -> None:
+        assert self._loop is not None
+        if self._pause is not None:
+            self._pause.cancel()
+        self._pause = self._loop.call_later(ACCEPT_PAUSE, run, self._resume)
 
     def _resume(self) -> None:
         assert self._loop is not None
         self._pause = None
-        self._loop.add_reader(self._listener, self._acceptable)
+        self._loop.add_reader(self._listener, run, self._acceptable)
+        self._watch(at_once=True)  # a fault of ours may have come instead of a sweep
 
     def _begin(self, client: socket.socket, source: str) -> None:
         assert self._loop is not None
@@ -130,8 +152,13 @@ class Listener:
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = _Connection(self, client, source, self._loop)
-        self._crowd.add(connection, source, self._loop.time())
-        self._watch(at_once=self._crowd.crowded)
+        try:
+            self._crowd.add(connection, source, self._loop.time())
+            self._watch(at_once=self._crowd.crowded)
+            connection.start()
+        except BaseException:
+            connection.on_fault()
+            raise
 
     def _refuse(self, client: socket.socket, reason: str) -> None:
         self.resolver.stats.drop(reason)
@@ -140,7 +167,7 @@ class Listener:
 
     def _dismiss(self, connection: "_Connection") -> None:
         self.resolver.stats.drop("gave way")
-        connection.close()
+        run(connection.close)
 
     # --- those that are here --------------------------------------------------------------------------------
 
@@ -161,14 +188,14 @@ class Listener:
             self._sweep_timer.cancel()
             self._sweep_timer = None
         if self._sweep_timer is None and (due := self._crowd.next_due()) is not None:
-            self._sweep_timer = self._loop.call_at(due, self._sweep)
+            self._sweep_timer = self._loop.call_at(due, run, self._sweep)
 
     def _sweep(self) -> None:
         assert self._loop is not None
         self._sweep_timer = None
         now = self._loop.time()
         while (overdue := self._crowd.overdue(now)) is not None:
-            overdue[0].give_up(overdue[1])
+            run(overdue[0].give_up, overdue[1])
         self._watch()
 
 
@@ -202,7 +229,10 @@ class _Connection:
         self._answering = False
         self._reading, self._writing = True, False
         self._again: asyncio.Handle | None = None
-        loop.add_reader(client, self._readable)
+
+    def start(self) -> None:
+        """Read from now on."""
+        self._loop.add_reader(self._socket, run, self._readable)
 
     # --- in -------------------------------------------------------------------------------------------------
 
@@ -275,7 +305,8 @@ class _Connection:
             return
         view = resolver.view(scope, tcp=True)
         self._pending += 1
-        reply = resolver.reply(query, scope, view, self._later, listener.paths, tcp=True)
+        respond = partial(run, self._later)  # an upstream may reply to others with it: what fails is our own
+        reply = resolver.reply(query, scope, view, respond, listener.paths, tcp=True)
         if reply is Later.PENDING:
             return
         self._pending -= 1
@@ -316,7 +347,7 @@ class _Connection:
     def _settle(self, progress: bool) -> None:
         more = not self._held_up and self._has_query()
         if more and self._again is None:
-            self._again = self._loop.call_soon(self._work)
+            self._again = self._loop.call_soon(run, self._work)
         if self._ended and not (more or self._held_up or self._pending or self._unsent):
             if self._received:
                 self._listener.resolver.stats.drop("incomplete")
@@ -337,13 +368,13 @@ class _Connection:
         if reading != self._reading:
             self._reading = reading
             if reading:
-                self._loop.add_reader(self._socket, self._readable)
+                self._loop.add_reader(self._socket, run, self._readable)
             else:
                 self._loop.remove_reader(self._socket)
         if writing != self._writing:
             self._writing = writing
             if writing:
-                self._loop.add_writer(self._socket, self._work)
+                self._loop.add_writer(self._socket, run, self._work)
             else:
                 self._loop.remove_writer(self._socket)
 
@@ -359,12 +390,21 @@ class _Connection:
 
     def close(self) -> None:
         """At once; what was not sent is lost. Safe to call twice."""
-        if self._closed:
-            return
+        if not self._closed:
+            self._give_back()
+
+    def on_fault(self) -> None:
+        """A fault of ours at this connection, in whatever state that has left it."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Its descriptor, its timer and its place. Safe to repeat where it has stopped half way."""
         self._closed = True
         if self._again is not None:
             self._again.cancel()
-        self._listen(reading=False, writing=False)
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
         self._socket.close()
         self._listener.gone(self)
 

@@ -3,6 +3,8 @@
 A datagram goes through one buffer, at once or not at all: nothing is queued, as UDP promises nothing. So all
 ports share the buffer. A session is led elsewhere with its client's next datagram when its task has left, or
 answers that nobody listens; so no client is bound to a task that is gone for as long as it keeps sending.
+
+A fault of ours at a datagram or a timer ends its session; the client's next datagram begins another one.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ from typing import Any, TypeAlias
 
 from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError, NamespaceGone
+from mesh.internal_errors import ERRORS
 from mesh.net.descriptors import for_client
 from mesh.net.netns import Namespace, nonblocking_udp_socket
 from mesh.relay.connection import Options
@@ -142,8 +145,8 @@ class UdpPort:
         if not self._listener_open():
             return
         self._closing = True
-        for session in self._sessions.values() if drain_seconds > 0 else ():
-            self._wait(session, self._loop.time())  # for less, from now on
+        for session in tuple(self._sessions.values()) if drain_seconds > 0 else ():
+            self._guarded(self._wait_less, session)
         if self._sessions and drain_seconds > 0:
             try:
                 async with asyncio.timeout(drain_seconds):
@@ -155,7 +158,7 @@ class UdpPort:
         self._loop.remove_reader(self._listener)
         self._listener.close()
         for session in tuple(self._sessions.values()):
-            self._end(session)
+            self._guarded(self._end, session)
 
     def _listener_open(self) -> bool:
         return self._listener.fileno() >= 0
@@ -163,7 +166,7 @@ class UdpPort:
     def _end_left(self) -> None:
         for session in tuple(self._sessions.values()):
             if session.endpoint is not None and session.endpoint not in self._upstreams.current:
-                self._end(session)
+                self._guarded(self._end, session)
 
     # --- from clients ---
 
@@ -176,10 +179,16 @@ class UdpPort:
             except OSError as error:
                 self._stats.errors[reason_of(error)] += 1
                 return
-            session = self._sessions.get(client) or self._begin(client)
-            if session is not None:
-                session.control = _back_from(control)
-                self._forward(session, self._buffer[:size])
+            try:
+                self._on_datagram(client, control, self._buffer[:size])
+            except Exception as error:  # noqa: BLE001 - the boundary of a datagram: the next one is another's
+                self._on_session_fault(self._sessions.get(client), error)
+
+    def _on_datagram(self, client: Client, control: Control, data: memoryview) -> None:
+        session = self._sessions.get(client) or self._begin(client)
+        if session is not None:
+            session.control = _back_from(control)
+            self._forward(session, data)
 
     def _begin(self, client: Client) -> _Session | None:
         if self._closing:
@@ -188,7 +197,7 @@ class UdpPort:
             self._stats.errors["full"] += 1
             if not self._unanswered:
                 return None
-            self._end(next(iter(self._unanswered.values())))
+            self._guarded(self._end, next(iter(self._unanswered.values())))
         session = _Session(client)
         self._empty.clear()
         self._sessions[client] = self._unanswered[client] = session
@@ -236,7 +245,7 @@ class UdpPort:
             return False
         session.task, session.endpoint = made, endpoint
         self._upstreams.occupy(endpoint, 1)
-        self._loop.add_reader(made, self._answered, session)
+        self._loop.add_reader(made, self._guarded, self._answered, session)
         return True
 
     def _pick(self, session: _Session) -> Endpoint | None:
@@ -292,6 +301,23 @@ class UdpPort:
 
     # --- the end of a session ---
 
+    def _guarded(self, call: Callable[[_Session], None], session: _Session) -> None:
+        """A callback of one session."""
+        try:
+            call(session)
+        except Exception as error:  # noqa: BLE001 - the boundary of a session
+            self._on_session_fault(session, error)
+
+    def _on_session_fault(self, session: _Session | None, error: Exception) -> None:
+        ERRORS.report("UDP session", error)
+        if session is None:
+            return
+        try:
+            self._end(session)
+        except Exception as again:  # noqa: BLE001 - the boundary of a session
+            ERRORS.report("end of a UDP session", again)
+            self._end(session)
+
     def _limit(self, session: _Session) -> float:
         idle = self.options.idle_timeout
         if self._closing:
@@ -302,8 +328,12 @@ class UdpPort:
         if session.timer is not None:
             session.timer.cancel()
         session.timer = self._loop.call_at(
-            max(now, session.heard + self._limit(session)), self._perhaps_idle, session
+            max(now, session.heard + self._limit(session)), self._guarded, self._perhaps_idle, session
         )
+
+    def _wait_less(self, session: _Session) -> None:
+        """The port drains: its limit is another from now on."""
+        self._wait(session, self._loop.time())
 
     def _perhaps_idle(self, session: _Session) -> None:
         """One timer a session, which looks when it is due: a datagram costs none."""
