@@ -16,6 +16,7 @@ from pydantic import Field
 
 from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Network, Service
+from mesh.catalog.snapshot import Change, Snapshot
 from mesh.http.stats import BOUNDS, METHODS, Durations, ServiceStats
 from sidecar.config import AccessLog, Address, Entry, Http
 from sidecar.encoded_characters import Encoded
@@ -85,11 +86,25 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Learn:
-    """A change of the catalogue. `node`: the id of this one."""
+    """A change of the catalogue. `node`: the id of this one; `whole`: what isn't named is no more."""
 
     node: str
     networks: Mapping[str, Network | None]
     services: Mapping[str, Service | None]
+    whole: bool = False
+
+    @classmethod
+    def all_of(cls, snapshot: Snapshot) -> "Learn":
+        return cls(snapshot.this_node, dict(snapshot.networks), dict(snapshot.services), whole=True)
+
+    def change(self, now: Snapshot) -> Change:
+        """What makes `now` what is said here."""
+        if not self.whole:
+            return Change(networks=self.networks, services=self.services)
+        return Change(
+            networks={**dict.fromkeys(now.networks), **self.networks},
+            services={**dict.fromkeys(now.services), **self.services},
+        )
 
 
 @dataclass(frozen=True, slots=True)

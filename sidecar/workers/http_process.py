@@ -99,7 +99,7 @@ class HttpProcess:
             case Learn():
                 if message.node != self._store.current.this_node:
                     self._store.identify(message.node)
-                self._store.publish(Change(networks=message.networks, services=message.services))
+                self._store.publish(message.change(self._store.current))
             case Here():
                 self._on_here(message)
             case Listen():

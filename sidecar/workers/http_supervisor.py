@@ -9,7 +9,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mesh.balance.policies import Endpoint
 from mesh.balance.probing import Result
@@ -76,6 +76,7 @@ class HttpSupervisor:
         self._begin = Begin(Settings.of(config), log.level, log.format)
         self._with_entries = bool(config.entrypoints)
         self._store, self._tasks = store, tasks
+        self._learned = Snapshot()  # what processes are told of the catalogue: without what is in quarantine
         self._listeners: list[tuple[str, socket.socket]] = []
         self._pairs, self._proof = KeyPairs({}), Proof("")
         self._here = Here((), False)
@@ -96,7 +97,7 @@ class HttpSupervisor:
         )
         self._brokers = Brokers(tasks, path_of, self.workers.end) if path_of is not None else None
         if self._with_entries:
-            store.subscribe(self._learn, "http-workers")
+            store.subscribe(self._learn, "http-workers", self._learn_anew, begin=True)
 
     # --- what they are told ---
 
@@ -175,9 +176,14 @@ class HttpSupervisor:
     def _learn(self, _old: Snapshot, new: Snapshot, change: Change) -> None:
         if change.networks or change.services:
             self.workers.tell(Learn(new.this_node, dict(change.networks), dict(change.services)))
+        self._learned = new
+
+    def _learn_anew(self, snapshot: Snapshot) -> None:
+        """Some processes may know what others don't: all forget what they know, and take this."""
+        self.workers.tell(Learn.all_of(snapshot))
+        self._learned = snapshot
 
     def _everything(self, number: int) -> Iterator[Order]:
-        now = self._store.current
         if self._brokers is None:
             yield self._begin, ()
         else:
@@ -185,7 +191,7 @@ class HttpSupervisor:
                 yield self._begin, (theirs,)
         yield self._here, ()
         if self._with_entries:
-            yield Learn(now.this_node, dict(now.networks), dict(now.services)), ()
+            yield Learn.all_of(replace(self._learned, this_node=self._store.current.this_node)), ()
         yield self._pairs, ()
         yield self._proof, ()
         if not self._closing:

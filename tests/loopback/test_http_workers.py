@@ -85,15 +85,15 @@ async def running(folder: Path, target: int, **labels: str) -> AsyncIterator[Run
         assert children(MODULE) == set()
 
 
-def asked(port: int, path: str = "/", *, tls: bool = False) -> int:
+def asked(port: int, path: str = "/", *, tls: bool = False, host: str = HOST) -> int:
     """A connection of its own, on whatever thread. Returns the status."""
     with socket.create_connection(("127.0.0.1", port), DEADLINE) as sock:
         if tls:
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             context.set_alpn_protocols(["http/1.1"])
-            sock = context.wrap_socket(sock, server_hostname=HOST)
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
+            sock = context.wrap_socket(sock, server_hostname=host)
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         head = b""
         while more := sock.recv(65536):
             head += more
