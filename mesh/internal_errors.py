@@ -11,7 +11,7 @@ and named by its place alone.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 PLACES_MAX = 64  # different places that are told apart; they are written in the code, so there are fewer
 SUBJECTS_MAX = 256  # named in `mesh status` at once; of more the number is told
@@ -26,9 +26,13 @@ logger = logging.getLogger(__name__)
 
 
 class InternalErrors:
-    """Not thread-safe: belongs to the event loop's thread."""
+    """Not thread-safe: belongs to the event loop's thread.
+
+    `on_restart_needed` is called at what only a new process mends (`MENDED_BY_RESTART`).
+    """
 
     def __init__(self) -> None:
+        self.on_restart_needed: Callable[[], None] = lambda: None
         self.counts: Counter[str] = Counter()  # by place
         self._last: dict[str, str] = {}  # of each place, of what is over at once
         self._told: dict[tuple[str, str], str] = {}  # (place, subject) → what is wrong with it now
@@ -47,6 +51,8 @@ class InternalErrors:
             self._last[where] = what
         elif (where, subject) in self._told or len(self._told) < SUBJECTS_MAX:
             self._told[where, subject] = f"{what}{'; ' if effect else ''}{effect}"
+        if restart_mends(error):
+            self.on_restart_needed()
         self._log(where, error, subject, effect)
 
     def mended(self, where: str, subject: str) -> None:

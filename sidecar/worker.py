@@ -79,6 +79,8 @@ async def serve(pair: socket.socket, make: Make, told: Messages, tells: Messages
         return 0
     _set_up_log(begin)
     worker = make(begin, sockets, channel)
+    # Also of what a boundary has caught: at its limit of memory a process would refuse every client.
+    ERRORS.on_restart_needed = worker.failed.set
     life = Tasks(on_task_failed(worker.failed))
     try:
         await worker.start()
@@ -90,6 +92,7 @@ async def serve(pair: socket.socket, make: Make, told: Messages, tells: Messages
         await life.close()
         await worker.stop()
         channel.close()
+        ERRORS.on_restart_needed = lambda: None
     return BUG if worker.failed.is_set() else 0
 
 

@@ -67,3 +67,19 @@ async def test_a_message_that_fails_is_told_and_the_next_one_is_handled() -> Non
         channel.send(Leave("no memory"))  # that only a new process mends
         assert await serving == worker.BUG
     channel.close()
+
+
+async def test_a_worker_without_memory_ends_although_a_boundary_has_caught_it() -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours, TOLD, TELLS)
+    channel.send(Begin(DnsConfig(), (), "info", "text"))
+    serving = asyncio.create_task(worker.serve(theirs, lambda *_: Failing(), TOLD, TELLS))
+    async with asyncio.timeout(10):
+        ERRORS.report("callback of a client", ValueError())
+        channel.send(Leave("bad"))
+        await channel.receive()
+        assert not serving.done()
+        ERRORS.report("callback of a client", MemoryError())
+        assert await serving == worker.BUG
+    ERRORS.report("callback of a client", MemoryError())  # nobody is there to end any more
+    channel.close()
