@@ -6,8 +6,10 @@ http_attacks.py TASK PORT ATTACK   serves as the attacked task on a port of that
 
 import asyncio
 import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from hpack import Encoder
 from hyperframe.frame import DataFrame, HeadersFrame, PingFrame, SettingsFrame, WindowUpdateFrame
@@ -60,6 +62,7 @@ class Crowd:
     def close(self) -> None:
         for sock in self._socks:
             sock.close()
+        self._socks.clear()
 
 
 def greeting(**settings: int) -> bytes:
@@ -193,6 +196,38 @@ ATTACKS: dict[str, Callable[[Crowd], Awaitable[None]]] = {
     )
 }
 
+HANDSHAKES = 3000  # half ones; more than a listener has under way at once, and than an address may have
+
+
+def _client_hello() -> bytes:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    with suppress(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname="a.example").do_handshake()
+    return outgoing.read()
+
+
+async def half_handshakes(crowd: Crowd) -> None:
+    """The whole first message: the server has made its keys and answered, and hears no more."""
+    await crowd.all_say(HANDSHAKES, _client_hello())
+
+
+async def half_first_messages(crowd: Crowd) -> None:
+    """A record of 16 kB that lacks its last byte."""
+    await crowd.all_say(HANDSHAKES, b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03" + bytes(0x4000 - 7))
+
+
+async def renewed_handshakes(crowd: Crowd) -> None:
+    """Clients that leave in the middle, and come again."""
+    for _ in range(3):
+        await crowd.all_say(HANDSHAKES // 3, _client_hello())
+        crowd.close()
+
+
+TLS_ATTACKS: dict[str, Callable[[Crowd], Awaitable[None]]] = {
+    one.__name__: one for one in (half_handshakes, half_first_messages, renewed_handshakes)
+}
+
 LARGE = 2_000_000
 
 
@@ -216,7 +251,7 @@ async def main(address: str, port: str, attack: str) -> None:
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.readline)  # the sidecar is there
     crowd = Crowd((ENEMY, int(port)))
-    await ATTACKS[attack](crowd)
+    await (ATTACKS | TLS_ATTACKS)[attack](crowd)
     print("said", flush=True)
     await asyncio.Event().wait()
 
