@@ -12,6 +12,7 @@ and named by its place alone.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 PLACES_MAX = 64  # different places that are told apart; they are written in the code, so there are fewer
 SUBJECTS_MAX = 256  # named in `mesh status` at once; of more the number is told
@@ -22,7 +23,18 @@ OTHER = "other"  # of more than PLACES_MAX places
 # What a new process mends and this one can't: it has no memory left, or the interpreter itself is broken.
 MENDED_BY_RESTART = (MemoryError, SystemError)
 
+Quarantined = tuple[str, str, str]  # subscriber, kind and id of an entry of the catalogue
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """What another process of ours has told of itself."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: tuple[str, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
 
 
 class InternalErrors:
@@ -36,9 +48,7 @@ class InternalErrors:
         self.counts: Counter[str] = Counter()  # by place
         self._last: dict[str, str] = {}  # of each place, of what is over at once
         self._told: dict[tuple[str, str], str] = {}  # (place, subject) → what is wrong with it now
-        self._others: dict[
-            str, tuple[Counter[str], tuple[str, ...]]
-        ] = {}  # process → its counts, its problems
+        self._others: dict[str, _Other] = {}  # by process
 
     def report(self, where: str, error: BaseException, subject: str = "", effect: str = "") -> None:
         """`where`: the place in our code, one of a few; `subject`: what it is about, if that lasts; `effect`:
@@ -66,15 +76,25 @@ class InternalErrors:
             yield f"{subject}: fault of ours in {where}: {what}"
         for where, what in tuple(self._last.items()):
             yield f"{where}: {self.counts[where]} faults of ours, see the log; the last one: {what}"
-        for who, (_, problems) in self._others.items():
-            yield from (f"{who}: {one}" for one in problems)
+        for who, other in self._others.items():
+            yield from (f"{who}: {one}" for one in other.problems)
 
-    def hear(self, who: str, counts: Counter[str], problems: Sequence[str]) -> None:
+    def quarantined_elsewhere(self) -> frozenset[Quarantined]:
+        """What other processes of ours leave out now, as they say."""
+        return frozenset(one for other in self._others.values() for one in other.quarantined)
+
+    def hear(
+        self,
+        who: str,
+        counts: Counter[str],
+        problems: Sequence[str],
+        quarantined: Sequence[Quarantined] = (),
+    ) -> None:
         """What another process of ours has counted since its start, and what is wrong there now."""
-        before = self._others[who][0] if who in self._others else Counter[str]()
+        before = self._others.get(who, _Other()).counts
         for where, count in (counts - before).items():
             self.counts[where if where in self.counts or len(self.counts) < PLACES_MAX else OTHER] += count
-        self._others[who] = counts, tuple(problems)
+        self._others[who] = _Other(counts, tuple(problems), tuple(quarantined))
 
     def forget(self, who: str) -> None:
         """That process has ended. What it has counted stays."""

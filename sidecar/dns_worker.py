@@ -33,10 +33,10 @@ class DnsWorker:
         self.failed = asyncio.Event()
         self._channel = channel
         self._tasks = Tasks(on_task_failed(self.failed))
-        self._store = Store(later=later)
+        self.store = Store(later=later)
         self._resolver = Resolver(begin.dns, self._tasks)
-        self._store.subscribe(self._resolver.update, "dns", self._resolver.restart)
-        self._captured = CapturedEndpoints(self._resolver, self._store, self._tasks)
+        self.store.subscribe(self._resolver.update, "dns", self._resolver.restart)
+        self._captured = CapturedEndpoints(self._resolver, self.store, self._tasks)
         self._explicit = ExplicitResolver(self._resolver, self._tasks, begin.listen, sharing=Sharing.JOINED)
         self._endpoints: dict[str, Endpoint] = {}
 
@@ -46,7 +46,7 @@ class DnsWorker:
 
     def handle(self, message: object, _: tuple[socket.socket, ...]) -> None:
         if isinstance(message, Learn):
-            self._store.publish(message.change)
+            self.store.publish(message.change)
         elif isinstance(message, Join):
             self._join(message)
         elif isinstance(message, Leave):
@@ -67,7 +67,7 @@ class DnsWorker:
 
     def _join(self, order: Join) -> None:
         self._leave(order.container)
-        container = self._store.current.containers.get(order.container)
+        container = self.store.current.containers.get(order.container)
         if container is None:
             return
         try:

@@ -212,7 +212,7 @@ class Telling:
             },
             quarantined={
                 ("catalogue",): self.store.intake.refused,
-                **{(one.name,): len(one.quarantined) for one in self.store.subscriptions},
+                **_by_one(self.store.quarantined(ERRORS.quarantined_elsewhere())),
             },
             config_errors=sum(1 for _ in self._problems(source)),
             dns_requests=_labelled(self.resolver.requests),

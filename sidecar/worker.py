@@ -14,16 +14,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import uvloop
 
-from mesh.internal_errors import ERRORS, restart_mends
+from mesh.catalog.store import Store
+from mesh.internal_errors import ERRORS, Quarantined, restart_mends
 from mesh.net.isolation import count_loop_faults
 from mesh.net.tasks import Tasks, place_of
 from mesh.telemetry import logs
 from sidecar.workers.channel import Channel
-from sidecar.workers.messages import PLACES_MAX, PROBLEMS_MAX, TEXT_MAX, Faults, Messages
+from sidecar.workers.messages import (
+    PLACES_MAX,
+    PROBLEMS_MAX,
+    QUARANTINED_MAX,
+    TEXT_MAX,
+    Faults,
+    Messages,
+)
 
 FAULTS_SECONDS = 1.0  # between two looks at what has failed of ours
 BUG = 70  # exit status (sysexits.h: internal software error)
@@ -48,6 +56,13 @@ class Worker(Protocol):
     async def start(self) -> None: ...
     def handle(self, message: object, sockets: tuple[socket.socket, ...]) -> None: ...
     async def stop(self) -> None: ...
+
+
+@runtime_checkable
+class WithCatalogue(Protocol):
+    """A worker that has a copy of the catalogue, and subscribers to it."""
+
+    store: Store
 
 
 # Makes the worker from the first message and its sockets; on the channel it tells the sidecar
@@ -86,7 +101,7 @@ async def serve(pair: socket.socket, make: Make, told: Messages, tells: Messages
         await worker.start()
         handling = life.start(_handle_all(worker, channel), "messages")
         failed = life.start(worker.failed.wait(), "failure")
-        life.keep(partial(_tell_faults, channel), "faults")
+        life.keep(partial(_tell_faults, channel, worker), "faults")
         await asyncio.wait((handling, failed), return_when=asyncio.FIRST_COMPLETED)
     finally:
         await life.close()
@@ -118,17 +133,27 @@ def later(seconds: float, step: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(seconds, step)
 
 
-async def _tell_faults(channel: Channel) -> None:
+async def _tell_faults(channel: Channel, worker: Worker) -> None:
     """Whenever there is something else to say of them."""
     said = Faults({}, ())
     while True:
         await asyncio.sleep(FAULTS_SECONDS)
         counts = {where[:TEXT_MAX]: count for where, count in islice(ERRORS.counts.items(), PLACES_MAX)}
         problems = tuple(one[:TEXT_MAX] for one in islice(ERRORS.problems(), PROBLEMS_MAX))
-        if (now := Faults(counts, problems)) != said:
+        if (now := Faults(counts, problems, _quarantined(worker))) != said:
             said = now
             channel.send(now)
             await channel.taken()
+
+
+def _quarantined(worker: Worker) -> tuple[Quarantined, ...]:
+    if not isinstance(worker, WithCatalogue):
+        return ()
+    held = ((one.name, *key) for one in worker.store.subscriptions for key in one.quarantined)
+    return tuple(
+        (name[:TEXT_MAX], kind[:TEXT_MAX], id_[:TEXT_MAX])
+        for name, kind, id_ in islice(held, QUARANTINED_MAX)
+    )
 
 
 async def _handle_all(worker: Worker, channel: Channel) -> None:

@@ -51,3 +51,14 @@ def test_what_other_processes_have_counted_is_added_once() -> None:
     errors.hear("HTTP worker 1", Counter({"treating a request": 1}), [])  # a new one
     assert errors.counts["treating a request"] == 7
     assert not list(errors.problems())
+
+
+def test_what_other_processes_leave_out_is_known_while_they_are_there() -> None:
+    errors = InternalErrors()
+    errors.hear("HTTP worker 0", Counter(), [], [("http", "services", "a"), ("http", "services", "b")])
+    errors.hear("HTTP worker 1", Counter(), [], [("http", "services", "a")])
+    assert errors.quarantined_elsewhere() == {("http", "services", "a"), ("http", "services", "b")}
+    errors.hear("HTTP worker 0", Counter(), [])
+    assert errors.quarantined_elsewhere() == {("http", "services", "a")}
+    errors.forget("HTTP worker 1")
+    assert not errors.quarantined_elsewhere()

@@ -6,12 +6,12 @@ apart: the others get the change, and it is brought up again (`mesh.catalog.subs
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from mesh.catalog.intake import Intake
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.catalog.subscription import Later, Restart, Subscription, Update
+from mesh.catalog.subscription import ASKERS, KINDS, Later, Restart, Subscription, Update, value_of
 
 Subscriber = Update
 
@@ -40,6 +40,25 @@ class Store:
         self._order = {name: number for number, name in enumerate(order)}
         self._subscriptions: list[Subscription] = []
         self.intake = Intake()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all subscribers that there may be."""
+        return frozenset(self._order or (one.name for one in self._subscriptions))
+
+    def quarantined(self, elsewhere: Iterable[tuple[str, str, str]] = ()) -> dict[str, int]:
+        """Entries that subscribers leave out, by name; once each, however many processes leave it out.
+
+        `elsewhere`: (subscriber, kind, id) as other processes say; what isn't in the catalogue, or is of a
+        subscriber that there isn't, doesn't count."""
+        found = {one.name: set(one.quarantined) for one in self._subscriptions}
+        names = self.names
+        for name, kind, id_ in elsewhere:
+            exists = kind in KINDS or (kind, id_) == ASKERS
+            known = exists and bool(value_of(self.current, (kind, id_)))
+            if known and name in names:
+                found.setdefault(name, set()).add((kind, id_))
+        return {name: len(keys) for name, keys in found.items()}
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:

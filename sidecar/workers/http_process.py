@@ -53,10 +53,10 @@ class HttpProcess:
         self.failed = asyncio.Event()
         self._channel = channel
         self._tasks = Tasks(worker.on_task_failed(self.failed))
-        self._store = Store(later=worker.later)
+        self.store = Store(later=worker.later)
         self._certificates, self._issued = GivenCertificates(), IssuedElsewhere()
         given = Given(self._certificates, self._issued)
-        self._side = HttpSide(begin.settings.http, self._tasks, self._store, given=given)
+        self._side = HttpSide(begin.settings.http, self._tasks, self.store, given=given)
         self._stock = SocketStock(sockets[0], self.failed.set) if sockets else None
         self._connect = self._stock.connect("") if self._stock else plain_socket
         self._ports = CarriedPorts(self._tasks, channel, self._open)
@@ -85,7 +85,7 @@ class HttpProcess:
         )
 
     def _is_ingress(self, network: str) -> bool:
-        known = self._store.current.networks.get(network)
+        known = self.store.current.networks.get(network)
         return known is not None and known.ingress
 
     def _open(self, order: Carry, listener: socket.socket) -> Carried:
@@ -97,9 +97,9 @@ class HttpProcess:
     def handle(self, message: object, sockets: tuple[socket.socket, ...]) -> None:
         match message:
             case Learn():
-                if message.node != self._store.current.this_node:
-                    self._store.identify(message.node)
-                self._store.publish(message.change(self._store.current))
+                if message.node != self.store.current.this_node:
+                    self.store.identify(message.node)
+                self.store.publish(message.change(self.store.current))
             case Here():
                 self._on_here(message)
             case Listen():
@@ -123,9 +123,9 @@ class HttpProcess:
     def _on_here(self, message: Here) -> None:
         self._here, networks = message, frozenset(message.networks)
         moved, self._networks = networks ^ self._networks, networks
-        known = self._store.current.networks
+        known = self.store.current.networks
         if changed := {id_: known[id_] for id_ in moved if id_ in known}:
-            self._store.publish(Change(networks=changed))  # they are reached in another way from now on
+            self.store.publish(Change(networks=changed))  # they are reached in another way from now on
 
     async def stop(self) -> None:
         """At once: who wants requests drained has said so before."""

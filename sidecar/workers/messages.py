@@ -25,6 +25,7 @@ Number = Annotated[int, Field(ge=0, lt=2**31)]
 
 PLACES_MAX, PROBLEMS_MAX = 64, 32  # that a process tells of at once
 TEXT_MAX = 256  # characters
+QUARANTINED_MAX = 1024  # entries of the catalogue that a process may say it leaves out: 80 KB
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Faults:
 
     counts: Annotated[dict[Text, Count], Field(max_length=PLACES_MAX)]
     problems: Annotated[tuple[Text, ...], Field(max_length=PROBLEMS_MAX)]
+    # Subscriber, kind and id of what its copy of the catalogue lacks.
+    quarantined: Annotated[tuple[tuple[Text, Text, Text], ...], Field(max_length=QUARANTINED_MAX)] = ()
 
 
 class Messages:

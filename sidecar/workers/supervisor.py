@@ -253,7 +253,8 @@ class Workers:
                 if len(self._up) == self.count:
                     self._all_up.set()
                 if isinstance(message, Faults):
-                    ERRORS.hear(self._who(number), Counter(message.counts), message.problems)
+                    counts = Counter(message.counts)
+                    ERRORS.hear(self._who(number), counts, message.problems, message.quarantined)
                 else:
                     self._on_message(number, message, sockets)
         except EOFError:

@@ -227,3 +227,19 @@ def test_subscribers_are_told_in_the_order_of_the_list() -> None:
     assert told == ["first", "second", "third"]
     with pytest.raises(KeyError):
         store.subscribe(lambda _old, _new, _change: None, "of no list")
+
+
+def test_what_several_processes_leave_out_counts_once_and_what_is_made_up_never() -> None:
+    store = Store(later=Clock().later, order=("names", "http"))
+    names = Names()
+    store.subscribe(names.update, "names", names.restart)
+    store.publish(Change(services={"s1": service(1, bad=True), "s2": service(2)}))
+    assert store.quarantined() == {"names": 1}
+    told = [("names", "services", "s1"), ("names", "services", "s2"), ("http", "services", "s2")]
+    made_up = [
+        ("nobody", "services", "s2"),
+        ("http", "services", "s9"),
+        ("http", "version", ""),
+        ("http", "askers", ""),
+    ]
+    assert store.quarantined([*told, *made_up]) == {"names": 2, "http": 1}

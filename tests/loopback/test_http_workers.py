@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,6 +181,48 @@ async def test_the_catalogue_and_certificates_reach_the_processes(tmp_path: Path
         async with asyncio.timeout(DEADLINE):
             while "other.example" not in await asyncio.to_thread(names):
                 await asyncio.sleep(0.05)
+
+
+FAILING = """
+import sys
+from mesh.http.site import Site
+from sidecar.workers import edge
+read = Site._read
+def failing(site, id_):
+    service = site._snapshot.services.get(id_)
+    if service is not None and "bad" in service.labels:
+        raise RuntimeError("a fault of ours")
+    return read(site, id_)
+Site._read = failing
+sys.exit(edge.main(sys.argv[1:]))
+"""
+
+
+async def test_what_processes_have_in_quarantine_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only processes have the fault: both leave the service out, the sidecar does not."""
+    start = asyncio.create_subprocess_exec
+
+    async def with_a_fault(program: str, *words: str, **more: Any) -> asyncio.subprocess.Process:
+        if words[:3] == ("-P", "-m", "sidecar.workers.edge"):
+            words = ("-P", "-c", FAILING, *words[3:])
+        return await start(program, *words, **more)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", with_a_fault)
+    counted = 'mesh_quarantined{subscriber="http"}'
+    async with application() as target, running(tmp_path, target) as one:
+        await one.processes()
+        await one.comes_to(counted, 0)
+        assert await statuses(one.plain, 10) == 10 * [200]
+        one.told(target, bad="1")
+        await one.comes_to(counted, 1)
+        async with asyncio.timeout(DEADLINE):
+            while await statuses(one.plain, 10) != 10 * [404]:
+                pass
+        one.told(target)
+        await one.comes_to(counted, 0)
+        assert 200 in await statuses(one.plain, 10)
 
 
 async def test_what_a_worker_has_left_out_is_told(tmp_path: Path) -> None:

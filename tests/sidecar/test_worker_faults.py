@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from mesh.catalog.model import Service
+from mesh.catalog.snapshot import Change, Snapshot
+from mesh.catalog.store import Store
 from mesh.dns.config import DnsConfig
 from mesh.internal_errors import ERRORS
 from sidecar import worker
@@ -83,3 +86,35 @@ async def test_a_worker_without_memory_ends_although_a_boundary_has_caught_it() 
         assert await serving == worker.BUG
     ERRORS.report("callback of a client", MemoryError())  # nobody is there to end any more
     channel.close()
+
+
+async def test_what_a_worker_leaves_out_of_its_catalogue_is_told() -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours, TOLD, TELLS)
+    channel.send(Begin(DnsConfig(), (), "info", "text"))
+    made = WithStore()
+    serving = asyncio.create_task(worker.serve(theirs, lambda *_: made, TOLD, TELLS))
+    long = "x" * 5000
+    made.store.publish(Change(services={one: Service(one, "web") for one in ("a", long)}))
+    async with asyncio.timeout(10):
+        told, _ = await channel.receive()
+        assert isinstance(told, Faults)
+        assert set(told.quarantined) == {
+            ("fails", "services", "a"),
+            ("fails", "services", long[:TEXT_MAX]),
+        }
+        channel.close()
+        await serving
+
+
+class WithStore(Failing):
+    """One of its subscribers cannot take a service."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = Store()
+        self.store.subscribe(self._update, "fails")
+
+    def _update(self, _old: Snapshot, new: Snapshot, _change: Change) -> None:
+        if new.services:
+            raise ValueError("a service")
