@@ -156,6 +156,17 @@ class Held:
         return None
 
 
+class HeldByConnection:
+    """What a connection of HTTP/1 holds, of each kind. Made when there is more of it than FREE_BYTES."""
+
+    __slots__ = ("body", "head", "out")
+
+    def __init__(self, account: Account) -> None:
+        self.head = Held(account)
+        self.body = Held(account)  # of the request, which its exchange does not take yet
+        self.out = Held(account)  # of the response, which the client does not take yet
+
+
 class ByteBudget:
     """Of one process."""
 

@@ -390,8 +390,9 @@ class Exchange:
         self.status = head.status
         self.sent = len(body)
         self._upstream = None
-        server = self._release()
+        server, self.server = self.server, None  # as `_release`: most responses come this way
         assert server is not None
+        server.active -= 1
         server.backend.answered(server, self.started, head.status)
         self.fault = None
         self._count()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from mesh.http.byte_budget import Account
+from mesh.http.byte_budget import Account, ByteBudget
 from mesh.http.head import CHUNKED, Fields, RequestFields, ResponseHead
 from mesh.http.protected_fields import from_proxy, from_stranger, is_protected, without_names
 
@@ -27,24 +27,50 @@ NOT_WITHOUT_BODY = (
     *(b"content-length", b"transfer-encoding", b"trailer", b"expect"),
     *(b"connection", b"te", b"upgrade"),
 )
+_HOP_BY_HOP_LINES = tuple((name, b"\n" + name + b":") for name in _HOP_BY_HOP)  # as `Fields.lower` has them
+# What we say of the client. The lines are written in one step, for each new connection has them written anew.
+_OF_CLIENT = (
+    b"X-Forwarded-For",
+    b"X-Forwarded-Proto",
+    b"X-Forwarded-Host",
+    b"X-Forwarded-Port",
+    b"X-Real-Ip",
+)
+_OF_CLIENT_LINES = b"".join(name + b": %b\r\n" for name in _OF_CLIENT)
 _ADDED = ("Set-Cookie", "Vary")  # of a response: what the application has said of these stays
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Edge:
-    """A connection from outside, as those behind us are told of it."""
+    """A connection from outside, as those behind us are told of it. Each connection has one: it is
+    not frozen, which would take three times as long to make."""
 
     client: str  # address
     scheme: str  # http, https
     port: int  # that the client came to
     trusts: Callable[[str], bool] = lambda _: False  # of an address: it is a proxy that may speak for others
     version: str = ""  # of HTTP, where requests do not say it themselves
-    account: Account | None = field(default=None, compare=False, repr=False)  # of the bytes held for it
+    budget: ByteBudget | None = field(default=None, compare=False, repr=False)  # of its process
     trusted: bool = field(init=False)  # so is this client
+    _account: Account | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "trusted", self.trusts(self.client))
+        self.trusted = self.trusts(self.client)
+
+    @property
+    def account(self) -> Account | None:
+        """Of the bytes held for it; None: nobody counts them. It is made when it is first asked for: small
+        requests that are answered at once need none."""
+        if self._account is None and self.budget is not None:
+            self._account = self.budget.account(self.client, limited=not self.trusted)
+        return self._account
+
+    def close(self) -> None:
+        """The connection is closed: what was held for it is given back, and nothing more is counted."""
+        self.budget = None
+        if self._account is not None:
+            self._account.close()
 
     @property
     def node(self) -> str:
@@ -56,18 +82,21 @@ def request_block(about: RequestFields, edge: Edge) -> bytes:
     """The field lines for the endpoint, all but the request's id. Framing of a chunked body is in it."""
     fields = about.fields
     lower = fields.lower
-    options = [one for one in about.options if one not in _NOT_OPTIONS and not is_protected(one)]
-    drop = [name for name in (*_HOP_BY_HOP, *options) if b"\n" + name + b":" in lower]
+    drop = [name for name, line in _HOP_BY_HOP_LINES if line in lower]
+    drop += [
+        option
+        for option in about.options
+        if option not in _NOT_OPTIONS and not is_protected(option) and fields.has(option)
+    ]
     block = fields.without(*drop) if drop else fields.raw
     if edge.trusted:
         added = _continued(about, edge)
         block = without_names(
             from_proxy(block), (*added, b"x-request-id")
         )  # the id is added with each request
+        lines = [block, *(b"%b: %b\r\n" % line for line in added.items())]
     else:
-        added = _begun(about, edge)
-        block = from_stranger(block)
-    lines = [block, *(b"%b: %b\r\n" % line for line in added.items())]
+        lines = [from_stranger(block), _OF_CLIENT_LINES % _begun(about, edge)]
     if about.authority is None:  # of HTTP/1.0; what we send needs one, if an empty one: RFC 9112 section 3.2
         lines.insert(0, b"Host:\r\n")
     if about.length == CHUNKED:
@@ -85,21 +114,17 @@ def request_block(about: RequestFields, edge: Edge) -> bytes:
     return b"".join(lines)
 
 
-def _begun(about: RequestFields, edge: Edge) -> dict[bytes, bytes]:
+def _begun(about: RequestFields, edge: Edge) -> tuple[bytes, ...]:
+    """Values for the lines `_OF_CLIENT`."""
     client = edge.client.encode()
-    return {
-        b"X-Forwarded-For": client,
-        b"X-Forwarded-Proto": edge.scheme.encode(),
-        b"X-Forwarded-Host": about.authority or b"",
-        b"X-Forwarded-Port": b"%d" % edge.port,
-        b"X-Real-Ip": client,
-    }
+    return client, edge.scheme.encode(), about.authority or b"", b"%d" % edge.port, client
 
 
 def _continued(about: RequestFields, edge: Edge) -> dict[bytes, bytes]:
     """What a trusted proxy said stays; it is added to the list of those who passed the request on."""
     fields = about.fields
-    begun = _begun(about, edge) | {b"X-Real-Ip": source_of(fields, edge).encode()}
+    begun = dict(zip(_OF_CLIENT, _begun(about, edge), strict=True))
+    begun[b"X-Real-Ip"] = source_of(fields, edge).encode()
     added = {name: value for name, value in begun.items() if not fields.has(name.lower())}
     before = b", ".join(fields.all(b"x-forwarded-for"))
     if before:

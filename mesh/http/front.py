@@ -24,7 +24,7 @@ from mesh.http.handshake_places import HandshakePlaces
 from mesh.http.head import RequestHead
 from mesh.http.host import Client
 from mesh.http.peeking import Peeking
-from mesh.net.isolation import run
+from mesh.net.isolation import report_fault, run
 from mesh.relay.accepting import Accepting
 from mesh.relay.deadlines import Deadlines
 from mesh.relay.poller import Poller
@@ -119,9 +119,8 @@ class Front:
         sock.setblocking(False)
         self.connections += 1
         address = peer[0].removeprefix("::ffff:") if "." in peer[0] else peer[0]
-        account = self._core.bytes.account(address)
-        edge = Edge(address, "https" if self._tls else "http", self._port, self._trusted, account=account)
-        account.limited = not edge.trusted
+        scheme = "https" if self._tls else "http"
+        edge = Edge(address, scheme, self._port, self._trusted, budget=self._core.bytes)
         if self._is_full() and not self._make_room(-1):
             self._refuse(sock, Fault.FULL.reason)
         elif not edge.trusted and not self._addresses.enter(address):
@@ -220,7 +219,10 @@ class Front:
         h2 = isinstance(sock, ssl.SSLSocket) and sock.selected_alpn_protocol() == "h2"
         client = H2Client(self, sock, edge) if h2 else H1Client(self, sock, edge)
         self._clients.add(client)
-        run(client.start)
+        try:  # as `run` does, without its price for each connection
+            client.start()
+        except Exception as error:  # noqa: BLE001 - the boundary of a connection
+            report_fault(client.start, error)
 
     def _not_secured(self, edge: Edge, one: Greeting[Any]) -> None:
         self._handshakes.remove(one)

@@ -18,7 +18,7 @@ from enum import Enum
 
 from mesh.http import limits
 from mesh.http.blocking import WOULD_BLOCK, end_records, unsent
-from mesh.http.byte_budget import FREE_BYTES, HEAD_COPIES, ByteBudget, Held, Over
+from mesh.http.byte_budget import FREE_BYTES, HEAD_COPIES, Account, ByteBudget, HeldByConnection, Over
 from mesh.http.exchange import Exchange
 from mesh.http.faults import Fault, Refused
 from mesh.http.forwarding import Edge, given_request_id, request_block, response_lines
@@ -60,20 +60,17 @@ HEAD, BODY, WAIT, TUNNEL, LINGER, CLOSED = State
 
 class H1Client(Timed):
     __slots__ = (
-        "_account",
         "_block",
         "_block_of",
         "_blocked",
         "_chunked_out",
         "_chunks",
+        "_counts",
         "_cut",
         "_eof_follows",
         "_exchange",
         "_got",
         "_held",
-        "_held_body",
-        "_held_head",
-        "_held_out",
         "_hold",
         "_host",
         "_in_records",
@@ -102,8 +99,7 @@ class H1Client(Timed):
         # TLS: there can be more in the record that was read, whatever the socket has.
         self._in_records = isinstance(sock, ssl.SSLSocket)
         self.edge = edge
-        self._account = one = edge.account or ByteBudget().account(edge.client)
-        self._held_head, self._held_body, self._held_out = Held(one), Held(one), Held(one)
+        self._counts: HeldByConnection | None = None  # None: never more than little
         self._pace: BodyPace | None = None  # of a request's body that is not all there
         self._reading: ReaderPace | None = None  # of a client that does not take all
         self._reader = RequestReader()
@@ -226,7 +222,7 @@ class H1Client(Timed):
             if self._exchange is not None:
                 self._exchange.body(data, False)
                 if self._hold:
-                    self._check(self._held_body.set(len(data)))
+                    self._check(self._counting().body.set(len(data)))
         elif state is LINGER:
             self._left -= len(data)
             if self._left < 0:
@@ -243,10 +239,8 @@ class H1Client(Timed):
         try:
             head = self._reader.read(data if end == len(data) else data[:end])
             rest = data[end:]
-            if (end > FREE_BYTES or self._held_head.size) and (
-                over := self._held_head.set(HEAD_COPIES * end)
-            ):
-                raise over.refused
+            if end > FREE_BYTES or self._counts is not None:
+                self._hold_head(HEAD_COPIES * end)
             self.limit = NEVER
             self._partial = False
             if head.length == 0:
@@ -258,7 +252,7 @@ class H1Client(Timed):
                 self._chunks = ChunkedReader(Fault.BAD_BODY) if head.length == CHUNKED else None
                 body, complete = self._of_body(rest)
                 if not complete:
-                    self._pace = BodyPace(self._account, head.length != CHUNKED)
+                    self._pace = BodyPace(self._account(), head.length != CHUNKED)
                     self.within(limits.BODY_SECONDS)
         except Refused as refused:
             if not self._served and data.startswith(PREFACE[:18]) and not self._in_records:
@@ -273,12 +267,13 @@ class H1Client(Timed):
         trailers = self._chunks.trailers if complete and self._chunks is not None else b""
         exchange.begin(body, complete, trailers)
         if self._hold and body:
-            self._check(self._held_body.set(len(body)))
+            self._check(self._counting().body.set(len(body)))
 
     def _hand_over(self, data: bytes) -> None:
         """HTTP/2 with prior knowledge: RFC 9113 section 3.3."""
         self.stop_clock()
-        self._held_head.set(0)
+        if self._counts is not None:
+            self._counts.head.set(0)
         self._host.speaks_h2(self, self._sock, data)
         self._state = CLOSED  # not before: should that fail, the socket is still ours to close
 
@@ -286,8 +281,8 @@ class H1Client(Timed):
         """Wait for the rest of a head, if it can become one and within its time."""
         try:
             check_beginning(data, known, end)
-            if len(data) > FREE_BYTES and (over := self._held_head.set(len(data))):
-                raise over.refused
+            if len(data) > FREE_BYTES:
+                self._hold_head(len(data))
         except Refused as refused:
             self._refuse(refused)
             return
@@ -330,14 +325,14 @@ class H1Client(Timed):
         elif payload or complete:
             exchange.body(payload, complete)
         if self._hold and payload:
-            self._check(self._held_body.set(len(payload)))
+            self._check(self._counting().body.set(len(payload)))
 
     def hold_body(self, hold: bool) -> None:
         self._hold = hold
         if hold:
             return
-        if self._held_body.size:
-            self._held_body.set(0)
+        if self._counts is not None:
+            self._counts.body.set(0)
         if self._state is BODY:
             self.within(limits.BODY_SECONDS)
         if self._unread:
@@ -420,7 +415,7 @@ class H1Client(Timed):
         self._held = data[sent:]
         self._then = self._next
         self._wait_for_reader(sent)
-        self._check(self._held_out.set(len(self._held)))
+        self._check(self._counting().out.set(len(self._held)))
 
     def switch(self, head: ResponseHead) -> None:
         exchange = self._exchange
@@ -453,7 +448,7 @@ class H1Client(Timed):
             return True
         if self._held:
             self._held += data
-            self._check(self._held_out.set(len(self._held)))
+            self._check(self._counting().out.set(len(self._held)))
             return False
         try:
             sent = self._sock.send(data)
@@ -467,7 +462,7 @@ class H1Client(Timed):
         self._held = data[sent:]
         self._blocked = True
         self._wait_for_reader(sent)
-        self._check(self._held_out.set(len(self._held)))
+        self._check(self._counting().out.set(len(self._held)))
         return False
 
     def _drain(self) -> None:
@@ -476,7 +471,8 @@ class H1Client(Timed):
         if not self.flush():
             return
         self.limit = NEVER
-        self._held_out.set(0)
+        if self._counts is not None:
+            self._counts.out.set(0)
         self._reading = None
         if self._then is not None:
             then, self._then = self._then, None
@@ -547,9 +543,9 @@ class H1Client(Timed):
         if self._pace is not None:
             self._pace.end()
             self._pace = None
-        if self._account.held:
-            self._held_head.set(0)
-            self._held_body.set(0)
+        if self._counts is not None:
+            self._counts.head.set(0)
+            self._counts.body.set(0)
         self.within(limits.KEEP_ALIVE_SECONDS)
         if self._got:
             self._poller.again(self._ahead)
@@ -569,6 +565,19 @@ class H1Client(Timed):
                 self._readable()
 
     # --- what is held for it ---
+
+    def _account(self) -> Account:
+        return self.edge.account or ByteBudget().account(self.edge.client)
+
+    def _counting(self) -> HeldByConnection:
+        if self._counts is None:
+            self._counts = HeldByConnection(self._account())
+        return self._counts
+
+    def _hold_head(self, size: int) -> None:
+        """Raises Refused when that is too much."""
+        if (over := self._counting().head.set(size)) is not None:
+            raise over.refused
 
     def _check(self, over: Over | None) -> None:
         """With too much of what it sends or does not take: it is told, or its response is cut off."""
@@ -640,10 +649,10 @@ class H1Client(Timed):
     def _close(self) -> None:
         if self._state is CLOSED:
             return
-        if self._state is not LINGER and not self._cut:
+        if self._in_records and self._state is not LINGER and not self._cut:
             end_records(self._sock)
         self._state = CLOSED
         self.stop_clock()
-        self._account.close()
+        self.edge.close()
         self._poller.close(self._sock)
         self._host.over(self)

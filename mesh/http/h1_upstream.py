@@ -94,7 +94,7 @@ class H1Upstream(Timed):
         self._poller = poller
         self.server = server
         self._exchange: Asking | None = exchange
-        self._last = exchange  # also when it is done with us: what it does then may fail
+        self._last: Asking | None = exchange  # also when it is done with us: what it does then may fail
         self._sock: socket.socket | None = None
         self._got = b""  # the beginning of a head
         self._held = b""  # what the endpoint has not taken yet
@@ -325,6 +325,10 @@ class H1Upstream(Timed):
         self.state = State.IDLE
         self.server.keep(self)
         exchange.whole(head, data[end:])
+        if self._last is exchange:
+            self._last = (
+                None  # nothing can fail any more; its client and heads need not stay for the next one
+            )
         return True
 
     def _take(self, data: bytes, exchange: Asking) -> None:
@@ -457,7 +461,8 @@ class H1Upstream(Timed):
     def on_fault(self) -> None:
         """Something of ours has failed, here or in the exchange."""
         run(self._leave_stack)
-        self._last.on_fault()
+        if self._last is not None:
+            self._last.on_fault()
 
     def _leave_stack(self) -> None:
         if self in self.server.idle:

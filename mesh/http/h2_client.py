@@ -1,7 +1,6 @@
 """A client's HTTP/2 connection, and its requests: each stream is the client's side of an exchange."""
 
 import socket
-from dataclasses import replace
 
 from mesh.http import limits
 from mesh.http.byte_budget import HEAD_COPIES, REQUEST_BYTES, Account, ByteBudget, Over
@@ -31,7 +30,8 @@ class H2Client(H2Connection):
     def __init__(self, host: Host, sock: socket.socket, edge: Edge) -> None:
         super().__init__(host.poller, host.deadlines, sock, client=False)
         self.host = host
-        self.edge = replace(edge, version="HTTP/2.0")
+        self.edge = edge
+        edge.version = "HTTP/2.0"
         self.account = edge.account or ByteBudget().account(edge.client)
         self._lists = RequestLists()
         self._requests: dict[int, H2Request] = {}

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from mesh.http.faults import Fault, Refused
-from mesh.parsing import PORT_MAX, is_int, parse_int
+from mesh.parsing import PORT_MAX, parse_int
 
 LINE_MAX = 16 * 1024  # of a request line: what servers behind us take at most (8 to 16 KiB)
 HEAD_MAX = 64 * 1024  # of a head: one read
@@ -33,6 +33,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x
 _HOST = re.compile(
     rb"(\[[0-9A-Fa-f:.]{2,45}\]|[!$%&'()*+,\-.0-9;=A-Z_a-z~]{1,255})(?::([0-9]{0,5}))?"  # RFC 3986, 3.2.2
 )
+_LAST_PORT = b"%d" % PORT_MAX
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?@]+)([/?].*)?", re.DOTALL)
 _NUMBER = re.compile(rb"[0-9]{1,18}")
 LENGTH_MAX = 10**18  # bytes of a body
@@ -321,7 +322,8 @@ def _host(values: list[bytes]) -> tuple[bytes | None, str]:
     if not value:
         return value, ""
     found = _HOST.fullmatch(value)
-    if found is None or not is_int(found[2] or b"0", 0, PORT_MAX):
+    # Of five digits the greater number is the greater text.
+    if found is None or (found[2] is not None and len(found[2]) == 5 and found[2] > _LAST_PORT):
         raise Refused(Fault.BAD_HEAD, "Host is malformed")
     return value, found[1].decode().lower().removesuffix(".")
 

@@ -41,7 +41,7 @@ from mesh.http.targets import Targets, no_socket
 from mesh.http.tcp_labels import PREFIX, read_tcp_labels
 from mesh.http.treating import Treating
 from mesh.internal_errors import ERRORS
-from mesh.net.isolation import run
+from mesh.net.isolation import report_fault, run
 
 PROOF_PATH = "/.well-known/acme-challenge/"  # RFC 8555, section 8.3
 PROOF_FIELDS = ((b"Content-Type", b"application/octet-stream"), (b"Cache-Control", b"no-store"))
@@ -299,31 +299,31 @@ class Site:
         target = self._target(route)
         if target is None:
             return self._refused(client, head, Fault.NO_ENDPOINT)
-        asked = Asked(
-            request,
-            request.scheme,
-            (head.about.authority or b"").decode("latin-1"),
-            client.request_id,
-            head.fields.get(b"authorization"),
-            monotonic(),
-            request.forwarded_for,
-        )
         treatment = Treatment(request.sent_path, request.query)
 
         def over(exchange: Exchange) -> None:
             for end in treatment.at_end:
                 run(end)
-            run(target.over, exchange)
+            try:  # here and below as `run` does, without its price for each request
+                target.over(exchange)
+            except Exception as error:  # noqa: BLE001 - the boundary of a callback
+                report_fault(target.over, error)
             if target.http.mirror:
                 mirror = self._directory.mirror_of(target.http.key)
                 run(self._mirroring.look_at, exchange, target, mirror)
-            run(self._over, exchange, route)
+            try:
+                self._over(exchange, route)
+            except Exception as error:  # noqa: BLE001 - the boundary of a callback
+                report_fault(self._over, error)
 
         exchange = Exchange(client, head, target, over, treatment)
         exchange.source = request.client
         if (limit := target.limit(exchange)) is not None:
             treatment.at_end.append(limit.end)
-        self._treating.treat(route.owner, planned.steps, asked, treatment, exchange)
+        if planned.steps:  # most routes have no middlewares
+            self._treating.treat(
+                route.owner, planned.steps, _asked(request, client, head), treatment, exchange
+            )
         return exchange
 
     def _target(self, route: Route) -> RoutedTarget | None:
@@ -474,6 +474,19 @@ class _Entry:
 
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
         return self.site.exchange(self.table, client, head, self.entry.encoded_characters)
+
+
+def _asked(request: AskedHead, client: Downstream, head: RequestHead) -> Asked:
+    """As the route's middlewares see it."""
+    return Asked(
+        request,
+        request.scheme,
+        (head.about.authority or b"").decode("latin-1"),
+        client.request_id,
+        head.fields.get(b"authorization"),
+        monotonic(),
+        request.forwarded_for,
+    )
 
 
 def _groups_of(route: Route) -> set[str]:
