@@ -11,7 +11,7 @@ import sys
 
 import uvloop
 
-from mesh.dns.datagrams import SIZE_STEP, Batch
+from mesh.dns.mmsg import SIZE_STEP, Batch
 from mesh.net.netns import Namespace
 
 FLAGS = 2  # where in a message the first byte of its flags is

@@ -14,7 +14,7 @@ from mesh.catalog.model import Asker, Network, Service, ServiceNetwork, Task, Ta
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.dns.config import DnsConfig
 from mesh.dns.resolver import Resolver
-from mesh.dns.server import Endpoint
+from mesh.dns.udp_server import Endpoint
 from mesh.net.netns import Namespace
 from mesh.net.tasks import Tasks
 

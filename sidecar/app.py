@@ -18,56 +18,56 @@ from functools import partial
 
 from aiohttp import web
 
-from mesh.balance.ports import Carrier
 from mesh.catalog.model import NO_RETURN_PATH, Container, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
-from mesh.discovery.client import EngineClient
-from mesh.discovery.docker import DockerSource
-from mesh.discovery.feed_client import FeedClient
-from mesh.discovery.feed_server import FeedServer
-from mesh.discovery.feed_tls import Certificates
-from mesh.discovery.file import FileSource
+from mesh.discovery.docker_source import DockerSource
+from mesh.discovery.engine_client import EngineClient
+from mesh.discovery.file_source import FileSource
 from mesh.discovery.host_records import HostRecords, is_manager, other_managers
 from mesh.discovery.prober import Prober
 from mesh.discovery.saved_hosts import SavedHosts
-from mesh.discovery.sign_client import SignClient
 from mesh.dns.config import DnsConfig
-from mesh.dns.explicit import ExplicitResolver, Sharing
+from mesh.dns.node_listener import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
 from mesh.errors import KernelError, NamespaceGone
-from mesh.http.assigned_hosts import AssignedHosts
-from mesh.http.host_book import HostBook
-from mesh.http.reach import Namespaces, OwnNamespace
+from mesh.http.hosts.assigned import AssignedHosts
+from mesh.http.hosts.book import HostBook
+from mesh.http.upstream.network_reach import Namespaces, OwnNamespace
 from mesh.internal_errors import ERRORS, restart_mends
-from mesh.kernel import nft
 from mesh.kernel.capture import Capture, Closable, OpenEndpoint, Policy, dns_sockets
-from mesh.kernel.filter_table import Family
-from mesh.kernel.firewall_watch import FirewallWatch
-from mesh.kernel.flows import Flows
+from mesh.kernel.firewall.filter_table import Family
+from mesh.kernel.firewall.listener_rules import LISTENER_TABLE
+from mesh.kernel.firewall.listeners import ListenerFirewall
+from mesh.kernel.firewall.watch import FirewallWatch
+from mesh.kernel.flow_drain import Flows
 from mesh.kernel.ingress import Ingress, ipvs_here
-from mesh.kernel.listener_firewall import ListenerFirewall
-from mesh.kernel.listener_rules import LISTENER_TABLE
+from mesh.kernel.netfilter import nft
 from mesh.kernel.return_paths import ReturnPaths
-from mesh.kernel.rules import DnsPorts
+from mesh.kernel.rulesets import DnsPorts
 from mesh.kernel.table import Tables
+from mesh.labels.ports import Carrier
 from mesh.net.netns import NamespaceWorker
 from mesh.net.proc import has_ipv6
 from mesh.net.tasks import Tasks, place_of
-from mesh.relay.listener import plain_socket
-from mesh.relay.ports import RelayPorts
+from mesh.peers.feed.client import FeedClient
+from mesh.peers.feed.server import FeedServer
+from mesh.peers.report.client import SignClient
+from mesh.peers.swarm_tls import Certificates
+from mesh.relay.port_reconciler import RelayPorts
+from mesh.relay.tcp_port import plain_socket
 from mesh.telemetry.histogram import Histogram
-from sidecar.admin import admin_app, metrics_app
-from sidecar.carrying import Carrying
+from sidecar.admin.api import admin_app, metrics_app
+from sidecar.admin.explain import Explaining
+from sidecar.admin.listener import Surface
+from sidecar.admin.status_view import Telling
 from sidecar.config import Address, Config, DiscoveryKind, ListenAddress, OverIpv6, UnixSocket, UpstreamOrder
-from sidecar.dns_workers import DnsWorkers
-from sidecar.endpoints import CapturedEndpoints
-from sidecar.explaining import Explaining
-from sidecar.http_side import HttpSide
-from sidecar.issuing import Issuing
-from sidecar.state import Telling
-from sidecar.succession import has_successor
-from sidecar.surfaces import Surface
+from sidecar.wiring.acme import Issuing
+from sidecar.wiring.container_dns import CapturedEndpoints
+from sidecar.wiring.data_plane import Carrying
+from sidecar.wiring.http import HttpSide
+from sidecar.wiring.successor import has_successor
+from sidecar.workers.dns_supervisor import DnsWorkers
 from sidecar.workers.http_supervisor import HttpSupervisor
 from sidecar.workers.privileges import Restriction
 from sidecar.workers.relay_supervisor import RelaySupervisor

@@ -19,11 +19,11 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from mesh.catalog.documents import Location, check, dotted
 from mesh.dns.config import GATEWAY, RESOLV_CONF, UPSTREAMS_CONFIGURED_MAX
-from mesh.dns.labels import TTL_MAX
-from mesh.dns.policy import ANSWER_TTL, Elsewhere, NamePolicy, Order, SharedAlias
-from mesh.dns.upstream.servers import DNS_PORT, BadServer, parse_server
+from mesh.dns.forward.route import DNS_PORT, BadServer, parse_server
+from mesh.dns.name_policy import ANSWER_TTL, Elsewhere, NamePolicy, Order, SharedAlias
 from mesh.errors import ConfigError, Problem
-from mesh.http.assigned_hosts import pattern
+from mesh.http.hosts.assigned import pattern
+from mesh.labels.dns import TTL_MAX
 from mesh.parsing import parse_port
 from sidecar import config_layers
 from sidecar.addresses import Address as Address

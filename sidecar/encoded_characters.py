@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pydantic import ConfigDict
 
-from mesh.http.path_check import EncodedCharacters
+from mesh.http.codec.path_check import EncodedCharacters
 
 
 @dataclass(frozen=True, slots=True)

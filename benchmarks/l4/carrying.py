@@ -34,7 +34,7 @@ from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.table import Tables
 from mesh.net.netns import NamespaceWorker
 from mesh.net.tasks import Tasks
-from mesh.relay.ports import RelayPorts
+from mesh.relay.port_reconciler import RelayPorts
 from sidecar.config import Log
 from sidecar.workers.privileges import Restriction
 from sidecar.workers.relay_supervisor import RelaySupervisor

@@ -17,25 +17,16 @@ from benchmarks.figures import percentile, ratio
 from benchmarks.l4.carrying import INGRESS, OVERLAY, endpoint
 from benchmarks.l4.world import BOX, World, worlds
 from benchmarks.report import Table
-from mesh.catalog.model import (
-    Attachment,
-    Container,
-    Network,
-    Port,
-    Service,
-    ServiceNetwork,
-    Task,
-    TaskState,
-)
+from mesh.catalog.model import Attachment, Container, Network, Port, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
-from mesh.kernel import nft
 from mesh.kernel.capture import Capture
 from mesh.kernel.capture import Table as Loaded
-from mesh.kernel.firewall import Firewall
+from mesh.kernel.firewall.forward_chain import Firewall
 from mesh.kernel.ingress import Ingress
+from mesh.kernel.netfilter import nft
+from mesh.kernel.netfilter.transaction import Transaction, as_text
 from mesh.kernel.table import Tables
-from mesh.kernel.transaction import Transaction, as_text
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
 

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mesh.kernel import nft
 from mesh.kernel.devconf import Setting, write
+from mesh.kernel.netfilter import nft
 from mesh.net.netns import Namespace
 from tests.net.lab import Lab, inside, laboratory
 

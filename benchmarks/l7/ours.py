@@ -15,14 +15,14 @@ import uvloop
 from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Network, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.http.core import Core
-from mesh.http.front import Front
-from mesh.http.port import HttpPort
-from mesh.http.reach import OwnNamespace
-from mesh.http.site import EntryPoint, Site
-from mesh.http.tls import Certificates
-from mesh.relay.connection import Options
-from mesh.relay.listener import listen, plain_socket
+from mesh.http.downstream.listener import Front
+from mesh.http.downstream.published_port import HttpPort
+from mesh.http.routing.router import EntryPoint, Site
+from mesh.http.runtime import Core
+from mesh.http.tls.certificate_store import Certificates
+from mesh.http.upstream.network_reach import OwnNamespace
+from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_port import listen, plain_socket
 
 LOOPBACK = "127.0.0.1"
 

@@ -12,7 +12,7 @@ from benchmarks.failure import CannotRun
 from benchmarks.measure import Command, Launch, Role
 from benchmarks.scenario import FEW, FIRST_PORT, PROBE, Comparison, Run, numbered_peers
 from benchmarks.served import DOCKER_RESOLVER, names
-from mesh.kernel.rules import DnsPorts, container_rules
+from mesh.kernel.rulesets import DnsPorts, container_rules
 
 ALIVE = "add element ip mesh alive { udp timeout 1h, tcp timeout 1h }"  # nobody refreshes it here
 DNS_PORT = 53

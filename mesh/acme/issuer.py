@@ -9,10 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 
-from mesh.acme.authority import Authority, Prepare
-from mesh.acme.kept import Kept, read
+from mesh.acme.certificate_store import Kept, read
+from mesh.acme.client import Authority, Prepare
+from mesh.acme.messages import Account
 from mesh.acme.schedule import CERTIFICATES_MAX, LATELY, Names, Schedule, nobodys, orderable, why_not
-from mesh.acme.told import Account
 from mesh.errors import AccountGone, CertificateError, Problem
 
 LOOK_SECONDS = 15.0  # between two looks at what is due and who leads, at most

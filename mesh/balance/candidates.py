@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from mesh.balance.health import Health
+from mesh.balance.outlier_detection import Health
 from mesh.balance.policies import Endpoint
 
 

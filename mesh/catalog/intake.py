@@ -14,16 +14,7 @@ from ipaddress import AddressValueError, IPv4Address, ip_address, ip_network
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from mesh.catalog.model import (
-    NO_RETURN_PATH,
-    Container,
-    Neighbour,
-    Network,
-    Node,
-    ReturnPath,
-    Service,
-    Task,
-)
+from mesh.catalog.model import NO_RETURN_PATH, Container, Neighbour, Network, Node, ReturnPath, Service, Task
 from mesh.catalog.snapshot import Change
 from mesh.errors import Problem
 from mesh.parsing import PORT_MAX, shown

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.catalog.model import Node
-from mesh.discovery.swarm import ENDED, bare
+from mesh.discovery.swarm_json import ENDED, bare
 
 Json = Mapping[str, Any]
 

@@ -18,12 +18,12 @@ from aiohttp import web
 from pydantic import TypeAdapter
 
 from mesh.catalog.model import Node, Role, Service
-from mesh.discovery.feed_codec import valid
-from mesh.discovery.feed_server import Handler
-from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, Identity
-from mesh.discovery.lines import Line, Lines
-from mesh.discovery.swarm import ClusterView
+from mesh.discovery.swarm_json import ClusterView
 from mesh.errors import DiscoveryError
+from mesh.peers.feed.codec import valid
+from mesh.peers.feed.server import Handler
+from mesh.peers.manager_links import Line, Lines
+from mesh.peers.swarm_tls import MANAGER_NAME, Certificates, Identity
 
 PATH = "/v1/hosts"
 ASK_SECONDS = 2.0  # between two questions to a manager
@@ -35,7 +35,7 @@ Record = Mapping[str, Mapping[str, float | None]]
 
 
 class Book(Protocol):
-    """`mesh.http.host_book.HostBook`."""
+    """`mesh.http.hosts.book.HostBook`."""
 
     version: int
     since: float | None

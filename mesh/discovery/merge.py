@@ -29,8 +29,8 @@ from mesh.catalog.model import (
     TaskState,
 )
 from mesh.catalog.snapshot import Change
-from mesh.discovery.engine import SERVICE_NAME_LABEL, NetworkView, SeenService, SeenTask
-from mesh.discovery.swarm import ClusterView
+from mesh.discovery.engine_json import SERVICE_NAME_LABEL, NetworkView, SeenService, SeenTask
+from mesh.discovery.swarm_json import ClusterView
 from mesh.parsing import is_int, parse_int
 
 T = TypeVar("T")

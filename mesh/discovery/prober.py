@@ -1,4 +1,4 @@
-"""Probing this node's own tasks, from inside their namespaces (see `mesh.balance.probing`).
+"""Probing this node's own tasks, from inside their namespaces (see `mesh.balance.health_state`).
 
 Only a task's own node probes it: the work does not grow with the nodes, and the whole cluster is told what it
 found, as a sign. A probe is a task of its own, waiting most of the time; PROBES_AT_ONCE keeps a node with
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from mesh.balance.probing import WELL_STATUSES, Probe, Pulse, Result, probes
+from mesh.balance.health_state import WELL_STATUSES, Probe, Pulse, Result, probes
 from mesh.catalog.model import Container
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError

@@ -11,10 +11,10 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from mesh.catalog.model import Service
-from mesh.discovery.feed_codec import valid
 from mesh.discovery.host_records import Book
 from mesh.errors import DiscoveryError
-from mesh.net.files import replace_file
+from mesh.net.atomic_file import replace_file
+from mesh.peers.feed.codec import valid
 
 FILE = "hosts.json"
 BYTES_MAX = 64 << 20  # of it: 100,000 hosts are about 10 MB

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mesh.dns.policy import OURS, NamePolicy
+from mesh.dns.name_policy import OURS, NamePolicy
 
 CACHED_REPLIES = 10_000  # replies, a rotation of n counting as n
 RESOLV_CONF = "/etc/resolv.conf"

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from dnslib import DNSError, DNSRecord
 
-from mesh.dns.answers import HERE, Answer, Outcome, candidates
+from mesh.dns.forward import Route
+from mesh.dns.lookup import HERE, Answer, Outcome, candidates
 from mesh.dns.scope import Scope
 from mesh.dns.stats import FORWARD, LOCAL, OTHER, RCODES, TYPES
-from mesh.dns.upstream import Route
 from mesh.dns.wire import Question
 
 

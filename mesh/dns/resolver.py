@@ -15,16 +15,16 @@ from random import Random
 from time import monotonic
 
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.dns.answers import HERE, Answer, Outcome, answer
-from mesh.dns.cache import ReplyCache, View
 from mesh.dns.config import DnsConfig
 from mesh.dns.explain import Explanation, explanation, shown
-from mesh.dns.forwarding import NO_PATHS, Asking, Forwarding, Later, Paths, Respond, cacheable
+from mesh.dns.forward.forward import NO_PATHS, Asking, Forwarding, Later, Paths, Respond, cacheable
+from mesh.dns.lookup import HERE, Answer, Outcome, answer
+from mesh.dns.name_table import NameTable
 from mesh.dns.query_log import QueryLog
-from mesh.dns.replies import replies
+from mesh.dns.reply_builder import replies
+from mesh.dns.reply_cache import ReplyCache, View
 from mesh.dns.scope import Scope, SourceScopes
 from mesh.dns.stats import CACHE, LOCAL, DnsStats
-from mesh.dns.table import NameTable
 from mesh.dns.wire import (
     HEADER,
     BadQuery,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mesh.catalog.model import Port, Protocol, Service
-from mesh.dns.labels import SRV, labelled_ports
+from mesh.labels.dns import SRV, labelled_ports
 
 _BOTH = {53: "domain", 443: "https", 5060: "sip", 11211: "memcache"}
 WELL_KNOWN = {

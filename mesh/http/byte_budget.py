@@ -10,9 +10,9 @@ the first few KiB: a usual request costs one addition and one comparison.
 
 from enum import Enum
 
-from mesh.http.addresses import Addresses
 from mesh.http.faults import Fault, Refused
-from mesh.net.fair_shares import share_key
+from mesh.net.limits.fair_shares import share_key
+from mesh.net.limits.per_client_limit import Addresses
 
 # Of each connection that nobody counts: a head, a small body. Connections have limits of their own.
 FREE_BYTES = 4 * 1024

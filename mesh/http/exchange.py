@@ -16,14 +16,14 @@ from time import monotonic
 from typing import Protocol
 
 from mesh.http import limits
-from mesh.http.backend import Server
+from mesh.http.codec.h1_head import RequestHead, ResponseHead
+from mesh.http.codec.protected_fields import without_names
+from mesh.http.codec.proxy_headers import Edge, changed_response, with_fields
+from mesh.http.endpoint_pool import Server
 from mesh.http.faults import Fault
-from mesh.http.forwarding import Edge, changed_response, with_fields
-from mesh.http.h1_upstream import H1Upstream
-from mesh.http.head import RequestHead, ResponseHead
-from mesh.http.pages import Answer, changed_answer, error_answer
-from mesh.http.protected_fields import without_names
-from mesh.http.steps import Treatment
+from mesh.http.local_reply import Answer, changed_answer, error_answer
+from mesh.http.request_plan import Treatment
+from mesh.http.upstream.h1_connection import H1Upstream
 from mesh.net.isolation import run
 
 Fields = Sequence[tuple[str, str | None]]  # to be set; None: taken away

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mesh.http import limits
 from mesh.internal_errors import ERRORS
-from mesh.net.fair_queue import FairQueue
-from mesh.net.fair_shares import share_key
+from mesh.net.limits.fair_queue import FairQueue
+from mesh.net.limits.fair_shares import share_key
 
 
 class Comparison:

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from mesh.balance.slots import Choice
+from mesh.balance.hash_slots import Choice
 from mesh.catalog.model import Container, Network, Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
 from mesh.internal_errors import ERRORS
-from mesh.kernel.flows import Flows
+from mesh.kernel.flow_drain import Flows
 from mesh.kernel.heartbeat import BEAT_SECONDS
-from mesh.kernel.rules import (
+from mesh.kernel.netfilter.transaction import Transaction
+from mesh.kernel.rulesets import (
     ALIVE_SECONDS,
     DELETE,
     DOCKER_RESOLVER,
@@ -34,7 +35,6 @@ from mesh.kernel.rules import (
     service_vips,
     vips_update,
 )
-from mesh.kernel.transaction import Transaction
 from mesh.net import proc
 from mesh.net.netns import Namespace
 from mesh.net.tasks import Tasks

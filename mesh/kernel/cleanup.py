@@ -4,12 +4,12 @@ import os
 from dataclasses import dataclass
 
 from mesh.errors import KernelError, NamespaceGone
-from mesh.kernel import nft
 from mesh.kernel.devconf import Setting, write
-from mesh.kernel.firewall import remove_all
+from mesh.kernel.firewall.forward_chain import remove_all
+from mesh.kernel.firewall.listener_rules import DELETE_LISTENERS, LISTENER_TABLE
 from mesh.kernel.ingress import BRIDGE, NETNS_DIR
-from mesh.kernel.listener_rules import DELETE_LISTENERS, LISTENER_TABLE
 from mesh.kernel.loopback_rules import DELETE_LOOPBACK, LIST_KEPT, LIST_LOOPBACK
+from mesh.kernel.netfilter import nft
 from mesh.kernel.return_paths import return_path_present, take_out
 from mesh.kernel.table import clear, present
 from mesh.net.netns import Namespace

@@ -14,10 +14,10 @@ import errno
 import os
 
 from mesh.errors import KernelError
-from mesh.kernel.batches import Batches
-from mesh.kernel.nfnetlink import batch
-from mesh.kernel.rules import ALIVE, ALIVE_PROTOCOLS
-from mesh.kernel.transaction import Put, Take
+from mesh.kernel.netfilter.nfnetlink import batch
+from mesh.kernel.netfilter.nft_batch import Batches
+from mesh.kernel.netfilter.transaction import Put, Take
+from mesh.kernel.rulesets import ALIVE, ALIVE_PROTOCOLS
 
 BEAT_SECONDS = 1.0  # a third of rules.ALIVE_SECONDS: two beats may be late
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Interface
 
-from mesh.balance.ports import Carrier
 from mesh.catalog.model import NO_RETURN_PATH, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel.capture import Table, Tables
-from mesh.kernel.counting import Counted, Totals, read_counters
+from mesh.kernel.counters import Counted, Totals, read_counters
 from mesh.kernel.devconf import Setting, read, write
-from mesh.kernel.firewall import Firewall
-from mesh.kernel.flows import Flows
+from mesh.kernel.firewall.forward_chain import Firewall
+from mesh.kernel.flow_drain import Flows
 from mesh.kernel.heartbeat import BEAT_SECONDS
+from mesh.kernel.ingress_state import Ports, Published, as_published
 from mesh.kernel.loopback_rules import (
     DELETE_LOOPBACK,
     LIST_KEPT,
@@ -30,9 +30,8 @@ from mesh.kernel.loopback_rules import (
     LOOPBACK_TABLE,
     loopback_rules,
 )
-from mesh.kernel.published import Ports, Published, as_published
 from mesh.kernel.return_rules import NO_ENTRY, Entry
-from mesh.kernel.rules import (
+from mesh.kernel.rulesets import (
     ALIVE_SECONDS,
     DELETE,
     LIST_COUNTERS,
@@ -45,6 +44,7 @@ from mesh.kernel.rules import (
     ingress_rules,
     ingress_update,
 )
+from mesh.labels.ports import Carrier
 from mesh.net import netlink
 from mesh.net.netns import NamespaceWorker
 from mesh.net.routes import hardware_address

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mesh.errors import KernelError, NamespaceGone
-from mesh.kernel import nft
 from mesh.kernel.devconf import Setting
 from mesh.kernel.devconf import read as read_setting
+from mesh.kernel.netfilter import nft
 from mesh.kernel.return_rules import MARK_MASK, MARK_PREFIX, RETURN_TABLE
-from mesh.kernel.rules import ALIVE_SET, TABLE
+from mesh.kernel.rulesets import ALIVE_SET, TABLE
 from mesh.net import netlink, proc, routes
 
 ABSENT = "No such file or directory"  # nft's words for a table, chain, map or element that is not there

@@ -23,10 +23,10 @@ from mesh.catalog.model import NO_RETURN_PATH, Container, Network, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone, Problem
 from mesh.internal_errors import ERRORS
-from mesh.kernel import batches, conntrack, nft
 from mesh.kernel.capture import Policy, why_not
-from mesh.kernel.ctnetlink import Wanted
 from mesh.kernel.devconf import Setting, write
+from mesh.kernel.netfilter import conntrack, nft, nft_batch
+from mesh.kernel.netfilter.ctnetlink import Wanted
 from mesh.kernel.return_rules import (
     DELETE_RETURN,
     MARK_MASK,
@@ -378,7 +378,7 @@ def put_in(address: str, marks: Marks, before: Marks | None, gateways: dict[int,
     if before is None:
         nft.run(return_rules(interface, address, marks))
     else:
-        batches.change(return_update(before, marks))
+        nft_batch.change(return_update(before, marks))
     known = set(before.values()) if before else {mark for mark, _ in routes.led(MARK_PREFIX, MARK_MASK)}
     for mark in known - set(marks.values()):
         routes.forget(mark, RULE_PRIORITY)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
-from mesh.kernel.transaction import Elements, Kind, Put, Take, Transaction, as_text
+from mesh.kernel.netfilter.transaction import Elements, Kind, Put, Take, Transaction, as_text
 
 RETURN_TABLE = "mesh_return"
 MARK_PREFIX, MARK_MASK = 0x6D650000, 0xFFFF0000  # "me"; Docker's own marks are small

@@ -8,11 +8,11 @@ One descriptor is all that it holds: a netlink socket, which belongs to its name
 
 import os
 
-from mesh.kernel import nft
-from mesh.kernel.batches import Batches
 from mesh.kernel.heartbeat import Heartbeat
-from mesh.kernel.rules import DELETE, TABLE
-from mesh.kernel.transaction import Transaction, as_text
+from mesh.kernel.netfilter import nft
+from mesh.kernel.netfilter.nft_batch import Batches
+from mesh.kernel.netfilter.transaction import Transaction, as_text
+from mesh.kernel.rulesets import DELETE, TABLE
 from mesh.net.netns import NamespaceWorker
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mesh.net.descriptors import for_client
-from mesh.net.fair_shares import FairShares, share_key
+from mesh.net.limits.descriptors import for_client
+from mesh.net.limits.fair_shares import FairShares, share_key
 from mesh.net.netns import LISTEN_BACKLOG
 from mesh.net.tasks import Tasks
 

@@ -18,10 +18,10 @@ import socket
 import struct
 from collections.abc import Callable
 
-from mesh.net.descriptors import is_reserved
 from mesh.net.isolation import run
-from mesh.relay.deadlines import Deadlines
-from mesh.relay.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, Poller
+from mesh.net.limits.descriptors import is_reserved
+from mesh.net.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, Poller
+from mesh.net.timers import Deadlines
 
 BUFFER_BYTES = 64 * 1024  # most that a direction holds back: one read (copying) or one pipe (splicing)
 BULK_BYTES = 256 * 1024  # past this a pipe's two descriptors and set-up are worth it

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mesh.balance.slots import Choice
+from mesh.balance.hash_slots import Choice
 from mesh.catalog.model import Network, Service, Task, TaskState
 from mesh.catalog.snapshot import Snapshot
 from mesh.kernel.inspect import Leading

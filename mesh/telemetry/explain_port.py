@@ -3,14 +3,14 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mesh.balance.ports import Carrier, PortPlan
-from mesh.balance.slots import NOBODY, Choice
+from mesh.balance.hash_slots import NOBODY, Choice
 from mesh.catalog.model import NO_RETURN_PATH, Network, Node, Protocol, PublishMode, Service, Task
 from mesh.catalog.snapshot import Snapshot
+from mesh.kernel.firewall.rule_walk import Obstacle
 from mesh.kernel.inspect import HostPort, SandboxPort, WayBack
 from mesh.kernel.return_rules import NO_ENTRY, Entry
-from mesh.kernel.rule_walk import Obstacle
-from mesh.kernel.rules import PortTarget
+from mesh.kernel.rulesets import PortTarget
+from mesh.labels.ports import Carrier, PortPlan
 from mesh.telemetry.explain import (
     FLUSHED,
     NOT_YET,

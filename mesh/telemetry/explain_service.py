@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mesh.balance.slots import NOBODY, Choice
+from mesh.balance.hash_slots import NOBODY, Choice
 from mesh.catalog.model import EndpointMode, Network, Service
 from mesh.catalog.snapshot import Snapshot
 from mesh.kernel.inspect import ContainerVip

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 
 from mesh.net.tasks import Tasks
-from mesh.relay.carried import Carried
+from mesh.relay.port_interface import Carried
 from sidecar.workers.channel import Channel
 from sidecar.workers.port_messages import Carry, Ended, PortReport, Report, Shut
 

@@ -8,17 +8,17 @@ from itertools import count
 from mesh.catalog.model import Network
 from mesh.catalog.snapshot import Snapshot
 from mesh.errors import NamespaceGone
-from mesh.http.internal_targets import InternalTargets, TargetRefused, why_internal
-from mesh.http.reach import Connect
-from mesh.tunnel.dial import TUNNELS_MAX
-from mesh.tunnel.dial import Dialled as DialledSocket
+from mesh.http.config.internal_targets import InternalTargets, TargetRefused, why_internal
+from mesh.http.upstream.network_reach import Connect
+from mesh.peers.tunnel.client import TUNNELS_MAX
+from mesh.peers.tunnel.client import Dialled as DialledSocket
 from sidecar.workers.channel import Channel
 from sidecar.workers.http_messages import Broken, Cut, Dial, Dialled
 from sidecar.workers.socket_stock import SocketStock
 
 
 class EdgeReach:
-    """As `mesh.http.reach.Namespaces`. `networks`: ids of those that are here, as the sidecar last said."""
+    """As `mesh.http.upstream.network_reach.Namespaces`. `networks`: ids of those that are here, as the sidecar last said."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class EdgeTunnels:
         self._open: dict[int, _Dialled] = {}
 
     def to(self, network: str) -> socket.socket:
-        """As `mesh.tunnel.dial.Tunnels.to`."""
+        """As `mesh.peers.tunnel.client.Tunnels.to`."""
         if len(self._open) >= TUNNELS_MAX:
             raise OSError(errno.EMFILE, "too many tunnels")
         ours, theirs = socket.socketpair()

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from mesh.balance.health_state import Result
 from mesh.balance.policies import Endpoint
-from mesh.balance.probing import Result
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.http.stats import ServiceStats
-from mesh.http.tls import KeyPair
+from mesh.http.tls.certificate_store import KeyPair
 from mesh.net.tasks import Tasks
-from mesh.tunnel.dial import Tunnels
+from mesh.peers.tunnel.client import Tunnels
 from sidecar.config import Http, Log
 from sidecar.workers.http_messages import (
     TELLS,
@@ -88,7 +88,7 @@ class HttpSupervisor:
         self._closing = False
         self.ports = SharedPorts(lambda: self.workers)
         self.workers = Workers(
-            Kind("HTTP", "sidecar.workers.http_process", TOLD, TELLS, restriction),
+            Kind("HTTP", "sidecar.processes.http", TOLD, TELLS, restriction),
             config.workers,
             tasks,
             everything=self._everything,

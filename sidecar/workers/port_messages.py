@@ -15,8 +15,8 @@ from typing import Annotated
 from pydantic import Field
 
 from mesh.balance.policies import Endpoint
-from mesh.relay.connection import Options
-from mesh.relay.counts import PortStats, Seen
+from mesh.relay.stats import PortStats, Seen
+from mesh.relay.tcp_connection import Options
 from sidecar.workers.messages import Count, Number, Seconds, Text
 
 REASONS_MAX = 64  # reasons of errors that a report has; there are about forty

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterator
 
 from mesh.net.tasks import Tasks
-from mesh.relay.carried import OpenPort
+from mesh.relay.port_interface import OpenPort
 from sidecar.config import Log
 from sidecar.workers.port_messages import Carriage, Ended, Report
 from sidecar.workers.privileges import Restriction
@@ -24,7 +24,7 @@ class RelaySupervisor:
         self._begin = Begin(log.level, log.format)
         self._ports = SharedPorts(lambda: self.workers)
         self.workers = Workers(
-            Kind("relay", "sidecar.workers.relay_process", TOLD, TELLS, restriction),
+            Kind("relay", "sidecar.processes.relay", TOLD, TELLS, restriction),
             count,
             tasks,
             everything=self._everything,

@@ -27,10 +27,10 @@ from functools import partial
 from mesh.balance.policies import Endpoint
 from mesh.errors import WireError
 from mesh.http.faults import Fault
-from mesh.relay.carried import OpenPort
-from mesh.relay.connection import Options
-from mesh.relay.counts import REASONS, PortStats, Seen
-from mesh.relay.relaying import ConnectSocket
+from mesh.relay.port_interface import OpenPort
+from mesh.relay.stats import REASONS, PortStats, Seen
+from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_proxy import ConnectSocket
 from sidecar.workers.port_messages import Carriage, Carry, Ended, PortReport, Report, Shut, Way
 from sidecar.workers.supervisor import Order, Workers
 
@@ -114,7 +114,7 @@ class SharedPorts:
 
 
 class SharedPort:
-    """A port that processes carry, like one `mesh.relay.listener.Port`."""
+    """A port that processes carry, like one `mesh.relay.tcp_port.Port`."""
 
     def __init__(
         self,

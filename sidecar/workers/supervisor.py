@@ -223,7 +223,7 @@ class Workers:
                 sys.executable, "-m", kind.module, str(descriptor), pass_fds=(descriptor,)
             )
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "sidecar.workers.edge", kind.module, str(descriptor)),
+            *(sys.executable, "-P", "-m", "sidecar.processes.edge", kind.module, str(descriptor)),
             *kind.restriction.as_words(),
             pass_fds=(descriptor,),
             stdin=asyncio.subprocess.DEVNULL,

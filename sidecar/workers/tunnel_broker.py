@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from mesh.errors import WireError
 from mesh.net.tasks import Tasks
-from mesh.tunnel.dial import TUNNELS_MAX, Tunnels
-from mesh.tunnel.words import Wanted
+from mesh.peers.tunnel.client import TUNNELS_MAX, Tunnels
+from mesh.peers.tunnel.protocol import Wanted
 from sidecar.workers.http_messages import Broken, Cut, Dial, Dialled
 
 # Sends a message, with sockets, to the process with this number.

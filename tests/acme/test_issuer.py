@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from mesh.acme import issuer as issuer_module
-from mesh.acme.authority import Prepare
+from mesh.acme.certificate_store import Kept
+from mesh.acme.client import Prepare
 from mesh.acme.issuer import Issuer
-from mesh.acme.kept import Kept
+from mesh.acme.messages import Account
 from mesh.acme.schedule import Names
-from mesh.acme.told import Account
 from mesh.errors import AccountGone, CertificateError
-from tests.acme.test_kept import URL, pem
+from tests.acme.test_certificate_store import URL, pem
 from tests.support.certificates import NOW
 from tests.support.waiting import running, until
 

@@ -19,8 +19,8 @@ from benchmarks.l4.updates import Samples, one_less, service
 from benchmarks.l4.updates import table as updates_table
 from benchmarks.l4.world import TASKS, Wires, worlds
 from benchmarks.measure import Role
-from mesh.balance.ports import Carrier, plan
-from mesh.kernel.rules import container_vips
+from mesh.kernel.rulesets import container_vips
+from mesh.labels.ports import Carrier, plan
 from tests.net.lab import inside, needs_root
 
 WRK = """\

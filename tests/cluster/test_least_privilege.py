@@ -6,7 +6,7 @@ from tests.support.swarm import NODES, Swarm, eventually
 
 NEEDED = "00000000002035e0"  # the eight of deploy/stack.yml as bits (capabilities(7))
 NONE = "0000000000000000"
-EDGE = "sidecar.workers.edge"
+EDGE = "sidecar.processes.edge"
 LIST = r"""
 for one in /proc/[0-9]*; do
     words=$(tr '\0' ' ' < $one/cmdline 2>/dev/null) || continue

@@ -24,7 +24,7 @@ LIES_SECONDS = 10
 TELL = """
 import asyncio, json, sys, time
 import aiohttp
-from mesh.discovery.feed_tls import MANAGER_NAME, Certificates
+from mesh.peers.swarm_tls import MANAGER_NAME, Certificates
 folder, url, seconds, report = sys.argv[1:]
 
 async def main():
@@ -43,7 +43,7 @@ asyncio.run(main())
 
 ASK = """
 import asyncio, sys
-from mesh.discovery.feed_tls import Certificates
+from mesh.peers.swarm_tls import Certificates
 folder, host, port, node, line = sys.argv[1:]
 
 async def main():

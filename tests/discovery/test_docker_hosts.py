@@ -7,16 +7,16 @@ from random import Random
 import pytest
 
 from mesh.catalog.store import Store
-from mesh.discovery.client import EngineClient
-from mesh.discovery.docker import DockerSource
-from mesh.discovery.feed_client import FeedClient
-from mesh.discovery.feed_server import FeedServer
+from mesh.discovery.docker_source import DockerSource
+from mesh.discovery.engine_client import EngineClient
 from mesh.discovery.host_records import HostRecords
-from mesh.discovery.saved import FILE
-from mesh.discovery.sign_client import SignClient
-from mesh.http.host_book import HostBook
-from tests.discovery.test_docker import Pair, Sidecar, nodes
-from tests.discovery.test_docker import quick as quick
+from mesh.discovery.view_cache import FILE
+from mesh.http.hosts.book import HostBook
+from mesh.peers.feed.client import FeedClient
+from mesh.peers.feed.server import FeedServer
+from mesh.peers.report.client import SignClient
+from tests.discovery.test_docker_source import Pair, Sidecar, nodes
+from tests.discovery.test_docker_source import quick as quick
 from tests.support import docker_fixtures as docker
 from tests.support.docker_fixtures import Json
 from tests.support.waiting import until

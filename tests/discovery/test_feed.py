@@ -15,13 +15,13 @@ import pytest_asyncio
 
 from mesh.catalog.model import Attachment, Neighbour, Node, Service
 from mesh.catalog.snapshot import Change
-from mesh.discovery import feed_server
-from mesh.discovery.feed_client import FeedClient
-from mesh.discovery.feed_codec import encode_view
-from mesh.discovery.feed_server import LENGTH, PATH, FeedServer
-from mesh.discovery.feed_tls import Certificates
-from mesh.discovery.report import Report
-from mesh.discovery.swarm import ClusterView
+from mesh.discovery.swarm_json import ClusterView
+from mesh.peers.feed import server as feed_server
+from mesh.peers.feed.client import FeedClient
+from mesh.peers.feed.codec import encode_view
+from mesh.peers.feed.server import LENGTH, PATH, FeedServer
+from mesh.peers.report.codec import Report
+from mesh.peers.swarm_tls import Certificates
 from tests.support.docker_fixtures_pki import SwarmCA
 from tests.support.waiting import DEADLINE, running, until
 
@@ -164,7 +164,7 @@ class TestFollowing:
         self, tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(feed_server, "HEARTBEAT_SECONDS", 0.02)
-        monkeypatch.setattr("mesh.discovery.feed_client.SILENCE_SECONDS", 1.0)
+        monkeypatch.setattr("mesh.peers.feed.client.SILENCE_SECONDS", 1.0)
         one = worker(tmp_path, manager)
         async with running(one.client.run()):
             await until(lambda: one.views, "a view came")
@@ -319,7 +319,7 @@ class TestLoss:
         self, tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(feed_server, "HEARTBEAT_SECONDS", 60.0)
-        monkeypatch.setattr("mesh.discovery.feed_client.SILENCE_SECONDS", 0.1)
+        monkeypatch.setattr("mesh.peers.feed.client.SILENCE_SECONDS", 0.1)
         one = worker(tmp_path, manager)
         async with running(one.client.run()):
             await until(lambda: one.client.reconnects >= 2, "it asked again")

@@ -12,13 +12,13 @@ import pytest
 from mesh.catalog.model import Node, Role, Service
 from mesh.catalog.snapshot import Change
 from mesh.discovery import host_records
-from mesh.discovery.feed_codec import decode, encode_change, encode_view
-from mesh.discovery.feed_server import FeedServer
-from mesh.discovery.feed_tls import MANAGER_NAME, Certificates
 from mesh.discovery.host_records import PATH, HostRecords, is_manager, other_managers
 from mesh.discovery.saved_hosts import FILE, SavedHosts
-from mesh.discovery.swarm import ClusterView
-from mesh.http.host_book import HostBook
+from mesh.discovery.swarm_json import ClusterView
+from mesh.http.hosts.book import HostBook
+from mesh.peers.feed.codec import decode, encode_change, encode_view
+from mesh.peers.feed.server import FeedServer
+from mesh.peers.swarm_tls import MANAGER_NAME, Certificates
 from tests.support.docker_fixtures_pki import SwarmCA
 from tests.support.waiting import running, until
 

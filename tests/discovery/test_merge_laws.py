@@ -19,9 +19,9 @@ from mesh.catalog.model import (
     TaskState,
 )
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.discovery.engine import SERVICE_NAME_LABEL, NetworkView, SeenService, SeenTask
+from mesh.discovery.engine_json import SERVICE_NAME_LABEL, NetworkView, SeenService, SeenTask
 from mesh.discovery.merge import Merger
-from mesh.discovery.swarm import ClusterView
+from mesh.discovery.swarm_json import ClusterView
 
 NAMES = ("web", "db")  # service "web" has the id "web-id"
 NETWORKS = ("front", "back", "ingress")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.balance.probing import Probe, Result
+from mesh.balance.health_state import Probe, Result
 from mesh.catalog.model import Attachment, Container, Port, Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.discovery.prober import Prober, look

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from mesh.discovery.client import EngineClient
+from mesh.discovery.engine_client import EngineClient
 from tests.support import docker_fixtures as docker
 from tests.support.docker_fixtures import BACKEND, MANAGER
 from tests.support.docker_fixtures_daemon import FakeDaemon

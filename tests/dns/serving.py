@@ -8,7 +8,7 @@ from mesh.catalog.snapshot import Change
 from mesh.dns.config import DnsConfig
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
-from mesh.dns.server import Endpoint, ScopeSource
+from mesh.dns.udp_server import Endpoint, ScopeSource
 from mesh.net.tasks import Tasks
 from tests.dns.fakes import LIMIT, closed_port, over_udp, question, shown
 from tests.dns.world import BOTH, FRONTEND, SERVICES, snapshot, task

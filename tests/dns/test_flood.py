@@ -10,7 +10,7 @@ from statistics import quantiles
 
 import pytest
 
-from mesh.dns.server import Endpoint
+from mesh.dns.udp_server import Endpoint
 from tests.dns import flood
 from tests.dns.serving import Serving, Starter, bound
 from tests.dns.world import BOTH, FRONT

@@ -12,7 +12,7 @@ from dnslib import DNSRecord
 
 from mesh.catalog.model import Asker
 from mesh.catalog.snapshot import Change
-from mesh.dns import server, wire
+from mesh.dns import udp_server, wire
 from mesh.dns.config import QUERY_MAX, UDP_REPLY_MAX, UDP_SLOT
 from mesh.dns.wire import QType, Rcode
 from tests.dns.fakes import LIMIT, over_udp, question, shown
@@ -262,7 +262,7 @@ async def test_many_strangers_do_not_push_out_those_we_know(
     start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Addresses are remembered up to a limit; here a batch has more than that."""
-    monkeypatch.setattr(server, "SOURCES_MAX", 8)
+    monkeypatch.setattr(udp_server, "SOURCES_MAX", 8)
     serving = await start(None)
     serving.publish(Change(askers=(Asker("one", "127.0.0.1/32", ("n1",)),)))
     loop = asyncio.get_running_loop()

@@ -21,10 +21,10 @@ from mesh.catalog.model import (
     TaskState,
 )
 from mesh.catalog.snapshot import Snapshot
-from mesh.dns.answers import HERE, Answer, Outcome, answer
-from mesh.dns.policy import DOCKERS, OURS, Elsewhere, NamePolicy, SharedAlias
+from mesh.dns.lookup import HERE, Answer, Outcome, answer
+from mesh.dns.name_policy import DOCKERS, OURS, Elsewhere, NamePolicy, SharedAlias
+from mesh.dns.name_table import NameTable
 from mesh.dns.scope import Scope, scope_of
-from mesh.dns.table import NameTable
 from mesh.dns.wire import QType, Question
 from tests.dns.world import snapshot, task
 

@@ -15,12 +15,12 @@ from mesh.catalog.model import Port, Service, ServiceNetwork
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.dns.config import DnsConfig
 from mesh.dns.explain import ShownRecord, ShownReply
-from mesh.dns.forwarding import Later, Paths
-from mesh.dns.policy import DOCKERS, OURS, NamePolicy
+from mesh.dns.forward import Server, host_socket
+from mesh.dns.forward.forward import Later, Paths
+from mesh.dns.forward.route import parse_server
+from mesh.dns.name_policy import DOCKERS, OURS, NamePolicy
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
-from mesh.dns.upstream import Server, host_socket
-from mesh.dns.upstream.servers import parse_server
 from mesh.dns.wire import QType
 from mesh.net.tasks import Tasks
 from tests.dns.fakes import closed_port, question, rcode, say, shown, upstream

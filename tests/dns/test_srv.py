@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.catalog.model import EndpointMode, Port, Protocol, Service, ServiceNetwork
-from mesh.dns.answers import Answer, Outcome, answer
-from mesh.dns.policy import OURS, Elsewhere, NamePolicy
+from mesh.dns.lookup import Answer, Outcome, answer
+from mesh.dns.name_policy import OURS, Elsewhere, NamePolicy
+from mesh.dns.name_table import NameTable
 from mesh.dns.scope import Scope
 from mesh.dns.srv import PortName, ports_named
-from mesh.dns.table import NameTable
 from mesh.dns.wire import QType, Question
 from tests.dns.world import BOTH, FRONT, FRONTEND, SHOP, WEB, of_stack, snapshot, task
 

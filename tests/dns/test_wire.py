@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.dns import wire
-from mesh.dns.upstream.received import Match, aged, match, parse_reply
+from mesh.dns.forward.reply_parser import Match, aged, match, parse_reply
 from mesh.dns.wire import BadQuery, QType, Query, Question, Rcode, parse_query, reply_tail
 from mesh.errors import WireError
 

@@ -7,13 +7,12 @@
 """
 
 from mesh.errors import WireError
-from mesh.http.client_hello import server_name
-from mesh.http.faults import Fault, Refused, Side
-from mesh.http.forwarding import Edge, given_request_id, request_block, response_lines, source_of
-from mesh.http.framing import EXTENSIONS_MAX, SIZE_LINE_MAX, TRAILERS_MAX, ChunkedReader
-from mesh.http.h2_compression import Fields
-from mesh.http.h2_fields import RequestLists, read_response, read_trailers, request_list
-from mesh.http.h2_wire import (
+from mesh.http.codec.h1_body import EXTENSIONS_MAX, SIZE_LINE_MAX, TRAILERS_MAX, ChunkedReader
+from mesh.http.codec.h1_head import CHUNKED, HEAD_MAX, RequestHead, RequestReader
+from mesh.http.codec.h1_head import Fields as Lines
+from mesh.http.codec.h1_head import read_response as read_h1_response
+from mesh.http.codec.h2_headers import RequestLists, read_response, read_trailers, request_list
+from mesh.http.codec.h2_protocol import (
     CONNECTION_WINDOW,
     FIELDS_BYTES_MAX,
     FRAME_MAX,
@@ -25,9 +24,10 @@ from mesh.http.h2_wire import (
     Stream,
     Wire,
 )
-from mesh.http.head import CHUNKED, HEAD_MAX, RequestHead, RequestReader
-from mesh.http.head import Fields as Lines
-from mesh.http.head import read_response as read_h1_response
+from mesh.http.codec.hpack import Fields
+from mesh.http.codec.proxy_headers import Edge, given_request_id, request_block, response_lines, source_of
+from mesh.http.faults import Fault, Refused, Side
+from mesh.http.tls.client_hello import server_name
 
 STRANGER = Edge("192.0.2.1", "http", 80)
 PROXY = Edge("192.0.2.1", "https", 443, lambda address: address.startswith("192.0.2."))

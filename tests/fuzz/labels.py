@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Port, Service
-from mesh.http.directory import Directory
-from mesh.http.head import checked_fields
-from mesh.http.health import question
-from mesh.http.host_claims import Breadth, areas_of
-from mesh.http.labels import read_labels
-from mesh.http.matching import normal_path
-from mesh.http.model import Declared, Route
-from mesh.http.routing import Table, order
-from mesh.http.rules import RuleError, read_rule
-from mesh.http.steps import Asked, steps
+from mesh.http.codec.h1_head import checked_fields
+from mesh.http.config.matchers import normal_path
+from mesh.http.config.model import Declared, Route
+from mesh.http.config.rule_parser import RuleError, read_rule
+from mesh.http.hosts.claims import Breadth, areas_of
+from mesh.http.labels.http import read_labels
+from mesh.http.request_plan import Asked, steps
+from mesh.http.routing.reference_resolver import Directory
+from mesh.http.routing.route_table import Table, order
+from mesh.http.upstream.health_check import question
 from tests.support.http_steps import treat
 
 TASK = Endpoint("10.0.0.1", 8080)

@@ -8,12 +8,12 @@ from random import Random
 import dns.message
 
 from mesh.dns.config import FAILURES_MAX, FORWARDED_BYTES_MAX, FORWARDS_MAX, REFRESHES_MAX, DnsConfig
-from mesh.dns.passing import room
+from mesh.dns.forward.query_builder import Received, UpstreamQuery, received
+from mesh.dns.forward.reply_parser import parse_reply
+from mesh.dns.forward.reply_rewrite import room
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.stats import RCODES, TYPES, DnsStats
-from mesh.dns.upstream.messages import Received, UpstreamQuery, received
-from mesh.dns.upstream.received import parse_reply
 from mesh.dns.wire import HEADER, OPCODE, QR, BadQuery, Query, Rcode, parse_query
 from mesh.errors import WireError
 from mesh.net.tasks import Tasks

@@ -7,9 +7,9 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mesh.dns.upstream.forwarder import Forwarder
-from mesh.dns.upstream.messages import Received, UpstreamQuery
-from mesh.dns.upstream.servers import Route
+from mesh.dns.forward.dispatcher import Forwarder
+from mesh.dns.forward.query_builder import Received, UpstreamQuery
+from mesh.dns.forward.route import Route
 
 TURNS_MAX = 100_000  # of the loop for one input; more is a loop that never rests
 

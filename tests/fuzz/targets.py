@@ -21,15 +21,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
 from mesh.dns.config import QUERY_MAX, SOURCES_MAX, TCP_PIPELINE_MAX, UDP_BATCH_SLOW, UDP_SLOT
-from mesh.dns.crowd import Limits
-from mesh.dns.forwarded import Kept
-from mesh.dns.forwarding import NO_PATHS, Later
-from mesh.dns.passing import passed_back, passed_on, room
+from mesh.dns.connection_limiter import Limits
+from mesh.dns.forward.forward import NO_PATHS, Later
+from mesh.dns.forward.query_builder import Received, UpstreamQuery, received
+from mesh.dns.forward.reply_parser import Match, match, parse_reply
+from mesh.dns.forward.reply_rewrite import passed_back, passed_on, room
+from mesh.dns.forward.upstream_cache import Kept
 from mesh.dns.scope import Scope
-from mesh.dns.server import Endpoint
-from mesh.dns.tcp import READ_SIZE, UNSENT_MAX, Listener
-from mesh.dns.upstream.messages import Received, UpstreamQuery, received
-from mesh.dns.upstream.received import Match, match, parse_reply
+from mesh.dns.tcp_server import READ_SIZE, UNSENT_MAX, Listener
+from mesh.dns.udp_server import Endpoint
 from mesh.dns.wire import DO, HEADER, parse_query
 from mesh.errors import WireError
 from tests.fuzz.engine import Target

@@ -22,15 +22,15 @@ import uvloop
 from mesh.catalog.model import Network, Port, Protocol, Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError
-from mesh.kernel.filter_table import Family
-from mesh.kernel.firewall_watch import FirewallWatch
+from mesh.kernel.firewall.filter_table import Family
+from mesh.kernel.firewall.listeners import ListenerFirewall
+from mesh.kernel.firewall.watch import FirewallWatch
 from mesh.kernel.ingress import Ingress
-from mesh.kernel.listener_firewall import ListenerFirewall
 from mesh.kernel.table import Tables
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
-from mesh.relay.listener import listen
-from mesh.relay.ports import RelayPorts
+from mesh.relay.port_reconciler import RelayPorts
+from mesh.relay.tcp_port import listen
 from tests.net.lab import Lab, inside, ip, laboratory, of
 
 HOST, HOST6 = "198.51.100.14", "2001:db8::e"

@@ -10,7 +10,6 @@ from typing import Any
 
 from dnslib import DNSRecord
 
-from mesh.balance.ports import Carrier
 from mesh.catalog.model import Network, Port, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
@@ -18,19 +17,20 @@ from mesh.discovery.prober import Prober
 from mesh.dns.config import DnsConfig
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
-from mesh.http.core import Core
-from mesh.http.front import Front
-from mesh.http.passing import Passing
-from mesh.http.reach import OwnNamespace
-from mesh.http.site import EntryPoint, Site
+from mesh.http.downstream.listener import Front
+from mesh.http.routing.passthrough import Passing
+from mesh.http.routing.router import EntryPoint, Site
+from mesh.http.runtime import Core
+from mesh.http.upstream.network_reach import OwnNamespace
 from mesh.internal_errors import ERRORS
-from mesh.kernel.flows import Flows
-from mesh.kernel.published import Published
+from mesh.kernel.flow_drain import Flows
+from mesh.kernel.ingress_state import Published
 from mesh.kernel.return_paths import ReturnPaths
-from mesh.kernel.rules import DnsPorts, container_rules, container_vips, ingress_rules
+from mesh.kernel.rulesets import DnsPorts, container_rules, container_vips, ingress_rules
+from mesh.labels.ports import Carrier
 from mesh.net.tasks import Tasks
-from mesh.relay.listener import listen, plain_socket
-from mesh.relay.ports import RelayPorts
+from mesh.relay.port_reconciler import RelayPorts
+from mesh.relay.tcp_port import listen, plain_socket
 from tests.http.conftest import Conversation, routed, saying, serving
 
 NET = Network("n1", "net", ("127.0.0.0/8",))

@@ -17,8 +17,9 @@ import aiohttp
 import pytest
 import yaml
 
-from sidecar import admin, cli
+from sidecar.admin import api
 from sidecar.app import Bound
+from sidecar.cli import main
 from sidecar.config import UnixSocket
 from tests.loopback.test_sidecar import config, running
 from tests.sidecar.conftest import FakeState
@@ -61,7 +62,7 @@ def socket_of(folder: Path) -> UnixSocket:
 
 async def test_only_its_user_may_open_it(tmp_path: Path, state: FakeState) -> None:
     place = socket_of(tmp_path)
-    server = admin.Server(admin.admin_app(state), place)
+    server = api.Server(api.admin_app(state), place)
     assert await server.start() == place
     try:
         assert stat.S_IMODE(os.stat(place.path).st_mode) == 0o600
@@ -75,7 +76,7 @@ async def test_only_its_user_may_open_it(tmp_path: Path, state: FakeState) -> No
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 async def test_another_user_is_refused_while_its_own_is_answered(tmp_path: Path, state: FakeState) -> None:
     place = socket_of(tmp_path)
-    server = admin.Server(admin.admin_app(state), place)
+    server = api.Server(api.admin_app(state), place)
     await server.start()
     program = (
         "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
@@ -102,12 +103,12 @@ async def test_one_that_a_killed_sidecar_left_is_replaced(tmp_path: Path, state:
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(place.path)
     dead.close()
-    server = admin.Server(admin.admin_app(state), place)
+    server = api.Server(api.admin_app(state), place)
     await server.start()
     try:
         assert (await ask(place, "/v1/status"))[0] == 200
         with pytest.raises(OSError, match="Address already in use"):  # and a living one is not
-            await admin.Server(admin.admin_app(state), place).start()
+            await api.Server(api.admin_app(state), place).start()
         assert (await ask(place, "/v1/status"))[0] == 200
     finally:
         await server.stop()
@@ -117,7 +118,7 @@ async def test_what_is_no_socket_is_left_alone(tmp_path: Path, state: FakeState)
     place = UnixSocket(str(tmp_path / "precious"))
     Path(place.path).write_text("mine")
     with pytest.raises(OSError, match="Address already in use"):
-        await admin.Server(admin.admin_app(state), place).start()
+        await api.Server(api.admin_app(state), place).start()
     assert Path(place.path).read_text() == "mine"
 
 
@@ -180,7 +181,7 @@ def test_a_line_of_the_log_has_no_secret(capsys: pytest.CaptureFixture[str]) -> 
 def test_the_commands_say_what_they_could_not_open(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["status", "--admin", str(tmp_path / "admin.sock")]) == 1
+    assert main.main(["status", "--admin", str(tmp_path / "admin.sock")]) == 1
     assert f"no sidecar answers on unix:{tmp_path}/admin.sock" in capsys.readouterr().err
-    assert cli.main(["status", "--admin", "relative/path"]) == 2
+    assert main.main(["status", "--admin", "relative/path"]) == 2
     assert "--admin: must be ADDR:PORT" in capsys.readouterr().err

@@ -20,7 +20,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.balance.probing import Probe, Result
+from mesh.balance.health_state import Probe, Result
 from mesh.catalog.model import (
     NO_RETURN_PATH,
     Attachment,
@@ -37,17 +37,17 @@ from mesh.catalog.model import (
 )
 from mesh.catalog.snapshot import Change
 from mesh.discovery import prober
-from mesh.discovery.engine import container, network_view
-from mesh.discovery.feed_codec import decode, encode_view
+from mesh.discovery.engine_json import container, network_view
 from mesh.discovery.merge import Merger
-from mesh.discovery.neighbours import Neighbours
-from mesh.discovery.report import Report, decode_report, encode_report
-from mesh.discovery.return_paths import ReturnPaths
-from mesh.discovery.swarm import ClusterView, Reader, read_each
+from mesh.discovery.plain_containers import Neighbours
+from mesh.discovery.return_path_overlay import ReturnPaths
+from mesh.discovery.swarm_json import ClusterView, Reader, read_each
 from mesh.errors import DiscoveryError
 from mesh.internal_errors import ERRORS
 from mesh.net.tasks import Tasks
-from mesh.tunnel.pump import Side, pump
+from mesh.peers.feed.codec import decode, encode_view
+from mesh.peers.report.codec import Report, decode_report, encode_report
+from mesh.peers.tunnel.copy import Side, pump
 from tests.dns.fakes import question, rcode, say, upstream
 from tests.dns.test_resolver import Asking
 from tests.dns.world import snapshot

@@ -14,7 +14,7 @@ import pytest
 
 from mesh.catalog.model import Port, Protocol, Service, Task, TaskState
 from mesh.net.netns import Namespace
-from sidecar.doctor import Doctor
+from sidecar.cli.doctor import Doctor
 from tests.net.lab import needs_root
 from tests.support.swarm_node import INGRESS, NODE, GoodService, config, get, rss, swarm_node
 from tests.support.waiting import until
@@ -22,7 +22,7 @@ from tests.support.workers import children
 
 pytestmark = [pytest.mark.root, needs_root]
 
-HTTP_PROCESS = "sidecar.workers.http_process"
+HTTP_PROCESS = "sidecar.processes.http"
 FD_SETSIZE = 1024  # select(2) cannot take a descriptor of this number or more
 CONTAINERS = 500
 PORTS, PORTS_PER_SERVICE, FIRST_PORT = 5_000, 50, 20_000

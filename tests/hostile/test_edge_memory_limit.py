@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from mesh.kernel import nft
-from mesh.kernel.batches import Batches
 from mesh.kernel.heartbeat import BEAT_SECONDS, Heartbeat
-from mesh.kernel.rules import container_rules
+from mesh.kernel.netfilter import nft
+from mesh.kernel.netfilter.nft_batch import Batches
+from mesh.kernel.rulesets import container_rules
 from tests.hostile.test_least_privilege import ADDRESS, MIB, Attacked, attacked, status
 from tests.hostile.test_memory_of_attacks import line, program
 from tests.http.conftest import Conversation, serving
@@ -20,7 +20,7 @@ from tests.support import http_attacks
 from tests.support.waiting import until
 from tests.support.workers import children
 
-HTTP = "sidecar.workers.http_process"
+HTTP = "sidecar.processes.http"
 MORE = 8 * MIB  # than it takes when nobody attacks; heads that do not end may take three times as much
 
 pytestmark = needs_root

@@ -13,7 +13,7 @@ from hyperframe.frame import WindowUpdateFrame
 
 from mesh.balance.policies import Endpoint
 from mesh.http import limits
-from mesh.http.port import HttpPort
+from mesh.http.downstream.published_port import HttpPort
 from tests.http.conftest import LIMIT, Conversation, Stand, serving
 from tests.http.h2_peer import H2Tasks, Heard, Peer, h2_client, h2_serving
 from tests.support import grpc_crowd, http_attacks

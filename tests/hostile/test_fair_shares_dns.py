@@ -9,10 +9,10 @@ import pytest
 from dnslib import DNSRecord
 
 from mesh.dns.config import FORWARDS_MAX, FORWARDS_PER_ASKER, DnsConfig
-from mesh.dns.forwarding import Later, Paths
+from mesh.dns.forward import dispatcher as forwarder_module
+from mesh.dns.forward.forward import Later, Paths
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
-from mesh.dns.upstream import forwarder as forwarder_module
 from mesh.dns.wire import RECORD, QType
 from mesh.net.tasks import Tasks
 from tests.dns.fakes import Upstream, question, rcode, say, shown, upstream

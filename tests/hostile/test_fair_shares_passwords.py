@@ -8,7 +8,7 @@ import pytest
 
 from mesh.http import limits
 from mesh.http.password_queue import Comparison, PasswordQueue
-from mesh.http.room import Room, SharedRoom
+from mesh.net.limits.semaphore import Room, SharedRoom
 from tests.http.conftest import MIDDLEWARE, Conversation, World, routed, saying
 from tests.support.waiting import until
 
@@ -102,7 +102,7 @@ async def test_clients_that_leave_take_their_guesses_along(world: World) -> None
 async def test_guesses_do_not_have_a_right_password_forgotten(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mesh.http.steps.VERIFIED_MAX", 3)
+    monkeypatch.setattr("mesh.http.request_plan.VERIFIED_MAX", 3)
     await services(world, "a")
     await good(world, "a")
     for number in range(4):
@@ -110,7 +110,7 @@ async def test_guesses_do_not_have_a_right_password_forgotten(
         assert (await one.response())[0] == 401
         one.close()
     compared: list[str] = []
-    monkeypatch.setattr("mesh.http.passwords.matches", lambda password, _: compared.append(password))
+    monkeypatch.setattr("mesh.http.config.htpasswd.matches", lambda password, _: compared.append(password))
     await good(world, "a")
     assert compared == []
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from mesh.http import limits
-from mesh.http.front import Front
-from mesh.http.port import HttpPort
-from mesh.http.tls import Certificates
-from mesh.relay.connection import Options
-from mesh.relay.listener import Port, listen, plain_socket
+from mesh.http.downstream.listener import Front
+from mesh.http.downstream.published_port import HttpPort
+from mesh.http.tls.certificate_store import Certificates
+from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_port import Port, listen, plain_socket
 from tests.http.conftest import Conversation, Stand, saying
-from tests.http.test_tls import connect, in_one_file
+from tests.http.tls.test_certificate_store import connect, in_one_file
 from tests.support.waiting import until
 
 
@@ -156,8 +156,8 @@ async def test_silent_connections_that_take_all_descriptors(stand: Stand, attack
 async def test_idle_connections_through_a_relayed_port(
     stand: Stand, attackers: Attackers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mesh.relay.relaying.MAX_CONNECTIONS", 200)
-    monkeypatch.setattr("mesh.relay.relaying.CONNECTIONS_PER_ADDRESS", 50)
+    monkeypatch.setattr("mesh.relay.tcp_proxy.MAX_CONNECTIONS", 200)
+    monkeypatch.setattr("mesh.relay.tcp_proxy.CONNECTIONS_PER_ADDRESS", 50)
     task = await stand.endpoint(saying("served"))
     port = Port(listen("127.0.0.1", 0), (task.endpoint,), Options(), plain_socket)
     try:

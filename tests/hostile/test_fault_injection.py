@@ -16,28 +16,28 @@ from typing import Any
 import pytest
 from h2.exceptions import ProtocolError
 
-from mesh.http.aside import Aside
-from mesh.http.backend import Backend, Server
-from mesh.http.compress import Compressing
-from mesh.http.error_pages import Paging
+from mesh.http.downstream.h1_connection import H1Client
+from mesh.http.downstream.h2_connection import H2Client, H2Request
+from mesh.http.downstream.listener import Front
+from mesh.http.endpoint_pool import Backend, Server
 from mesh.http.exchange import Exchange
-from mesh.http.front import Front
-from mesh.http.greeting import Greeting
-from mesh.http.h1_client import H1Client
-from mesh.http.h1_upstream import H1Upstream
-from mesh.http.h2_client import H2Client, H2Request
-from mesh.http.h2_connection import H2Connection, Outgoing
-from mesh.http.h2_upstream import H2Link, H2Upstream
-from mesh.http.handshake import Handshake
-from mesh.http.routed import RoutedTarget
-from mesh.http.site import Site
-from mesh.http.tls import Certificates
-from mesh.http.treating import Treating
+from mesh.http.h2_transport import H2Connection, Outgoing
+from mesh.http.middleware.compress import Compressing
+from mesh.http.middleware.error_pages import Paging
+from mesh.http.middleware.runner import Treating
+from mesh.http.routing.router import Site
+from mesh.http.tls.certificate_store import Certificates
+from mesh.http.tls.handshake_base import Greeting
+from mesh.http.tls.server_handshake import Handshake
+from mesh.http.upstream.h1_connection import H1Upstream
+from mesh.http.upstream.h2_connection import H2Link, H2Upstream
+from mesh.http.upstream.routed_service import RoutedTarget
+from mesh.http.upstream.subrequest import Aside
 from mesh.internal_errors import ERRORS
-from mesh.relay.connection import Connection, Options
-from mesh.relay.listener import Port, listen, plain_socket
-from mesh.relay.relaying import Relaying
 from mesh.relay.splice import Direction, Relay
+from mesh.relay.tcp_connection import Connection, Options
+from mesh.relay.tcp_port import Port, listen, plain_socket
+from mesh.relay.tcp_proxy import Relaying
 from tests.http.conftest import (
     MIDDLEWARE,
     ROUTER,
@@ -50,7 +50,7 @@ from tests.http.conftest import (
     serving,
 )
 from tests.http.h2_peer import Heard, Peer, h2_client, h2_serving
-from tests.http.test_tls import connect, front, in_one_file
+from tests.http.tls.test_certificate_store import connect, front, in_one_file
 from tests.support.waiting import until
 
 HTTP1 = (Front, H1Client, H1Upstream, Exchange, RoutedTarget, Backend, Server, Site, Treating)

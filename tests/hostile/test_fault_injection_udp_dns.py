@@ -10,15 +10,15 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from mesh.balance.policies import Endpoint
-from mesh.dns.crowd import Crowd, Limits
-from mesh.dns.tcp import Listener, _Connection
+from mesh.dns.connection_limiter import Crowd, Limits
+from mesh.dns.tcp_server import Listener, _Connection
 from mesh.internal_errors import ERRORS
-from mesh.relay import udp
-from mesh.relay.connection import Options
-from mesh.relay.udp import UdpPort, listen_udp
+from mesh.relay import udp_port
+from mesh.relay.tcp_connection import Options
+from mesh.relay.udp_port import UdpPort, listen_udp
 from tests.dns.fakes import question
 from tests.dns.serving import framed
-from tests.dns.test_tcp import Client, Port
+from tests.dns.test_tcp_server import Client, Port
 from tests.hostile.test_fault_injection import Place, inject_everywhere, raising
 from tests.support.waiting import until
 
@@ -85,7 +85,7 @@ async def tasks() -> AsyncIterator[tuple[Echo, Echo]]:
 
 async def test_udp_sessions(tasks: tuple[Echo, Echo], monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = tasks
-    monkeypatch.setattr(udp, "MAX_SESSIONS", 3)
+    monkeypatch.setattr(udp_port, "MAX_SESSIONS", 3)
     absent = Endpoint("127.0.0.5", one.endpoint.port)  # nobody listens there
     everywhere = (one.endpoint, absent, other.endpoint)
     options = Options(idle_timeout=IDLE, drain=IDLE / 2)

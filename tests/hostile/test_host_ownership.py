@@ -8,8 +8,8 @@ import yaml
 
 from mesh.catalog.model import Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change
-from mesh.http.assigned_hosts import AssignedHosts
-from mesh.http.host_ownership import HostOwnership
+from mesh.http.hosts.assigned import AssignedHosts
+from mesh.http.hosts.ownership import HostOwnership
 from tests.http.conftest import (
     MIDDLEWARE,
     NET,
@@ -24,8 +24,8 @@ from tests.http.conftest import (
 )
 from tests.http.conftest import stand as stand
 from tests.http.conftest import world as world
-from tests.http.test_passing import Secure, passed
-from tests.http.test_passing import secure as secure
+from tests.http.routing.test_passthrough import Secure, passed
+from tests.http.routing.test_passthrough import secure as secure
 from tests.loopback.test_relay_workers import free_port
 from tests.loopback.test_sidecar import config, get, running, until
 

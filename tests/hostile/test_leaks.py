@@ -17,10 +17,11 @@ import pytest
 
 from mesh.catalog.model import Network, Port, Protocol, Service, ServiceNetwork, Task, TaskState
 from mesh.http import limits
-from mesh.kernel import flows, nft
-from mesh.net import proc, sockets
+from mesh.kernel import flow_drain
+from mesh.kernel.netfilter import nft
+from mesh.net import proc, socket_pool
 from mesh.net.netns import Namespace, namespace_of
-from mesh.relay import udp
+from mesh.relay import udp_port
 from tests.net.lab import needs_root
 from tests.support.swarm_node import (
     ENTRY,
@@ -44,9 +45,9 @@ CONTAINERS, PORTS = 20, 40  # of a stack
 RSS_MAX = 5_000  # KB more than after the rounds that warm up
 # What is kept for a while after its last use, in seconds.
 KEPT = (
-    (sockets, "IDLE_SECONDS"),
-    (flows, "ENDED_KEPT_SECONDS"),
-    (udp, "QUIET_SECONDS"),
+    (socket_pool, "IDLE_SECONDS"),
+    (flow_drain, "ENDED_KEPT_SECONDS"),
+    (udp_port, "QUIET_SECONDS"),
     (limits, "IDLE_ENDPOINT_SECONDS"),
 )
 STOCK_MAX = 128  # sockets that a process may have in stock

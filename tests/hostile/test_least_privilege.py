@@ -19,9 +19,9 @@ import pytest
 from mesh.balance.policies import Endpoint
 from mesh.errors import WireError
 from mesh.net.tasks import Tasks
-from mesh.relay.connection import Options
-from mesh.relay.listener import listen, plain_socket
-from mesh.tunnel.dial import Tunnels
+from mesh.peers.tunnel.client import Tunnels
+from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_port import listen, plain_socket
 from sidecar.app import Bound
 from sidecar.config import Log
 from sidecar.workers import supervisor
@@ -37,7 +37,7 @@ from tests.support.waiting import until
 from tests.support.workers import answer, answering, children, holds
 
 ADDRESS = "127.9.0.3"
-MODULES = ("sidecar.workers.relay_process", "sidecar.workers.http_process")
+MODULES = ("sidecar.processes.relay", "sidecar.processes.http")
 MIB = 1024 * 1024
 
 pytestmark = needs_root

@@ -33,30 +33,30 @@ from mesh.catalog.model import (
     TaskState,
 )
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.discovery import feed_server
 from mesh.discovery.allocations import Allocations
-from mesh.discovery.feed_client import FeedClient
-from mesh.discovery.feed_server import FeedServer
-from mesh.discovery.feed_tls import MANAGER_NAME, Certificates, Identity
 from mesh.discovery.merge import Merger
-from mesh.discovery.neighbours import Neighbours
-from mesh.discovery.report import Report, decode_report, encode_report
-from mesh.discovery.return_paths import ReturnPaths as ReturnPathBook
-from mesh.discovery.swarm import ClusterView
-from mesh.dns.answers import answer
+from mesh.discovery.plain_containers import Neighbours
+from mesh.discovery.return_path_overlay import ReturnPaths as ReturnPathBook
+from mesh.discovery.swarm_json import ClusterView
+from mesh.dns.lookup import answer
+from mesh.dns.name_table import NameTable
 from mesh.dns.scope import Scope
-from mesh.dns.table import NameTable
 from mesh.dns.wire import QClass, QType, Question
 from mesh.errors import DiscoveryError
-from mesh.http.routed_ports import RoutedPorts
+from mesh.http.routing.routed_ports import RoutedPorts
 from mesh.kernel.return_paths import ReturnPaths
 from mesh.kernel.return_rules import Entry, return_rules
 from mesh.net.netns import NamespaceWorker
 from mesh.net.tasks import Tasks
-from mesh.relay.listener import plain_socket
-from mesh.tunnel import answering
-from mesh.tunnel.answering import TunnelServer
-from mesh.tunnel.words import OPEN, Wanted, ask
+from mesh.peers.feed import server as feed_server
+from mesh.peers.feed.client import FeedClient
+from mesh.peers.feed.server import FeedServer
+from mesh.peers.report.codec import Report, decode_report, encode_report
+from mesh.peers.swarm_tls import MANAGER_NAME, Certificates, Identity
+from mesh.peers.tunnel import server as tunnel_server
+from mesh.peers.tunnel.protocol import OPEN, Wanted, ask
+from mesh.peers.tunnel.server import TunnelServer
+from mesh.relay.tcp_port import plain_socket
 from tests.support.docker_fixtures_pki import SwarmCA
 from tests.support.waiting import running, until
 
@@ -424,8 +424,8 @@ class TestTunnel:
             assert await asked.says("liar", line) in (b"NO a line that asks for no task\r\n", b"")
 
     async def test_all_the_room_there_is(self, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(answering, "TUNNELS_MAX", 8)
-        monkeypatch.setattr(answering, "PEER_TUNNELS_MAX", 6)
+        monkeypatch.setattr(tunnel_server, "TUNNELS_MAX", 8)
+        monkeypatch.setattr(tunnel_server, "PEER_TUNNELS_MAX", 6)
         answers = [await asked.says(node, ask(asked.web)) for node in ("liar", "here") for _ in range(8)]
         assert answers.count(OPEN + b"web") > 8
         await asked.good_is_answered()
@@ -434,7 +434,7 @@ class TestTunnel:
     async def test_silence(self, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of hundreds of connections that never begin a handshake, and of some that stop after it."""
         assert asked.server.bound is not None
-        monkeypatch.setattr(answering, "STRANGERS_MAX", 20)
+        monkeypatch.setattr(tunnel_server, "STRANGERS_MAX", 20)
         silent = [
             socket.create_connection(asked.server.bound, source_address=(f"127.0.1.{n % 9 + 1}", 0))
             for n in range(200)

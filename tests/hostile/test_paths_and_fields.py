@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from mesh.catalog.snapshot import Change
-from mesh.http.path_check import EncodedCharacters
+from mesh.http.codec.path_check import EncodedCharacters
 from tests.http.conftest import MIDDLEWARE, Conversation, World, routed, saying
 
 DENY = {

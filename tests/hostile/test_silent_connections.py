@@ -9,10 +9,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from mesh.discovery import feed_server
-from mesh.net.connection_guard import GuardLimits
-from sidecar import admin
-from sidecar.admin import Server, metrics_app
+from mesh.net.limits.connection_guard import GuardLimits
+from mesh.peers.feed import server as feed_server
+from sidecar.admin import api
+from sidecar.admin.api import Server, metrics_app
 from sidecar.config import Address
 from tests.discovery.test_feed import CA, Manager, Worker
 from tests.sidecar.conftest import FakeState
@@ -82,11 +82,11 @@ async def scraped(at: Address) -> None:
 @pytest.mark.parametrize("first", [b"", b"GET /metrics HTT"])
 async def test_silent_connections_to_the_metrics_port(silent: Silent, first: bytes) -> None:
     async with metrics() as at:
-        await silent.connect((at.host, at.port), 3 * admin.LIMITS.per_address, first)
+        await silent.connect((at.host, at.port), 3 * api.LIMITS.per_address, first)
         await scraped(at)
-        await silent.connect((at.host, at.port), 2 * admin.LIMITS.connections, first, addresses=20)
+        await silent.connect((at.host, at.port), 2 * api.LIMITS.connections, first, addresses=20)
         await scraped(at)
-        closed = len(silent.sockets) - admin.LIMITS.connections
+        closed = len(silent.sockets) - api.LIMITS.connections
         seen = 0
         async with asyncio.timeout(10):
             while seen < closed:
@@ -96,7 +96,7 @@ async def test_silent_connections_to_the_metrics_port(silent: Silent, first: byt
 
 @pytest.mark.parametrize("first", [b"", b"GET /metrics HTT", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"])
 async def test_they_end_by_themselves(silent: Silent, first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "LIMITS", GuardLimits(256, 32, first=0.1, next=0.1))
+    monkeypatch.setattr(api, "LIMITS", GuardLimits(256, 32, first=0.1, next=0.1))
     async with metrics() as at:
         await silent.connect((at.host, at.port), 20, first)
         ended = 0
@@ -110,7 +110,7 @@ async def test_they_end_by_themselves(silent: Silent, first: bytes, monkeypatch:
 async def test_one_whose_request_is_answered_does_not_give_way(
     silent: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admin, "LIMITS", GuardLimits(4, 4, first=0.1, next=0.1))
+    monkeypatch.setattr(api, "LIMITS", GuardLimits(4, 4, first=0.1, next=0.1))
     go_on = asyncio.Event()
 
     class Slow(FakeState):

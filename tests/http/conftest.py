@@ -11,14 +11,14 @@ import pytest
 from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Network, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.http.core import Core
-from mesh.http.front import Front
-from mesh.http.host_ownership import HostOwnership
-from mesh.http.port import HttpPort
-from mesh.http.reach import OwnNamespace
-from mesh.http.site import EntryPoint, Site
-from mesh.relay.connection import Options
-from mesh.relay.listener import listen, plain_socket
+from mesh.http.downstream.listener import Front
+from mesh.http.downstream.published_port import HttpPort
+from mesh.http.hosts.ownership import HostOwnership
+from mesh.http.routing.router import EntryPoint, Site
+from mesh.http.runtime import Core
+from mesh.http.upstream.network_reach import OwnNamespace
+from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_port import listen, plain_socket
 
 LIMIT = 10.0  # seconds for whatever a test waits for
 

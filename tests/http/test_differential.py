@@ -16,10 +16,10 @@ import h11
 import httptools
 import pytest
 
+from mesh.http.codec.h1_body import LAST_CHUNK, ChunkedReader, chunk
+from mesh.http.codec.h1_head import BEFORE_MAX, CHUNKED, RequestHead, RequestReader
+from mesh.http.codec.proxy_headers import Edge, request_block
 from mesh.http.faults import Fault, Refused
-from mesh.http.forwarding import Edge, request_block
-from mesh.http.framing import LAST_CHUNK, ChunkedReader, chunk
-from mesh.http.head import BEFORE_MAX, CHUNKED, RequestHead, RequestReader
 
 SEED = 9112
 INPUTS = 15_000

@@ -8,8 +8,9 @@ import subprocess
 import h2.errors
 import pytest
 
-from mesh.http import h2_wire, limits
-from mesh.http.port import HttpPort
+from mesh.http import limits
+from mesh.http.codec import h2_protocol
+from mesh.http.downstream.published_port import HttpPort
 from tests.http.conftest import LIMIT, Conversation, Handler, Stand, parsed
 from tests.http.h2_peer import Peer, h2_client
 
@@ -293,7 +294,9 @@ class TestEnds:
 
         client = await before(endpoint)
         first = client.ask()
-        await client.until(lambda: client.h2.remote_settings.max_concurrent_streams == h2_wire.STREAMS_MAX)
+        await client.until(
+            lambda: client.h2.remote_settings.max_concurrent_streams == h2_protocol.STREAMS_MAX
+        )
         closing = asyncio.create_task(stand.port_.close(LIMIT))
         # The library ends a connection at GOAWAY, so the frames are looked at as bytes.
         client._task.cancel()
@@ -330,7 +333,7 @@ class TestEnds:
         assert b"hi" in await asyncio.wait_for(client.reader.read(), LIMIT)
 
     async def test_silence_ends_the_connection(self, before, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mesh.http.h2_client.H2Client.idle_seconds", 0.05)
+        monkeypatch.setattr("mesh.http.downstream.h2_connection.H2Client.idle_seconds", 0.05)
         client = await before(hello)
         assert (await client.whole(client.ask())).status == 200
         await client.over()

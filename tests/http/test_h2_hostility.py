@@ -19,10 +19,10 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from mesh.http import h2_connection, limits
-from mesh.http.h2_client import H2Client
-from mesh.http.h2_wire import PREFACE
-from mesh.http.port import HttpPort
+from mesh.http import h2_transport, limits
+from mesh.http.codec.h2_protocol import PREFACE
+from mesh.http.downstream.h2_connection import H2Client
+from mesh.http.downstream.published_port import HttpPort
 from tests.http.conftest import LIMIT, Conversation, Stand
 
 GREETING = SettingsFrame(0).serialize()
@@ -157,7 +157,7 @@ async def test_who_asks_and_does_not_read_is_not_read_from(port: HttpPort, enemy
     assert turn < 999
     held = [len(one._held) + len(one.wire.out) for one in port._front._clients if isinstance(one, H2Client)]
     assert held or port.stats.errors["h2_flood"]
-    assert sum(held) < 2 * h2_connection.OUT_MAX
+    assert sum(held) < 2 * h2_transport.OUT_MAX
 
 
 async def test_windows_of_nothing_hold_little(port: HttpPort, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ async def test_a_beginning_that_never_ends(
     port: HttpPort, enemy: Enemy, begun: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "HEAD_SECONDS", 0.1)
-    monkeypatch.setattr("mesh.http.h2_client.H2Client.idle_seconds", 0.1)
+    monkeypatch.setattr("mesh.http.downstream.h2_connection.H2Client.idle_seconds", 0.1)
     monkeypatch.setattr(limits, "LINGER_SECONDS", 0.1)
     await enemy.say(begun)
     await enemy.rest()

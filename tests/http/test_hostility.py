@@ -11,10 +11,10 @@ from ipaddress import ip_network
 import pytest
 
 from mesh.http import limits
-from mesh.http.framing import SIZE_LINE_MAX, TRAILERS_MAX
-from mesh.http.port import HttpPort
-from mesh.relay import accepting
-from mesh.relay.connection import Options
+from mesh.http.codec.h1_body import SIZE_LINE_MAX, TRAILERS_MAX
+from mesh.http.downstream.published_port import HttpPort
+from mesh.net import acceptor
+from mesh.relay.tcp_connection import Options
 from tests.http.conftest import LIMIT, Conversation, Stand
 from tests.support.waiting import until
 
@@ -211,7 +211,7 @@ class TestClients:
     async def test_out_of_descriptors_with_requests_under_way(
         self, port: HttpPort, stand: Stand, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(accepting, "PAUSE_SECONDS", 0.05)
+        monkeypatch.setattr(acceptor, "PAUSE_SECONDS", 0.05)
         waiting = await stand.client(port)
         await waiting.request(first="GET /never HTTP/1.1")
         (server,) = port.target.backend.servers.values()

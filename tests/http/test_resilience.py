@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 
-from mesh.http.site import Site
+from mesh.http.routing.router import Site
 from tests.http.conftest import SERVICE, Conversation, Handler, Tasks, World, routed, saying
 from tests.http.h2_peer import h2_client
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import pytest
 
 from mesh.catalog.model import Service
-from mesh.http.directory import Directory
-from mesh.http.head import ResponseHead, read_response
-from mesh.http.labels import read_labels
-from mesh.http.matching import normal_path
-from mesh.http.model import Route
-from mesh.http.routing import Table
-from mesh.http.steps import Asked, steps
+from mesh.http.codec.h1_head import ResponseHead, read_response
+from mesh.http.config.matchers import normal_path
+from mesh.http.config.model import Route
+from mesh.http.labels.http import read_labels
+from mesh.http.request_plan import Asked, steps
+from mesh.http.routing.reference_resolver import Directory
+from mesh.http.routing.route_table import Table
 from tests.support.http_steps import treat
 
 ROUTER, SERVICE, MIDDLEWARE = (f"traefik.http.{kind}" for kind in ("routers", "services", "middlewares"))

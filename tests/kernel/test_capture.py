@@ -7,21 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from mesh.catalog.model import (
-    Attachment,
-    Container,
-    Network,
-    Service,
-    ServiceNetwork,
-    Task,
-    TaskState,
-)
+from mesh.catalog.model import Attachment, Container, Network, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel.capture import Capture, Policy, why_not
-from mesh.kernel.rules import DELETE
+from mesh.kernel.netfilter.transaction import Transaction, as_text
+from mesh.kernel.rulesets import DELETE
 from mesh.kernel.table import Tables
-from mesh.kernel.transaction import Transaction, as_text
 from mesh.net.netns import NamespaceWorker
 from mesh.net.tasks import Tasks
 from tests.net.lab import Lab, inside, laboratory, needs_root

@@ -10,11 +10,11 @@ from mesh.catalog.model import Network, Port, Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError
 from mesh.kernel.cleanup import cleanup
-from mesh.kernel.firewall import Firewall
+from mesh.kernel.firewall.forward_chain import Firewall
 from mesh.kernel.ingress import Ingress, locate
-from mesh.kernel.rules import HostPath
+from mesh.kernel.netfilter.transaction import Transaction
+from mesh.kernel.rulesets import HostPath
 from mesh.kernel.table import Tables
-from mesh.kernel.transaction import Transaction
 from mesh.net.netlink import InterfaceAddress
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks

@@ -5,13 +5,14 @@ from functools import partial
 
 import pytest
 
+from mesh.balance.hash_slots import choice
 from mesh.balance.policies import Policy
-from mesh.balance.slots import choice
 from mesh.catalog.model import Protocol
-from mesh.kernel import inspect, nft
+from mesh.kernel import inspect
 from mesh.kernel.inspect import Leading, leading_in
+from mesh.kernel.netfilter import nft
 from mesh.kernel.return_paths import put_in
-from mesh.kernel.rules import HostPath, PortTarget, container_rules, host_rules, ingress_rules
+from mesh.kernel.rulesets import HostPath, PortTarget, container_rules, host_rules, ingress_rules
 from mesh.net.netns import Namespace
 from tests.net.lab import Lab, inside, laboratory, needs_root
 

@@ -6,23 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.balance.slots import Choice
+from mesh.balance.hash_slots import Choice
 from mesh.catalog.model import Attachment, Container, Network, Node, Protocol, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError
-from mesh.kernel import batches, conntrack, nft
-from mesh.kernel.ctnetlink import Wanted
 from mesh.kernel.devconf import Setting, write
+from mesh.kernel.netfilter import conntrack, nft, nft_batch
+from mesh.kernel.netfilter.ctnetlink import Wanted
 from mesh.kernel.return_paths import ReturnPaths, kept_connections, put_in, take_out
 from mesh.kernel.return_rules import Entry
-from mesh.kernel.rules import (
-    HostPath,
-    PortTarget,
-    host_rules,
-    host_update,
-    ingress_rules,
-    ingress_update,
-)
+from mesh.kernel.rulesets import HostPath, PortTarget, host_rules, host_update, ingress_rules, ingress_update
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
 from tests.kernel.test_rules_kernel import Greeter, greeting
@@ -127,8 +120,8 @@ def test_open_connections_that_need_the_way_back_are_counted(lab: Lab) -> None:
     with world.task.tcp_listener("0.0.0.0", 8081) as listener, world.client.tcp_socket() as client:
         ports = {"82/tcp": PortTarget(82, Protocol.TCP, 8081, Choice((TASK,)))}
         host, sandbox = world.hosts[0], world.entries[0]
-        host.call(lambda: batches.change(host_update({}, ports, {}, {})))
-        sandbox.call(lambda: batches.change(ingress_update({}, ports)))
+        host.call(lambda: nft_batch.change(host_update({}, ports, {}, {})))
+        sandbox.call(lambda: nft_batch.change(ingress_update({}, ports)))
         for sock in (listener, client):
             sock.settimeout(5)
         client.connect(("10.8.0.62", 82))

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
+from mesh.kernel.netfilter.transaction import as_text
 from mesh.kernel.return_rules import mark_of, return_rules, return_update
-from mesh.kernel.transaction import as_text
 
 SUBNETS = ("fd00::/64", "10.0.0.0/24", "10.5.0.0/8")
 

@@ -8,14 +8,14 @@ from itertools import pairwise
 
 import pytest
 
-from mesh.balance.slots import NOBODY, Choice, Draw
+from mesh.balance.hash_slots import NOBODY, Choice, Draw
 from mesh.catalog.model import Protocol
 from mesh.errors import KernelError, NamespaceGone
-from mesh.kernel import batches, conntrack, nft
-from mesh.kernel.batches import Batches
 from mesh.kernel.devconf import Setting, read, write
 from mesh.kernel.heartbeat import Heartbeat
-from mesh.kernel.rules import (
+from mesh.kernel.netfilter import conntrack, nft, nft_batch
+from mesh.kernel.netfilter.nft_batch import Batches
+from mesh.kernel.rulesets import (
     NOT_ALIVE,
     DnsPorts,
     HostPath,
@@ -111,9 +111,9 @@ def test_a_virtual_ip_without_tasks_refuses_at_once_until_a_task_comes(
     Greeter(one, "0.0.0.0", 80, "one")
     client.call(lambda: nft.run(container_rules({VIP: NOBODY}, None)))
     assert refused(client, VIP, 80)
-    client.call(lambda: batches.change(vips_update({VIP: NOBODY}, {VIP: Choice(("10.9.0.11",))})))
+    client.call(lambda: nft_batch.change(vips_update({VIP: NOBODY}, {VIP: Choice(("10.9.0.11",))})))
     assert greeting(client, VIP, 80) == "one 10.9.0.10"
-    client.call(lambda: batches.change(vips_update({VIP: Choice(("10.9.0.11",))}, {VIP: NOBODY})))
+    client.call(lambda: nft_batch.change(vips_update({VIP: Choice(("10.9.0.11",))}, {VIP: NOBODY})))
     assert refused(client, VIP, 80)
 
 
@@ -134,7 +134,7 @@ def test_every_small_change_is_accepted_by_the_kernel(
     ]
     client.call(lambda: nft.run(container_rules({}, None)))
     for before, after in pairwise(states):
-        client.call(partial(batches.change, vips_update(before, after)))
+        client.call(partial(nft_batch.change, vips_update(before, after)))
     table = inside(client, "nft", "list", "table", "ip", "mesh")
     assert "vip_" not in table
     assert "10.9.0" not in table

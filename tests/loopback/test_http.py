@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.http import entry_points
+from mesh.http.downstream import entry_points
 from sidecar.app import Bound
 from tests.http.conftest import Conversation, serving
 from tests.http.h2_peer import h2_client

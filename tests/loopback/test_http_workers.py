@@ -22,7 +22,7 @@ from tests.support.certificates import pair
 from tests.support.waiting import until
 from tests.support.workers import children, holds, is_listened_on
 
-MODULE = "sidecar.workers.http_process"
+MODULE = "sidecar.processes.http"
 ADDRESS = "127.9.0.3"
 HOST = "shop.example"
 
@@ -185,7 +185,7 @@ async def test_the_catalogue_and_certificates_reach_the_processes(tmp_path: Path
 
 FAILING = """
 import sys
-from mesh.http.site import Site
+from mesh.http.routing.router import Site
 from sidecar.workers import edge
 read = Site._read
 def failing(site, id_):
@@ -205,7 +205,7 @@ async def test_what_processes_have_in_quarantine_is_counted_once(
     start = asyncio.create_subprocess_exec
 
     async def with_a_fault(program: str, *words: str, **more: Any) -> asyncio.subprocess.Process:
-        if words[:3] == ("-P", "-m", "sidecar.workers.edge"):
+        if words[:3] == ("-P", "-m", "sidecar.processes.edge"):
             words = ("-P", "-c", FAILING, *words[3:])
         return await start(program, *words, **more)
 

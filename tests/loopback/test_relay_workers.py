@@ -16,18 +16,10 @@ import pytest
 from sidecar.app import Bound, Sidecar
 from tests.loopback.test_sidecar import catalogue, config, get, variables
 from tests.support.waiting import until
-from tests.support.workers import (
-    answer,
-    answering,
-    children,
-    connected,
-    greeting,
-    holds,
-    is_listened_on,
-)
+from tests.support.workers import answer, answering, children, connected, greeting, holds, is_listened_on
 
 DEADLINE = 30.0
-MODULE = "sidecar.workers.relay_process"
+MODULE = "sidecar.processes.relay"
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc here")
 

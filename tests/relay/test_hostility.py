@@ -14,9 +14,9 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 import pytest
 
 from mesh.balance.policies import Endpoint
-from mesh.relay import accepting
-from mesh.relay.connection import Options
-from mesh.relay.listener import Port, listen
+from mesh.net import acceptor
+from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_port import Port, listen
 from tests.support.waiting import until
 
 CONNECTIONS = 2000
@@ -148,7 +148,7 @@ async def test_clients_that_say_nothing_or_read_nothing_hold_nobody_up(relayed: 
 async def test_without_descriptors_clients_wait_and_are_served_when_there_are_some(
     relayed: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accepting, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(acceptor, "PAUSE_SECONDS", 0.02)
     with ExitStack() as stack:
         clients = [
             stack.enter_context(socket.create_connection(relayed.address, timeout=30)) for _ in range(20)

@@ -10,8 +10,8 @@ import pytest
 from mesh.catalog.model import Port, Protocol, PublishMode, Service
 from mesh.catalog.snapshot import Change
 from mesh.net.proc import has_ipv6
-from mesh.relay.ports import RelayPorts
-from tests.relay.test_ports import Answering, Backend, Rig, free_port, greeting, service
+from mesh.relay.port_reconciler import RelayPorts
+from tests.relay.test_port_reconciler import Answering, Backend, Rig, free_port, greeting, service
 
 pytestmark = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
 

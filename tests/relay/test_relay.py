@@ -14,12 +14,12 @@ import pytest
 
 from mesh.balance.policies import Endpoint, Policy
 from mesh.balance.rendezvous import best, slot_of
-from mesh.relay import accepting
-from mesh.relay import connection as connection_module
-from mesh.relay.connection import Options
-from mesh.relay.listener import Port, PortTaken, listen
+from mesh.net import acceptor
+from mesh.relay import tcp_connection as connection_module
 from mesh.relay.proxy_protocol import header
 from mesh.relay.splice import BULK_BYTES
+from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_port import Port, PortTaken, listen
 from tests.support.waiting import until
 
 
@@ -298,7 +298,7 @@ async def test_running_out_of_descriptors_pauses_accepting(
             return getattr(listening, name)
 
     monkeypatch.setattr(relayed._accepting, "_listener", Failing())
-    monkeypatch.setattr(accepting, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(acceptor, "PAUSE_SECONDS", 0.05)
     assert await asyncio.to_thread(greeting, relayed.address) == b"hello"
     assert relayed.stats.errors == {"fd_limit": 1}
     monkeypatch.undo()

@@ -10,9 +10,9 @@ import pytest
 from mesh.balance.policies import Endpoint
 from mesh.net.netns import in_new_namespace
 from mesh.net.proc import has_ipv6
-from mesh.relay.connection import Options
-from mesh.relay.listener import PortTaken
-from mesh.relay.udp import UdpPort, listen_udp
+from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_port import PortTaken
+from mesh.relay.udp_port import UdpPort, listen_udp
 from tests.net.lab import needs_root
 
 PATIENCE = 20.0

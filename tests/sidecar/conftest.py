@@ -12,18 +12,10 @@ from mesh.catalog import codec
 from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import Busy
-from mesh.telemetry.explain import (
-    Hop,
-    PortPath,
-    ServicePath,
-    State,
-    TaskPath,
-    Unused,
-    VipPath,
-    VipTask,
-)
+from mesh.telemetry.explain import Hop, PortPath, ServicePath, State, TaskPath, Unused, VipPath, VipTask
 from mesh.telemetry.metrics import Reading
-from sidecar import admin, report
+from sidecar import status_model
+from sidecar.admin import api
 from sidecar.config import Address
 
 # What uses the loop as it is runs on uvloop too, which the sidecar has; or there only, as processes are slow.
@@ -59,25 +51,25 @@ services:
     "test",
 )
 
-STATUS = report.Status(
+STATUS = status_model.Status(
     version="1.2.3",
     node="swarm00",
     role="manager",
     started=1000.0,
     catalog_version=7,
-    source=report.Source("docker", connected=True, age=0.25),
-    feed=report.Feed(serving=True, clients=2, refused=1),
+    source=status_model.Source("docker", connected=True, age=0.25),
+    feed=status_model.Feed(serving=True, clients=2, refused=1),
     containers=(
-        report.Container("abcdef0123456789", "web.1.a", captured=True),
-        report.Container("fedcba9876543210", "plain", captured=False, reason="label mesh.capture=off"),
+        status_model.Container("abcdef0123456789", "web.1.a", captured=True),
+        status_model.Container("fedcba9876543210", "plain", captured=False, reason="label mesh.capture=off"),
     ),
     ports=(
-        report.Port(80, "tcp", "web", report.Carrier.KERNEL, serving=1, total=2),
-        report.Port(443, "tcp", "tls", report.Carrier.TAKEN, note="nginx (pid 12)"),
+        status_model.Port(80, "tcp", "web", status_model.Carrier.KERNEL, serving=1, total=2),
+        status_model.Port(443, "tcp", "tls", status_model.Carrier.TAKEN, note="nginx (pid 12)"),
     ),
     listeners=(
-        report.Listener("dns", "172.18.0.1:53"),
-        report.Listener("metrics", "0.0.0.0:9180", error="address in use"),
+        status_model.Listener("dns", "172.18.0.1:53"),
+        status_model.Listener("metrics", "0.0.0.0:9180", error="address in use"),
     ),
     problems=("web: label mesh.port.80.mode: 'fast' is not kernel or proxy",),
 )
@@ -122,17 +114,17 @@ class FakeState:
             Change(nodes=CATALOGUE.nodes, networks=CATALOGUE.networks, services=CATALOGUE.services)
         )
     )
-    told: report.Status = STATUS
+    told: status_model.Status = STATUS
     reasons: tuple[str, ...] = ()
     leaves_out: dict[str, str] = field(default_factory=dict)
 
-    def status(self) -> report.Status:
+    def status(self) -> status_model.Status:
         return self.told
 
-    def routes(self) -> report.Routes:
-        return report.Routes(
+    def routes(self) -> status_model.Routes:
+        return status_model.Routes(
             (
-                report.Route(
+                status_model.Route(
                     "web", "Host(`a`)", ("web",), 9, "web", ("StripPrefix",), ("10.0.1.3:80", "10.0.1.4:80")
                 ),
             )
@@ -154,10 +146,10 @@ class FakeState:
             raise LookupError(f"no service publishes port {published}; published are: 80/tcp (web)")
         return [WEB_80]
 
-    def explain_http(self, host: str, path: str, method: str) -> report.HttpExplained:
+    def explain_http(self, host: str, path: str, method: str) -> status_model.HttpExplained:
         if host == "nowhere":
             raise LookupError("there is no entry point (http.entrypoints)")
-        taken = report.HttpAtEntry(
+        taken = status_model.HttpAtEntry(
             "web",
             "shop",
             "Host(`a`)",
@@ -166,24 +158,26 @@ class FakeState:
             "shop",
             "net",
             (
-                report.HttpEndpoint("10.0.1.3:80", 2, 0.0),
-                report.HttpEndpoint("10.0.1.5:80", 0, 0.0, unwell="status"),
-                report.HttpEndpoint("10.0.1.4:80", 0, 3.5, "503"),
+                status_model.HttpEndpoint("10.0.1.3:80", 2, 0.0),
+                status_model.HttpEndpoint("10.0.1.5:80", 0, 0.0, unwell="status"),
+                status_model.HttpEndpoint("10.0.1.4:80", 0, 3.5, "503"),
             ),
         )
-        return report.HttpExplained(method, host, path, (taken, report.HttpAtEntry("internal", note="404")))
+        return status_model.HttpExplained(
+            method, host, path, (taken, status_model.HttpAtEntry("internal", note="404"))
+        )
 
     async def explain_service(self, name: str) -> ServicePath:
         if name != "web":
             raise LookupError(f"no service '{name}'; there are: web")
         return WEB
 
-    async def resolve(self, name: str, type_: str, asker: str) -> report.Resolution:
+    async def resolve(self, name: str, type_: str, asker: str) -> status_model.Resolution:
         if asker not in ("", "web.1.a"):
             raise LookupError(f"no container '{asker}' on this node")
         known = name == "web"
-        answers = (report.Answer("web.", type_, 5, "10.0.0.2"),) if known else ()
-        return report.Resolution(
+        answers = (status_model.Answer("web.", type_, 5, "10.0.0.2"),) if known else ()
+        return status_model.Resolution(
             name=name,
             type=type_,
             asker=asker or "this node",
@@ -202,14 +196,14 @@ def state() -> FakeState:
 
 @pytest.fixture
 async def metrics_address(state: FakeState) -> AsyncIterator[Address]:
-    server = admin.Server(admin.metrics_app(state), LOOPBACK)
+    server = api.Server(api.metrics_app(state), LOOPBACK)
     yield await server.start()
     await server.stop()
 
 
 @pytest.fixture
 async def admin_address(state: FakeState) -> AsyncIterator[Address]:
-    server = admin.Server(admin.admin_app(state), LOOPBACK)
+    server = api.Server(api.admin_app(state), LOOPBACK)
     yield await server.start()
     await server.stop()
 
@@ -224,7 +218,7 @@ def running(state: FakeState) -> Iterator[Address]:
     def call(work: Callable[[], object]) -> object:
         return asyncio.run_coroutine_threadsafe(work(), loop).result(10)  # type: ignore[arg-type]
 
-    server = admin.Server(admin.admin_app(state), LOOPBACK)
+    server = api.Server(api.admin_app(state), LOOPBACK)
     address = call(server.start)
     assert isinstance(address, Address)
     yield address

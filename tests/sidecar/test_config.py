@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.dns.policy import DOCKERS, OURS, SharedAlias
+from mesh.dns.name_policy import DOCKERS, OURS, SharedAlias
 from mesh.errors import ConfigError
 from sidecar import config
 from sidecar.config import (

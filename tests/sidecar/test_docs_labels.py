@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from mesh.balance.ports import plan
 from mesh.catalog.model import Port, Service
-from mesh.dns.labels import problems
+from mesh.labels.dns import problems
+from mesh.labels.ports import plan
 
 ROOT = Path(__file__).parents[2]
 VALUES = {

@@ -12,7 +12,7 @@ from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.internal_errors import ERRORS
 from mesh.net.tasks import Tasks
-from mesh.relay.listener import listen
+from mesh.relay.tcp_port import listen
 from sidecar.config import Address, Entry, Http, Log
 from sidecar.workers.http_messages import Learn
 from sidecar.workers.http_supervisor import HttpSupervisor
@@ -23,7 +23,7 @@ from tests.loopback.test_http_workers import asked
 from tests.support.waiting import until
 from tests.support.workers import children, holds
 
-MODULE = "sidecar.workers.http_process"
+MODULE = "sidecar.processes.http"
 RESTRICTION = Restriction(59_180, 59_180, 512 * 1024 * 1024)
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc here")

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from mesh.http.forward_auth import judge, question
-from mesh.http.head import Fields, RequestFields, ResponseHead
-from mesh.http.steps import Asked, Step, Treatment, Unanswered, Unverified, go_on
+from mesh.http.codec.h1_head import Fields, RequestFields, ResponseHead
+from mesh.http.middleware.forward_auth import judge, question
+from mesh.http.request_plan import Asked, Step, Treatment, Unanswered, Unverified, go_on
 
 SENT = b"Host: a.example\r\nX-User: root\r\n"  # of a request, as an endpoint gets it
 

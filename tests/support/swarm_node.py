@@ -34,14 +34,14 @@ from mesh.catalog.model import (
     TaskState,
 )
 from mesh.catalog.snapshot import Change
-from mesh.discovery.docker import DockerSource
+from mesh.discovery.docker_source import DockerSource
 from mesh.discovery.source import SourceStatus
-from mesh.kernel import nft
+from mesh.kernel.netfilter import nft
 from mesh.net.netns import Namespace
 from mesh.net.setns import CLONE_NEWNET, libc, open_own_namespace, setns
 from sidecar.app import Sidecar
-from sidecar.carrying import Carrying
 from sidecar.config import Address, Admin, Config, Dns, Docker, Entry, Http, Ingress, Metrics, OverIpv6
+from sidecar.wiring.data_plane import Carrying
 
 NODE, INGRESS = "node", "ingress"
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.balance.ports import Carrier, PortPlan, plan
-from mesh.balance.slots import Choice
+from mesh.balance.hash_slots import Choice
 from mesh.catalog.model import (
     Network,
     Node,
@@ -18,10 +17,11 @@ from mesh.catalog.model import (
     TaskState,
 )
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.kernel.firewall.rule_walk import Obstacle
 from mesh.kernel.inspect import HostPort, Leading, SandboxPort, WayBack
 from mesh.kernel.return_rules import Entry
-from mesh.kernel.rule_walk import Obstacle
-from mesh.kernel.rules import PortTarget
+from mesh.kernel.rulesets import PortTarget
+from mesh.labels.ports import Carrier, PortPlan, plan
 from mesh.telemetry.explain import PortPath, State
 from mesh.telemetry.explain_port import Kernel, Reached, Relay, port_path, why_masqueraded
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.balance.slots import Choice
+from mesh.balance.hash_slots import Choice
 from mesh.catalog.model import EndpointMode, Network, Node, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.kernel.inspect import ContainerVip, Leading

@@ -1,0 +1,191 @@
+"""What of a head goes on to the other side: hop-by-hop fields out, who the client is in. Pure.
+
+A client could say that it is somebody else, so what it says of itself counts only where the one in front of
+us is trusted (`protected_fields`).
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from mesh.http.byte_budget import Account, ByteBudget
+from mesh.http.codec.h1_head import CHUNKED, Fields, RequestFields, ResponseHead
+from mesh.http.codec.protected_fields import from_proxy, from_stranger, is_protected, without_names
+
+# RFC 9110 section 7.6.1. `te` may go on as "trailers" alone: that is added anew where it was said.
+_HOP_BY_HOP = (b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade")
+# What Connection must not take away: it would change what the message means.
+_NOT_OPTIONS = frozenset(
+    (
+        *(b"host", b"content-length", b"close", b"keep-alive", b"cookie", b"authorization", *_HOP_BY_HOP),
+        *(b"content-type", b"content-encoding", b"content-range", b"cache-control", b"origin"),
+    )
+)
+# What a request without a body that is not passed on, but made after another one, does not take over.
+NOT_WITHOUT_BODY = (
+    *(b"content-length", b"transfer-encoding", b"trailer", b"expect"),
+    *(b"connection", b"te", b"upgrade"),
+)
+_HOP_BY_HOP_LINES = tuple((name, b"\n" + name + b":") for name in _HOP_BY_HOP)  # as `Fields.lower` has them
+# What we say of the client. The lines are written in one step, for each new connection has them written anew.
+_OF_CLIENT = (
+    b"X-Forwarded-For",
+    b"X-Forwarded-Proto",
+    b"X-Forwarded-Host",
+    b"X-Forwarded-Port",
+    b"X-Real-Ip",
+)
+_OF_CLIENT_LINES = b"".join(name + b": %b\r\n" for name in _OF_CLIENT)
+_ADDED = ("Set-Cookie", "Vary")  # of a response: what the application has said of these stays
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+
+
+@dataclass(slots=True)
+class Edge:
+    """A connection from outside, as those behind us are told of it. Each connection has one: it is
+    not frozen, which would take three times as long to make."""
+
+    client: str  # address
+    scheme: str  # http, https
+    port: int  # that the client came to
+    trusts: Callable[[str], bool] = lambda _: False  # of an address: it is a proxy that may speak for others
+    version: str = ""  # of HTTP, where requests do not say it themselves
+    budget: ByteBudget | None = field(default=None, compare=False, repr=False)  # of its process
+    trusted: bool = field(init=False)  # so is this client
+    _account: Account | None = field(default=None, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.trusted = self.trusts(self.client)
+
+    @property
+    def account(self) -> Account | None:
+        """Of the bytes held for it; None: nobody counts them. It is made when it is first asked for: small
+        requests that are answered at once need none."""
+        if self._account is None and self.budget is not None:
+            self._account = self.budget.account(self.client, limited=not self.trusted)
+        return self._account
+
+    def close(self) -> None:
+        """The connection is closed: what was held for it is given back, and nothing more is counted."""
+        self.budget = None
+        if self._account is not None:
+            self._account.close()
+
+    @property
+    def node(self) -> str:
+        """As RFC 7239 section 6 writes it."""
+        return f'"[{self.client}]"' if ":" in self.client else self.client
+
+
+def request_block(about: RequestFields, edge: Edge) -> bytes:
+    """The field lines for the endpoint, all but the request's id. Framing of a chunked body is in it."""
+    fields = about.fields
+    lower = fields.lower
+    drop = [name for name, line in _HOP_BY_HOP_LINES if line in lower]
+    drop += [
+        option
+        for option in about.options
+        if option not in _NOT_OPTIONS and not is_protected(option) and fields.has(option)
+    ]
+    block = fields.without(*drop) if drop else fields.raw
+    if edge.trusted:
+        added = _continued(about, edge)
+        block = without_names(
+            from_proxy(block), (*added, b"x-request-id")
+        )  # the id is added with each request
+        lines = [block, *(b"%b: %b\r\n" % line for line in added.items())]
+    else:
+        lines = [from_stranger(block), _OF_CLIENT_LINES % _begun(about, edge)]
+    if about.authority is None:  # of HTTP/1.0; what we send needs one, if an empty one: RFC 9112 section 3.2
+        lines.insert(0, b"Host:\r\n")
+    if about.length == CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    if b"te" in drop and b"trailers" in fields.tokens(b"te"):
+        lines.append(b"TE: trailers\r\n")
+        connection = [b"TE"]
+    else:
+        connection = []
+    if about.upgrade:
+        connection.append(b"Upgrade")
+        lines.append(b"Upgrade: %b\r\n" % about.upgrade)
+    if connection:
+        lines.append(b"Connection: %b\r\n" % b", ".join(connection))
+    return b"".join(lines)
+
+
+def _begun(about: RequestFields, edge: Edge) -> tuple[bytes, ...]:
+    """Values for the lines `_OF_CLIENT`."""
+    client = edge.client.encode()
+    return client, edge.scheme.encode(), about.authority or b"", b"%d" % edge.port, client
+
+
+def _continued(about: RequestFields, edge: Edge) -> dict[bytes, bytes]:
+    """What a trusted proxy said stays; it is added to the list of those who passed the request on."""
+    fields = about.fields
+    begun = dict(zip(_OF_CLIENT, _begun(about, edge), strict=True))
+    begun[b"X-Real-Ip"] = source_of(fields, edge).encode()
+    added = {name: value for name, value in begun.items() if not fields.has(name.lower())}
+    before = b", ".join(fields.all(b"x-forwarded-for"))
+    if before:
+        added[b"X-Forwarded-For"] = before + b", " + edge.client.encode()
+    if forwarded := b", ".join(fields.all(b"forwarded")):
+        added[b"Forwarded"] = forwarded + b", for=" + edge.node.encode()
+    return added
+
+
+def source_of(fields: Fields, edge: Edge) -> str:
+    """Whose request it is: of those whom proxies name, the last one that is no trusted proxy itself. What
+    somebody further away says of himself does not count."""
+    source = edge.client
+    if not edge.trusted:
+        return source
+    named = b",".join(fields.all(b"x-forwarded-for")).decode("latin-1").split(",")
+    for one in reversed(named):
+        try:
+            source = str(ip_address(one.strip()))
+        except ValueError:
+            return source
+        if not edge.trusts(source):
+            return source
+    return source
+
+
+def given_request_id(about: RequestFields) -> bytes | None:
+    """The id that a trusted proxy gave the request."""
+    value = about.fields.get(b"x-request-id")
+    return value if value and _REQUEST_ID.fullmatch(value) else None
+
+
+def response_lines(response: ResponseHead) -> bytes:
+    """Status line and field lines for the client; of its framing only Content-Length."""
+    lines = response.forwarded
+    if not lines:
+        fields = response.fields
+        lower = fields.lower
+        drop = [name for name in _HOP_BY_HOP if b"\n" + name + b":" in lower]
+        drop += [name for name in response.options if name not in _NOT_OPTIONS and name != b"set-cookie"]
+        block = fields.without(*drop) if drop else fields.raw
+        lines = b"HTTP/1.1 %d %b\r\n%b" % (response.status, response.reason, block)
+        response.forwarded = lines
+    return lines
+
+
+def with_fields(block: bytes, fields: Sequence[tuple[str, str | None]]) -> bytes:
+    """The block with these set, each in place of all lines of its name, or taken away (None). A line whose
+    name an application behind CGI would take for the same is of that name."""
+    kept = without_names(block, {name.encode() for name, _ in fields})
+    new = [f"{name}: {value}\r\n".encode("latin-1") for name, value in fields if value is not None]
+    return kept + b"".join(new)
+
+
+def changed_response(head: ResponseHead, fields: Sequence[tuple[str, str | None]]) -> ResponseHead:
+    """With these set; Set-Cookie and Vary are added to those that are there."""
+    added = [one for one in fields if one[0] in _ADDED and one[1] is not None]
+    block = with_fields(head.fields.raw, [one for one in fields if one not in added])
+    lines = [f"{name}: {value}\r\n".encode("latin-1") for name, value in added]
+    changed = ResponseHead(head.status, head.reason, head.minor, Fields(block + b"".join(lines)))
+    # The task's Connection is about what the task has said, not about what is set here.
+    names = {name.lower().encode() for name, _ in fields}
+    changed.options = tuple(one for one in changed.options if one not in names)
+    return changed

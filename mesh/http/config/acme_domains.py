@@ -1,0 +1,60 @@
+"""Which certificates the routers want from the authority. Pure; kept as routers come and go."""
+
+from collections import Counter
+from typing import TypeVar
+
+from mesh.http.config.model import Route
+
+T = TypeVar("T")
+Names = tuple[str, ...]
+
+
+class Certified:
+    """`version` tells whether anything has changed."""
+
+    def __init__(self) -> None:
+        self._wanted: Counter[Names] = Counter()
+        self._stacks: dict[Names, Counter[str]] = {}  # whose routers want it
+        self._hosts: Counter[str] = Counter()
+        self.version = 0
+
+    @property
+    def wanted(self) -> list[Names]:
+        """One certificate each."""
+        return list(self._wanted)
+
+    def owner(self, names: Names) -> str:
+        """The stack whose certificate it is; the first by name of several, which have it together."""
+        return min(self._stacks.get(names, ()), default="")
+
+    def has(self, host: str) -> bool:
+        """Is there to be a certificate with this name?"""
+        return host in self._hosts
+
+    def add(self, route: Route) -> None:
+        self._count(route, 1)
+
+    def remove(self, route: Route) -> None:
+        self._count(route, -1)
+
+    def clear(self) -> None:
+        self._wanted.clear()
+        self._stacks.clear()
+        self._hosts.clear()
+        self.version += 1
+
+    def _count(self, route: Route, by: int) -> None:
+        for names in route.certificates:
+            _add(self._wanted, names, by)
+            _add(self._stacks.setdefault(names, Counter()), route.scope, by)
+            if not self._stacks[names]:
+                del self._stacks[names]
+            for name in names:
+                _add(self._hosts, name, by)
+            self.version += 1
+
+
+def _add(counts: Counter[T], one: T, by: int) -> None:
+    counts[one] += by
+    if not counts[one]:
+        del counts[one]

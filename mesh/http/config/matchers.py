@@ -1,0 +1,304 @@
+"""What a router asks of a request, as values: rules are read into these, the table asks them. Pure.
+
+Each also says what a request must have to match at all (`hosts`, `paths`), so that a table can look a request
+up instead of asking every router.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Protocol
+from urllib.parse import quote, unquote_plus
+
+from mesh.http.config.regex import Expression
+from mesh.parsing import parse_hex
+
+
+class Request(Protocol):
+    """A request as rules see it."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def host(self) -> str:
+        """Lower case, without port and final dot."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Normalised (`normal_path`, `routing_path`), without query."""
+        ...
+
+    @property
+    def query(self) -> str: ...
+    @property
+    def client(self) -> str:
+        """Address."""
+        ...
+
+    def header(self, name: str) -> list[str]:
+        """The values of a field; its name in lower case."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PathKey:
+    """A path must be this (`exact`), or begin with it."""
+
+    text: str
+    exact: bool
+
+
+# None: says nothing about it.
+Hosts = frozenset[str] | None
+Paths = frozenset[PathKey] | None
+
+
+class Match(Protocol):
+    def matches(self, request: Request) -> bool: ...
+    @property
+    def hosts(self) -> Hosts:
+        """One of these is the host of every request that matches."""
+        ...
+
+    @property
+    def paths(self) -> Paths:
+        """One of these holds for the path of every request that matches."""
+        ...
+
+
+class _Anywhere:
+    """Says nothing about host and path."""
+
+    __slots__ = ()
+
+    @property
+    def hosts(self) -> Hosts:
+        return None
+
+    @property
+    def paths(self) -> Paths:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Always(_Anywhere):
+    def matches(self, request: Request) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Host(_Anywhere):
+    name: str  # lower case
+
+    def matches(self, request: Request) -> bool:
+        return request.host == self.name
+
+    @property
+    def hosts(self) -> Hosts:
+        return frozenset((self.name,))
+
+
+@dataclass(frozen=True, slots=True)
+class HostRegexp(_Anywhere):
+    pattern: Expression
+
+    def matches(self, request: Request) -> bool:
+        return self.pattern.found(request.host)
+
+
+@dataclass(frozen=True, slots=True)
+class Path(_Anywhere):
+    path: str
+
+    def matches(self, request: Request) -> bool:
+        return request.path == self.path
+
+    @property
+    def paths(self) -> Paths:
+        return frozenset((PathKey(self.path, True),))
+
+
+@dataclass(frozen=True, slots=True)
+class PathPrefix(_Anywhere):
+    """Of the text, as Traefik has it: `/api` also matches `/apis`."""
+
+    prefix: str
+
+    def matches(self, request: Request) -> bool:
+        return request.path.startswith(self.prefix)
+
+    @property
+    def paths(self) -> Paths:
+        return frozenset((PathKey(self.prefix, False),))
+
+
+@dataclass(frozen=True, slots=True)
+class PathRegexp(_Anywhere):
+    pattern: Expression
+
+    def matches(self, request: Request) -> bool:
+        return self.pattern.found(request.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Method(_Anywhere):
+    name: str
+
+    def matches(self, request: Request) -> bool:
+        return request.method == self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Header(_Anywhere):
+    name: str  # lower case
+    value: str
+
+    def matches(self, request: Request) -> bool:
+        return self.value in request.header(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRegexp(_Anywhere):
+    name: str
+    pattern: Expression
+
+    def matches(self, request: Request) -> bool:
+        return any(self.pattern.found(value) for value in request.header(self.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Query(_Anywhere):
+    name: str
+    value: str | None  # None: any
+
+    def matches(self, request: Request) -> bool:
+        return _query_has(request.query, self.name, lambda value: self.value in (None, value))
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRegexp(_Anywhere):
+    name: str
+    pattern: Expression
+
+    def matches(self, request: Request) -> bool:
+        return _query_has(request.query, self.name, lambda value: self.pattern.found(value))
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIP(_Anywhere):
+    network: IPv4Network | IPv6Network
+
+    def matches(self, request: Request) -> bool:
+        return ip_address(request.client) in self.network
+
+
+@dataclass(frozen=True, slots=True)
+class Not(_Anywhere):
+    inner: Match
+
+    def matches(self, request: Request) -> bool:
+        return not self.inner.matches(request)
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    left: Match
+    right: Match
+
+    def matches(self, request: Request) -> bool:
+        return self.left.matches(request) and self.right.matches(request)
+
+    @property
+    def hosts(self) -> Hosts:
+        left, right = self.left.hosts, self.right.hosts
+        if left is None or right is None:
+            return right if left is None else left
+        return left & right
+
+    @property
+    def paths(self) -> Paths:
+        """Either's condition holds; that of fewer and longer texts finds less in vain."""
+        known = [paths for paths in (self.left.paths, self.right.paths) if paths is not None]
+        return min(known, key=_looseness, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    left: Match
+    right: Match
+
+    def matches(self, request: Request) -> bool:
+        return self.left.matches(request) or self.right.matches(request)
+
+    @property
+    def hosts(self) -> Hosts:
+        left, right = self.left.hosts, self.right.hosts
+        return None if left is None or right is None else left | right
+
+    @property
+    def paths(self) -> Paths:
+        left, right = self.left.paths, self.right.paths
+        return None if left is None or right is None else left | right
+
+
+def _looseness(paths: frozenset[PathKey]) -> tuple[int, int]:
+    return len(paths), -min((len(key.text) for key in paths), default=0)
+
+
+def _query_has(query: str, name: str, accepts: Callable[[str], bool]) -> bool:
+    for pair in query.split("&"):
+        key, _, value = pair.partition("=")
+        if unquote_plus(key) == name and accepts(unquote_plus(value)):
+            return True
+    return False
+
+
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+_STRUCTURAL = frozenset("/\\;%?#")  # what changes the segments of a path when it is decoded
+_ROUTED = frozenset(_PRINTABLE) - _STRUCTURAL
+
+
+def normal_path(path: str) -> str:
+    """One spelling for paths that mean the same (RFC 3986 section 6.2.2): escapes that need none are undone,
+    others in capitals; `.`, `..` and empty segments are taken out. What rules see and what goes on are the
+    same, or `/x/../admin` would get past a rule for `/admin`."""
+    if "%" in path:
+        path = _ESCAPE.sub(_escape, path)
+    if "/." not in path and "//" not in path:
+        return path
+    segments: list[str] = []
+    parts = path.split("/")[1:]
+    for part in parts:
+        if part == "..":
+            if segments:
+                segments.pop()
+        elif part not in ("", "."):
+            segments.append(part)
+    folder = parts[-1] in ("", ".", "..") and segments
+    return "/" + "/".join(segments) + ("/" if folder else "")
+
+
+def escaped(path: str) -> str:
+    """A path of a rule as requests have it after `normal_path`: what no target may have is escaped."""
+    return routing_path(_ESCAPE.sub(_escape, quote(path, safe=_PRINTABLE)))
+
+
+def routing_path(path: str) -> str:
+    """A normal path as rules see it: printable characters that separate nothing are written plainly, since
+    every server takes `%3A` for `:`."""
+    return _ESCAPE.sub(_routed, path) if "%" in path else path
+
+
+def _routed(found: re.Match[str]) -> str:
+    meant = chr(int(found[1], 16))
+    return meant if meant in _ROUTED else found[0].upper()
+
+
+def _escape(found: re.Match[str]) -> str:
+    meant = chr(parse_hex(found[1], 0xFF))
+    return meant if meant in _UNRESERVED else found[0].upper()

@@ -1,0 +1,223 @@
+"""Traefik's rule language (v3) read into `matching`'s values. Pure.
+
+rule   = term *( "||" term )
+term   = factor *( "&&" factor )
+factor = "!" factor / "(" rule ")" / Name "(" [ text *( "," text ) ] ")"
+text   = `…` / "…"
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import ip_network
+
+from mesh.http.config import matchers
+from mesh.http.config.matchers import And, Match, Not, Or
+from mesh.http.config.regex import Expression
+
+RULE_MAX = 4096  # characters
+DEPTH_MAX = 50  # nested parentheses and negations
+
+
+class RuleError(ValueError):
+    """The rule cannot be read; the text says where and why."""
+
+
+_TOKEN = re.compile(r"\s*(?:(?P<word>[A-Za-z]+)|(?P<text>`[^`]*`|\"[^\"]*\")|(?P<sign>&&|\|\||[!(),]))")
+
+
+_HOST = re.compile(r"[0-9A-Za-z._-]*[0-9A-Za-z_-]\.?|\[[0-9A-Fa-f:.]+\]")  # a name, or an address as in URLs
+
+
+def read_rule(text: str) -> Match:
+    """Raises RuleError."""
+    if len(text) > RULE_MAX:
+        raise RuleError(f"longer than {RULE_MAX} characters")
+    return _Parser(text).whole()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._depth = 0
+        self._kind, self._token, self._start = "", "", 0
+        self._advance()
+
+    def whole(self) -> Match:
+        match = self._either()
+        if self._token:
+            raise self._expected("'&&', '||' or the end")
+        return match
+
+    def _either(self) -> Match:
+        match = self._all()
+        while self._token == "||":
+            self._advance()
+            match = Or(match, self._all())
+        return match
+
+    def _all(self) -> Match:
+        match = self._factor()
+        while self._token == "&&":
+            self._advance()
+            match = And(match, self._factor())
+        return match
+
+    def _factor(self) -> Match:
+        self._depth += 1
+        if self._depth > DEPTH_MAX:
+            raise RuleError(f"nested more than {DEPTH_MAX} deep")
+        try:
+            if self._token == "!":
+                self._advance()
+                return Not(self._factor())
+            if self._token == "(":
+                self._advance()
+                match = self._either()
+                self._take(")")
+                return match
+            return self._matcher()
+        finally:
+            self._depth -= 1
+
+    def _matcher(self) -> Match:
+        if self._kind != "word":
+            raise self._expected("a matcher such as Host or PathPrefix")
+        name, start = self._token, self._start
+        self._advance()
+        self._take("(")
+        arguments: list[str] = []
+        while self._kind == "text":
+            arguments.append(self._token[1:-1])
+            self._advance()
+            if self._token != ",":
+                break
+            self._advance()
+            if self._kind != "text":
+                raise self._expected("a value in backticks")
+        self._take(")")
+        try:
+            return _made(name, arguments)
+        except ValueError as error:
+            raise RuleError(f"{name} at {start + 1}: {error}") from error
+
+    def _take(self, sign: str) -> None:
+        if self._token != sign:
+            raise self._expected(f"'{sign}'" if sign != ")" else "a value in backticks or ')'")
+        self._advance()
+
+    def _advance(self) -> None:
+        found = _TOKEN.match(self._text, self._at)
+        if found is None:
+            rest = self._text[self._at :].lstrip()
+            self._start = len(self._text) - len(rest)
+            if rest:
+                raise RuleError(f"at {self._start + 1}: {rest[:12]!r} is no part of a rule")
+            self._kind = self._token = ""
+            return
+        self._kind = found.lastgroup or ""
+        self._token = found[found.lastgroup or 0]
+        self._start = found.start(self._kind)
+        self._at = found.end()
+
+    def _expected(self, what: str) -> RuleError:
+        return RuleError(f"at {self._start + 1}: {what} is expected, not {self._token or 'the end'}")
+
+
+_FLAGS = re.compile(r"\(\?[A-Za-z-]*[:)]")
+_MAY_BE_NOTHING = re.compile(r"[*?{]")
+_EMPTY_BRANCH = re.compile(r"^\||\|$|\(\||\|\)|\|\|")
+
+
+def is_vacuous(expression: Expression) -> bool:
+    """Does it ask for nothing, or one of its alternatives? That is what an unset variable leaves of
+    `${DOMAIN}` or `^(${A}|b)`: an expression that anything matches. `.*` says what it means, and is none."""
+    if not expression.found(""):
+        return False
+    text = _FLAGS.sub("(", expression.text)
+    return _MAY_BE_NOTHING.search(text) is None or _EMPTY_BRANCH.search(text) is not None
+
+
+def _expression(text: str) -> Expression:
+    if re.search(r"\{[A-Za-z]+:", text):
+        raise ValueError("{name:…} is Traefik v2's; v3 takes a plain regular expression")
+    expression = Expression(text)
+    if is_vacuous(expression):
+        raise ValueError(f"{text!r} is an empty expression, which everything matches (an unset variable?)")
+    return expression
+
+
+def _host(name: str) -> Match:
+    if not name.isascii():
+        raise ValueError(f"{name!r} has letters that requests write as xn--…")
+    if _HOST.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is no host name")
+    return matchers.Host(name.lower().rstrip("."))
+
+
+def _path(make: Callable[[str], Match]) -> Callable[[str], Match]:
+    def made(path: str) -> Match:
+        if not path.startswith("/"):
+            raise ValueError(f"{path!r} does not begin with /")
+        if "{" in path:
+            raise ValueError("{…} in a path is Traefik v2's; use PathRegexp")
+        if any(part in path for part in ("//", "/./", "/../")):
+            raise ValueError(f"{path!r} is in no request: //, /./ and /../ are taken out before")
+        return make(matchers.escaped(path))
+
+    return made
+
+
+def _header(name: str, value: str) -> Match:
+    return matchers.Header(name.lower(), value)
+
+
+def _header_regexp(name: str, value: str) -> Match:
+    return matchers.HeaderRegexp(name.lower(), _expression(value))
+
+
+def _query(name: str, value: str | None = None) -> Match:
+    return matchers.Query(name, value)
+
+
+def _client_ip(text: str) -> Match:
+    return matchers.ClientIP(ip_network(text, strict=False))
+
+
+_MATCHERS: Mapping[str, tuple[Callable[..., Match], int, int]] = {  # and how many values each takes
+    "host": (_host, 1, 1),
+    "hostregexp": (lambda text: matchers.HostRegexp(_expression(text)), 1, 1),
+    "path": (_path(matchers.Path), 1, 1),
+    "pathprefix": (_path(matchers.PathPrefix), 1, 1),
+    "pathregexp": (lambda text: matchers.PathRegexp(_expression(text)), 1, 1),
+    "method": (lambda name: matchers.Method(name.upper()), 1, 1),
+    "header": (_header, 2, 2),
+    "headerregexp": (_header_regexp, 2, 2),
+    "query": (_query, 1, 2),
+    "queryregexp": (lambda name, text: matchers.QueryRegexp(name, _expression(text)), 2, 2),
+    "clientip": (_client_ip, 1, 1),
+}
+_SAYS_ITSELF = ("host", "path", "pathprefix", "clientip")  # that an empty value is none
+_OF_V2 = {"headers": "Header", "headersregexp": "HeaderRegexp"}
+
+
+def _made(name: str, arguments: list[str]) -> Match:
+    known = name.lower()
+    if known in _OF_V2:
+        raise ValueError(f"is Traefik v2's; v3 calls it {_OF_V2[known]}")
+    if known not in _MATCHERS:
+        raise ValueError("no such matcher")
+    make, least, most = _MATCHERS[known]
+    if known not in _SAYS_ITSELF and any(not one.strip() for one in arguments):
+        raise ValueError("has an empty value (an unset variable?)")
+    if known in ("host", "path", "pathprefix", "method", "clientip") and len(arguments) > 1:
+        # Several values were v2's way to say "one of these". It cannot be meant otherwise.
+        matches = [make(one) for one in arguments]
+        match = matches[0]
+        for other in matches[1:]:
+            match = Or(match, other)
+        return match
+    if not least <= len(arguments) <= most:
+        wanted = str(least) if least == most else f"{least} or {most}"
+        raise ValueError(f"takes {wanted} values, not {len(arguments)}")
+    return make(*arguments)

@@ -1,0 +1,152 @@
+"""The entry points' listening sockets. One that is taken is tried again; the others go on without it."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mesh.errors import KernelError
+from mesh.http.downstream.listener import Front
+from mesh.http.routing.passthrough import Passing
+from mesh.http.routing.router import Site
+from mesh.http.runtime import Core
+from mesh.net.tasks import Tasks
+from mesh.relay.tcp_port import listen
+from mesh.relay.tcp_proxy import Relaying
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5.0  # between two tries of a port that is taken
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """One of an entry point's addresses, for `mesh status`."""
+
+    name: str
+    address: str
+    fault: str = ""
+
+
+class EntryPoints:
+    """`places`: entry point, address, port; an entry point may have several. `tls`: of those that have it.
+    `opened`: takes each listening socket, to serve it elsewhere; None: it is served here."""
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        core: Core,
+        site: Site,
+        places: Sequence[tuple[str, str, int]],
+        trusted: Callable[[str], bool],
+        tls: Callable[[str], ssl.SSLContext | None] = lambda _name: None,
+        passing: Passing | None = None,
+        opened: Callable[[str, socket.socket], None] | None = None,
+    ) -> None:
+        self._tasks = tasks
+        self._core = core
+        self._site = site
+        self._places = tuple(places)
+        self._trusted = trusted
+        self._tls = tls
+        self._passing = passing
+        self._opened = opened
+        self._fronts: dict[tuple[str, str, int], Front] = {}
+        self._adopted: list[Front] = []
+        self._listeners: dict[tuple[str, str, int], socket.socket] = {}  # of those that are served elsewhere
+        self._faults: dict[tuple[str, str, int], str] = {}
+        self._running: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Listen where it can be done now, and go on trying where not."""
+        self._try()
+        if self._faults:
+            self._running = [self._tasks.keep(self._go_on, "entry-points")]
+
+    def adopt(self, name: str, listener: socket.socket) -> None:
+        """Serve an entry point on a socket that somebody else has opened."""
+        self._adopted.append(self._front(name, listener))
+
+    @property
+    def refusals(self) -> Counter[str]:
+        """What never became a request, by reason."""
+        return sum((front.refusals for front in self._all()), Counter[str]())
+
+    def listening(self) -> list[Listening]:
+        found = []
+        for place in self._places:
+            name, host, port = place
+            if place in self._fronts:
+                host, port = self._fronts[place].address
+            elif place in self._listeners:
+                host, port = self._listeners[place].getsockname()[:2]
+            shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            found.append(Listening(name, shown, self._faults.get(place, "")))
+        return found
+
+    @property
+    def ports(self) -> set[int]:
+        """All that are asked for."""
+        return {port for _, _, port in self._places}
+
+    async def close(self, drain_seconds: float = 0.0) -> None:
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
+        await asyncio.gather(*(front.close(drain_seconds) for front in self._all()))
+
+    async def _go_on(self) -> None:
+        while self._faults:
+            await asyncio.sleep(RETRY_SECONDS)
+            self._try()
+
+    def _try(self) -> None:
+        for place in self._places:
+            if place in self._fronts or place in self._listeners:
+                continue
+            name, host, port = place
+            try:
+                listener = listen(host, port)
+            except KernelError as error:
+                if self._faults.get(place) != str(error):
+                    logger.error("entry point %s: %s", name, error)
+                self._faults[place] = str(error)
+                continue
+            self._faults.pop(place, None)
+            if self._opened is None:
+                self._fronts[place] = self._front(name, listener)
+            else:
+                self._listeners[place] = listener
+                self._opened(name, listener)
+
+    def _front(self, name: str, listener: socket.socket) -> Front:
+        passed = _Passed(self._passing, self._site, name) if self._passing is not None else None
+        return Front(self._core, listener, self._site.serving(name), self._trusted, self._tls(name), passed)
+
+    def _all(self) -> list[Front]:
+        return [*self._fronts.values(), *self._adopted]
+
+
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """What of an entry point's TLS is passed on: a name with a TCP router of its own; any other if there is
+    one for all, and no router of HTTP for that host."""
+
+    passing: Passing
+    site: Site
+    entry: str
+
+    def any(self) -> bool:
+        return self.passing.serves(self.entry)
+
+    def whose(self, name: str) -> Relaying | None:
+        found = self.passing.lookup(self.entry, name)
+        if found is None and not self.site.serves(self.entry, name):
+            found = self.passing.catch_all(self.entry, name)
+        return found

@@ -1,0 +1,483 @@
+"""A client's HTTP/2 connection, and its requests: each stream is the client's side of an exchange."""
+
+import socket
+
+from mesh.http import limits
+from mesh.http.byte_budget import HEAD_COPIES, REQUEST_BYTES, Account, ByteBudget, Over
+from mesh.http.codec.h1_head import CHUNKED, KEPT_MAX, RequestFields, RequestHead, ResponseHead
+from mesh.http.codec.h2_headers import RequestLists, answer_list, read_trailers, response_list
+from mesh.http.codec.h2_protocol import Broken, Code, Stream
+from mesh.http.codec.hpack import Fields
+from mesh.http.codec.proxy_headers import Edge, given_request_id, request_block
+from mesh.http.downstream.interfaces import Host
+from mesh.http.exchange import Exchange
+from mesh.http.faults import Fault, Refused
+from mesh.http.h2_transport import H2Connection, Outgoing
+from mesh.http.least_rate import LEAST_BYTES, BodyPace
+from mesh.http.local_reply import Answer, error_answer
+from mesh.net.idle_timer import NEVER
+from mesh.net.isolation import run
+from mesh.relay.splice import reset_on_close
+
+ANSWER_BYTES = 4096  # that a stream must take for an answer of ours: all of ours are shorter
+
+
+class H2Client(H2Connection):
+    """`start` it; `host` is told when it is `over`."""
+
+    account: Account
+
+    def __init__(self, host: Host, sock: socket.socket, edge: Edge) -> None:
+        super().__init__(host.poller, host.deadlines, sock, client=False)
+        self.host = host
+        self.edge = edge
+        edge.version = "HTTP/2.0"
+        self.account = edge.account or ByteBudget().account(edge.client)
+        self._lists = RequestLists()
+        self._requests: dict[int, H2Request] = {}
+        self._served = False  # there has been a request
+        self._draining = False
+        self._told_last = False  # the peer knows the last stream that we take
+        self._block_of: RequestFields | None = None
+        self._block = b""
+
+    def start(self, data: bytes = b"") -> None:
+        """`data`: what was read of it already."""
+        try:
+            self.poller.watch(self.sock, self.told)
+        except OSError:
+            self.close()
+            return
+        self.wire.start()
+        if data:
+            self.take(data)
+        else:
+            self.push()
+        self.poller.again(self.readable)  # who watched the socket before may have been told of what is there
+
+    @property
+    def spare_order(self) -> tuple[bool, float] | None:
+        return None if self._requests or self._held else (self._served, self.limit)
+
+    def finish(self) -> None:
+        """No more requests after those that are on their way: RFC 9113 section 6.8 has two steps for it."""
+        if not self._draining and not self.closed:
+            self._draining = True
+            self.wire.go_away(at_once=False)
+            self.wire.ping()
+            self.idle_seconds = limits.LINGER_SECONDS  # if the answer to the ping never comes
+            self.push()
+
+    def abort(self) -> None:
+        """Now."""
+        self.lost()
+
+    def block(self, about: RequestFields) -> bytes:
+        """The fields of a request for an endpoint. A client repeats most of them."""
+        if about is not self._block_of:
+            self._block_of, self._block = about, request_block(about, self.edge)
+            if len(self._block) > KEPT_MAX:
+                self._block_of = None
+        return self._block
+
+    # --- what the wire tells ---
+
+    def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
+        self._served = True
+        request = self._requests[stream.id] = H2Request(self, stream)
+        try:
+            head, size = self._lists.read(fields, ended), REQUEST_BYTES
+            size += HEAD_COPIES * (len(head.target) + len(head.about.fields.raw))
+            over = request.count(size)
+            if over is None:
+                run(request.open, head, ended)
+                return
+        except Refused as refused:
+            if (over := request.count(REQUEST_BYTES)) is None:
+                request.refuse(refused)
+                return
+        request.turn_away(over)
+
+    def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
+        if (request := self._requests.get(stream.id)) is not None:
+            run(request.trailers, fields)
+
+    def data(self, stream: Stream, data: bytes, ended: bool) -> None:
+        if (request := self._requests.get(stream.id)) is not None:
+            run(request.body, data, ended)
+        else:
+            self.wire.consumed(stream, len(data))
+
+    def outgoing(self, stream: Stream) -> "H2Request | None":
+        return self._requests.get(stream.id)
+
+    def was_reset(self, stream: Stream, code: int) -> None:
+        if (request := self._requests.pop(stream.id, None)) is not None:
+            run(request.gone)
+            self._look_at_end()
+
+    def going_away(self, last: int) -> None:
+        """It will ask for nothing more, and gets what it has asked for."""
+        self._draining = self._told_last = True
+        self._look_at_end()
+
+    def ponged(self) -> None:
+        if self._draining and not self._told_last:
+            self._told_last = True
+            self.wire.go_away()
+            self._look_at_end()
+
+    def over(self, request: "H2Request") -> None:
+        """Of this request nothing more is said or heard."""
+        self._requests.pop(request.id, None)
+        self._look_at_end()
+
+    def _look_at_end(self) -> None:
+        if self._told_last and not self._requests:
+            self.leave()
+        else:
+            self.dirty()
+
+    # --- the end ---
+
+    def broke(self, broken: Broken) -> None:
+        fault = Fault.H2_FLOOD if broken.code is Code.ENHANCE_YOUR_CALM else Fault.H2_PROTOCOL
+        self.host.refused(fault, str(broken))
+        self._all_gone()
+        super().broke(broken)
+
+    def too_late(self) -> None:
+        if self.reads(LEAST_BYTES * limits.BODY_SECONDS):
+            return
+        if not self._held and not self._lingering and not self.wire.in_block and not self._requests:
+            self.leave()  # idle
+        elif self.wire.in_block:
+            self.host.refused(Fault.HEAD_TIMEOUT, "the head took too long")
+            self._all_gone()
+            self.leave(Code.PROTOCOL_ERROR)
+        else:
+            self.lost()
+
+    def over_share(self, over: Over) -> None:
+        self.host.refused(over.refused.fault, str(over.refused))
+        self._all_gone()
+        reset_on_close(self.sock)
+        self.close()
+
+    def lost(self) -> None:
+        self._all_gone()
+        self.close()
+
+    def _all_gone(self) -> None:
+        requests = tuple(self._requests.values())
+        self._requests.clear()
+        for request in requests:
+            run(request.gone)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self.host.over(self)
+
+
+class H2Request(Outgoing):
+    """The client's side of one exchange."""
+
+    __slots__ = (
+        "_body_left",
+        "_client",
+        "_complete",
+        "_exchange",
+        "_grpc",
+        "_head",
+        "_head_only",
+        "_held_in",
+        "_held_out",
+        "_hold",
+        "_pace",
+        "_unreturned",
+        "edge",
+        "id",
+        "request_id",
+    )
+
+    def __init__(self, client: H2Client, stream: Stream) -> None:
+        super().__init__(client, stream, client.deadlines)
+        self._client = client
+        self.id = stream.id
+        self.edge = client.edge
+        self.request_id = b""
+        self._exchange: Exchange | None = None
+        self._complete = stream.ended_in  # the request
+        self._body_left = -1  # of the length that was announced
+        self._hold = False
+        self._unreturned = 0  # bytes of the body that the exchange has not done with
+        self._held_in = self._held_out = 0  # bytes of the request, of the response, that the account knows of
+        self._head: list[tuple[bytes, bytes]] | None = None  # of the response, to be sent with what follows
+        self._head_only = False
+        self._pace: BodyPace | None = None  # of the request's body, if there is one
+        self._grpc = False
+
+    # --- the request ---
+
+    def open(self, head: RequestHead, ended: bool) -> None:
+        host = self._client.host
+        self.request_id = (self.edge.trusted and given_request_id(head.about)) or host.request_id()
+        self._head_only = head.method == b"HEAD"
+        self._body_left = head.length
+        if not ended:
+            self._grpc = (head.fields.get(b"content-type") or b"").startswith(b"application/grpc")
+            self._pace = BodyPace(self._client.account, head.length != CHUNKED)
+            self._wait_for_body()
+        exchange = self._exchange = host.exchange(self, head)
+        exchange.begin(b"", ended)
+
+    def body(self, data: bytes, ended: bool) -> None:
+        stream = self.stream
+        assert stream is not None
+        exchange, wire = self._exchange, self._client.wire
+        if exchange is None:  # it is answered; what still comes is nobody's
+            wire.consumed(stream, len(data))
+            return
+        if self._body_left >= 0:
+            self._body_left -= len(data)
+            if self._body_left < 0 or (ended and self._body_left):
+                self._malformed("the body is not of the length announced")
+                return
+        self._complete = ended
+        if ended:
+            self.limit = NEVER
+        elif self._pace is not None:
+            self._pace.received += len(data)
+        exchange.body(data, ended)
+        if self._hold:
+            if (over := self.count(len(data))) is not None:
+                exchange.give_up(over.refused.fault)
+            else:
+                self._unreturned += len(data)
+        else:
+            wire.consumed(stream, len(data))
+            self._client.dirty()
+
+    def _wait_for_body(self) -> None:
+        """Messages of a stream of gRPC may be rare."""
+        self.within(limits.TUNNEL_SECONDS if self._grpc else limits.BODY_SECONDS)
+
+    def _still(self) -> bool:
+        """Does it read, or send its body, fast enough to go on?"""
+        if self.blocked:
+            least = 1 if self._grpc else LEAST_BYTES * limits.BODY_SECONDS
+            if not self.keeps_up(least):
+                return False
+            self.within(limits.BODY_SECONDS)
+            return True
+        exchange, pace = self._exchange, self._pace
+        if exchange is None or exchange.status or pace is None:
+            return False
+        if self._grpc:
+            still, pace.received = pace.received > 0, 0
+        else:
+            still = pace.keeps_up(limits.BODY_SECONDS)
+        if still:
+            self._wait_for_body()
+        return still
+
+    def trailers(self, fields: Fields) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        self.limit = NEVER
+        try:
+            trailers = read_trailers(fields, Fault.BAD_BODY)
+        except Refused as refused:
+            self._malformed(str(refused))
+            return
+        if self._body_left > 0:
+            self._malformed("the body is shorter than announced")
+            return
+        self._complete = True
+        exchange.body_ended(trailers)
+
+    def hold_body(self, hold: bool) -> None:
+        self._hold = hold
+        if self.stream is None:
+            return
+        if hold:
+            if not self._complete:
+                self.limit = NEVER
+            return
+        if not self._complete and self._exchange is not None and not self._exchange.status:
+            self._wait_for_body()
+        if self._unreturned:
+            returned, self._unreturned = self._unreturned, 0
+            self._held_in -= returned
+            self._client.account.give_back(returned)
+            self._client.wire.consumed(self.stream, returned)
+            self._client.dirty()
+
+    def forwarded(self, head: RequestHead) -> bytes:
+        return b"%bX-Request-Id: %b\r\n" % (self._client.block(head.about), self.request_id)
+
+    def refuse(self, refused: Refused) -> None:
+        """There is no exchange: this is no request."""
+        self._client.host.refused(refused.fault, str(refused))
+        self.request_id = self._client.host.request_id()
+        self.answer(error_answer(refused.fault, self.request_id))
+
+    # --- what is held for it ---
+
+    def count(self, more: int) -> Over | None:
+        """So much more of the request is held; with an answer it must not be."""
+        over = self._client.account.take(more)
+        if over is None:
+            self._held_in += more
+        return over
+
+    def _count_out(self, more: int) -> None:
+        over = self._client.account.take(more)
+        if over is None:
+            self._held_out += more
+        else:
+            self._too_much(over.refused)
+
+    def _too_much(self, refused: Refused) -> None:
+        """Of what its client does not take."""
+        if self._exchange is not None:
+            self._exchange.give_up(refused.fault)
+        else:
+            self._client.host.refused(refused.fault, str(refused))
+            self._drop(Code.ENHANCE_YOUR_CALM)
+
+    def _give_back(self) -> None:
+        if self._pace is not None:
+            self._pace.end()
+        account = self._client.account
+        account.give_back(self._held_in + self._held_out)
+        self._held_in = self._held_out = 0
+
+    def turn_away(self, over: Over) -> None:
+        """For want of room. A client that would not take an answer at once gets none: it would be held."""
+        client, stream, refused = self._client, self.stream, over.refused
+        assert stream is not None
+        if over is not Over.CONNECTION and stream.room >= ANSWER_BYTES and not client.full:
+            self.refuse(refused)
+            return
+        client.host.refused(refused.fault, str(refused))
+        self._over()
+        client.wire.refuse(stream)
+
+    def _malformed(self, message: str) -> None:
+        """RFC 9113 section 8.1.1."""
+        self._client.host.refused(Fault.BAD_BODY, message)
+        stream = self.stream
+        assert stream is not None
+        self._client.wire.fail(stream, Code.PROTOCOL_ERROR)
+        self._client.dirty()
+
+    # --- the response ---
+
+    def interim(self, head: ResponseHead) -> None:
+        if self.stream is not None:
+            self._client.wire.send_headers(self.stream, response_list(head), False)
+            self._client.dirty()
+
+    def respond(self, head: ResponseHead, length: int) -> None:
+        self.limit = NEVER  # from now on both may take their time: the endpoint's side has a limit
+        self._head = response_list(head)
+
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        self.respond(head, len(body))
+        if body:
+            self.put(body)
+        self.end(b"")
+
+    def switch(self, head: ResponseHead) -> None:
+        raise AssertionError("there is no Upgrade in HTTP/2")
+
+    def write(self, data: bytes) -> None:
+        self.put(data)
+
+    def flush(self) -> bool:
+        listed, self._head = self._head, None
+        if listed is not None and self.stream is not None:
+            self._client.wire.send_headers(self.stream, listed, False)
+            self._client.dirty()
+        sent = super().flush()
+        if len(self._held) != self._held_out and self.stream is not None:
+            self._count_out(len(self._held) - self._held_out)
+        return sent
+
+    def end(self, trailers: bytes) -> None:
+        self._exchange = None
+        listed, stream = self._head, self.stream
+        if listed is not None and stream is not None and not self._out and not trailers:
+            self._head = None
+            self._client.wire.send_headers(stream, listed, True)
+            self._client.dirty()
+            self.all_sent()
+        else:
+            self.finish(trailers)
+
+    def answer(self, answer: Answer) -> None:
+        self._head = answer_list(answer)
+        if answer.body and not self._head_only:
+            self.put(answer.body)
+        self.end(b"")
+
+    def cut(self) -> None:
+        self._drop(Code.INTERNAL_ERROR)
+
+    def has_room(self) -> None:
+        if self._exchange is not None:
+            self._exchange.client_room()
+
+    def all_sent(self) -> None:
+        if self.stream is not None and not self.stream.ended_in:
+            self._drop(Code.NO_ERROR)  # RFC 9113 section 8.1: whoever still sends may stop
+        else:
+            self._over()
+
+    # --- the end ---
+
+    def too_late(self) -> None:
+        if self._still():
+            return
+        exchange = self._exchange
+        if self.blocked or exchange is None or exchange.status:
+            self._exchange = None
+            self._drop(Code.CANCEL)
+            if exchange is not None:
+                exchange.gone()
+        else:
+            self._exchange = None
+            self._client.host.refused(Fault.BODY_TIMEOUT, "the body took too long")
+            exchange.gone()
+            self.answer(error_answer(Fault.BODY_TIMEOUT, self.request_id))
+
+    def on_fault(self) -> None:
+        """Something of ours has failed at it."""
+        exchange, self._exchange = self._exchange, None
+        run(self._drop, Code.INTERNAL_ERROR)
+        if exchange is not None:
+            exchange.on_fault()
+
+    def gone(self) -> None:
+        """The client's stream is no more."""
+        self.stream = None
+        self.stop_clock()
+        self._give_back()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            run(exchange.gone)
+
+    def _drop(self, code: Code) -> None:
+        if self.stream is not None:
+            self._client.wire.cancel(self.stream, code)
+        self._over()
+
+    def _over(self) -> None:
+        self.stream = None
+        self._exchange = None
+        self.stop_clock()
+        self._give_back()
+        self._client.over(self)

@@ -1,0 +1,91 @@
+"""A published port in `mode: http`: every request is for the port's own service. What `relay.ports` opens."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Collection, Sequence
+
+from mesh.balance.policies import Endpoint
+from mesh.http.codec.h1_head import RequestHead
+from mesh.http.downstream.listener import Front
+from mesh.http.exchange import Downstream, Exchange
+from mesh.http.runtime import Core
+from mesh.http.upstream.service import Target
+from mesh.relay.proxy_protocol import trusts
+from mesh.relay.stats import PortStats, Seen
+from mesh.relay.tcp_connection import Options
+
+
+class HttpPort:
+    """As `relay.listener.Port`, a layer higher."""
+
+    def __init__(
+        self,
+        core: Core,
+        service: str,
+        listener: socket.socket,
+        endpoints: Sequence[Endpoint],
+        options: Options,
+        connect: Callable[[], socket.socket],
+        near: Collection[Endpoint] = (),
+    ) -> None:
+        self.options = options
+        self.target = Target(core, service, connect)
+        self._front = Front(core, listener, self, self._trusts)
+        self.retarget(endpoints, options, near)
+
+    def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
+        return Exchange(client, head, self.target, self.target.over)
+
+    @property
+    def listener(self) -> socket.socket:
+        return self._front.listener
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self._front.address
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return tuple(self.target.backend.servers)
+
+    @property
+    def stats(self) -> PortStats:
+        """Of connections and bodies; requests are counted in `target.stats`."""
+        stats, front = self.target.stats, self._front
+        return PortStats(
+            front.connections,
+            front.active,
+            stats.received,
+            stats.sent,
+            stats.faults + front.refusals,
+            stats.retries,
+            "http",
+        )
+
+    def seen(self) -> tuple[Seen, ...]:
+        """The endpoints, with requests under way."""
+        backend, now = self.target.backend, asyncio.get_running_loop().time()
+        return tuple(
+            Seen(one, server.active, backend.health.ejected_for(one, now))
+            for one, server in backend.servers.items()
+        )
+
+    def retarget(
+        self,
+        endpoints: Sequence[Endpoint],
+        options: Options | None = None,
+        near: Collection[Endpoint] = (),
+    ) -> None:
+        """New requests go to these, to the `near` first; those under way end where they are."""
+        self.options = options or self.options
+        self.target.connect_timeout = self.options.connect_timeout
+        self.target.backend.policy = self.options.policy
+        self.target.backend.slow_start = self.options.slow_start
+        self.target.retarget(endpoints, near)
+
+    async def close(self, drain_seconds: float = 0.0) -> None:
+        await self._front.close(drain_seconds)
+        self.target.close()
+
+    def _trusts(self, address: str) -> bool:
+        return trusts(self.options.trusted, address)

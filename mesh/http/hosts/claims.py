@@ -1,0 +1,179 @@
+"""What routers claim of the hosts and paths there are: areas, read from their rules. Pure.
+
+A rule is taken apart into areas: one host, the hosts that fit an expression, or all hosts; and there an exact
+path, a beginning of paths, or all of them. What else a rule asks for (a method, a field) narrows the requests
+that it takes and not the area that it claims.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from hashlib import blake2b
+
+from mesh.catalog.model import Service
+from mesh.http.config import matchers
+from mesh.http.config.matchers import Match, PathKey
+from mesh.http.config.model import Declared
+from mesh.http.labels.passthrough import ANY, TcpDeclared
+
+AREAS_MAX = 256  # of one rule; one with more claims all paths of its hosts
+CLAIMS_MAX = 4096  # areas of one service; of more the rest is not served
+Name = tuple[str, str]  # kind, name
+
+# Hosts that have nothing in common: an expression that all of them fit is as good as none.
+_UNLIKE = ("a", "xn--p1ai.invalid", "zz9.plural.example.net", "q-1.test", "www.example.org")
+
+
+def owner_of(service: Service) -> str:
+    """Whose its hosts and names are: its stack's, or its own. No stack has a space in its name."""
+    return service.stack or f"service {service.name}"
+
+
+def shown_owner(owner: str) -> str:
+    return owner if owner.startswith("service ") else f"stack {owner}"
+
+
+class Breadth(IntEnum):
+    """How many hosts."""
+
+    ONE = 0
+    SOME = 1  # that fit an expression
+    ALL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """`whole`: of a connection that is passed on with its TLS, so nobody else can have a part of it."""
+
+    breadth: Breadth
+    host: str  # lower case; of SOME a digest of what says which
+    path: PathKey | None = None  # None: all
+    whole: bool = False
+    fits: tuple[str, ...] = field(default=(), compare=False)  # expressions that hosts of SOME all fit
+
+    @property
+    def group(self) -> str:
+        """Areas of different groups are never in each other's way."""
+        return {Breadth.ONE: self.host, Breadth.SOME: f"~{self.host}", Breadth.ALL: "*"}[self.breadth]
+
+    @property
+    def key(self) -> str:
+        """As it is recorded."""
+        sign = "" if self.path is None else f"{'=' if self.path.exact else ''}{self.path.text}"
+        return f"{'tls ' if self.whole else ''}{self.group}{sign}"
+
+
+def covers(outer: PathKey | None, inner: PathKey | None) -> bool:
+    """Are all paths of `inner` also of `outer`?"""
+    if outer is None:
+        return True
+    if inner is None:
+        return False
+    return inner == outer if outer.exact else inner.text.startswith(outer.text)
+
+
+def areas_of(match: Match) -> tuple[Area, ...]:
+    found = _areas(match)
+    if len(found) > AREAS_MAX:
+        found = {_Raw(one.host, one.fits, None) for one in found}
+    return tuple(sorted(map(_area, found), key=lambda one: one.key))
+
+
+def tcp_area_of(name: str) -> Area:
+    """Of a name in HostSNI."""
+    if name == ANY:
+        return Area(Breadth.ALL, "", whole=True)
+    if name.startswith("*."):
+        return Area(Breadth.SOME, _digest(name), whole=True)
+    return Area(Breadth.ONE, name, whole=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What one service's labels claim: areas, and names of services and middlewares."""
+
+    areas: frozenset[Area] = frozenset()
+    names: frozenset[Name] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.areas or self.names)
+
+
+def claims_of(http: Declared, tcp: TcpDeclared | None = None) -> Claims:
+    areas = {area for router in http.routers.values() for area in areas_of(router.match)}
+    if tcp is not None:
+        areas |= {tcp_area_of(name) for router in tcp.routers.values() for name in router.names}
+    names = {("service", name) for name in http.services} | {
+        ("middleware", name) for name in http.middlewares
+    }
+    names |= {("tcp", name) for name in tcp.services} if tcp is not None else set()
+    if len(areas) > CLAIMS_MAX:
+        areas = set(sorted(areas, key=lambda one: one.key)[:CLAIMS_MAX])
+    return Claims(frozenset(areas), frozenset(names))
+
+
+def name_key(name: Name) -> str:
+    """As it is recorded."""
+    return " ".join(name)
+
+
+# --- rules taken apart ---
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    host: str | None = None
+    fits: tuple[str, ...] = ()  # expressions
+    path: PathKey | None = None
+
+
+def _areas(match: Match) -> set[_Raw]:
+    match match:
+        case matchers.Host():
+            return {_Raw(match.name)}
+        case matchers.HostRegexp() if not all(map(match.pattern.found, _UNLIKE)):
+            return {_Raw(fits=(match.pattern.text,))}
+        case matchers.Path() | matchers.PathPrefix():
+            (key,) = match.paths or (None,)
+            return {_Raw(path=None if key == PathKey("/", False) else key)}
+        case matchers.Or():
+            return _areas(match.left) | _areas(match.right)
+        case matchers.And():
+            return _both(_areas(match.left), _areas(match.right))
+    return {_Raw()}
+
+
+def _both(left: set[_Raw], right: set[_Raw]) -> set[_Raw]:
+    if len(left) * len(right) > AREAS_MAX:
+        left = {_Raw(one.host, one.fits, None) for one in left}
+        right = {_Raw(one.host, one.fits, None) for one in right}
+    if len(left) * len(right) > AREAS_MAX**2:  # of hosts alone: what either side says holds, so one will do
+        return min(left, right, key=len)
+    pairs = ((one, other) for one in left for other in right)
+    return {both for one, other in pairs if (both := _intersection(one, other)) is not None}
+
+
+def _intersection(one: _Raw, other: _Raw) -> _Raw | None:
+    """None: no request is in both."""
+    if one.host is not None and other.host is not None and one.host != other.host:
+        return None
+    if covers(one.path, other.path):
+        path = other.path
+    elif covers(other.path, one.path):
+        path = one.path
+    else:
+        return None
+    host = one.host if one.host is not None else other.host
+    fits = () if host is not None else tuple(sorted({*one.fits, *other.fits}))
+    return _Raw(host, fits, path)
+
+
+def _area(raw: _Raw) -> Area:
+    if raw.host is not None:
+        return Area(Breadth.ONE, raw.host, raw.path)
+    if raw.fits:
+        return Area(Breadth.SOME, _digest(*raw.fits), raw.path, fits=raw.fits)
+    return Area(Breadth.ALL, "", raw.path)
+
+
+def _digest(*texts: str) -> str:
+    return blake2b("\n".join(texts).encode(), digest_size=12).hexdigest()

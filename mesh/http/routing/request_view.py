@@ -1,0 +1,75 @@
+"""A request's head as rules see it. Made where there are rules; a port of one service has none to ask."""
+
+from copy import copy
+from dataclasses import dataclass
+
+from mesh.http.codec.h1_head import RequestHead
+from mesh.http.codec.path_check import DEFAULT, EncodedCharacters, check_path, is_plain
+from mesh.http.codec.proxy_headers import Edge, source_of
+from mesh.http.config.matchers import routing_path
+
+_SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
+
+
+class AskedHead:
+    """`matching.Request` over a head. `sent_path` is what goes on to a task; `readings` are the other paths
+    that a server could take it for."""
+
+    __slots__ = ("_edge", "_head", "client", "host", "path", "query", "readings", "sent_path")
+
+    def __init__(self, head: RequestHead, edge: Edge, allowed: EncodedCharacters = DEFAULT) -> None:
+        """Raises Refused when the path is one that servers read in different ways."""
+        self._head = head
+        self._edge = edge
+        self.host = head.host
+        path, _, self.query = head.target.decode("latin-1").partition("?")
+        self.path = self.sent_path = path
+        self.readings: tuple[str, ...] = ()
+        if not is_plain(path):
+            self.sent_path, self.readings = check_path(path, allowed)
+            self.path = routing_path(self.sent_path)
+        self.client = source_of(head.fields, edge)
+
+    def read_as(self, path: str) -> "AskedHead":
+        """The same request with one of the `readings` as its path."""
+        other = copy(self)
+        other.path = routing_path(path)
+        return other
+
+    @property
+    def scheme(self) -> str:
+        """As the client has it: a trusted proxy in front may have ended its TLS."""
+        if self._edge.trusted:
+            said = self.header("x-forwarded-proto")
+            if said and (scheme := _SCHEMES.get(said[-1].strip().lower())):
+                return scheme
+        return self._edge.scheme
+
+    @property
+    def forwarded_for(self) -> tuple[str, ...]:
+        """Whom trusted proxies name as those who asked, the nearest last. What others say does not count."""
+        if not self._edge.trusted:
+            return ()
+        said = ",".join(self.header("x-forwarded-for"))
+        return tuple(one for part in said.split(",") if (one := part.strip()))
+
+    @property
+    def method(self) -> str:
+        return self._head.method.decode("latin-1")
+
+    def header(self, name: str) -> list[str]:
+        return [value.decode("latin-1") for value in self._head.fields.all(name.encode("latin-1"))]
+
+
+@dataclass(frozen=True, slots=True)
+class Imagined:
+    """A request that nobody has made, for `mesh explain http`."""
+
+    host: str
+    path: str
+    method: str = "GET"
+    query: str = ""
+    client: str = "127.0.0.1"
+
+    def header(self, name: str) -> list[str]:
+        return [self.host] if name == "host" else []

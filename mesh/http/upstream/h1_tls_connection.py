@@ -1,0 +1,108 @@
+"""An HTTP/1.1 connection to an endpoint with TLS: as without, after a handshake, and read by records.
+
+In the handshake the endpoint may choose HTTP/2 (ALPN). Then the socket becomes a link that many exchanges
+share, and this one goes by that.
+"""
+
+import ssl
+
+from mesh.http.endpoint_pool import Server
+from mesh.http.exchange import Exchange
+from mesh.http.faults import Fault
+from mesh.http.upstream.h1_connection import Asking, H1Upstream, State
+from mesh.http.upstream.h2_connection import begin_link
+from mesh.http.upstream.tls import TaskTls
+from mesh.net.poller import Poller
+from mesh.net.timers import Deadlines
+from mesh.net.would_block import WOULD_BLOCK
+
+
+class SecuredUpstream(H1Upstream):
+    __slots__ = ("_asking", "_either", "_securing", "_tls")
+
+    def __init__(
+        self, poller: Poller, deadlines: Deadlines, server: Server, exchange: Exchange, tls: TaskTls
+    ) -> None:
+        super().__init__(poller, deadlines, server, exchange)
+        self._tls = tls
+        self._asking: Exchange | None = exchange  # until it is known what is spoken here
+        self._either = not exchange.upgrades  # there is no Upgrade in HTTP/2
+        self._securing = False
+        self._in_records = True
+
+    def _through(self) -> None:
+        """The time for connecting goes on until the handshake is done."""
+        sock, self._sock = self._sock, None
+        assert sock is not None
+        try:
+            session = self.server.session if self._either else None
+            self._sock = self._tls.wrap(sock, session, h2=self._either)
+        except OSError as error:
+            self._poller.close(sock)
+            self._not_secured(error)
+            return
+        except Exception:  # a fault of ours: nobody else has the socket now
+            self._poller.close(sock)
+            raise
+        self._securing = True
+        self._handshake()
+
+    def _handshake(self) -> None:
+        sock = self._sock
+        assert isinstance(sock, ssl.SSLSocket)
+        try:
+            sock.do_handshake()
+        except WOULD_BLOCK:
+            return
+        except OSError as error:  # and ssl.SSLError
+            self._not_secured(error)
+            return
+        self._securing = False
+        asking, self._asking = self._asking, None
+        if sock.selected_alpn_protocol() == "h2":
+            assert asking is not None
+            self._sock = self._exchange = None
+            self.stop_clock()
+            self.state = State.CLOSED
+            try:
+                begin_link(self._poller, self._deadlines, self.server, sock, asking)
+            except Exception:  # a fault of ours: nobody else has the socket now
+                self._poller.close(sock)
+                raise
+        else:
+            super()._through()
+
+    def _not_secured(self, error: OSError) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._tls.failed(str(self.server.endpoint), error)
+        self._close()
+        bad = isinstance(error, ssl.SSLCertVerificationError)
+        exchange.not_connected(Fault.CERTIFICATE if bad else Fault.TLS_FAILED)
+
+    def _told(self, mask: int) -> None:
+        if self._securing and self.state is State.CONNECTING:
+            self._handshake()
+        else:
+            super()._told(mask)
+
+    def _whole(self, data: bytes, exchange: Asking) -> bool:
+        return False  # a further record may wait in the kernel's buffer, of which nobody would be told again
+
+    def _done(self, exchange: Asking, trailers: bytes = b"") -> None:
+        self._keep = self._keep and self._is_quiet()
+        super()._done(exchange, trailers)
+
+    def _is_quiet(self) -> bool:
+        """Has it said no more than its response? The handshake's rest (tickets) is read on the way."""
+        sock = self._sock
+        assert isinstance(sock, ssl.SSLSocket)
+        try:
+            sock.recv(1)
+        except WOULD_BLOCK:
+            if self._either:
+                self.server.session = sock.session
+            return True
+        except OSError:
+            return False
+        return False

@@ -1,0 +1,73 @@
+"""Whose request it is, and what those behind us are told of that."""
+
+import pytest
+
+from mesh.http.codec.h1_head import Fields, RequestFields
+from mesh.http.codec.proxy_headers import Edge, request_block, source_of
+
+PROXIES = {"10.0.0.1", "10.0.0.2"}
+
+
+def edge(client: str) -> Edge:
+    return Edge(client, "http", 80, PROXIES.__contains__)
+
+
+def fields(*lines: str) -> Fields:
+    return Fields("".join(f"{line}\r\n" for line in ("Host: a", *lines)).encode())
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "source"),
+    [
+        ("1.1.1.1", [], "1.1.1.1"),
+        ("1.1.1.1", ["2.2.2.2"], "1.1.1.1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["2.2.2.2"], "2.2.2.2"),
+        ("10.0.0.1", ["3.3.3.3, 2.2.2.2, 10.0.0.2"], "2.2.2.2"),
+        ("10.0.0.1", ["3.3.3.3", "2.2.2.2"], "2.2.2.2"),
+        ("10.0.0.1", ["10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", ["2.2.2.2, nonsense"], "10.0.0.1"),
+        ("10.0.0.1", ["2.2.2.2, unknown, 10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", ["2001:DB8::1"], "2001:db8::1"),
+    ],
+)
+def test_whose_request_it_is(client: str, forwarded: list[str], source: str) -> None:
+    said = fields(*(f"X-Forwarded-For: {one}" for one in forwarded))
+    assert source_of(said, edge(client)) == source
+
+
+def block(client: str, *lines: str) -> dict[str, str]:
+    text = request_block(RequestFields(fields(*lines)), edge(client)).decode()
+    return dict(line.split(": ", 1) for line in text.split("\r\n") if line)
+
+
+def test_a_trusted_proxys_words_are_continued() -> None:
+    told = block(
+        "10.0.0.1",
+        "X-Forwarded-For: 2.2.2.2",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: shop.example",
+        "X_Forwarded_Proto: evil",
+        "Forwarded: for=2.2.2.2",
+    )
+    assert told == {
+        "Host": "a",
+        "X-Forwarded-For": "2.2.2.2, 10.0.0.1",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "shop.example",
+        "X-Forwarded-Port": "80",
+        "X-Real-Ip": "2.2.2.2",
+        "Forwarded": "for=2.2.2.2, for=10.0.0.1",
+    }
+
+
+def test_anybody_elses_are_not() -> None:
+    told = block("1.1.1.1", "X-Forwarded-For: 2.2.2.2", "X-Forwarded-Proto: https", "Forwarded: for=2.2.2.2")
+    assert (told["X-Forwarded-For"], told["X-Forwarded-Proto"]) == ("1.1.1.1", "http")
+    assert "Forwarded" not in told
+
+
+def test_connection_takes_away_what_it_names_but_not_what_the_message_means() -> None:
+    told = block("1.1.1.1", "Connection: X-A, Host, Content-Length", "X-A: 1", "Content-Length: 0")
+    assert "X-A" not in told
+    assert (told["Host"], told["Content-Length"]) == ("a", "0")

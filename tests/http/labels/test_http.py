@@ -1,0 +1,766 @@
+"""People's labels: what is made of them, and that nothing is passed over in silence."""
+
+import re
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from mesh.balance.policies import Policy
+from mesh.catalog.model import Port, Service
+from mesh.http.config import model
+from mesh.http.config.model import Declared, StickyCookie
+from mesh.http.config.regex import Expression
+from mesh.http.config.rule_parser import read_rule
+from mesh.http.labels import http
+from mesh.http.labels.http import Read, read_labels
+from mesh.http.middleware import options as middleware_options
+from mesh.http.routing.reference_resolver import Directory
+
+ROUTER, SERVICE, MIDDLEWARE = (f"traefik.http.{kind}" for kind in ("routers", "services", "middlewares"))
+
+
+def read(
+    labels: dict[str, str], *ports: Port, id_: str = "s1", name: str = "shop_web", exposed: bool = True
+) -> Read:
+    return read_labels(Service(id_, name, ports=ports, labels=labels), exposed)
+
+
+def keys(found: Read) -> list[str]:
+    return [problem.key for problem in found.problems]
+
+
+WHOAMI = {
+    "traefik.enable": "true",
+    f"{ROUTER}.whoami.rule": "Host(`whoami.example`)",
+    f"{ROUTER}.whoami.entrypoints": "web",
+    f"{SERVICE}.whoami.loadbalancer.server.port": "80",
+}
+
+
+def test_the_usual_four_labels() -> None:
+    found = read(WHOAMI)
+    router = found.declared.routers["whoami"]
+    assert (router.rule, router.entrypoints, router.service) == ("Host(`whoami.example`)", ("web",), "whoami")
+    assert router.priority == len(router.rule)
+    assert found.declared.services["whoami"].port == 80
+    assert found.problems == ()
+
+
+def test_http_and_https_with_a_redirect_between() -> None:
+    """As most guides for Swarm have it."""
+    found = read(
+        {
+            "traefik.enable": "true",
+            "traefik.docker.network": "traefik-public",
+            "traefik.constraint-label": "traefik-public",
+            f"{ROUTER}.app-http.rule": "Host(`app.example`)",
+            f"{ROUTER}.app-http.entrypoints": "http",
+            f"{ROUTER}.app-http.middlewares": "https-redirect",
+            f"{ROUTER}.app-https.rule": "Host(`app.example`)",
+            f"{ROUTER}.app-https.entrypoints": "https",
+            f"{ROUTER}.app-https.tls": "true",
+            f"{ROUTER}.app-https.tls.certresolver": "le",
+            f"{SERVICE}.app.loadbalancer.server.port": "8080",
+            f"{MIDDLEWARE}.https-redirect.redirectscheme.scheme": "https",
+            f"{MIDDLEWARE}.https-redirect.redirectscheme.permanent": "true",
+        }
+    )
+    assert found.declared.routers["app-https"].tls
+    assert not found.declared.routers["app-http"].tls
+    assert {router.service for router in found.declared.routers.values()} == {"app"}
+    assert found.declared.middlewares["https-redirect"] == model.RedirectScheme("https", True)
+    assert found.declared.services["app"].network == "traefik-public"
+    assert found.declared.routers["app-https"].issued
+    assert not found.declared.routers["app-http"].issued
+    assert keys(found) == ["traefik.constraint-label", "traefik.docker.network"]
+
+
+def test_case_does_not_matter() -> None:
+    found = read({"Traefik.HTTP.Routers.Web.Rule": "Host(`a`)", f"{ROUTER}.WEB.EntryPoints": "Web"}, PORT)
+    assert found.declared.routers["web"].entrypoints == ("web",)
+    assert found.problems == ()
+
+
+PORT = Port(80, 8080)
+STACK = {"com.docker.stack.namespace": "shop"}
+SHA = "{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc="
+
+
+def test_a_service_alone_gets_a_router_by_its_name() -> None:
+    found = read({f"{SERVICE}.x.loadbalancer.server.port": "80"}, name="shop_web.api")
+    (router,) = found.declared.routers.values()
+    assert (router.name, router.rule, router.service) == ("shop-web-api", "Host(`shop-web-api`)", "x")
+
+
+def test_a_router_alone_gets_a_service_with_the_port_that_is_published() -> None:
+    found = read({f"{ROUTER}.r.rule": "Host(`a`)"}, PORT)
+    (service,) = found.declared.services.values()
+    assert (service.port, found.declared.routers["r"].service) == (8080, service.name)
+
+
+def test_without_a_port_there_is_no_service() -> None:
+    found = read({f"{ROUTER}.r.rule": "Host(`a`)"})
+    assert found.declared.services == {}
+    assert "the port inside the task is not named" in found.problems[0].message
+
+
+def test_of_several_services_one_must_be_named() -> None:
+    labels = {f"{ROUTER}.r.rule": "Host(`a`)"} | {
+        f"{SERVICE}.{name}.loadbalancer.server.port": "80" for name in "ab"
+    }
+    assert keys(read(labels)) == [f"{ROUTER}.r.service"]
+    assert read(labels | {f"{ROUTER}.r.service": "b"}).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "exposed", "served"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"traefik.enable": "true"}, False, True),
+        ({"traefik.enable": "false"}, True, False),
+        ({"traefik.enable": "nonsense"}, True, False),
+        ({"mesh.enable": "false"}, True, False),
+    ],
+)
+def test_who_is_served(labels: dict[str, str], exposed: bool, served: bool) -> None:
+    found = read({f"{ROUTER}.r.rule": "Host(`a`)"} | labels, PORT, exposed=exposed)
+    assert bool(found.declared.routers) is served
+
+
+def test_a_service_without_such_labels_says_nothing() -> None:
+    assert read({"com.docker.stack.namespace": "x", "traefik.enable": "true"}, PORT) == Read()
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "message"),
+    [
+        ("traefik.frontend.rule", "Host:a", "Traefik v1's"),
+        ("traefik.port", "80", "Traefik v1's"),
+        ("traefik.udp.routers.x.entrypoints", "dns", "UDP routers are not supported"),
+        ("traefik.udp.services.x.loadbalancer.server.port", "1", "UDP routers are not supported"),
+        ("traefik.nonsense", "1", "unknown label"),
+        ("traefik.http.nonsense.x.y", "1", "unknown label"),
+        ("traefik.swarm.lbswarm", "true", "balanced by the sidecar itself"),
+        (f"{ROUTER}.web.nonsense", "1", "unknown option"),
+        (f"{ROUTER}.web.priority", "high", "no number"),
+        (f"{ROUTER}.web.rule", "Host(", "the router is left out"),
+        (f"{ROUTER}.a@b.rule", "Host(`x`)", "must not contain @"),
+        (f"{ROUTER}.web.tls.options", "x@file", "the router is not served"),
+        (f"{ROUTER}.web.tls.domains[0].main", "-a.example", "is no name of a host"),
+        (f"{SERVICE}.web.loadbalancer.server.port", "http", "no number"),
+        (f"{SERVICE}.web.loadbalancer.server.weight", "2", "not supported"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.path", "x", "no path"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.interval", "1ms", "less than 100ms"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.colour", "x", "unknown option"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.mode", "tcp", "is not one of http, grpc"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.hostname", "a b", "no name of a host"),
+        (f"{SERVICE}.web.loadbalancer.healthcheck.headers.Content-Length", "1", "no field that can be set"),
+        (f"{SERVICE}.web.loadbalancer.sticky.cookie.colour", "x", "unknown option"),
+        (f"{SERVICE}.web.weighted.services", "x", "only loadbalancer"),
+        (f"{MIDDLEWARE}.m.digestauth.users", "a:b:c", "digestauth is not supported"),
+        (f"{MIDDLEWARE}.m.errors.status", "500", "is required"),
+        (f"{MIDDLEWARE}.m.forwardauth.address", "auth:9091", "is no address as"),
+        (f"{MIDDLEWARE}.m.forwardauth.address", "http://a:b@auth/", "is no address as"),
+        (f"{MIDDLEWARE}.m.forwardauth.address", "http://auth:99999/", "ort"),
+        (f"{MIDDLEWARE}.m.forwardauth.address", "http://auth/ x", "is no path"),
+        (f"{MIDDLEWARE}.m.forwardauth.trustforwardheader", "true", "is required"),
+        (f"{MIDDLEWARE}.m.circuitbreaker.expression", "x", "routers are served without"),
+        (f"{MIDDLEWARE}.m.contenttype", "true", "routers are served without"),
+        (f"{MIDDLEWARE}.m.compress.encodings", "br", "is not supported; ignored"),
+        (f"{MIDDLEWARE}.m.compress.minresponsebodybytes", "-1", "is no number from 1 to"),
+        (f"{MIDDLEWARE}.m.ipallowlist.sourcerange", "10.0.0.0/8,x", "does not appear to be"),
+        (f"{MIDDLEWARE}.m.headers.accesscontrolallowmethods", "GET\r\nX: y", "bytes that no field may have"),
+        (f"{MIDDLEWARE}.m.headers.accesscontrolalloworiginlistregex", "(", "is no regular expression"),
+        (f"{MIDDLEWARE}.m.stripprefixregex.regex", "/a,(", "is no regular expression"),
+        (f"{MIDDLEWARE}.m.redirectscheme.permanent", "true", "is required"),
+        (f"{MIDDLEWARE}.m.basicauth.users", "admin:plain", "is not of htpasswd's"),
+        (f"{MIDDLEWARE}.m.basicauth.users", f"admin:$2y$31${'a' * 21}O{'a' * 31}", "bcrypt up to cost 12"),
+        (f"{MIDDLEWARE}.m.basicauth.users", f"admin:$2y$05${'z' * 53}", "is not of htpasswd's"),
+        (f"{MIDDLEWARE}.m.basicauth.usersfile", "/run/secrets/users", "is required"),
+        (f"{MIDDLEWARE}.m.buffering.retryexpression", "IsNetworkError()", "is not supported; ignored"),
+        (f"{MIDDLEWARE}.m.ratelimit.average", "9" * 400, "is no number from 1 to"),
+        (f"{MIDDLEWARE}.m.inflightreq.amount", "9" * 5000, "is no number from 1 to"),
+        (f"{MIDDLEWARE}.m.stripprefix.prefixes", "/a,api", "is no path"),
+        (f"{MIDDLEWARE}.m.addprefix.prefix", "/\u00e9", "is no path"),
+        (f"{SERVICE}.web.loadbalancer.server.port", "9" * 5000, "is no number from 1 to"),
+        (f"{SERVICE}.web.loadbalancer.sticky.cookie.name", "a;b", "is no name of a cookie"),
+        (f"{SERVICE}.web.loadbalancer.sticky.cookie.path", "/; Secure", "cannot be in a cookie"),
+        ("mesh.http.sticky", "a\r\nb", "is no name of a cookie"),
+        ("Traefik.http.routers.good.rule", "Host(`other`)", "is the same label as"),
+        (f"{MIDDLEWARE}.m.headers.customrequestheaders.Connection", "x", "no field that can be set"),
+        (f"{MIDDLEWARE}.m.headers.customrequestheaders.X-A", "a\r\nb: c", "bytes that no field may have"),
+        ("mesh.http.colour", "red", "unknown option, known are"),
+        ("mesh.http.rule", "nonsense", "the router is left out"),
+    ],
+)
+def test_every_fault_is_named_and_takes_nothing_else_down(label: str, value: str, message: str) -> None:
+    labels = {f"{ROUTER}.good.rule": "Host(`good`)", f"{ROUTER}.good.service": "good"}
+    labels |= {f"{SERVICE}.good.loadbalancer.server.port": "80"}
+    found = read(labels | {label: value}, PORT)
+    assert any(problem.key.lower().startswith(label.split("[")[0][:24].lower()) for problem in found.problems)
+    assert any(message in problem.message for problem in found.problems)
+    assert found.declared.routers["good"].service == "good"
+    assert found.declared.services["good"].port == 80
+
+
+@pytest.mark.parametrize("option", ["redirectregex.replacement", "basicauth.realm"])
+def test_no_label_writes_field_lines_of_its_own(option: str) -> None:
+    kind = option.partition(".")[0]
+    whole = {f"{MIDDLEWARE}.m.redirectregex.regex": "a", f"{MIDDLEWARE}.m.redirectregex.replacement": "b"}
+    if kind == "basicauth":
+        whole = {f"{MIDDLEWARE}.m.basicauth.users": "a:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc="}
+    assert "m" in read(whole).declared.middlewares
+    found = read(whole | {f"{MIDDLEWARE}.m.{option}": "x\r\nSet-Cookie: y"})
+    assert keys(found) == [f"{MIDDLEWARE}.m.{option}"]
+    assert found.declared.middlewares == {}
+
+
+def test_what_middlewares_are_told() -> None:
+    prefix = f"{MIDDLEWARE}.m"
+    networks = (ip_network("10.0.0.0/8"), ip_network("192.0.2.7/32"))
+    by_depth = {"sourceCriterion.ipStrategy.depth": "2", "sourceCriterion.ipStrategy.ipv6Subnet": "64"}
+    for options, expected in (
+        ({"compress": "true"}, model.Compress()),
+        (
+            {"compress.excludedContentTypes": "text/event-stream, text/CSV; charset=x"},
+            model.Compress(excluded=("text/event-stream", "text/csv")),
+        ),
+        (
+            {"compress.minResponseBodyBytes": "0", "compress.includedContentTypes": "text/html"},
+            model.Compress(0, ("text/html",)),
+        ),
+        (
+            {
+                "forwardauth.address": "http://Auth_server:9091/verify?rd=https://x/",
+                "forwardauth.trustForwardHeader": "true",
+                "forwardauth.authResponseHeaders": "Remote-User, Remote-Groups",
+                "forwardauth.authRequestHeaders": "Cookie",
+                "forwardauth.authResponseHeadersRegex": "^X-",
+            },
+            model.ForwardAuth(
+                "http://auth_server:9091/verify?rd=https://x/",
+                "auth_server",
+                9091,
+                "/verify?rd=https://x/",
+                "auth_server:9091",
+                trust=True,
+                request_headers=("Cookie",),
+                response_headers=("Remote-User", "Remote-Groups"),
+                response_expression=Expression("^X-"),
+            ),
+        ),
+        (
+            {"errors.status": "404, 500-599", "errors.service": "Pages@swarm", "errors.query": "/{status}"},
+            model.ErrorPages(((404, 404), (500, 599)), "pages", "/{status}"),
+        ),
+        ({"buffering.maxRequestBodyBytes": "0"}, model.Chain(())),
+        ({"ratelimit.burst": "5"}, model.Chain(())),
+        (
+            {"basicauth.users": f"a:{SHA}", "basicauth.headerField": "X-User"},
+            model.BasicAuth((("a", SHA),), header="X-User"),
+        ),
+        ({"stripprefixregex.regex": "^/[a-z]+/"}, model.StripPrefixRegex((Expression("^/[a-z]+/"),))),
+        (
+            {
+                "ipallowlist.sourceRange": "10.0.0.0/8, 192.0.2.7",
+                "ipallowlist.ipStrategy.excludedIPs": "10.0.0.0/8,192.0.2.7",
+                "ipallowlist.rejectStatusCode": "404",
+            },
+            model.IpAllowList(networks, model.IpStrategy(excluded=networks), 404),
+        ),
+        (
+            {f"ratelimit.{name}": value for name, value in by_depth.items()} | {"ratelimit.average": "5"},
+            model.RateLimit(5.0, 1, model.Source(address=model.IpStrategy(2), prefix6=64)),
+        ),
+        ({"inflightreq.amount": "3"}, model.InFlightReq(3, model.Source(host=True))),
+        (
+            {"inflightreq.amount": "3", "inflightreq.sourceCriterion.requestHeaderName": "X-Key"},
+            model.InFlightReq(3, model.Source("X-Key")),
+        ),
+        (
+            {
+                "headers.accessControlAllowOriginList": "https://a.example,https://b.example",
+                "headers.accessControlAllowMethods": "GET,PUT",
+                "headers.accessControlMaxAge": "100",
+                "headers.addVaryHeader": "true",
+            },
+            model.Headers(
+                cors=model.Cors(
+                    ("https://a.example", "https://b.example"), methods=("GET", "PUT"), max_age=100, vary=True
+                )
+            ),
+        ),
+    ):
+        found = read({f"{prefix}.{option}": value for option, value in options.items()})
+        assert found.problems == ()
+        assert found.declared.middlewares["m"] == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port", "authority", "abroad"),
+    [
+        ("http://auth", "auth", 80, "auth", False),
+        ("http://Tasks.auth./x", "tasks.auth", 80, "tasks.auth", True),
+        ("https://auth/", "auth", 443, "auth", True),
+        ("http://192.0.2.1:81/", "192.0.2.1", 81, "192.0.2.1:81", True),
+        ("http://[FD00::1]:81/", "fd00::1", 81, "[fd00::1]:81", True),
+    ],
+)
+def test_who_is_asked(address: str, host: str, port: int, authority: str, abroad: bool) -> None:
+    found = read({f"{MIDDLEWARE}.m.forwardauth.address": address}).declared.middlewares["m"]
+    assert isinstance(found, model.ForwardAuth)
+    assert (found.host, found.port, found.authority, found.abroad) == (
+        host,
+        port,
+        authority,
+        abroad,
+    )
+
+
+def test_several_criteria_are_none() -> None:
+    prefix = f"{MIDDLEWARE}.m.inflightreq"
+    both = {
+        f"{prefix}.sourcecriterion.requesthost": "true",
+        f"{prefix}.sourcecriterion.ipstrategy.depth": "1",
+    }
+    found = read({f"{prefix}.amount": "1"} | both)
+    assert (found.declared.middlewares, keys(found)) == ({}, [f"{prefix}.sourcecriterion"])
+
+
+@pytest.mark.parametrize("status", ["99", "600", "500-400", "4xx", "500-", "-599", "404,x"])
+def test_statuses_are_numbers(status: str) -> None:
+    found = read({f"{MIDDLEWARE}.m.errors.status": status, f"{MIDDLEWARE}.m.errors.service": "s"})
+    assert (found.declared.middlewares, keys(found)) == ({}, [f"{MIDDLEWARE}.m.errors.status"])
+
+
+def test_what_keeps_nobody_out_is_passed_over() -> None:
+    found = read({f"{MIDDLEWARE}.m.circuitbreaker.expression": "NetworkErrorRatio() > 0.3"})
+    assert found.declared.middlewares == {"m": model.Chain(())}
+
+
+def test_sticky_cookies_and_strategies() -> None:
+    prefix = f"{SERVICE}.web.loadbalancer"
+    found = read(
+        {
+            f"{prefix}.server.port": "80",
+            f"{prefix}.strategy": "p2c",
+            f"{prefix}.sticky.cookie": "true",
+            f"{prefix}.sticky.cookie.name": "lb",
+            f"{prefix}.sticky.cookie.secure": "true",
+            f"{prefix}.sticky.cookie.httpOnly": "true",
+            f"{prefix}.sticky.cookie.samesite": "none",
+            f"{prefix}.sticky.cookie.maxage": "60",
+        }
+    )
+    service = found.declared.services["web"]
+    assert service.policy is Policy.LEAST_CONN
+    assert service.sticky == StickyCookie("lb", True, True, "None", max_age=60)
+    assert found.problems == ()
+
+
+def test_our_own_labels() -> None:
+    found = read(
+        {"mesh.http.host": "a.example, b.example", "mesh.http.path": "/api", "mesh.http.port": "3000"}
+    )
+    (router,) = found.declared.routers.values()
+    assert router.rule == "(Host(`a.example`) || Host(`b.example`)) && (PathPrefix(`/api`))"
+    assert router.match == read_rule(router.rule)
+    assert found.declared.services[router.service].port == 3000
+    assert found.problems == ()
+
+
+def test_several_routers_of_our_own() -> None:
+    found = read(
+        {
+            "mesh.http.port": "8080",
+            "mesh.http.middlewares": "auth",
+            "mesh.http.routing.router.host": "a.example",
+            "mesh.http.api.host": "a.example",
+            "mesh.http.api.path": "/api",
+            "mesh.http.api.port": "9090",
+            "mesh.http.api.middlewares": "auth,limit",
+        }
+    )
+    assert {name: router.rule for name, router in found.declared.routers.items()} == {
+        "mesh-shop-web.site": "(Host(`a.example`))",
+        "mesh-shop-web.api": "(Host(`a.example`)) && (PathPrefix(`/api`))",
+    }
+    services = {name: service.port for name, service in found.declared.services.items()}
+    assert services == {"mesh-shop-web.site": 8080, "mesh-shop-web.api": 9090}
+    assert found.declared.routers["mesh-shop-web.site"].middlewares == ("auth",)
+    assert found.declared.routers["mesh-shop-web.api"].middlewares == ("auth", "limit")
+    assert found.problems == ()
+
+
+def test_one_router_of_our_own_beside_others() -> None:
+    found = read({"mesh.http.host": "a", "mesh.http.priority": "9", "mesh.http.b.host": "b"}, PORT)
+    routers = found.declared.routers
+    assert (routers["mesh-shop-web"].priority, routers["mesh-shop-web"].rule) == (9, "(Host(`a`))")
+    assert (routers["mesh-shop-web.b"].priority, routers["mesh-shop-web.b"].rule) == (11, "(Host(`b`))")
+
+
+@pytest.mark.parametrize(
+    ("labels", "key"),
+    [
+        ({"mesh.http.host": "a/b", "mesh.http.path": "/"}, "mesh.http.host"),
+        ({"mesh.http.host": "a", "mesh.http.path": "/,x"}, "mesh.http.path"),
+        ({"mesh.http.host": "a", "mesh.http.rule": "Path(`/`)) || (Path(`/x`)"}, "mesh.http.rule"),
+        ({"mesh.http.host": "a", "mesh.http.rule": "!" * 49 + "Path(`/`)" * 2}, "mesh.http.rule"),
+        ({"mesh.http.a b.host": "a"}, "mesh.http.a b.host"),
+        ({"mesh.http.a.b.host": "a"}, "mesh.http.a.b.host"),
+    ],
+)
+def test_a_router_of_our_own_is_whole_or_not_there(labels: dict[str, str], key: str) -> None:
+    found = read(labels, PORT)
+    assert (found.declared.routers, keys(found)) == ({}, [key])
+
+
+def test_what_routers_share_is_told_once() -> None:
+    found = read({"mesh.http.port": "x", "mesh.http.a.host": "a", "mesh.http.b.host": "b"}, PORT)
+    assert keys(found) == ["mesh.http.port"]
+    assert len(found.declared.routers) == 2
+
+
+class TestDirectory:
+    """References across services."""
+
+    def declared(self, labels: dict[str, str], id_: str = "s1") -> Declared:
+        """All of one stack."""
+        return read(labels | STACK, PORT, id_=id_, name=id_).declared
+
+    def test_a_middleware_of_another_service_is_found_whenever_it_comes(self) -> None:
+        directory = Directory()
+        user = self.declared({f"{ROUTER}.r.rule": "Host(`a`)", f"{ROUTER}.r.middlewares": "auth@swarm,chain"})
+        changed = directory.update("s1", "web", user)
+        assert changed.added == []
+        (problem,) = directory.problems()
+        assert (problem.file, problem.key) == ("web", f"{ROUTER}.r.middlewares")
+        other = self.declared(
+            {
+                f"{MIDDLEWARE}.auth.stripprefix.prefixes": "/x",
+                f"{MIDDLEWARE}.chain.chain.middlewares": "auth",
+                f"{SERVICE}.other.loadbalancer.server.port": "80",
+            },
+            "s2",
+        )
+        (added,) = [one for one in directory.update("s2", "other", other).added if one.name == "r"]
+        assert added.middlewares == (model.StripPrefix(("/x",)),) * 2
+        assert list(directory.problems()) == []
+        removed = directory.update("s2", "other", Declared()).removed
+        assert "r" in [one.name for one in removed]
+
+    @pytest.mark.parametrize("reference", ["auth@file", "nobody", "api@internal"])
+    def test_what_is_not_there_takes_the_router_out(self, reference: str) -> None:
+        directory = Directory()
+        labels = {f"{ROUTER}.r.rule": "Host(`a`)", f"{ROUTER}.r.middlewares": reference}
+        assert directory.update("s1", "web", self.declared(labels)).added == []
+
+    def test_a_chain_that_is_part_of_itself(self) -> None:
+        directory = Directory()
+        labels = {
+            f"{ROUTER}.r.rule": "Host(`a`)",
+            f"{ROUTER}.r.middlewares": "one",
+            f"{MIDDLEWARE}.one.chain.middlewares": "two",
+            f"{MIDDLEWARE}.two.chain.middlewares": "one",
+        }
+        directory.update("s1", "web", self.declared(labels))
+        (problem,) = directory.problems()
+        assert "part of itself" in problem.message
+
+    def test_a_router_declared_twice_and_differently_is_the_firsts(self) -> None:
+        """Else anybody's second one would take both down."""
+        directory = Directory()
+        first = self.declared({f"{ROUTER}.r.rule": "Host(`a`)"})
+        second = self.declared({f"{ROUTER}.r.rule": "Host(`b`)"}, "s2")
+        assert len(directory.update("s1", "one", first).added) == 1
+        changed = directory.update("s2", "two", second)
+        assert (changed.removed, changed.added) == ([], [])
+        (problem,) = [one for one in directory.problems() if one.key == f"{ROUTER}.r.rule"]
+        assert (problem.file, "one declares a router of this name too" in problem.message) == ("two", True)
+        (added,) = directory.update("s1", "one", Declared()).added
+        assert added.rule == "Host(`b`)"
+
+    def test_what_is_the_same_as_before_changes_nothing(self) -> None:
+        directory = Directory()
+        declared = self.declared({f"{ROUTER}.r.rule": "Host(`a`)"})
+        directory.update("s1", "one", declared)
+        changed = directory.update("s1", "one", declared)
+        assert (changed.removed, changed.added, changed.services) == ([], [], set())
+
+    def test_canaries_follow_what_is_declared(self) -> None:
+        directory = Directory()
+
+        def canary(percent: str, of: str = "mesh-app") -> dict[str, str]:
+            return {"mesh.http.port": "80", "mesh.http.canary_of": of, "mesh.http.canary": percent}
+
+        def declare(id_: str, labels: dict[str, str]) -> None:
+            directory.update(id_, id_, read(labels | STACK, id_=id_, name=id_).declared)
+
+        def shares(of: str = "mesh-app") -> list[tuple[str, int]]:
+            return [(one.name, one.weight) for one in directory.canaries_of(f"{of}@shop")]
+
+        declare("b", canary("5"))
+        assert [problem.message for problem in directory.problems()] == ["there is no service 'mesh-app'"]
+        declare("app", {"mesh.http.port": "80"})
+        declare("a", canary("10"))
+        assert shares() == [("mesh-a", 10), ("mesh-b", 5)]
+        declare("a", canary("11"))
+        assert shares() == [("mesh-a", 11), ("mesh-b", 5)]
+        declare("b", canary("0"))
+        assert shares() == [("mesh-a", 11)]
+        declare("a", canary("11", of="mesh-b"))
+        assert (shares(), shares("mesh-b")) == ([], [("mesh-a", 11)])
+        declare("a", {})
+        assert shares("mesh-b") == []
+        assert list(directory.problems()) == []
+
+    def test_a_service_declared_twice_is_the_firsts_and_the_other_is_told(self) -> None:
+        directory = Directory()
+        for id_ in ("s2", "s1"):
+            labels = {
+                f"{SERVICE}.app.loadbalancer.server.port": "80",
+                f"{ROUTER}.{id_}.rule": f"Host(`{id_}`)",
+            }
+            directory.update(id_, f"the-{id_}", self.declared(labels, id_))
+        found = directory.service("app@shop")
+        assert found is not None
+        assert found.owner == "s1"
+        (problem,) = directory.problems()
+        assert (problem.file, problem.key) == ("the-s2", f"{SERVICE}.app")
+        assert "the-s1 declares this name too" in problem.message
+
+
+def test_how_tasks_are_checked() -> None:
+    prefix = f"{SERVICE}.whoami.loadbalancer.healthcheck"
+    plain = read(WHOAMI | {f"{prefix}.interval": "10s"}).declared.services["whoami"].check
+    assert plain == model.HealthCheck("/", interval=10.0)
+    found = read(
+        WHOAMI
+        | {
+            f"{prefix}.path": "/up?x=1",
+            f"{prefix}.port": "81",
+            f"{prefix}.unhealthyInterval": "5s",
+            f"{prefix}.timeout": "3s",
+            f"{prefix}.scheme": "h2c",
+            f"{prefix}.hostname": "app.example",
+            f"{prefix}.method": "HEAD",
+            f"{prefix}.status": "204",
+            f"{prefix}.headers.X-One": "1",
+            f"{prefix}.headers.X-Two": "2",
+            f"{prefix}.followredirects": "false",
+            f"{prefix}.mode": "http",
+        }
+    )
+    assert found.problems == ()
+    assert found.declared.services["whoami"].check == model.HealthCheck(
+        "/up?x=1",
+        81,
+        unwell_interval=5.0,
+        timeout=3.0,
+        scheme=model.Scheme.H2C,
+        host="app.example",
+        method="HEAD",
+        statuses=frozenset((204,)),
+        headers=(("X-One", "1"), ("X-Two", "2")),
+        follow=False,
+    )
+    ours = {"mesh.http.host": "a", "mesh.http.port": "80", "mesh.http.health_status": "200-204"}
+    for text, expected in (("/up", ("/up", False)), ("grpc", ("", True)), ("off", ("", False))):
+        (service,) = read(ours | {"mesh.http.health": text}).declared.services.values()
+        assert (service.check.path, service.check.grpc) == expected
+        assert service.check.statuses == set(range(200, 205))
+
+
+def test_passive_checks_are_traefiks_where_its_labels_ask_for_them() -> None:
+    """Which counts every 5xx, and one of them is enough unless the label says another number."""
+    prefix = f"{SERVICE}.whoami.loadbalancer.passivehealthcheck"
+
+    def outlier(labels: dict[str, str]) -> tuple[int, int, float]:
+        service = read(WHOAMI | labels).declared.services["whoami"]
+        return service.outlier_failures, len(service.outlier_statuses), service.outlier_time
+
+    assert outlier({}) == (3, 3, 10.0)
+    assert outlier({f"{prefix}.failureWindow": "3s"}) == (1, 100, 3.0)
+    assert outlier({f"{prefix}.maxFailedAttempts": "5"}) == (5, 100, 10.0)
+    ours = {"mesh.http.services.whoami.outlier_statuses": "gateway"}
+    assert outlier({f"{prefix}.maxFailedAttempts": "5"} | ours) == (5, 3, 10.0)
+
+
+def test_our_options_of_a_service_that_traefiks_labels_declare() -> None:
+    found = read(
+        WHOAMI
+        | {
+            "mesh.http.services.whoami.max_requests": "9",
+            "mesh.http.services.WhoAmI.outlier_statuses": "500,502-503",
+            "mesh.http.services.whoami.host": "a",
+            "mesh.http.services.nobody.max_requests": "9",
+            "mesh.http.services.whoami.policy": "nonsense",
+        }
+    )
+    service = found.declared.services["whoami"]
+    assert (service.port, service.max_requests, service.outlier_statuses) == (80, 9, {500, 502, 503})
+    assert list(found.declared.services) == ["whoami"]
+    assert [problem.message.split(",")[0] for problem in found.problems] == [
+        "Traefik's labels here declare no service 'nobody' (but whoami); ignored",
+        "unknown option",
+        "'nonsense' is not one of round_robin",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "by"),
+    [
+        ("client", model.HashBy()),
+        ("Header:X-User", model.HashBy(header="x-user")),
+        ("cookie:Session", model.HashBy(cookie="Session")),
+        ("header", None),
+        ("header:", None),
+        ("cookie:a b", None),
+        ("client:x", None),
+    ],
+)
+def test_what_tasks_are_chosen_by(text: str, by: model.HashBy | None) -> None:
+    found = read({"mesh.http.host": "a", "mesh.http.port": "80", "mesh.http.hash_by": text})
+    (service,) = found.declared.services.values()
+    assert service.hash_by == (by or model.HashBy())
+    assert (service.policy is Policy.SOURCE_HASH) is (by is not None)
+    assert keys(found) == ["mesh.http.hash_by"] * (by is None)
+
+
+@pytest.mark.parametrize(
+    ("text", "statuses"),
+    [
+        ("gateway", {502, 503, 504}),
+        ("5XX", set(range(500, 600))),
+        ("none", set()),
+        ("429, 500-502", {429, 500, 501, 502}),
+        ("", None),
+        ("500-", None),
+        ("199", None),
+        ("five", None),
+    ],
+)
+def test_which_statuses_are_failures(text: str, statuses: set[int] | None) -> None:
+    found = read({"mesh.http.host": "a", "mesh.http.port": "80", "mesh.http.outlier_statuses": text})
+    (service,) = found.declared.services.values()
+    assert service.outlier_statuses == (model.BAD_STATUSES if statuses is None else statuses)
+    assert keys(found) == ["mesh.http.outlier_statuses"] * (statuses is None)
+
+
+def test_the_documentation_names_all_that_is_read() -> None:
+    text = (Path(__file__).parents[2] / "docs/http.md").read_text().lower()
+    tables = "\n".join(line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `"))
+    named = set(re.findall(r"`([a-z_.]+)`", tables.replace("traefik.http.", "").replace("mesh.http.", ".")))
+    options = {part for one in named for part in one.split(".") if part}
+    for option in (*http._SERVICE, *http._COOKIE, *http._ROUTER):
+        assert set(option.split(".")) <= options, option
+    for option in (*http._OUR_SERVICE, *http._OUR_ROUTER, *http._CLAUSES):
+        assert option in options, option
+    for kind in middleware_options._KINDS:
+        assert kind in options, kind
+
+
+def documented() -> list[tuple[str, ...]]:
+    """The labels of the tables; where one is shortened to its end, what it may be short for."""
+    found: list[tuple[str, ...]] = []
+    for line in (Path(__file__).parents[2] / "docs/http.md").read_text().splitlines():
+        if not line.startswith(("| `traefik.", "| `mesh.http.")):
+            continue
+        whole = ""
+        for one in re.findall(r"`([A-Za-z_.]+)`", line.split(" | ")[0]):
+            if not one.startswith("."):
+                whole = one
+                found.append((one,))
+            else:
+                up = whole.rsplit(".", 1)[0]
+                found.append((whole + one, up + one, up.rsplit(".", 1)[0] + one))
+    return found
+
+
+def test_all_that_the_documentation_names_is_read() -> None:
+    assert len(documented()) > 60
+    for labels_ in documented():
+        assert any(not _unknown(label) for label in labels_), labels_
+
+
+def test_what_the_documentation_does_not_name_is_unknown() -> None:
+    """Or the test above could not fail."""
+    for label in (f"{ROUTER}.R.colour", f"{SERVICE}.S.loadbalancer.colour", f"{MIDDLEWARE}.M.headers.colour"):
+        assert _unknown(label)
+    assert _unknown(f"{MIDDLEWARE}.M.colour.red")
+    assert _unknown(f"{MIDDLEWARE}.M.retry.colour")
+    assert _unknown("mesh.http.colour")
+    assert _unknown("mesh.http.R.colour")
+
+
+def _unknown(label: str) -> bool:
+    if label == "traefik.enable":
+        return read(WHOAMI | {label: "x"}).problems == ()
+    siblings = {  # without which the middleware is not made, and its other options not looked at
+        f"{MIDDLEWARE}.M.{kind}.{option}": value
+        for kind, option, value in (
+            ("redirectscheme", "scheme", "https"),
+            ("redirectregex", "regex", "a"),
+            ("redirectregex", "replacement", "b"),
+            ("replacepathregex", "regex", "a"),
+            ("replacepathregex", "replacement", "/"),
+            ("basicauth", "users", "a:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc="),
+            ("ratelimit", "average", "1"),
+            ("inflightreq", "amount", "1"),
+            ("forwardauth", "address", "http://auth"),
+            ("errors", "status", "500"),
+            ("errors", "service", "pages"),
+            ("ipallowlist", "sourcerange", "10.0.0.0/8"),
+        )
+        if label.startswith(f"{MIDDLEWARE}.M.{kind}.")
+    }
+    problems = read(siblings | {label: siblings.get(label, "1")}, PORT).problems
+    return any(
+        "is required" in problem.message  # it is not the option that was
+        or (
+            label.lower().startswith(problem.key.lower())
+            and re.search("unknown|is not supported", problem.message)
+        )
+        for problem in problems
+    )
+
+
+def test_certificates_that_are_to_be_issued() -> None:
+    found = read(
+        {
+            f"{ROUTER}.a.rule": "Host(`b.example`) || Host(`A.example`)",
+            f"{ROUTER}.a.tls.certresolver": "le",
+            f"{ROUTER}.b.rule": "Host(`c.example`)",
+            f"{ROUTER}.b.tls.certresolver": "le",
+            f"{ROUTER}.b.tls.domains[1].main": "e.example",
+            f"{ROUTER}.b.tls.domains[0].main": "D.example",
+            f"{ROUTER}.b.tls.domains[0].sans": "*.d.example, under_score.d.example, no name",
+            f"{ROUTER}.c.rule": "Host(`f.example`)",
+            f"{ROUTER}.c.tls": "true",
+            f"{SERVICE}.s.loadbalancer.server.port": "80",
+            "mesh.http.host": "ours.example",
+            "mesh.http.acme": "true",
+            "mesh.http.port": "80",
+            "mesh.http.other.host": "plain.example",
+            "mesh.http.other.acme": "false",
+        }
+    )
+    directory = Directory()
+    directory.update("s1", "shop_web", found.declared)
+    assert {route.name: route.certificates for route in directory.routes()} == {
+        "a": (("a.example", "b.example"),),
+        "b": (("*.d.example", "d.example", "under_score.d.example"), ("e.example",)),
+        "c": (),
+        "mesh-shop-web": (("ours.example",),),
+        "mesh-shop-web.other": (),
+    }
+    assert {name: one.tls for name, one in found.declared.routers.items()} == {
+        "a": True,
+        "b": True,
+        "c": True,
+        "mesh-shop-web": True,
+        "mesh-shop-web.other": False,
+    }
+    assert keys(found) == [f"{ROUTER}.b.tls.domains[0].sans"]
