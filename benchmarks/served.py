@@ -14,7 +14,7 @@ from mesh.catalog.model import Asker, Network, Service, ServiceNetwork, Task, Ta
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.dns.config import DnsConfig
 from mesh.dns.resolver import Resolver
-from mesh.dns.udp_server import Endpoint
+from mesh.dns.udp_server import DnsEndpoint
 from mesh.net.netns import Namespace
 from mesh.net.tasks import Tasks
 
@@ -69,7 +69,7 @@ async def serve(options: argparse.Namespace) -> None:
     address = DOCKER_RESOLVER if options.namespace else "127.0.0.1"
     udp = Namespace(options.namespace).udp_socket(address, options.port)
     tcp = Namespace(options.namespace).tcp_listener(address, options.port)
-    endpoint = Endpoint(answering, udp, tcp, answering.scope_by_source)
+    endpoint = DnsEndpoint(answering, udp, tcp, answering.scope_by_source)
     await endpoint.start()
     await asyncio.Event().wait()
 

@@ -35,15 +35,15 @@ from mesh.http.hosts.assigned import AssignedHosts
 from mesh.http.hosts.book import HostBook
 from mesh.http.upstream.network_reach import Namespaces, OwnNamespace
 from mesh.internal_errors import ERRORS, restart_mends
-from mesh.kernel.capture import Capture, Closable, OpenEndpoint, Policy, dns_sockets
+from mesh.kernel.capture import CapturePolicy, Closable, ContainerCapture, OpenEndpoint, dns_sockets
 from mesh.kernel.firewall.filter_table import Family
 from mesh.kernel.firewall.listener_rules import LISTENER_TABLE
 from mesh.kernel.firewall.listeners import ListenerFirewall
 from mesh.kernel.firewall.watch import FirewallWatch
 from mesh.kernel.flow_drain import Flows
-from mesh.kernel.ingress import Ingress, ipvs_here
+from mesh.kernel.ingress import IngressRules, ipvs_here
 from mesh.kernel.netfilter import nft
-from mesh.kernel.return_paths import ReturnPaths
+from mesh.kernel.return_paths import ReturnPathRules
 from mesh.kernel.rulesets import DnsPorts
 from mesh.kernel.table import Tables
 from mesh.labels.ports import Carrier
@@ -53,19 +53,19 @@ from mesh.net.tasks import Tasks, place_of
 from mesh.peers.feed.client import FeedClient
 from mesh.peers.feed.server import FeedServer
 from mesh.peers.report.client import SignClient
-from mesh.peers.swarm_tls import Certificates
+from mesh.peers.swarm_tls import SwarmCertificates
 from mesh.relay.port_reconciler import RelayPorts
 from mesh.relay.tcp_port import plain_socket
 from mesh.telemetry.histogram import Histogram
 from sidecar.admin.api import admin_app, metrics_app
 from sidecar.admin.explain import Explaining
 from sidecar.admin.listener import Surface
-from sidecar.admin.status_view import Telling
+from sidecar.admin.status_view import StatusView
 from sidecar.config import Address, Config, DiscoveryKind, ListenAddress, OverIpv6, UnixSocket, UpstreamOrder
-from sidecar.wiring.acme import Issuing
+from sidecar.wiring.acme import AcmeService
 from sidecar.wiring.container_dns import CapturedEndpoints
-from sidecar.wiring.data_plane import Carrying
-from sidecar.wiring.http import HttpSide
+from sidecar.wiring.data_plane import DataPlane
+from sidecar.wiring.http import HttpEdge
 from sidecar.wiring.successor import has_successor
 from sidecar.workers.dns_supervisor import DnsWorkers
 from sidecar.workers.http_supervisor import HttpSupervisor
@@ -104,7 +104,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BoundAddresses:
     """The addresses that were really bound; `mesh status` says why one was not."""
 
     dns: tuple[Address, ...]
@@ -132,13 +132,13 @@ class Sidecar:
         self._applied = Histogram()
         ERRORS.clear()
         self.store = Store(later=_later, order=SUBSCRIBERS)
-        self._return_paths: ReturnPaths | None = None
-        self._http_side: HttpSide | None = None
-        self._issuing: Issuing | None = None
+        self._return_paths: ReturnPathRules | None = None
+        self._http_side: HttpEdge | None = None
+        self._issuing: AcmeService | None = None
 
     # --- life ---
 
-    async def start(self) -> Bound:
+    async def start(self) -> BoundAddresses:
         """Raises ConfigError (first catalogue) or EngineUnavailable; everything else is retried and told."""
         config = self._config
         source = self._learn()
@@ -155,13 +155,15 @@ class Sidecar:
         self._vital.keep(source.run, "source")
         carrying = await self._carry(source, resolver, workers)
         explaining = Explaining(self.store, Carrier(config.ingress.mode), carrying)
-        telling = Telling(config, self.store, source, resolver, explicit, carrying, explaining, self._applied)
+        telling = StatusView(
+            config, self.store, source, resolver, explicit, carrying, explaining, self._applied
+        )
         bound = [await self._surface(telling, "metrics", metrics_app, config.metrics.listen)]
         bound += [await self._surface(telling, "admin", admin_app, wanted) for wanted in config.admin.places]
         metrics, *over_tcp = [place for place in bound if isinstance(place, Address)]
         over_unix = [place for place in bound if isinstance(place, UnixSocket)]
         dns = tuple(Address(*place.bound) for place in explicit.places if place.bound)
-        return Bound(dns, metrics, next(iter(over_tcp), None), next(iter(over_unix), None))
+        return BoundAddresses(dns, metrics, next(iter(over_tcp), None), next(iter(over_unix), None))
 
     async def stop(self) -> None:
         """Take away everything of ours, in the reverse order of its making. Safe after a failed start."""
@@ -195,7 +197,7 @@ class Sidecar:
         handlers = dict(issuing.handlers()) if issuing else {}
         engine = EngineClient(docker.socket)
         self._on_stop(engine.close)
-        certificates = Certificates(docker.certificates)
+        certificates = SwarmCertificates(docker.certificates)
         hosts = self._host_records(certificates)
         handlers |= hosts.handlers()
         return DockerSource(
@@ -210,7 +212,7 @@ class Sidecar:
             hosts=hosts,
         )
 
-    def _host_records(self, certificates: Certificates) -> HostRecords:
+    def _host_records(self, certificates: SwarmCertificates) -> HostRecords:
         """Whose hosts are, as managers have it; also where this node has no entry points itself."""
         http, store = self._config.http, self.store
         return HostRecords(
@@ -270,13 +272,13 @@ class Sidecar:
 
     async def _carry(
         self, source: FileSource | DockerSource, resolver: Resolver, workers: DnsWorkers | None
-    ) -> Carrying:
+    ) -> DataPlane:
         """What carries traffic: with Docker the kernel and the relay, otherwise the relay alone."""
         if isinstance(source, DockerSource):
             return await self._carry_on_swarm(source, resolver, workers)
         return self._carry_from_file()
 
-    def _carry_from_file(self) -> Carrying:
+    def _carry_from_file(self) -> DataPlane:
         """The relay and HTTP, on this machine's own addresses."""
         relaying = self._relay_processes(None)
         relay = RelayPorts(
@@ -290,11 +292,11 @@ class Sidecar:
         self._begin(relay, "relay")
         self._on_stop(lambda: self._drain([relay]))
         self._http().start(OwnNamespace(plain_socket))
-        return Carrying(relay, http=self._http(), processes=self._processes(relaying))
+        return DataPlane(relay, http=self._http(), processes=self._processes(relaying))
 
     async def _carry_on_swarm(
         self, source: DockerSource, resolver: Resolver, workers: DnsWorkers | None
-    ) -> Carrying:
+    ) -> DataPlane:
         """The kernel, and the relay where a port wants it; whoever tells others begins after them."""
         config = self._config
         default = Carrier(config.ingress.mode)
@@ -303,14 +305,16 @@ class Sidecar:
         worker = NamespaceWorker()
         self._on_stop(worker.close)
         tables, ipvs = Tables(worker), ipvs_here()
-        returning = ReturnPaths(self._vital, worker, source.return_path_changed, Policy(config.capture))
+        returning = ReturnPathRules(
+            self._vital, worker, source.return_path_changed, CapturePolicy(config.capture)
+        )
         self._return_paths = returning
         watcher = NamespaceWorker()
         self._on_stop(watcher.close)
         flows = Flows(self._vital, watcher)
         self._on_stop(flows.close)
         self._begin(flows, "flows")  # ahead of those who tell it what they have loaded
-        ingress = Ingress(
+        ingress = IngressRules(
             self._vital,
             tables,
             worker,
@@ -335,11 +339,11 @@ class Sidecar:
         self._http().sandbox = lambda: ingress.sandbox_path
         relay6 = self._relay_over_ipv6(relaying, default, listeners)
         endpoints = CapturedEndpoints(resolver, self.store, self._queries)
-        capture = Capture(
+        capture = ContainerCapture(
             self._vital,
             tables,
             _open_everywhere(endpoints, workers) if workers else endpoints.open,
-            Policy(config.capture),
+            CapturePolicy(config.capture),
             ipvs,
             partial(dns_sockets, shared=workers is not None),
             flows,
@@ -362,7 +366,7 @@ class Sidecar:
         self._begin(prober, "prober")
         reach = self._begin_http_on_swarm(source, ingress)
         self._on_stop(reach.close)
-        return Carrying(
+        return DataPlane(
             relay,
             capture,
             ingress,
@@ -376,19 +380,21 @@ class Sidecar:
             processes=self._processes(relaying),
         )
 
-    def _begin_http_on_swarm(self, source: DockerSource, ingress: Ingress) -> Namespaces:
+    def _begin_http_on_swarm(self, source: DockerSource, ingress: IngressRules) -> Namespaces:
         config = self._config
         if (issuing := self._issue()) is not None:
             feed_port = config.feed.listen.port
-            issuing.on_swarm(Certificates(config.docker.certificates), feed_port, lambda: source.leads)
+            issuing.on_swarm(SwarmCertificates(config.docker.certificates), feed_port, lambda: source.leads)
         return self._http().start_on_swarm(
-            Certificates(config.docker.certificates),
+            SwarmCertificates(config.docker.certificates),
             config.docker.netns,
             lambda: ingress.sandbox_path,
             ipvs_here,
         )
 
-    async def _ask_operator(self, tables: Tables, ingress: Ingress) -> tuple[ListenerFirewall, FirewallWatch]:
+    async def _ask_operator(
+        self, tables: Tables, ingress: IngressRules
+    ) -> tuple[ListenerFirewall, FirewallWatch]:
         """The operator's firewall is asked about all listeners from before they are opened."""
         admin, entries = self._config.admin.listen, self._config.http.entrypoints
         listeners = ListenerFirewall(tables, private=() if admin is None else (admin.port,))
@@ -453,7 +459,7 @@ class Sidecar:
         listeners.on_ipv6 = relay6.look_again
         return relay6
 
-    def _http(self) -> HttpSide:
+    def _http(self) -> HttpEdge:
         """Made once. Processes that serve start with the first port or entry point."""
         if self._http_side is None:
             config = self._config
@@ -466,17 +472,17 @@ class Sidecar:
                 self._restriction(),
                 (lambda place: side.path_of(place)) if on_swarm else None,
             )
-            self._http_side = side = HttpSide(config.http, self._vital, self.store, self._issue(), workers)
+            self._http_side = side = HttpEdge(config.http, self._vital, self.store, self._issue(), workers)
             self._on_stop(side.stop)
             self._on_stop(workers.end)
         return self._http_side
 
-    def _issue(self) -> Issuing | None:
+    def _issue(self) -> AcmeService | None:
         """Made once, where there is an authority."""
         http = self._config.http
         if self._issuing is None and http.acme.directory:
             state_dir = self._config.state_dir
-            self._issuing = Issuing(http.acme, http.entrypoints, state_dir, self._vital, self.store)
+            self._issuing = AcmeService(http.acme, http.entrypoints, state_dir, self._vital, self.store)
             self._on_stop(self._issuing.close)
         return self._issuing
 
@@ -489,10 +495,12 @@ class Sidecar:
                 "no news of the cluster for %.0f s: going on from what was saved", INFORMED_SECONDS
             )
 
-    def _begin(self, part: Capture | Flows | Ingress | RelayPorts | ReturnPaths | Prober, name: str) -> None:
+    def _begin(
+        self, part: ContainerCapture | Flows | IngressRules | RelayPorts | ReturnPathRules | Prober, name: str
+    ) -> None:
         """What is known already comes as a change does: a fault in it must not keep us from starting."""
         part.start(Snapshot(this_node=self.store.current.this_node))
-        restart = part.restart if isinstance(part, Flows | Ingress | Prober) else None
+        restart = part.restart if isinstance(part, Flows | IngressRules | Prober) else None
         self.store.subscribe(self._timed(part.update), name, restart, begin=True)
 
     async def _drain(self, relays: list[RelayPorts]) -> None:
@@ -503,9 +511,9 @@ class Sidecar:
     async def _end_carrying(
         self,
         relays: list[RelayPorts],
-        ingress: Ingress,
-        capture: Capture,
-        returning: ReturnPaths,
+        ingress: IngressRules,
+        capture: ContainerCapture,
+        returning: ReturnPathRules,
         listeners: ListenerFirewall,
         watch: FirewallWatch,
     ) -> None:
@@ -527,7 +535,11 @@ class Sidecar:
     # --- tell ---
 
     async def _surface(
-        self, telling: Telling, name: str, app: Callable[[Telling], web.Application], wanted: ListenAddress
+        self,
+        telling: StatusView,
+        name: str,
+        app: Callable[[StatusView], web.Application],
+        wanted: ListenAddress,
     ) -> ListenAddress:
         """One HTTP surface; that its port is taken is told on the other one and in the log."""
         surface = Surface(name, lambda: app(telling), wanted, self._vital)
@@ -550,7 +562,7 @@ def _later(seconds: float, step: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(seconds, step)
 
 
-def _ingress_path(place: str, ingress: Ingress) -> str | None:
+def _ingress_path(place: str, ingress: IngressRules) -> str | None:
     """Relayed ports lead through the ingress namespace, and nowhere else."""
     if place:
         raise NamespaceGone("a process that relays has no network of its own")

@@ -51,7 +51,7 @@ class DiscoveryKind(StrEnum):
     FILE = "file"
 
 
-class Capture(StrEnum):
+class CaptureMode(StrEnum):
     """Which containers of this node get our resolver and VIPs."""
 
     ALL = "all"
@@ -187,7 +187,7 @@ class Dns:
 
 
 @dataclass(frozen=True, slots=True)
-class Ingress:
+class IngressConfig:
     __pydantic_config__ = _STRICT
     listen: Annotated[str, BeforeValidator(_ip)] = "0.0.0.0"
     mode: PortMode = PortMode.KERNEL
@@ -196,7 +196,7 @@ class Ingress:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class EntryPointAddress:
     """An address of an entry point, as routers call it."""
 
     name: str
@@ -207,8 +207,8 @@ class Entry:
         return f"{self.name}={self.address}{'/tls' if self.tls else ''}"
 
 
-def _entry(value: object) -> Entry:
-    if isinstance(value, Entry):
+def _entry(value: object) -> EntryPointAddress:
+    if isinstance(value, EntryPointAddress):
         return value
     name, sign, place = value.partition("=") if isinstance(value, str) else ("", "", "")
     if not sign or not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
@@ -216,7 +216,7 @@ def _entry(value: object) -> Entry:
     address, slash, tls = place.partition("/")
     if slash and tls != "tls":
         raise ValueError(f"must end with /tls or the port, not {value!r}")
-    return Entry(name.lower(), parse_address(address), bool(tls))
+    return EntryPointAddress(name.lower(), parse_address(address), bool(tls))
 
 
 def _network(value: object) -> str:
@@ -287,7 +287,7 @@ class Http:
 
     __pydantic_config__ = _STRICT
     entrypoints: Annotated[
-        tuple[Annotated[Entry, BeforeValidator(_entry)], ...],
+        tuple[Annotated[EntryPointAddress, BeforeValidator(_entry)], ...],
         BeforeValidator(_one_or_many),
         Field(max_length=MAX_ENTRYPOINTS),
     ] = ()
@@ -338,7 +338,7 @@ class Admin:
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class FeedConfig:
     __pydantic_config__ = _STRICT
     listen: Plain = Address("0.0.0.0", 9182)  # on managers
 
@@ -380,12 +380,12 @@ class Config:
     node: str = ""  # `load` fills in the host's name
     discovery: Discovery = field(default_factory=Discovery)
     dns: Dns = field(default_factory=Dns)
-    capture: Capture = Capture.ALL
-    ingress: Ingress = field(default_factory=Ingress)
+    capture: CaptureMode = CaptureMode.ALL
+    ingress: IngressConfig = field(default_factory=IngressConfig)
     http: Http = field(default_factory=Http)
     metrics: Metrics = field(default_factory=Metrics)
     admin: Admin = field(default_factory=Admin)
-    feed: Feed = field(default_factory=Feed)
+    feed: FeedConfig = field(default_factory=FeedConfig)
     docker: Docker = field(default_factory=Docker)
     edge: Edge = field(default_factory=Edge)
     log: Log = field(default_factory=Log)

@@ -15,7 +15,7 @@ from sidecar.encoded_characters import by_entry_point
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ConfigSetting:
     location: tuple[str, ...]
     value: object
     blame: tuple[str, str]  # file and key of the problem, should there be one
@@ -100,7 +100,7 @@ def from_document(text: str, file: str) -> tuple[dict[str, Any], list[Problem]]:
     return document, []
 
 
-def from_environment(environment: Mapping[str, str]) -> tuple[list[Problem], list[Setting]]:
+def from_environment(environment: Mapping[str, str]) -> tuple[list[Problem], list[ConfigSetting]]:
     """An empty variable is an unset one: stack files pass `${MESH_X:-}`."""
     problems, settings = [], []
     for name, value in sorted(environment.items()):
@@ -110,12 +110,12 @@ def from_environment(environment: Mapping[str, str]) -> tuple[list[Problem], lis
             problems.append(Problem("environment", name, f"unknown variable{suggestion(name, VARIABLES)}"))
             continue
         location, convert = VARIABLES[name]
-        settings.append(Setting(location, convert(value), ("environment", name)))
+        settings.append(ConfigSetting(location, convert(value), ("environment", name)))
     settings.extend(_catalog(environment.get("MESH_CATALOG", ""), ("environment", "MESH_CATALOG")))
     return problems, settings
 
 
-def from_flags(flags: Mapping[str, str | None]) -> Iterator[Setting]:
+def from_flags(flags: Mapping[str, str | None]) -> Iterator[ConfigSetting]:
     for name, value in flags.items():
         if value is None:
             continue
@@ -123,20 +123,20 @@ def from_flags(flags: Mapping[str, str | None]) -> Iterator[Setting]:
         if name == "catalog":
             yield from _catalog(value, blame)
         elif name == "dns":
-            yield Setting(("dns", "listen"), _csv(value), blame)
+            yield ConfigSetting(("dns", "listen"), _csv(value), blame)
         else:
-            yield Setting((name, "listen"), value, blame)
+            yield ConfigSetting((name, "listen"), value, blame)
 
 
-def _catalog(path: str, blame: tuple[str, str]) -> Iterator[Setting]:
+def _catalog(path: str, blame: tuple[str, str]) -> Iterator[ConfigSetting]:
     """Naming a catalogue is choosing the file source."""
     if path:
-        yield Setting(("discovery", "kind"), "file", blame)
-        yield Setting(("discovery", "path"), path, blame)
+        yield ConfigSetting(("discovery", "kind"), "file", blame)
+        yield ConfigSetting(("discovery", "path"), path, blame)
 
 
 def lay_over(
-    document: Mapping[str, Any], settings: list[Setting]
+    document: Mapping[str, Any], settings: list[ConfigSetting]
 ) -> tuple[dict[str, Any], dict[tuple[str, ...], tuple[str, str]]]:
     """The document with the settings in their places, and whom to blame for each place."""
     # a key without a value is a key left out

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceView:
     """Where the catalogue comes from. `age`: seconds since it was last confirmed, None if never."""
 
     kind: str
@@ -16,7 +16,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class FeedView:
     """The catalogue between nodes: a manager serves it, a worker follows it; neither on a file source."""
 
     following: str = ""  # the manager whose feed is followed, "" while none can be reached
@@ -27,7 +27,7 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class ContainerView:
     id: str
     name: str
     captured: bool
@@ -35,7 +35,7 @@ class Container:
     failed: bool = False  # it should be captured
 
 
-class Carrier(StrEnum):
+class PortCarrier(StrEnum):
     """How a published port is carried."""
 
     KERNEL = "kernel"
@@ -46,18 +46,18 @@ class Carrier(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class PortView:
     published: int
     protocol: str
     service: str
-    mode: Carrier
+    mode: PortCarrier
     note: str = ""  # who holds a taken port, why it is left to Docker
     serving: int = 0
     total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class ListenerView:
     """A socket of the process. `error`: why it is not bound, "" when it is."""
 
     name: str  # dns, metrics, admin, feed
@@ -66,7 +66,7 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LimitsView:
     """What the process uses, and may use. None: no limit, or it cannot be seen. Memory (bytes) and processes
     are those of its control group, all processes of the sidecar together."""
 
@@ -80,23 +80,23 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class StatusReport:
     version: str
     node: str
     role: str  # manager, worker, or "" when the source does not say
     started: float  # seconds since the epoch
     catalog_version: int
-    source: Source
-    feed: Feed | None = None
-    containers: tuple[Container, ...] = ()
-    ports: tuple[Port, ...] = ()
-    listeners: tuple[Listener, ...] = ()
+    source: SourceView
+    feed: FeedView | None = None
+    containers: tuple[ContainerView, ...] = ()
+    ports: tuple[PortView, ...] = ()
+    listeners: tuple[ListenerView, ...] = ()
     problems: tuple[str, ...] = ()  # of configuration, catalogue and labels
-    limits: Limits = Limits()
+    limits: LimitsView = LimitsView()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ResolvedRecord:
     name: str
     type: str
     ttl: int
@@ -113,19 +113,19 @@ class Resolution:
     networks: tuple[str, ...]  # on which the asker is, by name
     rcode: str
     source: str = ""  # local, forward
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[ResolvedRecord, ...] = ()
     why: tuple[str, ...] = ()  # one sentence per step
-    docker: "Reply | None" = None  # what Docker's own resolver of that container says; None: nothing
+    docker: "ReplyView | None" = None  # what Docker's own resolver of that container says; None: nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ReplyView:
     rcode: str
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[ResolvedRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class RouteView:
     """A router of host-routed HTTP, with what it leads to."""
 
     name: str
@@ -139,7 +139,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    routes: tuple[Route, ...]
+    routes: tuple[RouteView, ...]
 
 
 @dataclass(frozen=True, slots=True)

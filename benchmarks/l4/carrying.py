@@ -28,9 +28,9 @@ from mesh.catalog.model import (
 )
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
-from mesh.kernel.capture import Capture, Closable
-from mesh.kernel.ingress import Ingress
-from mesh.kernel.return_paths import ReturnPaths
+from mesh.kernel.capture import Closable, ContainerCapture
+from mesh.kernel.ingress import IngressRules
+from mesh.kernel.return_paths import ReturnPathRules
 from mesh.kernel.table import Tables
 from mesh.net.netns import NamespaceWorker
 from mesh.net.tasks import Tasks
@@ -121,12 +121,12 @@ async def carry(netns: str, box: str, containers: str, processes: str) -> None:
             node = replace(store.current.nodes[NODE], return_path=returning.current)
             store.publish(Change(nodes={NODE: node}))
 
-    returning = ReturnPaths(tasks, worker, say)
-    ingress = Ingress(tasks, tables, worker, netns_dir=netns, on_entry=returning.own_entry)
+    returning = ReturnPathRules(tasks, worker, say)
+    ingress = IngressRules(tasks, tables, worker, netns_dir=netns, on_entry=returning.own_entry)
     restriction = Restriction(EDGE_UID, EDGE_UID, 0)
     relaying = RelaySupervisor(int(processes), Log(), tasks, restriction, lambda _: ingress.sandbox_path)
     relay = RelayPorts(tasks, open_tcp=relaying.open_tcp, open_udp=relaying.open_udp)
-    capture = Capture(tasks, tables, endpoint)
+    capture = ContainerCapture(tasks, tables, endpoint)
     for part in (returning, capture, ingress, relay):
         store.subscribe(part.update)
         part.start(store.current)

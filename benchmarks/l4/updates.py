@@ -20,10 +20,10 @@ from benchmarks.report import Table
 from mesh.catalog.model import Attachment, Container, Network, Port, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
-from mesh.kernel.capture import Capture
-from mesh.kernel.capture import Table as Loaded
+from mesh.kernel.capture import ContainerCapture
+from mesh.kernel.capture import TableHandle as Loaded
 from mesh.kernel.firewall.forward_chain import Firewall
-from mesh.kernel.ingress import Ingress
+from mesh.kernel.ingress import IngressRules
 from mesh.kernel.netfilter import nft
 from mesh.kernel.netfilter.transaction import Transaction, as_text
 from mesh.kernel.table import Tables
@@ -185,12 +185,12 @@ def one_less(whole: Service) -> Service:
 
 
 async def _both(world: World, services: int) -> list[Samples]:
-    def capture(tasks: Tasks, tables: Watched, _: NamespaceWorker) -> Capture:
-        return Capture(tasks, tables, endpoint)
+    def capture(tasks: Tasks, tables: Watched, _: NamespaceWorker) -> ContainerCapture:
+        return ContainerCapture(tasks, tables, endpoint)
 
-    def ingress(tasks: Tasks, tables: Watched, worker: NamespaceWorker) -> Ingress:
+    def ingress(tasks: Tasks, tables: Watched, worker: NamespaceWorker) -> IngressRules:
         netns, entry = str(world.netns), world.entry.path
-        return Ingress(tasks, tables, worker, netns_dir=netns, host=entry, firewall=NoFirewall())
+        return IngressRules(tasks, tables, worker, netns_dir=netns, host=entry, firewall=NoFirewall())
 
     return [
         await _follow("virtual IPs", world.box, world, services, capture),
@@ -203,7 +203,7 @@ async def _follow(
     watched: Namespace,
     world: World,
     services: int,
-    make: Callable[[Tasks, Watched, NamespaceWorker], Capture | Ingress],
+    make: Callable[[Tasks, Watched, NamespaceWorker], ContainerCapture | IngressRules],
 ) -> Samples:
     samples = Samples(where, services)
     tasks = Tasks(lambda name, error: sys.exit(f"{name}: {error!r}"))

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mesh.kernel.devconf import Setting, write
+from mesh.kernel.devconf import InterfaceSetting, write
 from mesh.kernel.netfilter import nft
 from mesh.net.netns import Namespace
 from tests.net.lab import Lab, inside, laboratory
@@ -126,4 +126,4 @@ class Wires:
 
 def _forward(namespace: Namespace, *interfaces: str) -> None:
     for one in interfaces:
-        namespace.call(partial(write, one, {Setting.forwarding: 1}))
+        namespace.call(partial(write, one, {InterfaceSetting.forwarding: 1}))

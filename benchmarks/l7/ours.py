@@ -15,32 +15,34 @@ import uvloop
 from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Network, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.http.downstream.listener import Front
+from mesh.http.downstream.listener import HttpListener
 from mesh.http.downstream.published_port import HttpPort
-from mesh.http.routing.router import EntryPoint, Site
-from mesh.http.runtime import Core
-from mesh.http.tls.certificate_store import Certificates
+from mesh.http.routing.router import EntryPoint, RequestRouter
+from mesh.http.runtime import HttpRuntime
+from mesh.http.tls.certificate_store import TlsCertificates
 from mesh.http.upstream.network_reach import OwnNamespace
-from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_port import listen, plain_socket
 
 LOOPBACK = "127.0.0.1"
 
 
 async def serve(port: int, application: int, routers: int, folder: str) -> None:
-    core, listener = Core(), listen(LOOPBACK, port)
-    opened: HttpPort | Front
+    core, listener = HttpRuntime(), listen(LOOPBACK, port)
+    opened: HttpPort | HttpListener
     if routers or folder:
-        site = Site(core, OwnNamespace(plain_socket), (EntryPoint("web", bool(folder)),))
+        site = RequestRouter(core, OwnNamespace(plain_socket), (EntryPoint("web", bool(folder)),))
         site.start(_catalogue(application, max(1, routers)))
         context = None
         if folder:
-            certificates = Certificates(folder)
+            certificates = TlsCertificates(folder)
             certificates.look()
             context = certificates.context
-        opened = Front(core, listener, site.serving("web"), tls=context)
+        opened = HttpListener(core, listener, site.serving("web"), tls=context)
     else:
-        opened = HttpPort(core, "web", listener, [Endpoint(LOOPBACK, application)], Options(), plain_socket)
+        opened = HttpPort(
+            core, "web", listener, [Endpoint(LOOPBACK, application)], RelayOptions(), plain_socket
+        )
     gc.freeze()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from mesh.acme.messages import Account, Have, Told, decode_account, encode_account
+from mesh.acme.messages import AcmeAccount, CertificateUpdate, Inventory, decode_account, encode_account
 from mesh.acme.schedule import CERTIFICATES_MAX, Life, Names
 from mesh.errors import DiscoveryError
 from mesh.net.atomic_file import replace_file
@@ -29,7 +29,7 @@ EXPIRED_SECONDS = 7 * 86400.0  # that a certificate is kept after its end
 logger = logging.getLogger(__name__)
 
 
-class Kept:
+class AcmeStore:
     """`load` once. What changes is written on a thread."""
 
     def __init__(self, state_dir: str, directory: str, clock: Callable[[], float] = time.time) -> None:
@@ -37,7 +37,7 @@ class Kept:
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", directory.partition("://")[2]).strip("-.")
         self.directory = directory
         self.folder = Path(state_dir) / "acme" / (name or "authority")
-        self.account: Account | None = None
+        self.account: AcmeAccount | None = None
         self.thumbprint = ""
         self.fault = ""
         self.serving = True  # this node has entry points with TLS
@@ -51,13 +51,15 @@ class Kept:
     def have(self) -> dict[Names, Life]:
         return {names: life for names, (life, _) in self._certificates.items()}
 
-    def have_told(self) -> Have:
+    def have_told(self) -> Inventory:
         """What a manager is to be told that we have."""
         certificates = {file_of(names): life.begins for names, (life, _) in self._certificates.items()}
         made = self.account.made if self.account else 0.0
-        return Have(self.directory, self.thumbprint, made, certificates, self.serving)
+        return Inventory(self.directory, self.thumbprint, made, certificates, self.serving)
 
-    def newer(self, have: Have, *, to_manager: bool, wanted: Set[str] | None = None) -> Told | None:
+    def newer(
+        self, have: Inventory, *, to_manager: bool, wanted: Set[str] | None = None
+    ) -> CertificateUpdate | None:
         """What of ours another node lacks; None: nothing. `wanted`: who is no manager gets certificates with
         one of these names only."""
         if have.directory != self.directory:
@@ -74,7 +76,7 @@ class Kept:
         # Of managers that differ, the account decides; those without one believe what they are told.
         news = account is not None or bool(pems)
         news = news or (not have.made and bool(self.thumbprint) and self.thumbprint != have.thumbprint)
-        return Told(self.directory, self.thumbprint, account, pems) if news else None
+        return CertificateUpdate(self.directory, self.thumbprint, account, pems) if news else None
 
     def wake(self) -> None:
         """Who waits for news looks again: what is wanted has changed."""
@@ -119,7 +121,7 @@ class Kept:
         except DiscoveryError as error:
             logger.warning("%s is not used: %s", self.folder / ACCOUNT, error)
 
-    async def set_account(self, account: Account, thumbprint: str) -> None:
+    async def set_account(self, account: AcmeAccount, thumbprint: str) -> None:
         """One just made."""
         self._take_account(account, thumbprint)
         await self._save()
@@ -143,7 +145,7 @@ class Kept:
         self._take(names, life, pem)
         await self._save()
 
-    async def take(self, told: Told) -> None:
+    async def take(self, told: CertificateUpdate) -> None:
         """What a manager has. What is not better than ours, or is nothing, is passed over."""
         if told.directory != self.directory:
             return
@@ -164,7 +166,7 @@ class Kept:
         if self._unsaved:
             await self._save()
 
-    def _take_account(self, account: Account, thumbprint: str) -> None:
+    def _take_account(self, account: AcmeAccount, thumbprint: str) -> None:
         self.account, self.thumbprint = account, thumbprint
         self._unsaved[ACCOUNT] = encode_account(account)
         self._unsaved[THUMBPRINT] = thumbprint.encode()

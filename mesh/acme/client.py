@@ -25,7 +25,7 @@ from josepy.jwa import ES256
 from josepy.jwk import JWK, JWKEC
 from josepy.util import ComparableECKey
 
-from mesh.acme.messages import Account
+from mesh.acme.messages import AcmeAccount
 from mesh.acme.schedule import Names
 from mesh.errors import AccountGone, CertificateError
 from mesh.parsing import parse_json
@@ -66,13 +66,13 @@ class Authority:
         """What is under way on the thread ends by itself, after a request's time at most."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def register(self, now: float) -> tuple[Account, str]:
+    async def register(self, now: float) -> tuple[AcmeAccount, str]:
         """A new account, its terms agreed to; and its thumbprint. Raises CertificateError."""
         key = JWKEC(key=ComparableECKey(ec.generate_private_key(ec.SECP256R1())))
         uri = await self._do(partial(self._register, key))
-        return Account(uri, json.dumps(key.to_json()), now), _thumbprint(key)
+        return AcmeAccount(uri, json.dumps(key.to_json()), now), _thumbprint(key)
 
-    async def order(self, account: Account, names: Names, prepare: Prepare) -> str:
+    async def order(self, account: AcmeAccount, names: Names, prepare: Prepare) -> str:
         """A new certificate: PEM of its key and its chain. `prepare` is awaited before the authority is told
         to look. Raises CertificateError; AccountGone if the account is not known."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -153,14 +153,16 @@ class Authority:
         about = messages.NewRegistration.from_data(email=self._email or None, terms_of_service_agreed=True)
         return str(asking.new_account(about).uri)
 
-    def _client(self, account: Account) -> client.ClientV2:
+    def _client(self, account: AcmeAccount) -> client.ClientV2:
         key = JWKEC.from_json(_account_key(account.key))
         assert isinstance(key, JWKEC)
         known = messages.RegistrationResource(uri=account.uri, body=messages.Registration())
         return self._connected(key, known)
 
     def _connected(self, key: JWKEC, known: messages.RegistrationResource | None = None) -> client.ClientV2:
-        net = _Network(key, account=known, alg=ES256, user_agent="docker-swarm-mesh", timeout=REQUEST_SECONDS)
+        net = _AcmeTransport(
+            key, account=known, alg=ES256, user_agent="docker-swarm-mesh", timeout=REQUEST_SECONDS
+        )
         if self._ca:
             # The library means a switch, and hands it to `requests`, which takes a file as well.
             net.verify_ssl = self._ca  # type: ignore[assignment]
@@ -175,7 +177,7 @@ class Authority:
             return None
 
 
-class _Network(client.ClientNetwork):
+class _AcmeTransport(client.ClientNetwork):
     """Asks again when the nonce is not taken (RFC 8555, section 6.5). The library does so once; an authority
     with several machines behind one name may need more."""
 

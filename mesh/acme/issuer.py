@@ -9,9 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 
-from mesh.acme.certificate_store import Kept, read
+from mesh.acme.certificate_store import AcmeStore, read
 from mesh.acme.client import Authority, Prepare
-from mesh.acme.messages import Account
+from mesh.acme.messages import AcmeAccount
 from mesh.acme.schedule import CERTIFICATES_MAX, LATELY, Names, Schedule, nobodys, orderable, why_not
 from mesh.errors import AccountGone, CertificateError, Problem
 
@@ -31,7 +31,7 @@ class Issuer:
     def __init__(
         self,
         authority: Authority,
-        kept: Kept,
+        kept: AcmeStore,
         wanted: Callable[[], Collection[Names]],
         given: Callable[[Names], bool],
         leads: Callable[[], bool],
@@ -126,7 +126,7 @@ class Issuer:
             )
         return pem
 
-    async def _register(self) -> Account:
+    async def _register(self) -> AcmeAccount:
         try:
             account, thumbprint = await self._authority.register(self._clock())
         except CertificateError as error:

@@ -20,7 +20,7 @@ HAVE_MAX = 512 << 10  # bytes; a line of it is some 50
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class AcmeAccount:
     """At the authority."""
 
     uri: str
@@ -29,7 +29,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Have:
+class Inventory:
     """What the asker has, of the authority with this directory: what another issued is of no use."""
 
     __pydantic_config__ = ConfigDict(extra="ignore")
@@ -41,43 +41,43 @@ class Have:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CertificateUpdate:
     """What the asked one has that is newer."""
 
     __pydantic_config__ = ConfigDict(extra="ignore")
     directory: str
     thumbprint: str = ""  # of the account's key
-    account: Account | None = None
+    account: AcmeAccount | None = None
     certificates: tuple[str, ...] = ()  # PEM: key and chain
 
 
-_HAVE: TypeAdapter[Have] = TypeAdapter(Have)
-_TOLD: TypeAdapter[Told] = TypeAdapter(Told)
-_ACCOUNT: TypeAdapter[Account] = TypeAdapter(Account)
+_HAVE: TypeAdapter[Inventory] = TypeAdapter(Inventory)
+_TOLD: TypeAdapter[CertificateUpdate] = TypeAdapter(CertificateUpdate)
+_ACCOUNT: TypeAdapter[AcmeAccount] = TypeAdapter(AcmeAccount)
 
 
-def encode_have(have: Have) -> bytes:
+def encode_have(have: Inventory) -> bytes:
     return _HAVE.dump_json(have)
 
 
-def encode_told(told: Told) -> bytes:
+def encode_told(told: CertificateUpdate) -> bytes:
     return _TOLD.dump_json(told)
 
 
-def encode_account(account: Account) -> bytes:
+def encode_account(account: AcmeAccount) -> bytes:
     return _ACCOUNT.dump_json(account)
 
 
-def decode_have(data: bytes) -> Have:
+def decode_have(data: bytes) -> Inventory:
     """Raises DiscoveryError, as the others do."""
     return _valid(_HAVE, data)
 
 
-def decode_told(data: bytes) -> Told:
+def decode_told(data: bytes) -> CertificateUpdate:
     return _valid(_TOLD, data)
 
 
-def decode_account(data: bytes) -> Account:
+def decode_account(data: bytes) -> AcmeAccount:
     return _valid(_ACCOUNT, data)
 
 

@@ -16,13 +16,21 @@ from random import Random
 import aiohttp
 from aiohttp import web
 
-from mesh.acme.certificate_store import Kept
-from mesh.acme.messages import TOLD_MAX, Have, Told, decode_have, decode_told, encode_have, encode_told
+from mesh.acme.certificate_store import AcmeStore
+from mesh.acme.messages import (
+    TOLD_MAX,
+    CertificateUpdate,
+    Inventory,
+    decode_have,
+    decode_told,
+    encode_have,
+    encode_told,
+)
 from mesh.catalog.model import Node, Role
 from mesh.errors import DiscoveryError
 from mesh.peers.feed.server import READY
-from mesh.peers.manager_links import Hosts, Line, Lines
-from mesh.peers.swarm_tls import MANAGER_NAME, Certificates, Identity
+from mesh.peers.manager_links import Hosts, ManagerLink, ManagerLinks
+from mesh.peers.swarm_tls import MANAGER_NAME, Identity, SwarmCertificates
 
 PATH = "/v1/certificates"
 AT_ONCE = "at_once"  # a parameter of the request: the answer is not to wait for news
@@ -37,7 +45,7 @@ SETTLE_SECONDS = 10.0  # that a node waits for the first answers before it goes 
 logger = logging.getLogger(__name__)
 
 
-class Teller:
+class ReplicationServer:
     """A manager's side. `serve` is the feed server's handler.
 
     `nodes` by id, as the catalogue has them now; None: what the feed's server has made sure of stands.
@@ -46,7 +54,7 @@ class Teller:
 
     def __init__(
         self,
-        kept: Kept,
+        kept: AcmeStore,
         nodes: Callable[[], Mapping[str, Node]] | None = None,
         wanted: Callable[[], Set[str]] | None = None,
     ) -> None:
@@ -64,7 +72,7 @@ class Teller:
                 return web.Response(status=204)
         return web.Response(body=encode_told(told), content_type="application/json")
 
-    def _news_for(self, peer: Identity, have: Have) -> Told | None:
+    def _news_for(self, peer: Identity, have: Inventory) -> CertificateUpdate | None:
         """As the catalogue is now: while it waited the node may have been demoted, or removed."""
         is_manager = peer.role == MANAGER_NAME
         if self._nodes is not None:
@@ -101,19 +109,21 @@ class Teller:
             self._kept.forget(changed)
 
 
-class Asker:
+class ReplicationClient:
     """`managers`: the hosts of all other managers, as they are known now."""
 
     def __init__(
         self,
-        certificates: Certificates,
+        certificates: SwarmCertificates,
         managers: Callable[[], Hosts],
-        kept: Kept,
+        kept: AcmeStore,
         port: int,
         rng: Random | None = None,
     ) -> None:
         chance = rng or Random()
-        self._lines = Lines(managers, lambda host: _Asked(certificates, host, port, kept, chance))
+        self._lines = ManagerLinks(
+            managers, lambda host: _AskedManager(certificates, host, port, kept, chance)
+        )
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -129,7 +139,7 @@ class Asker:
             logger.warning("not every manager says which certificates it has")
 
 
-class _Asked(Line):
+class _AskedManager(ManagerLink):
     """A manager that is asked."""
 
     about = "certificates of"
@@ -137,7 +147,9 @@ class _Asked(Line):
     kept_seconds = WAIT_SECONDS
     pauses = FIRST_PAUSE, LAST_PAUSE
 
-    def __init__(self, certificates: Certificates, host: str, port: int, kept: Kept, rng: Random) -> None:
+    def __init__(
+        self, certificates: SwarmCertificates, host: str, port: int, kept: AcmeStore, rng: Random
+    ) -> None:
         super().__init__(certificates, host, port, PATH, rng)
         self._kept = kept
         self.asked = asyncio.Event()
@@ -171,7 +183,7 @@ class _Asked(Line):
             raise DiscoveryError("it tells what cannot be used")
 
 
-async def _have(request: web.Request) -> Have:
+async def _have(request: web.Request) -> Inventory:
     try:
         async with asyncio.timeout(READ_SECONDS):
             return decode_have(await request.read())

@@ -22,7 +22,7 @@ AT_ONCE = 32  # nodes
 logger = logging.getLogger(__name__)
 
 
-class Proving:
+class SelfCheck:
     """`nodes`: their addresses; `port`: of the entry point without TLS."""
 
     def __init__(self, nodes: Callable[[], Sequence[str]], port: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from mesh.balance.outlier_detection import Health
+from mesh.balance.outlier_detection import OutlierDetection
 from mesh.balance.policies import Endpoint
 
 
@@ -10,7 +10,7 @@ def candidates(
     endpoints: Sequence[Endpoint],
     near: Collection[Endpoint],
     tried: Collection[Endpoint],
-    health: Health,
+    health: OutlierDetection,
     now: float,
 ) -> Sequence[Endpoint]:
     """Usable ones that this connection has not tried, of them the near ones if there are any. A connection

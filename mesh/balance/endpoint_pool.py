@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from mesh.balance.candidates import candidates
-from mesh.balance.outlier_detection import Health
+from mesh.balance.outlier_detection import OutlierDetection
 from mesh.balance.peak_ewma import Latency
 from mesh.balance.policies import Draw, Endpoint, Policy, choose
 from mesh.balance.rendezvous import Rendezvous
 from mesh.balance.slow_start import Young
-from mesh.relay.stats import Seen
+from mesh.relay.stats import EndpointStatus
 
 
-class Upstreams:
+class EndpointPool:
     """`now` is the loop's time, in seconds."""
 
     def __init__(
@@ -27,7 +27,7 @@ class Upstreams:
         self._latency = Latency()
         self._young = Young()
         self._rendezvous = Rendezvous(self.endpoints)
-        self.health = Health()
+        self.health = OutlierDetection()
 
     def retarget(
         self, endpoints: Sequence[Endpoint], near: Collection[Endpoint], slow_start: float, now: float
@@ -88,9 +88,9 @@ class Upstreams:
         if not self._occupied[endpoint]:
             del self._occupied[endpoint]
 
-    def seen(self, now: float) -> tuple[Seen, ...]:
+    def seen(self, now: float) -> tuple[EndpointStatus, ...]:
         ejected = self.health.ejected_for
-        return tuple(Seen(one, self._occupied[one], ejected(one, now)) for one in self.endpoints)
+        return tuple(EndpointStatus(one, self._occupied[one], ejected(one, now)) for one in self.endpoints)
 
     def _cost(self, endpoint: Endpoint) -> float:
         return self._latency.cost(endpoint, self._occupied[endpoint])

@@ -18,7 +18,7 @@ HASH_SLOTS = 1024  # with 100 tasks each has about 10, so shares differ by a thi
 SCORES_KEPT = 4096  # tasks whose scores are remembered: 4 KiB each
 
 
-class Draw(StrEnum):
+class SlotDraw(StrEnum):
     """How a new flow gets its slot."""
 
     TURN = "turn"
@@ -31,7 +31,7 @@ class Choice:
     """Where new flows go. No slots: nowhere."""
 
     slots: tuple[str, ...] = ()  # addresses
-    draw: Draw = Draw.TURN
+    draw: SlotDraw = SlotDraw.TURN
 
     @property
     def addresses(self) -> frozenset[str]:
@@ -39,13 +39,13 @@ class Choice:
 
 
 NOBODY = Choice()
-DRAWS = {Policy.RANDOM: Draw.RANDOM, Policy.SOURCE_HASH: Draw.HASH}
+DRAWS = {Policy.RANDOM: SlotDraw.RANDOM, Policy.SOURCE_HASH: SlotDraw.HASH}
 
 
 def choice(policy: Policy, addresses: Sequence[str]) -> Choice:
     """Of the addresses, in their order. Policies that count connections the kernel cannot follow: in turn."""
-    draw = DRAWS.get(policy, Draw.TURN)
-    if draw is Draw.HASH and len(addresses) > 1:
+    draw = DRAWS.get(policy, SlotDraw.TURN)
+    if draw is SlotDraw.HASH and len(addresses) > 1:
         return Choice(_hashed(addresses), draw)
     return Choice(tuple(addresses), draw)
 

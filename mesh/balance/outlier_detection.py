@@ -25,7 +25,7 @@ class Ejection:
 
 
 @dataclass(slots=True)
-class _Record:
+class _EndpointRecord:
     """One endpoint's failures in a row."""
 
     next_seconds: float
@@ -36,11 +36,11 @@ class _Record:
 
 
 @dataclass(slots=True)
-class Health:
+class OutlierDetection:
     """What recent connects and answers said of some endpoints. `now` is monotonic seconds."""
 
     ejection: Ejection = Ejection()
-    _records: dict[Endpoint, _Record] = field(default_factory=dict)
+    _records: dict[Endpoint, _EndpointRecord] = field(default_factory=dict)
 
     def failed(self, endpoint: Endpoint, now: float, why: str = "") -> bool:
         """True: from now on it is left alone."""
@@ -49,7 +49,7 @@ class Health:
             return False
         record = self._records.get(endpoint)
         if record is None:
-            record = self._records[endpoint] = _Record(rules.seconds)
+            record = self._records[endpoint] = _EndpointRecord(rules.seconds)
         record.failures += 1
         record.why = why
         if record.failures < rules.failures or record.until > now:

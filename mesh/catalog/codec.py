@@ -316,7 +316,7 @@ _CHECKS: tuple[Callable[[CatalogDocument], Faults], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Use:
+class _EncodedNetworkUse:
     """An address at its place in the document. `held`: nobody else may have it on that network."""
 
     location: Location
@@ -326,23 +326,25 @@ class _Use:
     held: bool = True
 
 
-def _addresses(document: CatalogDocument) -> Iterator[_Use]:
+def _addresses(document: CatalogDocument) -> Iterator[_EncodedNetworkUse]:
     for name, service in document.services.items():
         for network, membership in service.networks.items():
             if membership.vip is not None:
                 where: Location = ("services", name, "networks", network, "vip")
-                yield _Use(where, network, membership.vip, f"the VIP of service '{name}'")
+                yield _EncodedNetworkUse(where, network, membership.vip, f"the VIP of service '{name}'")
     for location, task in _tasks(document):
         held = task.state is not TaskState.DEAD  # Docker gives a dead task's address away again
         for network, address in task.addresses.items():
             where = (*location, "addresses", network)
-            yield _Use(where, network, address, f"the address of task '{task.name}'", held)
+            yield _EncodedNetworkUse(where, network, address, f"the address of task '{task.name}'", held)
     for name, container in document.containers.items():
         held = not container.task and container.running  # a task's container has the task's address
         for network, attachment in container.networks.items():
             where = ("containers", name, "networks", network, "address")
             if attachment.address:
-                yield _Use(where, network, attachment.address, f"the address of container '{name}'", held)
+                yield _EncodedNetworkUse(
+                    where, network, attachment.address, f"the address of container '{name}'", held
+                )
 
 
 def _network_references(document: CatalogDocument) -> Iterator[tuple[str, Location]]:

@@ -85,7 +85,7 @@ def described(snapshot: Snapshot, key: Key) -> str:
 
 
 @dataclass(slots=True)
-class _Held:
+class _HeldChange:
     """An entry in quarantine: the value that could not be taken, and how it is named."""
 
     value: Any
@@ -108,7 +108,7 @@ class Subscription:
         self._later = later
         self._target = now
         self._seen = now  # the last snapshot that it took whole
-        self._held: dict[Key, _Held] = {}
+        self._held: dict[Key, _HeldChange] = {}
         self._up = True
         self._unknown = False  # it holds what nobody knows: it has to be restarted
         self._todo: list[list[Key]] = []  # last in, first out
@@ -206,7 +206,7 @@ class Subscription:
             self._seen = self._seen.apply(change_to(self._target, keys))
             ERRORS.report(self.where, self._error)
             return
-        self._held[key] = _Held(value_of(self._target, key), subject)
+        self._held[key] = _HeldChange(value_of(self._target, key), subject)
         self._seen = without(self._seen, keys)
         effect = f"it is left out of {self.name} until its data changes; all others go on"
         ERRORS.report(self.where, self._error, subject, effect)

@@ -29,9 +29,9 @@ from mesh.discovery.manager_watch import ManagerWatch
 from mesh.discovery.merge import Merger
 from mesh.discovery.node_watch import NodeWatch
 from mesh.discovery.plain_containers import Neighbours, plain_containers
-from mesh.discovery.return_path_overlay import ReturnPaths
+from mesh.discovery.return_path_overlay import ReturnPathOverlay
 from mesh.discovery.source import SourceStatus
-from mesh.discovery.stopping_overlay import Signs
+from mesh.discovery.stopping_overlay import StoppingOverlay
 from mesh.discovery.swarm_json import NOT_UNDERSTOOD, ClusterView
 from mesh.discovery.view_cache import SavedView
 from mesh.errors import DiscoveryError, EngineUnavailable, Problem
@@ -39,7 +39,7 @@ from mesh.internal_errors import ERRORS, restart_mends
 from mesh.peers.feed.client import FeedClient
 from mesh.peers.feed.server import FeedServer
 from mesh.peers.report.client import SignClient
-from mesh.peers.report.codec import Report, check_containers
+from mesh.peers.report.codec import NodeReport, check_containers
 
 Json = Mapping[str, Any]
 
@@ -62,9 +62,9 @@ class DockerSource:
         self,
         engine: Engine,
         publish: Callable[[Change], Snapshot],
-        make_server: Callable[[Callable[[], ClusterView], Callable[[str, Report], None]], FeedServer],
+        make_server: Callable[[Callable[[], ClusterView], Callable[[str, NodeReport], None]], FeedServer],
         make_client: Callable[..., FeedClient],
-        make_teller: Callable[[Callable[[], Mapping[str, str]], Callable[[], Report]], SignClient],
+        make_teller: Callable[[Callable[[], Mapping[str, str]], Callable[[], NodeReport]], SignClient],
         state_dir: str,
         identify: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
@@ -82,10 +82,10 @@ class DockerSource:
             engine, self._merger, self._tell_of_node, self._heard_of_cluster, self._report_changed
         )
         self._cluster = ManagerWatch(engine, self._read_cluster, self._cannot_read_cluster)
-        self._signs = Signs()
+        self._signs = StoppingOverlay()
         self._neighbours = Neighbours()
-        self._return_paths = ReturnPaths()
-        self._plain = Report()  # this node's plain containers, as they are to be reported
+        self._return_paths = ReturnPathOverlay()
+        self._plain = NodeReport()  # this node's plain containers, as they are to be reported
         self._plain_fault = ""
         self._saved = SavedView(state_dir, lambda: self._merger.cluster)
         self._server = make_server(lambda: self._merger.cluster, self._take_report)
@@ -290,7 +290,7 @@ class DockerSource:
 
     # --- reports of the nodes ---
 
-    def _report(self) -> Report:
+    def _report(self) -> NodeReport:
         """Of this node."""
         watch = self._watch
         return replace(self._plain, ending=watch.ending, unwell=watch.unwell, return_path=self._return_path())
@@ -316,10 +316,10 @@ class DockerSource:
             logger.warning("docker: other nodes do not learn of this node's: %s", fault)
         self._plain_fault = fault
         if found != self._plain.containers:
-            self._plain = Report(containers=found)
+            self._plain = NodeReport(containers=found)
             self._report_changed()
 
-    def _take_report(self, node: str, report: Report) -> None:
+    def _take_report(self, node: str, report: NodeReport) -> None:
         """Of a node whose certificate says that it is this one, or of our own."""
         self._take_laid(self._signs.report(node, report.ending, time.monotonic(), report.unwell))
         self._take_laid(self._neighbours.report(node, report.containers))

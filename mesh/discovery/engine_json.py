@@ -23,7 +23,7 @@ WITHOUT_NAMESPACE = frozenset({"host", "none"})
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EngineEndpoint:
     """A container's endpoint on docker_gwbridge, which its own inspection does not list."""
 
     network: str
@@ -31,10 +31,10 @@ class Place:
 
 
 NDOTS = re.compile(r"ndots:\d+")  # resolv.conf(5)
-NOWHERE = Place("", {})
+NOWHERE = EngineEndpoint("", {})
 
 
-def container(json: Json, gateway: Place = NOWHERE) -> Container:
+def container(json: Json, gateway: EngineEndpoint = NOWHERE) -> Container:
     """A container as inspected; `gateway` adds its address on docker_gwbridge."""
     config, host = json.get("Config") or {}, json.get("HostConfig") or {}
     settings, labels = json.get("NetworkSettings") or {}, config.get("Labels") or {}
@@ -80,10 +80,10 @@ def _link(text: str) -> tuple[str, str]:
     return alias or name, name
 
 
-def gateway_place(json: Json) -> Place:
+def gateway_place(json: Json) -> EngineEndpoint:
     """docker_gwbridge as inspected → who has which address on it."""
     members = json.get("Containers") or {}
-    return Place(json["Id"], {id_: bare(one.get("IPv4Address", "")) for id_, one in members.items()})
+    return EngineEndpoint(json["Id"], {id_: bare(one.get("IPv4Address", "")) for id_, one in members.items()})
 
 
 @dataclass(frozen=True, slots=True)

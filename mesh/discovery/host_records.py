@@ -22,8 +22,8 @@ from mesh.discovery.swarm_json import ClusterView
 from mesh.errors import DiscoveryError
 from mesh.peers.feed.codec import valid
 from mesh.peers.feed.server import Handler
-from mesh.peers.manager_links import Line, Lines
-from mesh.peers.swarm_tls import MANAGER_NAME, Certificates, Identity
+from mesh.peers.manager_links import ManagerLink, ManagerLinks
+from mesh.peers.swarm_tls import MANAGER_NAME, Identity, SwarmCertificates
 
 PATH = "/v1/hosts"
 ASK_SECONDS = 2.0  # between two questions to a manager
@@ -50,7 +50,7 @@ class Book(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class BookQuestion:
     """`watched`: seconds that the asker has watched; `known`: the answer that it took over last."""
 
     watched: float
@@ -63,7 +63,7 @@ class Answer:
     record: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
 
-_QUESTION, _ANSWER = TypeAdapter(Question), TypeAdapter(Answer)
+_QUESTION, _ANSWER = TypeAdapter(BookQuestion), TypeAdapter(Answer)
 
 
 class HostRecords:
@@ -72,7 +72,7 @@ class HostRecords:
     def __init__(
         self,
         book: Book,
-        certificates: Certificates,
+        certificates: SwarmCertificates,
         managers: Callable[[], Sequence[str]],
         port: int,
         is_manager: Callable[[str], bool],
@@ -82,7 +82,9 @@ class HostRecords:
         self._clock = clock
         self._is_manager = is_manager
         self._run_id = os.urandom(8).hex()
-        self._lines = Lines(managers, lambda host: _Asked(self, certificates, host, port, Random()))
+        self._lines = ManagerLinks(
+            managers, lambda host: _AskedBook(self, certificates, host, port, Random())
+        )
 
     def handlers(self) -> Mapping[str, Handler]:
         return {PATH: self._serve}
@@ -121,7 +123,7 @@ class HostRecords:
         return web.Response(body=_ANSWER.dump_json(answer), content_type="application/json")
 
 
-class _Asked(Line):
+class _AskedBook(ManagerLink):
     """A manager that is asked."""
 
     about = "hosts of"
@@ -130,7 +132,7 @@ class _Asked(Line):
     pauses = 0.2, 5.0
 
     def __init__(
-        self, records: HostRecords, certificates: Certificates, host: str, port: int, rng: Random
+        self, records: HostRecords, certificates: SwarmCertificates, host: str, port: int, rng: Random
     ) -> None:
         super().__init__(certificates, host, port, PATH, rng)
         self._records = records
@@ -144,7 +146,7 @@ class _Asked(Line):
             await asyncio.sleep(ASK_SECONDS)
 
     async def _ask(self, session: aiohttp.ClientSession) -> None:
-        question = _QUESTION.dump_json(Question(self._records.watched, self._known))
+        question = _QUESTION.dump_json(BookQuestion(self._records.watched, self._known))
         async with session.post(
             self.url, data=question, server_hostname=MANAGER_NAME, allow_redirects=False
         ) as response:

@@ -17,7 +17,7 @@ from docker.errors import APIError
 
 from mesh.discovery.allocations import ATTACHMENTS_FILTER, Allocations, allocations
 from mesh.discovery.engine_client import Engine
-from mesh.discovery.swarm_json import NOT_UNDERSTOOD, ClusterView, Reader
+from mesh.discovery.swarm_json import NOT_UNDERSTOOD, ClusterView, SwarmReader
 from mesh.errors import DiscoveryError, EngineUnavailable
 from mesh.internal_errors import ERRORS
 
@@ -47,7 +47,7 @@ class Cadence:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _FoundCluster:
     view: ClusterView
     tasks_changed: bool
     updating: bool
@@ -70,7 +70,7 @@ class ManagerWatch:
         self._engine = engine
         self._on_read = on_read
         self._on_fault = on_fault
-        self._reader = Reader()
+        self._reader = SwarmReader()
         self._news = asyncio.Event()
         self._seen_tasks: object = None
         self._listed: float | None = None  # when everything was
@@ -147,7 +147,7 @@ class ManagerWatch:
         self._on_read(found.view)
         return found.tasks_changed
 
-    def _read(self, api: Any, everything: bool, also: bool) -> _Found | None:
+    def _read(self, api: Any, everything: bool, also: bool) -> _FoundCluster | None:
         """On a thread: the cluster, or None when nothing can have changed. `also`: with the allocations."""
         tasks = api.tasks()
         seen = {(str(one.get("ID")), str(one.get("Version"))) for one in tasks if isinstance(one, Mapping)}
@@ -157,7 +157,7 @@ class ManagerWatch:
         nodes, networks, services = api.nodes(), api.networks(), api.services()
         view = self._reader.read(nodes, networks, services, tasks)
         allocated = _allocations(api, view, networks) if also else None
-        return _Found(view, changed, _updating(services), allocated, _leader(nodes))
+        return _FoundCluster(view, changed, _updating(services), allocated, _leader(nodes))
 
 
 def _allocations(api: Any, view: ClusterView, networks: Iterable[Json]) -> Allocations | None:

@@ -20,12 +20,12 @@ from mesh.discovery.engine_json import (
     NOWHERE,
     SERVICE_LABEL,
     TASK_LABEL,
-    Place,
+    EngineEndpoint,
     container,
     gateway_place,
 )
 from mesh.discovery.merge import Merger
-from mesh.discovery.stopping_tasks import ENDINGS_MAX, Endings
+from mesh.discovery.stopping_tasks import ENDINGS_MAX, StoppingTasks
 from mesh.discovery.swarm_json import NOT_UNDERSTOOD, network, read_each
 from mesh.errors import DiscoveryError, EngineUnavailable
 from mesh.internal_errors import ERRORS
@@ -58,7 +58,7 @@ class NodeWatch:
         self._tell = tell
         self._on_cluster_news = on_cluster_news
         self._on_endings = on_endings
-        self._endings = Endings()
+        self._endings = StoppingTasks()
         self._unwell: Mapping[str, str] = {}  # tasks that do not pass their probes, with their services' ids
         self._gateway_id = ""
         self._stop_signals: dict[str, frozenset[str]] = {}  # container id → signals that end it
@@ -130,7 +130,7 @@ class NodeWatch:
         self._gateway_id = next((id_ for id_, one in found.items() if one.name == GATEWAY_NETWORK), "")
         self._tell(self._merger.set_local_networks(found))
 
-    async def _gateway(self) -> Place:
+    async def _gateway(self) -> EngineEndpoint:
         """By id: for a name a manager asks the Swarm too, which may take long."""
         json = await self._engine.network(self._gateway_id) if self._gateway_id else None
         try:
@@ -139,11 +139,11 @@ class NodeWatch:
             ERRORS.report("Docker's JSON of a network", error)
             return NOWHERE
 
-    def _container(self, json: Json, place: Place) -> Container | None:
+    def _container(self, json: Json, place: EngineEndpoint) -> Container | None:
         """None for one whose JSON can't be understood: it is named, and the others are what they are."""
         return next(read_each("container", (json,), lambda one: self._read(one, place)), None)
 
-    def _read(self, json: Json, place: Place) -> Container:
+    def _read(self, json: Json, place: EngineEndpoint) -> Container:
         name = (json.get("Config") or {}).get("StopSignal") or "SIGTERM"
         self._stop_signals[json["Id"]] = ALWAYS_FATAL | {_signal_number(name)}
         return container(json, place)

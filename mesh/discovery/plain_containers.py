@@ -23,7 +23,7 @@ from mesh.catalog.entries import gateways_of, is_host_address
 from mesh.catalog.model import Attachment, Container, Neighbour, Network, Node
 from mesh.catalog.snapshot import Change
 from mesh.discovery.allocations import Allocations
-from mesh.discovery.service_claims import Held, ServiceClaims, is_reserved
+from mesh.discovery.service_claims import HeldNames, ServiceClaims, is_reserved
 from mesh.discovery.swarm_json import ClusterView
 from mesh.errors import Problem
 
@@ -67,7 +67,7 @@ Fault = tuple[str, str, str]  # container's id, reason, what it is about
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _HeardContainers:
     said: Mapping[str, Neighbour]  # as it was said
     names: frozenset[str] = frozenset()  # all that are said, lower case
     places: frozenset[tuple[str, str]] = frozenset()  # (network, address)
@@ -87,7 +87,7 @@ class Neighbours:
     """
 
     def __init__(self) -> None:
-        self._heard: dict[str, _Heard] = {}  # by node
+        self._heard: dict[str, _HeardContainers] = {}  # by node
         self._nodes: Mapping[str, Node] = {}
         self._up: frozenset[str] = frozenset()
         self._networks: Mapping[str, Network] = {}
@@ -129,7 +129,7 @@ class Neighbours:
 
     def report(self, node: str, said: Mapping[str, Neighbour]) -> Change:
         """All plain containers of the node, by id; returns what that changes in the view."""
-        before = self._heard.get(node, _Heard(_NOTHING))
+        before = self._heard.get(node, _HeardContainers(_NOTHING))
         if node not in self._up or before.said == said:
             return Change()
         heard = self._judged(node, replace(_heard(said), faults=before.faults), surely=False)
@@ -146,7 +146,7 @@ class Neighbours:
             if (more := len(heard.faults) - SHOWN_MAX) > 0:
                 yield Problem(f"node {name or node}", "plain containers", f"{more} more are refused")
 
-    def _judged(self, node: str, heard: _Heard, *, surely: bool) -> _Heard:
+    def _judged(self, node: str, heard: _HeardContainers, *, surely: bool) -> _HeardContainers:
         """`surely`: the last look at what the engine has given out is later than what was said."""
         found, faults = self._judge.believed(node, heard.said)
         room = NEIGHBOURS_MAX - sum(len(one.shown) for id_, one in self._heard.items() if id_ != node)
@@ -173,7 +173,7 @@ _WHY = {
 }
 
 
-def _heard(said: Mapping[str, Neighbour]) -> _Heard:
+def _heard(said: Mapping[str, Neighbour]) -> _HeardContainers:
     names: set[str] = set()
     places: set[tuple[str, str]] = set()
     for one in said.values():
@@ -181,10 +181,10 @@ def _heard(said: Mapping[str, Neighbour]) -> _Heard:
         for a in one.attachments:
             names.update(map(str.lower, a.aliases))
             places.add((a.network, a.address))
-    return _Heard(said, frozenset(names), frozenset(places))
+    return _HeardContainers(said, frozenset(names), frozenset(places))
 
 
-def _concerns(touched: Held, node: str, heard: _Heard) -> bool:
+def _concerns(touched: HeldNames, node: str, heard: _HeardContainers) -> bool:
     return (
         not touched.names.isdisjoint(heard.names)
         or not touched.places.isdisjoint(heard.places)

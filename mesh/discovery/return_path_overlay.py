@@ -31,7 +31,7 @@ WHY = {
 }
 
 
-class ReturnPaths:
+class ReturnPathOverlay:
     """A manager's book of them. `refused` counts claims that were not believed, by reason, once for each
     different one (`mesh.catalog.entries.ClaimFault`)."""
 

@@ -18,7 +18,7 @@ RESERVED = ("localhost", "arpa", "local", "docker.internal")
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldNames:
     """What is held by services: `names` in lower case."""
 
     names: frozenset[str]
@@ -26,20 +26,20 @@ class Held:
     nodes: frozenset[tuple[str, str]]  # (node, network) on which a task is
 
 
-NONE = Held(frozenset(), frozenset(), frozenset())
+NONE = HeldNames(frozenset(), frozenset(), frozenset())
 
 
 class ServiceClaims:
     def __init__(self) -> None:
-        self._of: dict[str, tuple[Service, Held]] = {}
+        self._of: dict[str, tuple[Service, HeldNames]] = {}
         self._names: Counter[str] = Counter()
         self._places: Counter[Place] = Counter()
         self._nodes: Counter[tuple[str, str]] = Counter()
 
-    def follow(self, services: Mapping[str, Service]) -> Held:
+    def follow(self, services: Mapping[str, Service]) -> HeldNames:
         """These are all services now. Returns what is held by others than before, or by nobody any more."""
         before, self._of = self._of, {}
-        touched: list[Held] = []
+        touched: list[HeldNames] = []
         for id_, service in services.items():
             was = before.pop(id_, None)
             if was is None or was[0] is not service:
@@ -49,7 +49,7 @@ class ServiceClaims:
             self._of[id_] = was
         for _, held in before.values():
             touched += self._swap(held, NONE)
-        return Held(
+        return HeldNames(
             frozenset().union(*(one.names for one in touched)),
             frozenset().union(*(one.places for one in touched)),
             frozenset().union(*(one.nodes for one in touched)),
@@ -67,7 +67,7 @@ class ServiceClaims:
         """Has the node a task on this network?"""
         return (node, network) in self._nodes
 
-    def _swap(self, before: Held, after: Held) -> Iterator[Held]:
+    def _swap(self, before: HeldNames, after: HeldNames) -> Iterator[HeldNames]:
         if before == after:
             return
         for held, by in ((before, -1), (after, 1)):
@@ -77,7 +77,7 @@ class ServiceClaims:
                 _add(self._places, place, by)
             for node in held.nodes:
                 _add(self._nodes, node, by)
-        yield Held(before.names ^ after.names, before.places ^ after.places, before.nodes ^ after.nodes)
+        yield HeldNames(before.names ^ after.names, before.places ^ after.places, before.nodes ^ after.nodes)
 
 
 def is_reserved(name: str, networks: frozenset[str]) -> bool:
@@ -103,7 +103,7 @@ def is_reserved(name: str, networks: frozenset[str]) -> bool:
     return False
 
 
-def _held(service: Service) -> Held:
+def _held(service: Service) -> HeldNames:
     names = {service.name}.union(*(at.aliases for at in service.networks))
     if service.stack:
         names.add(service.name.removeprefix(f"{service.stack}_"))
@@ -113,7 +113,7 @@ def _held(service: Service) -> Held:
         names.update((task.name, task.container[:12], task.hostname))
         places.update(task.addresses.items())
         nodes.update((task.node, network) for network in task.addresses)
-    return Held(frozenset(one.lower() for one in names if one), frozenset(places), frozenset(nodes))
+    return HeldNames(frozenset(one.lower() for one in names if one), frozenset(places), frozenset(nodes))
 
 
 def _add(counts: Counter, key: str | Place, by: int) -> None:  # type: ignore[type-arg]

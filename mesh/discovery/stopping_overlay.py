@@ -30,13 +30,13 @@ NOTHING: Ending = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _HeardEndings:
     signs: Ending
     unwell: frozenset[str]  # of those: tasks that do not end
     at: float  # seconds, of the caller's clock
 
 
-class Signs:
+class StoppingOverlay:
     """A manager's book of reports. `results` counts new signs by what became of them:
 
     `taken`; `unknown`: no such task is known to run (any more, or yet: kept, in case it is listed late);
@@ -46,7 +46,7 @@ class Signs:
 
     def __init__(self) -> None:
         self._services: Mapping[str, Service] = {}  # as Swarm has them
-        self._heard: dict[str, _Heard] = {}  # by node
+        self._heard: dict[str, _HeardEndings] = {}  # by node
         self._kept = 0
         self.results = Counter(dict.fromkeys(RESULTS, 0))
 
@@ -128,7 +128,7 @@ class Signs:
     def _keep(self, node: str, signs: Ending, unwell: frozenset[str], now: float) -> None:
         self._kept += len(signs) - len(self._signs_of(node))
         if signs:
-            self._heard[node] = _Heard(signs, unwell, now)
+            self._heard[node] = _HeardEndings(signs, unwell, now)
         else:
             self._heard.pop(node, None)
 

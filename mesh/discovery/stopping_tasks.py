@@ -21,7 +21,7 @@ class _Ending:
     sure: bool
 
 
-class Endings:
+class StoppingTasks:
     """Tasks of this node that take no new work, oldest first."""
 
     def __init__(self) -> None:

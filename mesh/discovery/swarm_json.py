@@ -53,10 +53,10 @@ def cluster(
     nodes: Sequence[Json], networks: Sequence[Json], services: Sequence[Json], tasks: Sequence[Json]
 ) -> ClusterView:
     """The four lists of the manager API (`/nodes`, `/networks`, `/services`, `/tasks`) as entities."""
-    return Reader().read(nodes, networks, services, tasks)
+    return SwarmReader().read(nodes, networks, services, tasks)
 
 
-class Reader:
+class SwarmReader:
     """Reads the lists again and again; a service whose JSON has not changed is the same object as before.
 
     So one changed task among thousands costs one service, and comparing two views costs next to nothing.

@@ -35,7 +35,7 @@ SPARED = (Wait.QUERY, Wait.TAKING)  # in this order
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """Connections and seconds of one listener."""
 
     connections: int = TCP_CONNECTIONS_MAX
@@ -45,17 +45,17 @@ class Limits:
 
 
 @dataclass(slots=True)
-class _Place:
+class _ConnectionPlace:
     asker: str
     wait: Wait
 
 
-class Crowd(Generic[Connection]):
+class ConnectionLimiter(Generic[Connection]):
     """The connections of one listener."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ConnectionLimits) -> None:
         self._limits = limits
-        self._places: dict[Connection, _Place] = {}
+        self._places: dict[Connection, _ConnectionPlace] = {}
         self._per_asker: Counter[str] = Counter()
         # Since when each waits; a dictionary keeps the order of insertion, so whoever waits longest is first.
         self._since: dict[Wait, dict[Connection, float]] = {wait: {} for wait in Wait}
@@ -93,7 +93,7 @@ class Crowd(Generic[Connection]):
 
     def add(self, connection: Connection, asker: str, now: float) -> None:
         """A newcomer, waited for to ask."""
-        self._places[connection] = _Place(asker, Wait.QUERY)
+        self._places[connection] = _ConnectionPlace(asker, Wait.QUERY)
         self._per_asker[asker] += 1
         self._since[Wait.QUERY][connection] = now
 

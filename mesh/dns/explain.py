@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from dnslib import DNSError, DNSRecord
 
-from mesh.dns.forward import Route
-from mesh.dns.lookup import HERE, Answer, Outcome, candidates
+from mesh.dns.forward import UpstreamRoute
+from mesh.dns.lookup import HERE, LookupAnswer, LookupOutcome, candidates
 from mesh.dns.scope import Scope
 from mesh.dns.stats import FORWARD, LOCAL, OTHER, RCODES, TYPES
-from mesh.dns.wire import Question
+from mesh.dns.wire import DnsQuestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,9 @@ class Explanation:
     docker: ShownReply | None = None
 
 
-def explanation(question: Question, scope: Scope, found: Answer, route: Route | None) -> Explanation:
+def explanation(
+    question: DnsQuestion, scope: Scope, found: LookupAnswer, route: UpstreamRoute | None
+) -> Explanation:
     """In words, what was decided. `route` None: nothing is forwarded."""
     here = found.outcome in HERE
     return Explanation(
@@ -75,17 +77,17 @@ def shown(reply: bytes | None) -> ShownReply | None:
     return ShownReply(rcode, records)
 
 
-def _rule(found: Answer, route: Route | None) -> str:
+def _rule(found: LookupAnswer, route: UpstreamRoute | None) -> str:
     known = f"'{found.matched}' is known on network {found.network}"
     if found.rule:
         known += f" ({found.rule})"
-    if found.outcome is Outcome.RECORDS:
+    if found.outcome is LookupOutcome.RECORDS:
         return known
-    if found.outcome is Outcome.NODATA:
+    if found.outcome is LookupOutcome.NODATA:
         return f"{known}, without such a record"
-    if found.outcome is Outcome.SHORT:
+    if found.outcome is LookupOutcome.SHORT:
         return "unknown, and the asker searches for short names (ndots): not forwarded as it is"
-    if found.outcome is Outcome.ELSEWHERE:
+    if found.outcome is LookupOutcome.ELSEWHERE:
         return f"{known}, and what it has no record of is forwarded"
     if route is None:
         return "unknown, and nothing is forwarded from internal networks"
@@ -98,7 +100,7 @@ def _rule(found: Answer, route: Route | None) -> str:
     }[route.kind]
 
 
-def _tried(name: str, scope: Scope, found: Answer) -> tuple[str, ...]:
+def _tried(name: str, scope: Scope, found: LookupAnswer) -> tuple[str, ...]:
     tried: list[str] = []
     for candidate in candidates(name, scope):
         for _, network in candidate.networks:

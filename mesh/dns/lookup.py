@@ -22,11 +22,11 @@ from mesh.dns.name_table import NameTable
 from mesh.dns.names import TASKS, Contribution, address_of
 from mesh.dns.scope import Scope
 from mesh.dns.srv import PortName, has_ports, ports_named
-from mesh.dns.wire import QClass, QType, Question
+from mesh.dns.wire import DnsQuestion, QClass, QType
 from mesh.labels.dns import ttl_of
 
 
-class Outcome(Enum):
+class LookupOutcome(Enum):
     RECORDS = "records"
     NODATA = "nodata"  # the name exists, the type does not
     UNKNOWN = "unknown"  # not a name of ours: forward
@@ -35,7 +35,7 @@ class Outcome(Enum):
     SHORT = "short"  # no name of ours, and too short to be asked outside for somebody who searches
 
 
-HERE = frozenset({Outcome.RECORDS, Outcome.NODATA, Outcome.SHORT})  # answered by ourselves
+HERE = frozenset({LookupOutcome.RECORDS, LookupOutcome.NODATA, LookupOutcome.SHORT})  # answered by ourselves
 
 
 class Record(NamedTuple):
@@ -53,11 +53,11 @@ class Candidate(NamedTuple):
     networks: tuple[tuple[str, str], ...]
 
 
-class Answer(NamedTuple):
+class LookupAnswer(NamedTuple):
     """`network` is the name of the one that answered; `rule` says in a few words what else decided. `names`:
     what the answer depends on: lower-case names, and addresses for which a reversed name stands."""
 
-    outcome: Outcome
+    outcome: LookupOutcome
     names: frozenset[str]
     network: str = ""
     matched: str = ""
@@ -66,7 +66,7 @@ class Answer(NamedTuple):
     ttl: int = 0
 
 
-class Match(NamedTuple):
+class NameMatch(NamedTuple):
     """A name found: on which network (by name), under which reading, and whose it is."""
 
     network: str
@@ -75,10 +75,10 @@ class Match(NamedTuple):
     rule: str = ""
 
 
-def answer(question: Question, scope: Scope, table: NameTable, policy: NamePolicy = OURS) -> Answer:
+def answer(question: DnsQuestion, scope: Scope, table: NameTable, policy: NamePolicy = OURS) -> LookupAnswer:
     """What the catalogue says. Records are in no particular order and never repeat."""
     if question.qclass not in (QClass.IN, QClass.ANY):
-        return Answer(Outcome.UNKNOWN, frozenset())
+        return LookupAnswer(LookupOutcome.UNKNOWN, frozenset())
     look = Lookup(scope, table, policy)
     records: tuple[Record, ...] = ()
     match, services = look.find(question.name), False
@@ -89,18 +89,18 @@ def answer(question: Question, scope: Scope, table: NameTable, policy: NamePolic
         services = bool(records)
         records = records if question.qtype in (QType.SRV, QType.ANY) else ()
     if match is None:
-        return Answer(_unknown(question, scope), frozenset(look.names))
+        return LookupAnswer(_unknown(question, scope), frozenset(look.names))
     outcome = _outcome(match.owners, question.qtype, services, bool(records), policy)
-    kept = records if outcome is Outcome.RECORDS else ()
+    kept = records if outcome is LookupOutcome.RECORDS else ()
     ttl = _ttl(match.owners, policy)
-    return Answer(outcome, frozenset(look.names), match.network, match.name, match.rule, kept, ttl)
+    return LookupAnswer(outcome, frozenset(look.names), match.network, match.name, match.rule, kept, ttl)
 
 
-def _unknown(question: Question, scope: Scope) -> Outcome:
+def _unknown(question: DnsQuestion, scope: Scope) -> LookupOutcome:
     """A container that was given `ndots` searches for short names, so they mean nothing outside as they are
     (libnetwork `resolver.go` handleIPQuery)."""
     short = scope.ndots and "." not in question.name and question.qtype in (QType.A, QType.AAAA)
-    return Outcome.SHORT if short else Outcome.UNKNOWN
+    return LookupOutcome.SHORT if short else LookupOutcome.UNKNOWN
 
 
 def candidates(name: str, scope: Scope) -> Iterator[Candidate]:
@@ -130,7 +130,7 @@ class Lookup:
         self._may_prefer = bool(scope.stack) and policy.shared_alias is SharedAlias.OWN_STACK
         self._all_count = policy.vip_ptr and policy.empty_services is Elsewhere.NODATA
 
-    def find(self, name: str) -> Match | None:
+    def find(self, name: str) -> NameMatch | None:
         """Whoever answers to the name, under the first reading that anybody does."""
         folded = name.lower()
         if (address := address_of(folded)) and (match := self._reversed(folded, address)):
@@ -140,7 +140,7 @@ class Lookup:
                 return match
         return None
 
-    def with_ports(self, name: str) -> Match | None:
+    def with_ports(self, name: str) -> NameMatch | None:
         """The same, if any of them is known to have ports; where none is, names of ports are not ours."""
         match = self.find(name)
         known = match is not None and any(
@@ -148,33 +148,33 @@ class Lookup:
         )
         return match if known else None
 
-    def _reversed(self, name: str, address: str) -> Match | None:
+    def _reversed(self, name: str, address: str) -> NameMatch | None:
         """Whose address it is: for everybody the first network's that knows it."""
         self.names.add(address)
         for id_, network in self.scope.networks:
             if found := self._counting(self.table.pointers(id_, address)):
-                return Match(network, name, found)
+                return NameMatch(network, name, found)
         return None
 
-    def _linked(self, candidate: Candidate) -> Match | None:
+    def _linked(self, candidate: Candidate) -> NameMatch | None:
         for id_, network in candidate.networks if self.scope.links else ():
             target = self.scope.linked(id_, candidate.name)
             if target and (found := self._known(id_, target.lower())):
                 rule = f"it is the asker's link to '{target}'"
-                return Match(network, candidate.name.lower(), self._own(found) or found, rule)
+                return NameMatch(network, candidate.name.lower(), self._own(found) or found, rule)
         return None
 
-    def _registered(self, candidate: Candidate) -> Match | None:
+    def _registered(self, candidate: Candidate) -> NameMatch | None:
         name = candidate.name.lower()
-        first: Match | None = None
+        first: NameMatch | None = None
         for id_, network in candidate.networks:
             if self.scope.links and self.scope.linked(id_, candidate.name) is not None:
                 continue
             if not (found := self._known(id_, name)):
                 continue
             if own := self._own(found):
-                return Match(network, name, own, self._why_own(first, len(own) == len(found)))
-            first = first or Match(network, name, found)
+                return NameMatch(network, name, own, self._why_own(first, len(own) == len(found)))
+            first = first or NameMatch(network, name, found)
             if not self._may_prefer:
                 break
         return first
@@ -184,7 +184,7 @@ class Lookup:
             return ()
         return tuple(owner for owner in found if owner.stack == self.scope.stack)
 
-    def _why_own(self, first: Match | None, all_own: bool) -> str:
+    def _why_own(self, first: NameMatch | None, all_own: bool) -> str:
         if first is not None:
             return f"stack '{self.scope.stack}' owns it there, and not on {first.network}"
         return "" if all_own else f"stack '{self.scope.stack}' owns it, others share it"
@@ -207,15 +207,15 @@ class Lookup:
 
 def _outcome(
     owners: tuple[Contribution, ...], qtype: int, services: bool, any_records: bool, policy: NamePolicy
-) -> Outcome:
+) -> LookupOutcome:
     """`services`: it is the name of a port that the owners have."""
     if all(owner.left for owner in owners):
-        return Outcome.LEFT
+        return LookupOutcome.LEFT
     if policy.empty_services is Elsewhere.FORWARD and all(owner.empty for owner in owners):
-        return Outcome.ELSEWHERE
+        return LookupOutcome.ELSEWHERE
     if policy.other_types is Elsewhere.FORWARD and not (services or _dockers_type(owners, qtype)):
-        return Outcome.ELSEWHERE
-    return Outcome.RECORDS if any_records else Outcome.NODATA
+        return LookupOutcome.ELSEWHERE
+    return LookupOutcome.RECORDS if any_records else LookupOutcome.NODATA
 
 
 def _ttl(owners: tuple[Contribution, ...], policy: NamePolicy) -> int:
@@ -231,7 +231,7 @@ def _dockers_type(owners: tuple[Contribution, ...], qtype: int) -> bool:
     return qtype in (QType.A, QType.AAAA, QType.MX)
 
 
-def _records(match: Match, qtype: int) -> Iterator[Record]:
+def _records(match: NameMatch, qtype: int) -> Iterator[Record]:
     """The union over all contributors within the network (several services may share an alias)."""
     for address in dict.fromkeys([host.address for owner in match.owners for host in owner.hosts]):
         family = QType.AAAA if ":" in address else QType.A
@@ -243,7 +243,7 @@ def _records(match: Match, qtype: int) -> Iterator[Record]:
             yield Record(QType.PTR, f"{pointer}.{match.network}.")
 
 
-def _services(match: Match, wanted: PortName, look: Lookup) -> Iterator[Record]:
+def _services(match: NameMatch, wanted: PortName, look: Lookup) -> Iterator[Record]:
     """An SRV record for each port of that name of each host, all alike (RFC 2782)."""
     found: dict[tuple[int, str], tuple[str, ...]] = {}
     for owner in match.owners:
@@ -257,7 +257,7 @@ def _services(match: Match, wanted: PortName, look: Lookup) -> Iterator[Record]:
         yield Record(QType.SRV, f"0 {weight} {port} {target}", addresses)
 
 
-def _target(match: Match, name: str, addresses: tuple[str, ...], look: Lookup) -> str:
+def _target(match: NameMatch, name: str, addresses: tuple[str, ...], look: Lookup) -> str:
     """A name that leads this asker to these addresses; "" if there is none.
 
     The host's own, unless another of that name comes before it for this asker; then the one asked for.

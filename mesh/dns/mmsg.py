@@ -32,7 +32,7 @@ class _IoVec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-class _Message(ctypes.Structure):
+class _MessageHeader(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_void_p),
         ("name_length", ctypes.c_uint32),
@@ -45,7 +45,7 @@ class _Message(ctypes.Structure):
 
 
 class _Header(ctypes.Structure):
-    _fields_ = (("message", _Message), ("length", ctypes.c_uint32))
+    _fields_ = (("message", _MessageHeader), ("length", ctypes.c_uint32))
 
 
 class _Arrays(ctypes.Structure):
@@ -63,7 +63,7 @@ if _AVAILABLE:
 _HEADER_WORDS = ctypes.sizeof(_Header) // _WORD
 _HEADER_SIZES = ctypes.sizeof(_Header) // ctypes.sizeof(ctypes.c_size_t)
 _LENGTH_WORD = _Header.length.offset // _WORD
-_CONTROL_LENGTH = _Header.message.offset + _Message.control_length.offset
+_CONTROL_LENGTH = _Header.message.offset + _MessageHeader.control_length.offset
 _VECTOR_LENGTH = (_Arrays.vectors.offset + _IoVec.length.offset) // ctypes.sizeof(ctypes.c_size_t)
 SIZE_STEP = ctypes.sizeof(_IoVec) // ctypes.sizeof(ctypes.c_size_t)  # items of `Batch.sizes` for one datagram
 _CONTROL_HEADER = struct.Struct("@Nii")  # cmsghdr: length with the header, level, type

@@ -21,7 +21,7 @@ from mesh.dns.name_index import Keys, NetworkIndex, Owner
 from mesh.dns.names import (
     TASKS,
     Contribution,
-    Host,
+    HostName,
     any_serving,
     attachment_to,
     container_addresses,
@@ -102,13 +102,13 @@ class NameTable:
         if kind == CONTAINER:
             container, its_service = self._container(owner)
             addresses = _addresses(container, network, self._networks[network])
-            hosts = tuple(Host(container.name, address) for address in addresses)
+            hosts = tuple(HostName(container.name, address) for address in addresses)
             return Contribution(container.stack, its_service, hosts)
         service = self._snapshot.services[id_]
         if kind == SERVICE:
             return Contribution(service.stack, service, service_hosts(service, network))
         found = _task(service, task)
-        return Contribution(service.stack, service, (Host(found.name, found.addresses[network]),))
+        return Contribution(service.stack, service, (HostName(found.name, found.addresses[network]),))
 
     def _points(self, owner: Owner) -> Contribution:
         kind, id_, task = owner

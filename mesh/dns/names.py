@@ -29,7 +29,7 @@ LABEL_MAX = 63  # octets (RFC 1035 2.3.4)
 TASKS = "tasks."  # before a service's name: its tasks instead of its VIP
 
 
-class Host(NamedTuple):
+class HostName(NamedTuple):
     """An address and the first name, as written, of who has it: a service (its VIP), a task, a container."""
 
     name: str
@@ -45,7 +45,7 @@ class Contribution(NamedTuple):
 
     stack: str = ""
     service: Service | None = None
-    hosts: tuple[Host, ...] = ()
+    hosts: tuple[HostName, ...] = ()
     pointer: str = ""
     vip: bool = False
 
@@ -110,18 +110,18 @@ def any_serving(service: Service) -> bool:
     return any(task.state is TaskState.RUNNING for task in service.tasks)
 
 
-def service_hosts(service: Service, network: str) -> tuple[Host, ...]:
+def service_hosts(service: Service, network: str) -> tuple[HostName, ...]:
     """Whoever answers to the service's own name."""
     membership = membership_of(service, network)
     vip = vip_of(service, membership) if membership else ""
     if not vip:
         return task_hosts(service, network)
-    return (Host(service.name, vip),) if any_serving(service) else ()
+    return (HostName(service.name, vip),) if any_serving(service) else ()
 
 
-def task_hosts(service: Service, network: str) -> tuple[Host, ...]:
+def task_hosts(service: Service, network: str) -> tuple[HostName, ...]:
     return tuple(
-        Host(task.name, task.addresses[network])
+        HostName(task.name, task.addresses[network])
         for task in service.tasks
         if task.state is TaskState.RUNNING and network in task.addresses
     )

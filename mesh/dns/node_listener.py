@@ -18,7 +18,7 @@ from mesh.dns import mmsg
 from mesh.dns.config import BRIDGE, GATEWAY
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
-from mesh.dns.udp_server import Endpoint
+from mesh.dns.udp_server import DnsEndpoint
 from mesh.errors import KernelError
 from mesh.net import netlink, proc
 from mesh.net.tasks import Tasks
@@ -39,14 +39,14 @@ class Sharing(Enum):
 
 
 @dataclass(slots=True)
-class Place:
+class ListenPlace:
     """One address asked for: what came of it."""
 
     host: str  # or GATEWAY
     port: int
     bound: tuple[str, int] | None = None
     fault: str = "not tried yet"
-    endpoint: Endpoint | None = None
+    endpoint: DnsEndpoint | None = None
 
 
 def gateway_address() -> str | None:
@@ -71,7 +71,7 @@ class ExplicitResolver:
         self._sharing = sharing
         self._gateway = gateway
         self._own: frozenset[str] = frozenset()
-        self.places = [Place(host, port) for host, port in addresses]
+        self.places = [ListenPlace(host, port) for host, port in addresses]
 
     async def start(self) -> None:
         """Try every address once, and go on with those that could not be had."""
@@ -102,7 +102,7 @@ class ExplicitResolver:
         for place in self.places:
             await self._try(place)
 
-    async def _try(self, place: Place) -> None:
+    async def _try(self, place: ListenPlace) -> None:
         host = self._gateway() if place.host == GATEWAY else place.host
         if place.bound is not None and host == place.bound[0]:
             return
@@ -116,15 +116,15 @@ class ExplicitResolver:
             self._report(place, _explain(host, place.port, error))
             return
         place.bound, place.fault = udp.getsockname()[:2], ""
-        place.endpoint = Endpoint(self._resolver, udp, tcp, self.scope)
+        place.endpoint = DnsEndpoint(self._resolver, udp, tcp, self.scope)
         await place.endpoint.start()
 
-    def _shut(self, place: Place) -> None:
+    def _shut(self, place: ListenPlace) -> None:
         if place.endpoint is not None:
             place.endpoint.close()
         place.endpoint = place.bound = None
 
-    def _report(self, place: Place, fault: str) -> None:
+    def _report(self, place: ListenPlace, fault: str) -> None:
         if fault != place.fault:
             logger.warning("%s", fault)
         place.fault = fault

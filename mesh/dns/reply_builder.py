@@ -16,8 +16,8 @@ from mesh.dns.name_policy import Order
 from mesh.dns.wire import (
     HEADER,
     SRV_TARGET,
+    DnsQuery,
     QType,
-    Query,
     Rcode,
     address_record,
     glue_record,
@@ -32,7 +32,7 @@ Shuffle: TypeAlias = Callable[[list[bytes]], None]  # in place
 
 
 def replies(
-    query: Query,
+    query: DnsQuery,
     records: tuple[Record, ...],
     ttl: int,
     *,
@@ -61,7 +61,7 @@ def replies(
 
 
 def _put_together(
-    query: Query, order: list[bytes], glue: Mapping[bytes, tuple[str, ...]], ttl: int, limit: int
+    query: DnsQuery, order: list[bytes], glue: Mapping[bytes, tuple[str, ...]], ttl: int, limit: int
 ) -> bytes:
     helping: list[bytes] = []
     if any(glue.values()) and sum(map(len, order)) < limit:
@@ -70,7 +70,7 @@ def _put_together(
 
 
 def _glue(
-    query: Query, order: list[bytes], glue: Mapping[bytes, tuple[str, ...]], ttl: int
+    query: DnsQuery, order: list[bytes], glue: Mapping[bytes, tuple[str, ...]], ttl: int
 ) -> Iterator[bytes]:
     """The addresses of each target once, in the targets' order. One that is none is left out."""
     at = HEADER.size + len(query.question.wire)
@@ -84,7 +84,7 @@ def _glue(
         at += len(record)
 
 
-def _slices(query: Query, unturned: bytes, records: list[bytes]) -> Iterator[bytes]:
+def _slices(query: DnsQuery, unturned: bytes, records: list[bytes]) -> Iterator[bytes]:
     """The rotations of records of one length: all have as many, so each is a slice of the same bytes.
 
     A tenth of the time that putting each together takes.

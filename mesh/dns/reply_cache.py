@@ -30,7 +30,7 @@ RUN_OF_MANY = 256  # about as many where they rotate: the run is a list of refer
 _NO_REPLIES: Iterator[bytes] = iter(())
 
 
-class Entry:
+class CacheEntry:
     """The replies to one query. `cell` counts the hits for the statistics."""
 
     __slots__ = ("aging", "cell", "length", "names", "query", "refresh", "run", "tails", "view")
@@ -75,7 +75,7 @@ class View(dict[bytes, Iterator[bytes]]):
     def __init__(self, room: int) -> None:
         super().__init__()
         self.room = room
-        self.entries: dict[bytes, Entry] = {}
+        self.entries: dict[bytes, CacheEntry] = {}
 
 
 class ReplyCache:
@@ -84,9 +84,9 @@ class ReplyCache:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._views: WeakValueDictionary[tuple[Hashable, bool], View] = WeakValueDictionary()
-        self._order: dict[Entry, None] = {}  # a dictionary keeps the order of insertion
-        self._by_name: dict[str, dict[Entry, None]] = {}
-        self._this_second: list[Entry] = []
+        self._order: dict[CacheEntry, None] = {}  # a dictionary keeps the order of insertion
+        self._by_name: dict[str, dict[CacheEntry, None]] = {}
+        self._this_second: list[CacheEntry] = []
         self.next_tick = 0.0
         self.replies = 0
 
@@ -102,9 +102,9 @@ class ReplyCache:
 
     def put(
         self, view: View, query: bytes, tails: Iterable[bytes], names: frozenset[str], cell: Cell
-    ) -> Entry | None:
+    ) -> CacheEntry | None:
         """Keep replies (without their ids) to a query (without its id) until one of `names` changes."""
-        entry = self._add(Entry(view, query, tuple(tails), names, cell))
+        entry = self._add(CacheEntry(view, query, tuple(tails), names, cell))
         if entry is not None:
             entry.wind()
             view[query] = entry.run
@@ -123,7 +123,7 @@ class ReplyCache:
 
         `refresh` is called, once, when somebody asks in the last tenth of its life.
         """
-        entry = self._add(Entry(view, query, (aging.message[2:],), names, cell))
+        entry = self._add(CacheEntry(view, query, (aging.message[2:],), names, cell))
         if entry is not None:
             entry.aging, entry.refresh = aging, refresh
 
@@ -148,7 +148,7 @@ class ReplyCache:
                 self._this_second.append(entry)
         return reply
 
-    def _grow_older(self, entry: Entry, aging: Aging, now: float) -> bool:
+    def _grow_older(self, entry: CacheEntry, aging: Aging, now: float) -> bool:
         if now >= aging.expires:
             self._drop(entry)
             return False
@@ -185,7 +185,7 @@ class ReplyCache:
         for entry in tuple(self._order):
             self._drop(entry)
 
-    def _add(self, entry: Entry) -> Entry | None:
+    def _add(self, entry: CacheEntry) -> CacheEntry | None:
         weight = len(entry.tails)
         if not weight or weight > self.capacity or max(map(len, entry.tails)) + 2 > entry.view.room:
             return None
@@ -200,7 +200,7 @@ class ReplyCache:
             self._by_name.setdefault(name, {})[entry] = None
         return entry
 
-    def _drop(self, entry: Entry) -> None:
+    def _drop(self, entry: CacheEntry) -> None:
         entry.settle()
         del self._order[entry]
         del entry.view.entries[entry.query]

@@ -17,8 +17,16 @@ from time import monotonic
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.dns.config import DnsConfig
 from mesh.dns.explain import Explanation, explanation, shown
-from mesh.dns.forward.forward import NO_PATHS, Asking, Forwarding, Later, Paths, Respond, cacheable
-from mesh.dns.lookup import HERE, Answer, Outcome, answer
+from mesh.dns.forward.forward import (
+    NO_PATHS,
+    ContainerPaths,
+    ForwardedQuery,
+    Forwarding,
+    Later,
+    Respond,
+    cacheable,
+)
+from mesh.dns.lookup import HERE, LookupAnswer, LookupOutcome, answer
 from mesh.dns.name_table import NameTable
 from mesh.dns.query_log import QueryLog
 from mesh.dns.reply_builder import replies
@@ -28,10 +36,10 @@ from mesh.dns.stats import CACHE, LOCAL, DnsStats
 from mesh.dns.wire import (
     HEADER,
     BadQuery,
+    DnsQuery,
+    DnsQuestion,
     QClass,
     QType,
-    Query,
-    Question,
     Rcode,
     parse_query,
     query_message,
@@ -116,7 +124,14 @@ class Resolver:
     # --- a query's way --------------------------------------------------------------------------------------
 
     def reply(
-        self, data: bytes, scope: Scope, view: View, respond: Respond, paths: Paths, *, tcp: bool = False
+        self,
+        data: bytes,
+        scope: Scope,
+        view: View,
+        respond: Respond,
+        paths: ContainerPaths,
+        *,
+        tcp: bool = False,
     ) -> bytes | Later | None:
         """`handle`, unless the reply is still in the scope's view of the cache."""
         started = self.clock()
@@ -126,7 +141,7 @@ class Resolver:
         return self._told(scope, data[:2] + tail, CACHE, started, tcp)
 
     def handle(
-        self, data: bytes, scope: Scope, *, tcp: bool, respond: Respond, paths: Paths = NO_PATHS
+        self, data: bytes, scope: Scope, *, tcp: bool, respond: Respond, paths: ContainerPaths = NO_PATHS
     ) -> bytes | Later | None:
         """The reply to a query; PENDING when it will be given to `respond`; None for no reply at all.
 
@@ -138,7 +153,7 @@ class Resolver:
             if found.outcome in HERE:
                 reply = data[:2] + self._answer_here(data, query, found, scope, tcp)
                 return self._told(scope, reply, LOCAL, started, tcp)
-            asking = Asking(data, query, found, scope, tcp, respond, started)
+            asking = ForwardedQuery(data, query, found, scope, tcp, respond, started)
             return self._forwarding.forward(asking, self._forwarding.route(found, scope, paths))
         except BadQuery as bad:
             return self._refuse(data, bad)
@@ -164,10 +179,12 @@ class Resolver:
 
     # --- answers of ours ------------------------------------------------------------------------------------
 
-    def _answer(self, question: Question, scope: Scope) -> Answer:
+    def _answer(self, question: DnsQuestion, scope: Scope) -> LookupAnswer:
         return answer(question, scope, self.table, self._policy)
 
-    def _answer_here(self, data: bytes, query: Query, found: Answer, scope: Scope, tcp: bool) -> bytes:
+    def _answer_here(
+        self, data: bytes, query: DnsQuery, found: LookupAnswer, scope: Scope, tcp: bool
+    ) -> bytes:
         qtype, view, kept = query.question.qtype, self.cache.view(scope.key, tcp), cacheable(query)
         tails = self._tails(query, found, query.limit(tcp), view.room - 2 if kept else 0)
         self.stats.cell(found.network, qtype, Rcode.NOERROR, LOCAL)[0] += 1
@@ -176,8 +193,8 @@ class Resolver:
             self.cache.put(view, data[2:], tails, found.names, cell)
         return tails[-1]  # the cache hands out the others first
 
-    def _tails(self, query: Query, found: Answer, limit: int, keep: int) -> list[bytes]:
-        if found.outcome is Outcome.SHORT:
+    def _tails(self, query: DnsQuery, found: LookupAnswer, limit: int, keep: int) -> list[bytes]:
+        if found.outcome is LookupOutcome.SHORT:
             return [reply_tail(query, Rcode.NOERROR)]  # without SOA: what is found by searching says more
         return replies(
             query,
@@ -189,16 +206,18 @@ class Resolver:
             shuffle=self._rng.shuffle,
         )
 
-    def _unknown(self, asking: Asking) -> bool:
+    def _unknown(self, asking: ForwardedQuery) -> bool:
         """The catalogue may have learned the name while the question was out; then its reply is the last."""
         outcome = self._answer(asking.query.question, asking.scope).outcome
-        return outcome in (Outcome.UNKNOWN, Outcome.ELSEWHERE)
+        return outcome in (LookupOutcome.UNKNOWN, LookupOutcome.ELSEWHERE)
 
     # --- for people -----------------------------------------------------------------------------------------
 
-    def explain(self, scope: Scope, name: str, qtype: int = QType.A, paths: Paths = NO_PATHS) -> Explanation:
+    def explain(
+        self, scope: Scope, name: str, qtype: int = QType.A, paths: ContainerPaths = NO_PATHS
+    ) -> Explanation:
         """What this asker gets for the name, and why, as far as it can be said without asking anybody."""
-        question = Question(name.removesuffix("."), qtype, QClass.IN, b"")
+        question = DnsQuestion(name.removesuffix("."), qtype, QClass.IN, b"")
         found = self._answer(question, scope)
         here = found.outcome in HERE
         return explanation(
@@ -206,7 +225,7 @@ class Resolver:
         )
 
     async def resolve(
-        self, scope: Scope, name: str, qtype: int = QType.A, paths: Paths = NO_PATHS
+        self, scope: Scope, name: str, qtype: int = QType.A, paths: ContainerPaths = NO_PATHS
     ) -> Explanation:
         """`explain`, and the question is really asked: of us and, in a container, of Docker's resolver too.
 
@@ -218,7 +237,7 @@ class Resolver:
         docker = await self._forwarding.docker_says(query, scope, paths)
         return replace(told, reply=shown(reply), docker=shown(docker))
 
-    async def _reply(self, query: bytes, scope: Scope, paths: Paths) -> bytes | None:
+    async def _reply(self, query: bytes, scope: Scope, paths: ContainerPaths) -> bytes | None:
         replied: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def respond(reply: bytes) -> None:

@@ -24,7 +24,7 @@ RCODES: Mapping[int, str] = {rcode.value: rcode.name for rcode in Rcode}
 OTHER = "other"
 
 
-class Durations:
+class DnsDurations:
     """A histogram. `counts` has one more than `bounds`: above them all."""
 
     __slots__ = ("counts", "total")
@@ -73,7 +73,7 @@ class DnsStats:
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, str, str, str], Cell] = {}
-        self.durations = {source: Durations() for source in (LOCAL, CACHE, FORWARD, STALE)}
+        self.durations = {source: DnsDurations() for source in (LOCAL, CACHE, FORWARD, STALE)}
         self.upstream_requests: dict[tuple[str, str], int] = {}  # (upstream, rcode or what else came of it)
         self.dropped: dict[str, int] = {}  # reason → requests that got no reply
         self.rejected: dict[str, int] = {}  # reason → messages to us that were no reply to what we had asked

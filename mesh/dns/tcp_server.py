@@ -20,8 +20,8 @@ from functools import partial
 from typing import TypeAlias
 
 from mesh.dns.config import QUERY_MAX, TCP_PIPELINE_MAX
-from mesh.dns.connection_limiter import Crowd, Limits, Wait
-from mesh.dns.forward.forward import Later, Paths
+from mesh.dns.connection_limiter import ConnectionLimiter, ConnectionLimits, Wait
+from mesh.dns.forward.forward import ContainerPaths, Later
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.wire import HEADER
@@ -43,7 +43,7 @@ _PREFIX = 2  # bytes of a message's length
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset, and forget what was not sent
 
 
-class Listener:
+class DnsTcpListener:
     """A listening socket (bound, non-blocking, ours from now on) and its connections.
 
     `scope_of` is asked for every query: the scope of a source may change while its connection lives.
@@ -54,12 +54,12 @@ class Listener:
         resolver: Resolver,
         listener: socket.socket,
         scope_of: ScopeOf,
-        paths: Paths,
-        limits: Limits | None = None,
+        paths: ContainerPaths,
+        limits: ConnectionLimits | None = None,
     ) -> None:
         self.resolver, self._listener = resolver, listener
         self.scope_of, self.paths = scope_of, paths
-        self._crowd: Crowd[_Connection] = Crowd(limits or Limits())
+        self._crowd: ConnectionLimiter[_DnsTcpConnection] = ConnectionLimiter(limits or ConnectionLimits())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._pause: asyncio.TimerHandle | None = None
@@ -151,7 +151,7 @@ class Listener:
             self._dismiss(spared)
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = _Connection(self, client, source, self._loop)
+        connection = _DnsTcpConnection(self, client, source, self._loop)
         try:
             self._crowd.add(connection, source, self._loop.time())
             self._watch(at_once=self._crowd.crowded)
@@ -165,19 +165,19 @@ class Listener:
         _reset_on_close(client)
         client.close()
 
-    def _dismiss(self, connection: "_Connection") -> None:
+    def _dismiss(self, connection: "_DnsTcpConnection") -> None:
         self.resolver.stats.drop("gave way")
         run(connection.close)
 
     # --- those that are here --------------------------------------------------------------------------------
 
-    def waits(self, connection: "_Connection", wait: Wait, progress: bool) -> None:
+    def waits(self, connection: "_DnsTcpConnection", wait: Wait, progress: bool) -> None:
         """What the connection waits for from now on."""
         assert self._loop is not None
         self._crowd.waits(connection, wait, self._loop.time(), progress=progress)
         self._watch()
 
-    def gone(self, connection: "_Connection") -> None:
+    def gone(self, connection: "_DnsTcpConnection") -> None:
         """The connection is closed."""
         self._crowd.remove(connection)
 
@@ -199,7 +199,7 @@ class Listener:
         self._watch()
 
 
-class _Connection:
+class _DnsTcpConnection:
     """One peer: queries in, replies out. `_pending` of its queries wait for an upstream."""
 
     __slots__ = (
@@ -219,7 +219,7 @@ class _Connection:
     )
 
     def __init__(
-        self, listener: Listener, client: socket.socket, source: str, loop: asyncio.AbstractEventLoop
+        self, listener: DnsTcpListener, client: socket.socket, source: str, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._listener, self._socket, self._source, self._loop = listener, client, source, loop
         self._received, self._unsent = bytearray(), bytearray()

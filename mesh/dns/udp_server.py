@@ -20,14 +20,14 @@ from typing import NamedTuple, TypeAlias
 
 from mesh.dns import mmsg
 from mesh.dns.config import QUERY_MAX, SOURCES_MAX, UDP_BATCH, UDP_BATCH_SLOW, UDP_SLOT
-from mesh.dns.connection_limiter import TCP_ASKER_MAX, Limits
-from mesh.dns.forward.forward import NO_PATHS, Paths
+from mesh.dns.connection_limiter import TCP_ASKER_MAX, ConnectionLimits
+from mesh.dns.forward.forward import NO_PATHS, ContainerPaths
 from mesh.dns.mmsg import SIZE_STEP, Batch, Destination
 from mesh.dns.reply_cache import View
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.stats import CACHE
-from mesh.dns.tcp_server import Listener
+from mesh.dns.tcp_server import DnsTcpListener
 
 ScopeSource: TypeAlias = Callable[[str], Scope | None]
 
@@ -37,7 +37,7 @@ _batch_of = cache(Batch)  # one per address family: no two sockets are drained a
 _NO_REPLIES: Iterator[bytes] = iter(())
 
 
-class _Asker(NamedTuple):
+class _UdpAsker(NamedTuple):
     """`scope` None: a stranger, who gets no answer. `find` looks into the `view` of the cache."""
 
     scope: Scope | None
@@ -48,7 +48,7 @@ class _Asker(NamedTuple):
 _NO_VIEW = View(room=0)
 
 
-class Endpoint:
+class DnsEndpoint:
     """One UDP and, if given, one listening TCP socket: bound, non-blocking, ours from now on.
 
     `scope` is the scope of every asker, or a function from a source address to the asker's scope, None for
@@ -61,14 +61,14 @@ class Endpoint:
         udp: socket.socket,
         tcp: socket.socket | None,
         scope: Scope | ScopeSource,
-        paths: Paths = NO_PATHS,
+        paths: ContainerPaths = NO_PATHS,
     ) -> None:
         self._resolver, self._udp = resolver, udp
-        limits = Limits(per_asker=TCP_ASKER_MAX) if callable(scope) else Limits()
-        self._tcp = None if tcp is None else Listener(resolver, tcp, self._scope_of, paths, limits)
+        limits = ConnectionLimits(per_asker=TCP_ASKER_MAX) if callable(scope) else ConnectionLimits()
+        self._tcp = None if tcp is None else DnsTcpListener(resolver, tcp, self._scope_of, paths, limits)
         self._scope = scope
         self.paths = paths
-        self._askers: dict[Hashable, _Asker] = {}  # by source address
+        self._askers: dict[Hashable, _UdpAsker] = {}  # by source address
         self._fd = udp.fileno()
         self._batch = _batch_of(udp.family) if mmsg.available() else None
         self._turn = UDP_BATCH  # datagrams that are taken at the next wake-up
@@ -111,13 +111,13 @@ class Endpoint:
     def _scope_of(self, source: str) -> Scope | None:
         return self._scope(source) if callable(self._scope) else self._scope
 
-    def _asker(self, key: Hashable, source: str) -> _Asker:
+    def _asker(self, key: Hashable, source: str) -> _UdpAsker:
         """Whoever has this address and its view over UDP, remembered until scopes change."""
         scope = self._scope_of(source)
         view = _NO_VIEW if scope is None else self._resolver.view(scope, tcp=False)
         if len(self._askers) >= SOURCES_MAX:
             self._askers.clear()
-        asker = self._askers[key] = _Asker(scope, view, view.get)
+        asker = self._askers[key] = _UdpAsker(scope, view, view.get)
         return asker
 
     def _forget_if_changed(self) -> None:
@@ -125,7 +125,7 @@ class Endpoint:
             self._scopes_version = self._resolver.scopes_version
             self._askers.clear()
 
-    def _askers_of(self, batch: Batch, count: int) -> list[_Asker]:
+    def _askers_of(self, batch: Batch, count: int) -> list[_UdpAsker]:
         """Who sent each datagram of the batch."""
         self._forget_if_changed()
         known, sources = self._askers, batch.sources(count)
@@ -180,7 +180,7 @@ class Endpoint:
             if resolver.log is not None:
                 self._log_hits(batch, askers, [i for i in range(count) if i not in slow], each)
 
-    def _log_hits(self, batch: Batch, askers: list[_Asker], hits: list[int], seconds: float) -> None:
+    def _log_hits(self, batch: Batch, askers: list[_UdpAsker], hits: list[int], seconds: float) -> None:
         """The replies still stand in their slots."""
         log = self._resolver.log
         assert log is not None

@@ -71,7 +71,7 @@ TRANSFERS = frozenset({251, 252})  # IXFR, AXFR
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DnsQuestion:
     """`name` is text without the trailing dot; `wire` the whole section as it was sent."""
 
     name: str
@@ -93,9 +93,9 @@ class Edns:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class DnsQuery:
     flags: int
-    question: Question
+    question: DnsQuestion
     edns: Edns | None = None
 
     def limit(self, tcp: bool) -> int:
@@ -109,7 +109,7 @@ class BadQuery(WireError):
     """A query that is not answered with data. `rcode`: what to reply, None for nothing at all; `query`: what
     to repeat in the reply, None where nothing could be read."""
 
-    def __init__(self, message: str, rcode: Rcode | None, query: Query | None = None) -> None:
+    def __init__(self, message: str, rcode: Rcode | None, query: DnsQuery | None = None) -> None:
         super().__init__(message)
         self.rcode, self.query = rcode, query
 
@@ -117,7 +117,7 @@ class BadQuery(WireError):
 # --- reading queries ----------------------------------------------------------------------------------------
 
 
-def parse_query(data: bytes) -> Query:
+def parse_query(data: bytes) -> DnsQuery:
     """Bytes of a query → its parts. Raises BadQuery.
 
     Accepts what miekg/dns does, which Docker uses, but for bytes behind the last record, broken EDNS options
@@ -142,7 +142,7 @@ def parse_query(data: bytes) -> Query:
     except WireError as error:
         raise BadQuery(str(error), Rcode.FORMERR) from error
     edns = None if opt is None else Edns(opt.size, bool(opt.ttl & DO), options=opt.options)
-    query = Query(flags, Question(name, qtype, qclass, data[HEADER.size : end]), edns)
+    query = DnsQuery(flags, DnsQuestion(name, qtype, qclass, data[HEADER.size : end]), edns)
     if opt is not None and opt.ttl >> 16 & 0xFF:
         raise BadQuery("EDNS version not known", Rcode.BADVERS, query)
     if qtype in TRANSFERS or qclass not in CLASSES:
@@ -275,7 +275,7 @@ def unpack(form: struct.Struct, data: bytes, at: int) -> tuple[int, ...]:
 
 
 def reply_tail(
-    query: Query,
+    query: DnsQuery,
     rcode: Rcode,
     answers: Sequence[bytes] = (),
     authority: bytes = b"",
@@ -325,7 +325,7 @@ def _opt(edns: Edns, rcode: Rcode) -> bytes:
     return _ROOT + RECORD.pack(QType.OPT, UDP_REPLY_MAX, ttl, 0)
 
 
-def refusal(data: bytes, rcode: Rcode, query: Query | None = None) -> bytes:
+def refusal(data: bytes, rcode: Rcode, query: DnsQuery | None = None) -> bytes:
     """The whole reply to what gets no data: with question and OPT if there is a `query`, else a header."""
     if query is not None:
         return data[:2] + reply_tail(query, rcode)

@@ -8,7 +8,7 @@ TEXT_MAX = 2048  # characters of what a client sent
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AccessLogEntry:
     """Of one request. Times in seconds, sizes in bytes."""
 
     at: float  # seconds since 1970 when it ended
@@ -31,14 +31,14 @@ class Entry:
     agent: str
 
 
-def as_json(entry: Entry) -> str:
+def as_json(entry: AccessLogEntry) -> str:
     time = datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="milliseconds")
     fields = {"time": time, **{name: _cut(getattr(entry, name)) for name in _SHOWN}}
     fields["took"] = round(entry.took, 6)
     return json.dumps({name: value for name, value in fields.items() if value != ""}, ensure_ascii=True)
 
 
-def as_common(entry: Entry) -> str:
+def as_common(entry: AccessLogEntry) -> str:
     """Apache's combined format, with service, endpoint and milliseconds behind it."""
     time = datetime.fromtimestamp(entry.at, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
     request = f"{entry.method} {entry.target} {entry.version}"

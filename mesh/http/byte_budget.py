@@ -10,7 +10,7 @@ the first few KiB: a usual request costs one addition and one comparison.
 
 from enum import Enum
 
-from mesh.http.faults import Fault, Refused
+from mesh.http.faults import HttpFault, RequestRefused
 from mesh.net.limits.fair_shares import share_key
 from mesh.net.limits.per_client_limit import Addresses
 
@@ -42,13 +42,13 @@ class Over(Enum):
     PROCESS = "process"
 
     @property
-    def refused(self) -> Refused:
+    def refused(self) -> RequestRefused:
         """What the client is told."""
-        fault = Fault.FULL if self is Over.PROCESS else Fault.OVER_SHARE
-        return Refused(fault, f"too many bytes are held for its {self.value}")
+        fault = HttpFault.FULL if self is Over.PROCESS else HttpFault.OVER_SHARE
+        return RequestRefused(fault, f"too many bytes are held for its {self.value}")
 
 
-class _Share:
+class _ByteShare:
     """Of one address, whatever connections it has."""
 
     __slots__ = ("held", "key")
@@ -58,7 +58,7 @@ class _Share:
         self.held = 0
 
 
-class Account:
+class ByteAccount:
     """Of one connection. `close` it at its end: what it held is given back."""
 
     __slots__ = ("_address", "_budget", "_closed", "_granted", "_share", "_slow", "held", "limited")
@@ -67,7 +67,7 @@ class Account:
         self._budget = budget
         self._address = address
         self._granted = FREE_BYTES
-        self._share: _Share | None = None
+        self._share: _ByteShare | None = None
         self._closed = False
         self._slow = 0
         self.held = 0
@@ -136,12 +136,12 @@ class Account:
             self._share = None
 
 
-class Held:
+class HeldBytes:
     """Bytes of one kind that a connection holds: whoever holds them says how many there are now."""
 
     __slots__ = ("_account", "size")
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: ByteAccount) -> None:
         self._account = account
         self.size = 0
 
@@ -161,10 +161,10 @@ class HeldByConnection:
 
     __slots__ = ("body", "head", "out")
 
-    def __init__(self, account: Account) -> None:
-        self.head = Held(account)
-        self.body = Held(account)  # of the request, which its exchange does not take yet
-        self.out = Held(account)  # of the response, which the client does not take yet
+    def __init__(self, account: ByteAccount) -> None:
+        self.head = HeldBytes(account)
+        self.body = HeldBytes(account)  # of the request, which its exchange does not take yet
+        self.out = HeldBytes(account)  # of the response, which the client does not take yet
 
 
 class ByteBudget:
@@ -174,12 +174,12 @@ class ByteBudget:
         self._most = most
         self._per_address = per_address
         self.slow = Addresses(SLOW_BODIES)
-        self._shares: dict[str, _Share] = {}  # of addresses that hold anything
+        self._shares: dict[str, _ByteShare] = {}  # of addresses that hold anything
         self.held = 0
 
-    def account(self, address: str, *, limited: bool = True) -> Account:
+    def account(self, address: str, *, limited: bool = True) -> ByteAccount:
         """For a new connection of this address."""
-        return Account(self, address, limited)
+        return ByteAccount(self, address, limited)
 
     def __len__(self) -> int:
         """Addresses that hold anything."""
@@ -187,11 +187,11 @@ class ByteBudget:
 
     # --- what accounts ask ---
 
-    def share(self, address: str) -> _Share:
+    def share(self, address: str) -> _ByteShare:
         key = share_key(address)
-        return self._shares.get(key) or _Share(key)
+        return self._shares.get(key) or _ByteShare(key)
 
-    def grant(self, share: _Share, more: int, limited: bool) -> Over | None:
+    def grant(self, share: _ByteShare, more: int, limited: bool) -> Over | None:
         held, total = share.held + more, self.held + more
         if limited and held > self._per_address:
             return Over.ADDRESS
@@ -201,7 +201,7 @@ class ByteBudget:
         self._shares[share.key] = share
         return None
 
-    def return_(self, share: _Share, less: int) -> None:
+    def return_(self, share: _ByteShare, less: int) -> None:
         share.held -= less
         self.held -= less
         if not share.held:

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Protocol
 
 from mesh.balance.candidates import candidates
-from mesh.balance.outlier_detection import Health
+from mesh.balance.outlier_detection import OutlierDetection
 from mesh.balance.peak_ewma import Latency
 from mesh.balance.policies import Draw, Endpoint, Policy, choose
 from mesh.balance.rendezvous import Rendezvous
@@ -22,7 +22,7 @@ from mesh.http.config.model import BAD_STATUSES
 from mesh.http.stats import ServiceStats
 
 
-class Idle(Protocol):
+class IdleConnection(Protocol):
     """A connection to an endpoint between two requests."""
 
     idle_since: float
@@ -38,15 +38,15 @@ class Link(Protocol):
         ...
 
 
-class Server:
+class PooledEndpoint:
     """One endpoint and its connections."""
 
     __slots__ = ("active", "backend", "endpoint", "idle", "leaving", "links", "reader", "requests", "session")
 
-    def __init__(self, backend: "Backend", endpoint: Endpoint) -> None:
+    def __init__(self, backend: "HttpEndpointPool", endpoint: Endpoint) -> None:
         self.backend = backend
         self.endpoint = endpoint
-        self.idle: list[Idle] = []
+        self.idle: list[IdleConnection] = []
         self.links: list[Link] = []
         self.session: ssl.SSLSession | None = None  # of TLS, for the next connection
         self.active = 0  # requests under way
@@ -54,7 +54,7 @@ class Server:
         self.reader = ResponseReader()
         self.leaving = False  # no longer an endpoint: its connections are not kept
 
-    def keep(self, connection: Idle) -> None:
+    def keep(self, connection: IdleConnection) -> None:
         """It is ready for another request."""
         if self.leaving or len(self.idle) >= limits.IDLE_PER_ENDPOINT:
             connection.discard()
@@ -78,25 +78,25 @@ class Server:
             one.discard()
 
 
-class Backend:
+class HttpEndpointPool:
     """`endpoints` may change at any time; requests under way go on where they are."""
 
     def __init__(
         self,
         policy: Policy = Policy.ROUND_ROBIN,
-        has_idle: Callable[["Backend"], None] = lambda _: None,
+        has_idle: Callable[["HttpEndpointPool"], None] = lambda _: None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.policy = policy
         self.slow_start = 0.0
-        self.health = Health()
+        self.health = OutlierDetection()
         self.bad = BAD_STATUSES  # a response with one of these is a failure of its endpoint
         self.stats = ServiceStats()  # of whose it is
-        self.servers: dict[Endpoint, Server] = {}
+        self.servers: dict[Endpoint, PooledEndpoint] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
         self._offered: tuple[Endpoint, ...] = ()  # those that are well, or all when none is
         self._unwell: frozenset[Endpoint] = frozenset()
-        self._in_order: tuple[Server, ...] = ()
+        self._in_order: tuple[PooledEndpoint, ...] = ()
         self._near: frozenset[Endpoint] = frozenset()
         self._rendezvous = Rendezvous(())
         self._latency = Latency()
@@ -115,7 +115,7 @@ class Backend:
         if self.slow_start and self.servers:
             self._young.joined(joined, monotonic())
         for new in joined:
-            self.servers[new] = Server(self, new)
+            self.servers[new] = PooledEndpoint(self, new)
         self._endpoints = tuple(endpoints)
         self._offer()
         self._near = frozenset(near)
@@ -135,11 +135,11 @@ class Backend:
         self._in_order = tuple(self.servers[one] for one in self._offered)
 
     @property
-    def offered(self) -> Sequence[Server]:
+    def offered(self) -> Sequence[PooledEndpoint]:
         """Those among which is chosen."""
         return self._in_order
 
-    def pick(self, source: str, tried: Sequence[Server]) -> Server | None:
+    def pick(self, source: str, tried: Sequence[PooledEndpoint]) -> PooledEndpoint | None:
         """The server for this key (an address, a header's value); None when there is none besides `tried`."""
         if self._plain and not tried and not self.health.known_bad:
             if not self._in_order:
@@ -162,13 +162,13 @@ class Backend:
         )
         return self.servers[choose(self.policy, among, draw)]
 
-    def takes(self, server: Server) -> bool:
+    def takes(self, server: PooledEndpoint) -> bool:
         """May it get one more, if somebody asks for this one?"""
         if server.endpoint not in self._offered:
             return False
         return not self.health.known_bad or server.endpoint in self.health.usable(self._offered, monotonic())
 
-    def answered(self, server: Server, asked: float, status: int) -> None:
+    def answered(self, server: PooledEndpoint, asked: float, status: int) -> None:
         """It begins a response; it was asked at that time (monotonic)."""
         if status in self.bad:
             self.failed(server, str(status))
@@ -179,7 +179,7 @@ class Backend:
             now = monotonic()
             self._latency.observe(server.endpoint, now - asked, now)
 
-    def failed(self, server: Server, why: str) -> None:
+    def failed(self, server: PooledEndpoint, why: str) -> None:
         if not server.leaving and self.health.failed(server.endpoint, monotonic(), why):
             self.stats.ejections += 1
 

@@ -18,24 +18,24 @@ from typing import Protocol
 from mesh.http import limits
 from mesh.http.codec.h1_head import RequestHead, ResponseHead
 from mesh.http.codec.protected_fields import without_names
-from mesh.http.codec.proxy_headers import Edge, changed_response, with_fields
-from mesh.http.endpoint_pool import Server
-from mesh.http.faults import Fault
-from mesh.http.local_reply import Answer, changed_answer, error_answer
-from mesh.http.request_plan import Treatment
+from mesh.http.codec.proxy_headers import ClientInfo, changed_response, with_fields
+from mesh.http.endpoint_pool import PooledEndpoint
+from mesh.http.faults import HttpFault
+from mesh.http.local_reply import LocalReply, changed_answer, error_answer
+from mesh.http.request_plan import RequestPlan
 from mesh.http.upstream.h1_connection import H1Upstream
 from mesh.net.isolation import run
 
 Fields = Sequence[tuple[str, str | None]]  # to be set; None: taken away
 
-_REPEATED = (Fault.ENDPOINT_CLOSED, Fault.TRY_TIMEOUT)
+_REPEATED = (HttpFault.ENDPOINT_CLOSED, HttpFault.TRY_TIMEOUT)
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
 class Downstream(Protocol):
     """The client's side."""
 
-    edge: Edge
+    edge: ClientInfo
     request_id: bytes
 
     def respond(self, head: ResponseHead, length: int) -> None:
@@ -54,7 +54,7 @@ class Downstream(Protocol):
         ...
 
     def end(self, trailers: bytes) -> None: ...
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: LocalReply) -> None:
         """There is no response from an endpoint: this is ours."""
         ...
 
@@ -100,7 +100,7 @@ class Upstream(Protocol):
         ...
 
 
-class Service(Protocol):
+class ExchangeService(Protocol):
     """What the exchange needs of the one who made it."""
 
     connect_timeout: float
@@ -108,7 +108,7 @@ class Service(Protocol):
     repeats_late: bool  # who does not begin to answer in that time is given up, and another one tried
     attempts: int  # endpoints tried for one request
 
-    def pick(self, exchange: "Exchange") -> Server | None:
+    def pick(self, exchange: "Exchange") -> PooledEndpoint | None:
         """The endpoint to try next, besides those tried."""
         ...
 
@@ -116,7 +116,7 @@ class Service(Protocol):
         """Send it once more, although an endpoint may have acted on it."""
         ...
 
-    def connection(self, server: Server, exchange: "Exchange") -> Upstream: ...
+    def connection(self, server: PooledEndpoint, exchange: "Exchange") -> Upstream: ...
     def socket(self) -> socket.socket: ...
 
 
@@ -160,9 +160,9 @@ class Exchange:
         self,
         client: Downstream,
         head: RequestHead,
-        service: Service,
+        service: ExchangeService,
         over: Callable[["Exchange"], None],
-        treatment: Treatment | None = None,
+        treatment: RequestPlan | None = None,
     ) -> None:
         self.client = client
         self.head = head
@@ -185,11 +185,11 @@ class Exchange:
         self.response_fields: Fields = ()
         self._replay: bytes | None = b""  # the whole body so far; None when it is too large to be sent again
         self.response_timeout = service.response_timeout
-        self.server: Server | None = None
-        self.tried: list[Server] = []
+        self.server: PooledEndpoint | None = None
+        self.tried: list[PooledEndpoint] = []
         self.repeating = False  # it was sent before
         self.status = 0
-        self.fault: Fault | None = None
+        self.fault: HttpFault | None = None
         self.switching = False
         self._counted = False  # that it is over
         self.settled = False  # the client is done with it, or has been told that nothing more comes
@@ -250,7 +250,7 @@ class Exchange:
     def body(self, data: bytes, complete: bool) -> None:
         self.received += len(data)
         if self._body_max and self.received > self._body_max:
-            self._give_up(Fault.BODY_TOO_LARGE)
+            self._give_up(HttpFault.BODY_TOO_LARGE)
             return
         self._complete = complete
         self._remember(data)
@@ -273,8 +273,8 @@ class Exchange:
             return
         self.waiting = False
         if self.server is not None and self._connected and self._complete and not self.status:
-            self.server.backend.failed(self.server, Fault.TIMEOUT.reason)
-        self._give_up(Fault.TIMEOUT)
+            self.server.backend.failed(self.server, HttpFault.TIMEOUT.reason)
+        self._give_up(HttpFault.TIMEOUT)
 
     def client_room(self) -> None:
         if self._upstream is not None:
@@ -291,17 +291,17 @@ class Exchange:
         if self.settled:
             return
         self.settled = True
-        self.fault, self.waiting = Fault.INTERNAL, False
+        self.fault, self.waiting = HttpFault.INTERNAL, False
         self._release()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             run(upstream.discard)
         if not self.status:
-            self.status = Fault.INTERNAL.status
+            self.status = HttpFault.INTERNAL.status
         run(self._count)
         run(self.client.cut)
 
-    def give_up(self, fault: Fault) -> None:
+    def give_up(self, fault: HttpFault) -> None:
         """For a reason of the client's side. It is told, if its response has not begun."""
         self.waiting = False
         self._give_up(fault)
@@ -311,7 +311,7 @@ class Exchange:
         if self.afterwards is not None:
             self.afterwards()
         else:
-            self._finish(Fault.CLIENT_GONE)
+            self._finish(HttpFault.CLIENT_GONE)
         self.settled = True
 
     def dismiss(self) -> None:
@@ -331,7 +331,7 @@ class Exchange:
         if len(self.tried) < self._attempts:
             server = service.pick(self)
         if server is None:
-            self._fail(self.fault or Fault.NO_ENDPOINT)
+            self._fail(self.fault or HttpFault.NO_ENDPOINT)
             return
         self.server = server
         self._connected = False
@@ -365,7 +365,7 @@ class Exchange:
         """The connection has turned out to be of another kind: that is asked instead."""
         self._upstream = upstream
 
-    def not_connected(self, fault: Fault) -> None:
+    def not_connected(self, fault: HttpFault) -> None:
         """Nothing was sent: another endpoint may have it."""
         self._lose(fault)
         self._attempt()
@@ -423,7 +423,7 @@ class Exchange:
         self._finish(None)
         self.settled = True
 
-    def broken(self, fault: Fault, *, unprocessed: bool = False) -> None:
+    def broken(self, fault: HttpFault, *, unprocessed: bool = False) -> None:
         """The connection, or the stream, is no more. `unprocessed`: the endpoint says that it has not looked
         at the request."""
         upstream, self._upstream = self._upstream, None
@@ -433,9 +433,9 @@ class Exchange:
             self.settled = True
             return
         reused = upstream is not None and upstream.reused
-        if fault is Fault.RESPONSE_TIMEOUT and self._service.repeats_late:
-            fault = Fault.TRY_TIMEOUT
-        used_up = reused and fault is Fault.ENDPOINT_CLOSED
+        if fault is HttpFault.RESPONSE_TIMEOUT and self._service.repeats_late:
+            fault = HttpFault.TRY_TIMEOUT
+        used_up = reused and fault is HttpFault.ENDPOINT_CLOSED
         server = self._lose(fault, count=not used_up and not unprocessed)
         if self._repeatable(fault, unprocessed, used_up) and (unprocessed or self._service.may_repeat(self)):
             if used_up:
@@ -449,7 +449,7 @@ class Exchange:
 
     # --- ends ---
 
-    def _give_up(self, fault: Fault) -> None:
+    def _give_up(self, fault: HttpFault) -> None:
         if self.status:
             self.client.cut()
             self._finish(fault)
@@ -461,7 +461,7 @@ class Exchange:
             upstream.discard()
         self._fail(fault)
 
-    def _repeatable(self, fault: Fault, unprocessed: bool, used_up: bool) -> bool:
+    def _repeatable(self, fault: HttpFault, unprocessed: bool, used_up: bool) -> bool:
         return (
             (unprocessed or (fault in _REPEATED and self.method in IDEMPOTENT))
             and (used_up or len(self.tried) < self._attempts)
@@ -469,7 +469,7 @@ class Exchange:
             and not self.switching
         )
 
-    def _lose(self, fault: Fault, count: bool = True) -> Server:
+    def _lose(self, fault: HttpFault, count: bool = True) -> PooledEndpoint:
         server = self._release()
         assert server is not None
         self.fault = fault
@@ -478,7 +478,7 @@ class Exchange:
             server.backend.failed(server, fault.reason)
         return server
 
-    def _release(self) -> Server | None:
+    def _release(self) -> PooledEndpoint | None:
         """Nothing more is asked of the endpoint: its slot is free again."""
         server, self.server = self.server, None
         if server is not None:
@@ -493,12 +493,12 @@ class Exchange:
             if self._replay:
                 self._drop_replay()
 
-    def _fail(self, fault: Fault) -> None:
+    def _fail(self, fault: HttpFault) -> None:
         self.fault = fault
         self.status = fault.status
         self._answer(error_answer(fault, self.client.request_id))
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: LocalReply) -> None:
         if self.response_fields:
             answer = changed_answer(answer, self.response_fields)
         self.status = answer.status
@@ -506,7 +506,7 @@ class Exchange:
         self.client.answer(answer)
         self.settled = True
 
-    def _treated(self, treatment: Treatment) -> None:
+    def _treated(self, treatment: RequestPlan) -> None:
         """What the route's middlewares have made of the request."""
         self.response_fields = treatment.response_fields
         if treatment.answer is not None:
@@ -519,11 +519,11 @@ class Exchange:
         self._attempts = treatment.attempts or self._attempts
         self._body_max = treatment.body_max
         if self._body_max and max(self.head.length, self.received) > self._body_max:
-            self._fail(Fault.BODY_TOO_LARGE)
+            self._fail(HttpFault.BODY_TOO_LARGE)
             return
         self._attempt()
 
-    def _finish(self, fault: Fault | None) -> None:
+    def _finish(self, fault: HttpFault | None) -> None:
         self.fault = fault
         self.waiting = False
         self._release()

@@ -12,12 +12,12 @@ import socket
 import ssl
 
 from mesh.http import limits
-from mesh.http.byte_budget import FREE_BYTES, Account, Over
+from mesh.http.byte_budget import FREE_BYTES, ByteAccount, Over
 from mesh.http.codec.h2_headers import trailer_list
-from mesh.http.codec.h2_protocol import WORK_AT_ONCE, Broken, Code, Stream, Wire
+from mesh.http.codec.h2_protocol import WORK_AT_ONCE, Code, H2Broken, Stream, Wire
 from mesh.http.codec.hpack import Fields
 from mesh.http.least_rate import ReaderPace
-from mesh.net.idle_timer import NEVER, Timed
+from mesh.net.idle_timer import NEVER, IdleTimer
 from mesh.net.isolation import run
 from mesh.net.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
 from mesh.net.timers import Deadlines
@@ -27,7 +27,7 @@ INCOMING = READABLE | PEER_DONE | UNUSUAL
 OUT_MAX = 128 * 1024  # bytes on their way to the socket; then streams wait, and at last the peer
 
 
-class Outgoing(Timed):
+class Outgoing(IdleTimer):
     """What one stream sends: `put`, `flush`, and once `finish`."""
 
     __slots__ = ("_ending", "_held", "_out", "_taken", "_trailers", "connection", "stream")
@@ -117,11 +117,11 @@ class Outgoing(Timed):
         raise NotImplementedError
 
 
-class H2Connection(Timed):
+class H2Connection(IdleTimer):
     """Derive, and answer what `Wire` tells its side."""
 
     idle_seconds = limits.KEEP_ALIVE_SECONDS
-    account: Account | None = None  # of what is held for the peer
+    account: ByteAccount | None = None  # of what is held for the peer
     unheard_max = OUT_MAX  # bytes that the peer does not read, until it is not read from either
 
     def __init__(self, poller: Poller, deadlines: Deadlines, sock: socket.socket, *, client: bool) -> None:
@@ -190,7 +190,7 @@ class H2Connection(Timed):
         self._reading = True
         try:
             self._frames_left = self.wire.receive(data, WORK_AT_ONCE)
-        except Broken as broken:
+        except H2Broken as broken:
             self.broke(broken)
             return
         finally:
@@ -352,7 +352,7 @@ class H2Connection(Timed):
 
     # --- the end ---
 
-    def broke(self, broken: Broken) -> None:
+    def broke(self, broken: H2Broken) -> None:
         """The peer is no HTTP/2 that can be understood."""
         self.leave(broken.code)
 

@@ -8,7 +8,7 @@ streams of gRPC and WebSockets (they have a limit of their own); bodies of unkno
 streams of rare messages: each address may have some of those.
 """
 
-from mesh.http.byte_budget import Account
+from mesh.http.byte_budget import ByteAccount
 
 LEAST_BYTES = 240  # a second; Kestrel's. A modem of 1990 is as fast
 
@@ -18,7 +18,7 @@ class BodyPace:
 
     __slots__ = ("_account", "_declared", "_slow", "received")
 
-    def __init__(self, account: Account, declared: bool) -> None:
+    def __init__(self, account: ByteAccount, declared: bool) -> None:
         """`declared`: how long it is was said at the beginning."""
         self._account = account
         self._declared = declared

@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from mesh.http.codec.path_check import check_rewritten
 from mesh.http.config import htpasswd, model
 from mesh.http.config.matchers import Request
-from mesh.http.faults import Fault
-from mesh.http.local_reply import Answer, error_answer
+from mesh.http.faults import HttpFault
+from mesh.http.local_reply import LocalReply, error_answer
 from mesh.http.middleware import client_key, cors
 from mesh.http.middleware.options import credentials
 from mesh.parsing import PORT_MAX, is_int
@@ -25,7 +25,7 @@ VERIFIED_MAX = 1024  # pairs of password and hash, right and wrong: bcrypt takes
 
 
 @dataclass(slots=True)
-class Treatment:
+class RequestPlan:
     """What becomes of one request. Field names as they are to be written; None takes a field away."""
 
     path: str
@@ -33,21 +33,21 @@ class Treatment:
     request_fields: list[tuple[str, str | None]] = field(default_factory=list)
     response_fields: list[tuple[str, str | None]] = field(default_factory=list)
     taken: int = 0  # steps
-    answer: Answer | None = None
-    fault: Fault | None = None  # that `answer` stands for
+    answer: LocalReply | None = None
+    fault: HttpFault | None = None  # that `answer` stands for
     body_max: int = 0  # bytes; 0: no limit
     attempts: int = 0  # 0: as the service says
     # What is put around the client, the outermost first.
     around: list[model.Compress | model.ErrorPages] = field(default_factory=list)
     at_end: list[Callable[[], None]] = field(default_factory=list)  # when the request is over
 
-    def refuse(self, fault: Fault, request_id: bytes) -> None:
+    def refuse(self, fault: HttpFault, request_id: bytes) -> None:
         self.fault = fault
         self.answer = error_answer(fault, request_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestContext:
     """The request that is treated."""
 
     request: Request
@@ -59,7 +59,7 @@ class Asked:
     forwarded_for: tuple[str, ...] = ()  # that trusted proxies name, the nearest last
 
 
-Step = Callable[[Asked, Treatment], None]
+Step = Callable[[RequestContext, RequestPlan], None]
 
 
 def put(fields: list[tuple[str, str | None]], name: str, *values: str) -> None:
@@ -68,7 +68,7 @@ def put(fields: list[tuple[str, str | None]], name: str, *values: str) -> None:
     fields += [(name, value) for value in values] or [(name, None)]
 
 
-class Unverified(Exception):
+class NeedsPasswordCheck(Exception):
     """A password has to be compared with a slow hash first: `verify` does it, in a thread, and remembers."""
 
     def __init__(self, password: str, hashed: str) -> None:
@@ -80,7 +80,7 @@ class Unverified(Exception):
         _verified.compare(self._password, self._hashed)
 
 
-class Unanswered(Exception):
+class NeedsAuthRequest(Exception):
     """Somebody else has to be asked: `forward_auth.judge` says what becomes of it, and the step is taken."""
 
     def __init__(self, one: model.ForwardAuth) -> None:
@@ -93,7 +93,7 @@ def steps(middlewares: Sequence[model.Middleware]) -> tuple[Step, ...]:
     return tuple(_made(one) for one in middlewares)
 
 
-def go_on(made: Sequence[Step], asked: Asked, treatment: Treatment) -> None:
+def go_on(made: Sequence[Step], asked: RequestContext, treatment: RequestPlan) -> None:
     """The steps that are left; the first answer ends it, and what earlier ones change of responses holds for
     that too. Raises Unverified: verify, and go on; Unanswered: ask, judge, and go on."""
     while treatment.answer is None and treatment.taken < len(made):
@@ -102,7 +102,7 @@ def go_on(made: Sequence[Step], asked: Asked, treatment: Treatment) -> None:
         treatment.taken += 1
         if treatment.path is not path and treatment.answer is None and check_rewritten(treatment.path):
             # `/api../x` without its prefix `/api` is `/../x`: another path than the router's rule has seen.
-            treatment.refuse(Fault.BAD_PATH, asked.request_id)
+            treatment.refuse(HttpFault.BAD_PATH, asked.request_id)
 
 
 def _made(one: model.Middleware) -> Step:
@@ -134,7 +134,7 @@ def _made(one: model.Middleware) -> Step:
         case model.IpAllowList():
             return lambda asked, treatment: _ip_allow_list(one, asked, treatment)
         case model.Deny():
-            return lambda asked, treatment: treatment.refuse(Fault.NO_ROUTE, asked.request_id)
+            return lambda asked, treatment: treatment.refuse(HttpFault.NO_ROUTE, asked.request_id)
         case model.RateLimit():
             return _RateLimiter(one)
         case model.InFlightReq():
@@ -150,19 +150,19 @@ def _made(one: model.Middleware) -> Step:
 # --- redirects ---
 
 
-def _redirect(location: str, permanent: bool, method: str, treatment: Treatment) -> None:
+def _redirect(location: str, permanent: bool, method: str, treatment: RequestPlan) -> None:
     safe = method in ("GET", "HEAD")
     # 308 and 307 keep the method (RFC 9110 section 15.4).
     status = (301 if safe else 308) if permanent else (302 if safe else 307)
-    treatment.answer = Answer(status, ((b"Location", location.encode("ascii", "ignore")),))
+    treatment.answer = LocalReply(status, ((b"Location", location.encode("ascii", "ignore")),))
 
 
-def _url(asked: Asked, treatment: Treatment) -> str:
+def _url(asked: RequestContext, treatment: RequestPlan) -> str:
     query = f"?{treatment.query}" if treatment.query else ""
     return f"{asked.scheme}://{asked.authority}{treatment.path}{query}"
 
 
-def _redirect_scheme(one: model.RedirectScheme, asked: Asked, treatment: Treatment) -> None:
+def _redirect_scheme(one: model.RedirectScheme, asked: RequestContext, treatment: RequestPlan) -> None:
     host = asked.authority
     name, colon, port = host.rpartition(":")
     if colon and is_int(port, 0, PORT_MAX):
@@ -178,7 +178,7 @@ def _redirect_scheme(one: model.RedirectScheme, asked: Asked, treatment: Treatme
     _redirect(location, one.permanent, asked.request.method, treatment)
 
 
-def _redirect_regex(one: model.RedirectRegex, asked: Asked, treatment: Treatment) -> None:
+def _redirect_regex(one: model.RedirectRegex, asked: RequestContext, treatment: RequestPlan) -> None:
     url = _url(asked, treatment)
     new = one.expression.replaced(url, one.replacement)
     if new is not None and new != url:
@@ -188,29 +188,29 @@ def _redirect_regex(one: model.RedirectRegex, asked: Asked, treatment: Treatment
 # --- paths ---
 
 
-def _replace_path(path: str, treatment: Treatment) -> None:
+def _replace_path(path: str, treatment: RequestPlan) -> None:
     treatment.path = path if path.startswith("/") else "/" + path
 
 
-def _replaced_path(path: str, treatment: Treatment) -> None:
+def _replaced_path(path: str, treatment: RequestPlan) -> None:
     treatment.request_fields.append(("X-Replaced-Path", treatment.path))
     _replace_path(path, treatment)
 
 
-def _replace_path_regex(one: model.ReplacePathRegex, treatment: Treatment) -> None:
+def _replace_path_regex(one: model.ReplacePathRegex, treatment: RequestPlan) -> None:
     new = one.expression.replaced(treatment.path, one.replacement)
     if new is not None and new.isascii() and new.isprintable() and " " not in new:
         _replaced_path(new, treatment)
 
 
-def _strip_prefix(one: model.StripPrefix, treatment: Treatment) -> None:
+def _strip_prefix(one: model.StripPrefix, treatment: RequestPlan) -> None:
     for prefix in one.prefixes:
         if treatment.path.startswith(prefix):
             _stripped(prefix, treatment)
             return
 
 
-def _strip_prefix_regex(one: model.StripPrefixRegex, treatment: Treatment) -> None:
+def _strip_prefix_regex(one: model.StripPrefixRegex, treatment: RequestPlan) -> None:
     for expression in one.expressions:
         prefix = expression.first(treatment.path)
         if prefix and treatment.path.startswith(prefix):
@@ -218,7 +218,7 @@ def _strip_prefix_regex(one: model.StripPrefixRegex, treatment: Treatment) -> No
             return
 
 
-def _stripped(prefix: str, treatment: Treatment) -> None:
+def _stripped(prefix: str, treatment: RequestPlan) -> None:
     treatment.request_fields.append(("X-Forwarded-Prefix", prefix.rstrip("/") or "/"))
     _replace_path(treatment.path[len(prefix) :], treatment)
 
@@ -226,7 +226,7 @@ def _stripped(prefix: str, treatment: Treatment) -> None:
 # --- fields, bodies ---
 
 
-def _headers(one: model.Headers, asked: Asked, treatment: Treatment) -> None:
+def _headers(one: model.Headers, asked: RequestContext, treatment: RequestPlan) -> None:
     for name, value in one.request:
         put(treatment.request_fields, name, *[value] * bool(value))
     for name, value in one.response:
@@ -238,7 +238,7 @@ def _headers(one: model.Headers, asked: Asked, treatment: Treatment) -> None:
             treatment.response_fields += cors.response_lines(one.cors, asked.request)
 
 
-def _compress(one: model.Compress, asked: Asked, treatment: Treatment) -> None:
+def _compress(one: model.Compress, asked: RequestContext, treatment: RequestPlan) -> None:
     # RFC 9111 section 5.2.1.6: whoever asks may forbid it.
     if "no-transform" not in ",".join(asked.request.header("cache-control")).lower():
         treatment.around.append(one)
@@ -261,7 +261,7 @@ class _Verified:
         for said, known in self._known.items():
             if key in known:
                 return said
-        raise Unverified(password, hashed)
+        raise NeedsPasswordCheck(password, hashed)
 
     def compare(self, password: str, hashed: str) -> None:
         known = self._known[htpasswd.matches(password, hashed)]
@@ -276,17 +276,17 @@ class _Verified:
 _verified = _Verified()
 
 
-def _basic_auth(one: model.BasicAuth, asked: Asked, treatment: Treatment) -> None:
+def _basic_auth(one: model.BasicAuth, asked: RequestContext, treatment: RequestPlan) -> None:
     given = credentials(asked.authorization or b"")
     allowed = given is not None and any(
         name == given[0] and _verified(given[1], hashed) for name, hashed in one.users
     )
     if not allowed:
         realm = one.realm.replace('"', "").encode("latin-1", "ignore")
-        treatment.refuse(Fault.UNAUTHORIZED, asked.request_id)
+        treatment.refuse(HttpFault.UNAUTHORIZED, asked.request_id)
         assert treatment.answer is not None
         challenge = (b"WWW-Authenticate", b'Basic realm="%b"' % realm)
-        treatment.answer = Answer(401, (challenge, *treatment.answer.fields), treatment.answer.body)
+        treatment.answer = LocalReply(401, (challenge, *treatment.answer.fields), treatment.answer.body)
         return
     assert given is not None
     if not one.keep_header:
@@ -296,16 +296,16 @@ def _basic_auth(one: model.BasicAuth, asked: Asked, treatment: Treatment) -> Non
 
 
 def _ask(one: model.ForwardAuth) -> None:
-    raise Unanswered(one)
+    raise NeedsAuthRequest(one)
 
 
-def _ip_allow_list(one: model.IpAllowList, asked: Asked, treatment: Treatment) -> None:
+def _ip_allow_list(one: model.IpAllowList, asked: RequestContext, treatment: RequestPlan) -> None:
     try:
         client = ip_address(client_key.address(one.strategy, asked))
     except ValueError:  # the proxies in front have not said it
         client = None
     if client is None or not any(client in network for network in one.ranges):
-        treatment.refuse(Fault.FORBIDDEN, asked.request_id)
+        treatment.refuse(HttpFault.FORBIDDEN, asked.request_id)
         assert treatment.answer is not None
         treatment.answer = replace(treatment.answer, status=one.status)
 
@@ -320,7 +320,7 @@ class _RateLimiter:
         self._limit = limit
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, as of when
 
-    def __call__(self, asked: Asked, treatment: Treatment) -> None:
+    def __call__(self, asked: RequestContext, treatment: RequestPlan) -> None:
         limit = self._limit
         client = client_key.key(limit.source, asked)
         tokens, since = self._buckets.pop(client, (float(limit.burst), asked.now))
@@ -330,10 +330,10 @@ class _RateLimiter:
         if len(self._buckets) > CLIENTS_MAX:
             self._buckets.popitem(last=False)
         if not allowed:
-            treatment.refuse(Fault.TOO_MANY_REQUESTS, asked.request_id)
+            treatment.refuse(HttpFault.TOO_MANY_REQUESTS, asked.request_id)
             assert treatment.answer is not None
             wait = b"%d" % max(1, round((1 - tokens) / limit.average))
-            treatment.answer = Answer(
+            treatment.answer = LocalReply(
                 429, ((b"Retry-After", wait), *treatment.answer.fields), treatment.answer.body
             )
 
@@ -346,11 +346,11 @@ class _InFlight:
         self._source = limit.source
         self._under_way: dict[str, int] = {}
 
-    def __call__(self, asked: Asked, treatment: Treatment) -> None:
+    def __call__(self, asked: RequestContext, treatment: RequestPlan) -> None:
         client = client_key.key(self._source, asked)
         count = self._under_way.get(client, 0)
         if count >= self._amount:
-            treatment.refuse(Fault.TOO_MANY_REQUESTS, asked.request_id)
+            treatment.refuse(HttpFault.TOO_MANY_REQUESTS, asked.request_id)
             return
         self._under_way[client] = count + 1
         treatment.at_end.append(lambda: self._ended(client))

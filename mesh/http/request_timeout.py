@@ -6,7 +6,7 @@ from mesh.net.isolation import Endable
 from mesh.net.timers import Deadlines
 
 
-class Overall:
+class RequestTimeout:
     def __init__(self, deadlines: Deadlines, seconds: float, too_late: Callable[[], None]) -> None:
         self._deadlines = deadlines
         self._too_late = too_late

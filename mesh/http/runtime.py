@@ -6,15 +6,15 @@ from itertools import count
 
 from mesh.http import limits
 from mesh.http.byte_budget import ByteBudget
-from mesh.http.endpoint_pool import Backend
+from mesh.http.endpoint_pool import HttpEndpointPool
 from mesh.http.password_queue import PasswordQueue
 from mesh.http.stats import ServiceStats
-from mesh.net.limits.semaphore import Room, SharedRoom
+from mesh.net.limits.semaphore import Semaphore, SharedRoom
 from mesh.net.poller import Poller
 from mesh.net.timers import Deadlines
 
 
-class Core:
+class HttpRuntime:
     """Make it on the loop's thread; `close` when every listener is closed."""
 
     def __init__(self, per_address: int = 0) -> None:
@@ -27,7 +27,7 @@ class Core:
         self.stats: dict[str, ServiceStats] = {}  # by the Swarm's service id
         self._prefix = os.urandom(8).hex().encode()
         self._ids = count()
-        self.checking = Room(limits.CHECKS_AT_ONCE)
+        self.checking = Semaphore(limits.CHECKS_AT_ONCE)
         self.checks = SharedRoom(self.checking)  # by the Swarm's service id
         self.passwords = PasswordQueue(loop)
 
@@ -43,7 +43,7 @@ class Core:
         """It is no more."""
         self.stats.pop(service, None)
 
-    def has_idle(self, backend: Backend) -> None:
+    def has_idle(self, backend: HttpEndpointPool) -> None:
         """From now on look after its idle connections, as long as there are some."""
         self.deadlines.add(_Sweep(self, backend), limits.IDLE_ENDPOINT_SECONDS / 2)
 
@@ -56,7 +56,7 @@ class Core:
 class _Sweep:
     __slots__ = ("_backend", "_core")
 
-    def __init__(self, core: Core, backend: Backend) -> None:
+    def __init__(self, core: HttpRuntime, backend: HttpEndpointPool) -> None:
         self._core = core
         self._backend = backend
 

@@ -15,16 +15,16 @@ OTHER = "other"
 
 
 @dataclass(slots=True)
-class Durations:
+class HttpDurations:
     """A histogram. `counts` has one more than `bounds`: above them all."""
 
     bounds: ClassVar[tuple[float, ...]] = BOUNDS
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
     total: float = 0.0
 
-    def __add__(self, other: "Durations") -> "Durations":
+    def __add__(self, other: "HttpDurations") -> "HttpDurations":
         counts = [one + two for one, two in zip(self.counts, other.counts, strict=True)]
-        return Durations(counts, self.total + other.total)
+        return HttpDurations(counts, self.total + other.total)
 
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(BOUNDS, seconds)] += 1
@@ -36,7 +36,7 @@ class ServiceStats:
     """Of one service. All only grow."""
 
     requests: Counter[tuple[bytes, int]] = field(default_factory=Counter)  # method as sent, status
-    durations: Durations = field(default_factory=Durations)  # to the end of the response
+    durations: HttpDurations = field(default_factory=HttpDurations)  # to the end of the response
     faults: Counter[str] = field(default_factory=Counter)  # by `Fault.reason`
     retries: int = 0
     retries_refused: int = 0  # because too many others were under way

@@ -50,7 +50,7 @@ BEATS_AT_ONCE = 32  # ≈ 0.5 ms of the event loop between two looks at other wo
 VipsByService = dict[str, dict[str, Choice]]
 
 
-class Policy(StrEnum):
+class CapturePolicy(StrEnum):
     """Which containers of the node are captured (`capture:` in the configuration)."""
 
     ALL = "all"
@@ -62,7 +62,7 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
-class Table(Protocol):
+class TableHandle(Protocol):
     """`mesh.kernel.table.Table`, or a test's."""
 
     async def load(self, text: str) -> None: ...
@@ -72,8 +72,8 @@ class Table(Protocol):
     async def close(self) -> None: ...
 
 
-class Tables(Protocol):
-    async def open(self, path: str | None) -> Table: ...
+class TableOpener(Protocol):
+    async def open(self, path: str | None) -> TableHandle: ...
     async def clear(self, path: str | None) -> bool: ...
 
 
@@ -84,7 +84,7 @@ OpenSockets = Callable[[Container], tuple[socket.socket, socket.socket]]
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class CaptureStatus:
     """One local container for `mesh status`."""
 
     container: str
@@ -95,11 +95,11 @@ class Status:
 
 
 @dataclass(slots=True)
-class _Held:
+class _HeldCapture:
     """What we keep in one container's namespace."""
 
     container: Container
-    table: Table
+    table: TableHandle
     endpoint: Closable
     dns: DnsPorts
     vips: VipsByService = field(default_factory=dict)
@@ -107,7 +107,7 @@ class _Held:
 
 
 def why_not(
-    container: Container, service: Service | None, policy: Policy, networks: Mapping[str, Network]
+    container: Container, service: Service | None, policy: CapturePolicy, networks: Mapping[str, Network]
 ) -> str:
     """Why the container is left to Docker; "" when it is captured."""
     if not container.namespace:
@@ -119,15 +119,15 @@ def why_not(
     return _unwanted(container, service, policy)
 
 
-def _unwanted(container: Container, service: Service | None, policy: Policy) -> str:
-    if policy is Policy.OFF:
+def _unwanted(container: Container, service: Service | None, policy: CapturePolicy) -> str:
+    if policy is CapturePolicy.OFF:
         return "capture is off on this node"
     label = container.labels.get("mesh.capture") or (service.labels.get("mesh.capture") if service else None)
     if label is not None and label.strip().lower() in ("off", "false", "no", "0"):
         return "label mesh.capture=off"
     if label is None and service is not None and not service.enabled:
         return "label mesh.enable=false"
-    if label is None and policy is Policy.LABELLED:
+    if label is None and policy is CapturePolicy.LABELLED:
         return "no label mesh.capture=on"
     return ""
 
@@ -170,15 +170,15 @@ def docker_resolver(container: Container, ours: DnsPorts) -> DnsPorts | None:
     return DnsPorts(udp[0], tcp[0] if tcp else udp[0]) if udp else None
 
 
-class Capture:
+class ContainerCapture:
     """Reconciler of this node's containers: `start`, subscribe `update` to the store, `close` at the end."""
 
     def __init__(
         self,
         tasks: Tasks,
-        tables: Tables,
+        tables: TableOpener,
         open_endpoint: OpenEndpoint,
-        policy: Policy = Policy.ALL,
+        policy: CapturePolicy = CapturePolicy.ALL,
         ipvs: bool = False,
         open_sockets: OpenSockets = dns_sockets,
         flows: Flows | None = None,
@@ -195,7 +195,7 @@ class Capture:
         self._snapshot = Snapshot()
         self._on_network: defaultdict[str, set[str]] = defaultdict(set)  # network id → local containers
         self._of_service: defaultdict[str, set[str]] = defaultdict(set)  # service id → local containers
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _HeldCapture] = {}
         self._marked: dict[str, set[str] | None] = {}  # container → services that changed, None: look at all
         self._attempts: dict[str, int] = {}
         self._faults: dict[str, str] = {}
@@ -238,16 +238,18 @@ class Capture:
             for container_id in self._on_network.get(network, ()):
                 self._mark(container_id)
 
-    def status(self) -> Iterator[Status]:
+    def status(self) -> Iterator[CaptureStatus]:
         """Every local container: captured, or why not."""
         for container in self._snapshot.containers.values():
             held = self._held.get(container.id)
             if held is not None and held.loaded:
-                yield Status(container.short_id, container.name, True)
+                yield CaptureStatus(container.short_id, container.name, True)
             else:
                 left, fault = self._reason(container), self._faults.get(container.id, "")
                 reason = left or fault or "in progress"
-                yield Status(container.short_id, container.name, False, reason, bool(fault and not left))
+                yield CaptureStatus(
+                    container.short_id, container.name, False, reason, bool(fault and not left)
+                )
 
     async def settled(self) -> None:
         """Wait until everything marked so far has been looked at (for readiness and tests)."""
@@ -399,7 +401,7 @@ class Capture:
         if here:
             self._cleared.add(id_)
 
-    async def _open(self, container: Container) -> _Held:
+    async def _open(self, container: Container) -> _HeldCapture:
         table = await self._tables.open(container.namespace)
         try:
             udp, tcp = self._open_sockets(container)
@@ -407,16 +409,16 @@ class Capture:
             await table.close()
             raise
         dns = DnsPorts(udp.getsockname()[1], tcp.getsockname()[1])
-        return _Held(container, table, self._open_endpoint(container, udp, tcp), dns)
+        return _HeldCapture(container, table, self._open_endpoint(container, udp, tcp), dns)
 
-    async def _load(self, held: _Held, container: Container, services: set[str] | None) -> None:
+    async def _load(self, held: _HeldCapture, container: Container, services: set[str] | None) -> None:
         if services is None or not held.loaded or held.container.attachments != container.attachments:
             await self._load_all(held, container)
         else:
             await self._load_services(held, container, services)
         held.container, held.loaded = container, True
 
-    async def _load_all(self, held: _Held, container: Container) -> None:
+    async def _load_all(self, held: _HeldCapture, container: Container) -> None:
         wanted = container_vips(container, self._snapshot)
         if held.loaded:
             await self._change(held, _merged(held.vips), _merged(wanted))
@@ -427,14 +429,14 @@ class Capture:
                 self._flows.left(container.namespace, None)
         held.vips = wanted
 
-    async def _change(self, held: _Held, before: Vips, after: Vips) -> None:
+    async def _change(self, held: _HeldCapture, before: Vips, after: Vips) -> None:
         if differs := vips_update(before, after):
             await held.table.change(differs)
             if self._flows is not None:
                 was, now = ({a for choice in vips.values() for a in choice.slots} for vips in (before, after))
                 self._flows.left(held.container.namespace, was - now)
 
-    async def _load_services(self, held: _Held, container: Container, services: set[str]) -> None:
+    async def _load_services(self, held: _HeldCapture, container: Container, services: set[str]) -> None:
         """Only what the changed services contribute. (If another one's VIP is in the way, the kernel refuses
         the transaction and the retry loads the whole table.)"""
         before = {id_: held.vips.get(id_, {}) for id_ in services}
@@ -472,7 +474,7 @@ class Capture:
                 if number % BEATS_AT_ONCE == 0:
                     await asyncio.sleep(0)
 
-    def _beat_one(self, id_: str, held: _Held) -> None:
+    def _beat_one(self, id_: str, held: _HeldCapture) -> None:
         try:
             if not Namespace(held.container.namespace).exists():
                 raise NamespaceGone(held.container.namespace)

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from mesh.errors import KernelError, NamespaceGone
-from mesh.kernel.devconf import Setting, write
+from mesh.kernel.devconf import InterfaceSetting, write
 from mesh.kernel.firewall.forward_chain import remove_all
 from mesh.kernel.firewall.listener_rules import DELETE_LISTENERS, LISTENER_TABLE
 from mesh.kernel.ingress import BRIDGE, NETNS_DIR
@@ -73,7 +73,7 @@ def _clear_host() -> bool:
 
 def _end_localnet() -> None:
     try:
-        write(BRIDGE, {Setting.route_localnet: 0})
+        write(BRIDGE, {InterfaceSetting.route_localnet: 0})
     except NamespaceGone:
         pass  # the bridge has gone, and the setting with it
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mesh.kernel.netfilter.transaction import Elements, Kind, Put, Take, Transaction
+from mesh.kernel.netfilter.transaction import Elements, OperationKind, Put, Take, Transaction
 
 # Set → the end of a connection whose port is the published one.
 SETS = {"begun": "dport", "refused": "dport", "arrived": "dport", "answered": "sport"}
@@ -23,7 +23,7 @@ DECLARED = "".join(
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class CountedPort:
     """One port's totals. Bytes with their IP headers."""
 
     connections: int = 0
@@ -31,19 +31,19 @@ class Counted:
     received: int = 0  # bytes, client → task
     sent: int = 0  # bytes, task → client
 
-    def __add__(self, other: "Counted") -> "Counted":
-        return Counted(
+    def __add__(self, other: "CountedPort") -> "CountedPort":
+        return CountedPort(
             self.connections + other.connections,
             self.refused + other.refused,
             self.received + other.received,
             self.sent + other.sent,
         )
 
-    def __sub__(self, other: "Counted") -> "Counted":
-        return self + Counted(-other.connections, -other.refused, -other.received, -other.sent)
+    def __sub__(self, other: "CountedPort") -> "CountedPort":
+        return self + CountedPort(-other.connections, -other.refused, -other.received, -other.sent)
 
 
-NOTHING = Counted()
+NOTHING = CountedPort()
 
 
 def counting_chains(sandbox: str) -> str:
@@ -64,7 +64,7 @@ def counting_update(table: str, before: Iterable[str], after: Iterable[str]) -> 
     """The transaction between two sets of ports ("80/tcp"); () when they are the same."""
     old, new = set(before), set(after)
     gone, come = (tuple(map(_element, sorted(ports))) for ports in (old - new, new - old))
-    sets = [Elements(table, name, Kind.PROTOCOL_PORT) for name in SETS]
+    sets = [Elements(table, name, OperationKind.PROTOCOL_PORT) for name in SETS]
     taken = (Take(one, gone) for one in sets if gone)
     return *taken, *(Put(one, tuple((port, "") for port in come)) for one in sets if come)
 
@@ -75,7 +75,7 @@ def listing(table: str) -> tuple[str, ...]:
     return tuple(f"list set ip {table} {name}\n" for name in SETS)
 
 
-def read_counters(listed: str) -> dict[str, Counted]:
+def read_counters(listed: str) -> dict[str, CountedPort]:
     """All answers to `listing` → port → what it has counted since the table was loaded."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
     name = ""
@@ -93,14 +93,14 @@ class Totals:
     """Sums over tables that come and go. A port that is not published any more is forgotten."""
 
     def __init__(self) -> None:
-        self._last: dict[str, Counted] = {}
-        self.ports: dict[str, Counted] = {}
+        self._last: dict[str, CountedPort] = {}
+        self.ports: dict[str, CountedPort] = {}
 
     def begin_anew(self) -> None:
         """The table is replaced: the next reading counts from 0, however high it is."""
         self._last = {}
 
-    def take(self, read: Mapping[str, Counted]) -> None:
+    def take(self, read: Mapping[str, CountedPort]) -> None:
         """A reading; numbers that have fallen began anew."""
         totals = {}
         for key, now in read.items():
@@ -119,9 +119,9 @@ _TOKEN = re.compile(
 PROTOCOL_NAMES = {"6": "tcp", "17": "udp", "132": "sctp"}
 
 
-def _counted(sets: Mapping[str, tuple[int, int]]) -> Counted:
+def _counted(sets: Mapping[str, tuple[int, int]]) -> CountedPort:
     none = (0, 0)
-    return Counted(
+    return CountedPort(
         sets.get("begun", none)[0],
         sets.get("refused", none)[0],
         sets.get("arrived", none)[1],

@@ -18,7 +18,7 @@ IFLA_AF_SPEC = 26
 IFLA_INET_CONF = 1
 
 
-class Setting(IntEnum):
+class InterfaceSetting(IntEnum):
     """The kernel's numbers (linux/ip.h, IPV4_DEVCONF_*); names as under /proc/sys/net/ipv4/conf."""
 
     forwarding = 1
@@ -26,7 +26,7 @@ class Setting(IntEnum):
     route_localnet = 26
 
 
-def read(interface: str, setting: Setting) -> int:
+def read(interface: str, setting: InterfaceSetting) -> int:
     """The value in force, from the calling thread's namespace."""
     path = f"/proc/sys/net/ipv4/conf/{interface}/{setting.name}"
     try:
@@ -36,7 +36,7 @@ def read(interface: str, setting: Setting) -> int:
         raise NamespaceGone(f"interface {interface} is gone: {error.strerror}") from error
 
 
-def write(interface: str, settings: Mapping[Setting, int]) -> None:
+def write(interface: str, settings: Mapping[InterfaceSetting, int]) -> None:
     """Set them, in the calling thread's namespace, and check that they hold. What is right is left alone."""
     wrong = {setting: value for setting, value in settings.items() if read(interface, setting) != value}
     if not wrong:
@@ -48,7 +48,7 @@ def write(interface: str, settings: Mapping[Setting, int]) -> None:
             raise KernelError(f"{what}: still {now}")
 
 
-def _set_link(index: int, settings: Mapping[Setting, int]) -> bytes:
+def _set_link(index: int, settings: Mapping[InterfaceSetting, int]) -> bytes:
     values = b"".join(
         netlink.attribute(setting, struct.pack("=I", value)) for setting, value in settings.items()
     )

@@ -6,11 +6,11 @@ earnest, so that nothing is left untried.
 
 from collections.abc import Callable, Mapping
 
-from mesh.balance.hash_slots import Choice, Draw
+from mesh.balance.hash_slots import Choice, SlotDraw
 from mesh.catalog.model import Protocol
 from mesh.errors import KernelError
 from mesh.kernel.netfilter import conntrack, nft
-from mesh.kernel.netfilter.ctnetlink import Wanted
+from mesh.kernel.netfilter.ctnetlink import FlowMatch
 from mesh.kernel.return_rules import MARK_MASK, MARK_PREFIX, return_rules
 from mesh.kernel.rulesets import DnsPorts, HostPath, PortTarget, container_rules, host_rules, ingress_rules
 from mesh.net import routes
@@ -19,7 +19,7 @@ from mesh.net.netns import in_new_namespace
 _NAT = "add table ip t\nadd chain ip t c {{ type nat hook {} priority {}; }}\nadd rule ip t c {}\n"
 _MAP = "mod 2 map {{ 0 : 10.0.0.1, 1 : 10.0.0.2 }}"
 _DELETE = "add table ip t\ndelete table ip t\n"
-NOBODYS = Wanted(answers_from="192.0.2.1")  # an address for documentation: no flow is
+NOBODYS = FlowMatch(answers_from="192.0.2.1")  # an address for documentation: no flow is
 
 
 def _nat(rule: str, hook: str = "prerouting", priority: int = -101) -> str:
@@ -45,7 +45,7 @@ RULES: Mapping[str, str] = {
     "add rule ip t c update @s { ip protocol }\n",
 }
 
-_CHOICES = [Choice(("10.0.0.1", "10.0.0.2"), draw) for draw in Draw]
+_CHOICES = [Choice(("10.0.0.1", "10.0.0.2"), draw) for draw in SlotDraw]
 OURS: Mapping[str, str] = {
     "rules of containers": container_rules(
         {f"10.9.0.{n}": one for n, one in enumerate(_CHOICES, 1)}, DnsPorts(1, 1), ipvs=True

@@ -28,7 +28,7 @@ from mesh.catalog.model import Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel.netfilter import conntrack
-from mesh.kernel.netfilter.ctnetlink import TCP, Flow, Wanted
+from mesh.kernel.netfilter.ctnetlink import TCP, Flow, FlowMatch
 from mesh.labels.ports import plan
 from mesh.net.netns import NamespaceWorker
 from mesh.net.tasks import Tasks
@@ -232,7 +232,7 @@ def end_flows_to(destination: str) -> int:
     """In the calling thread's namespace. Blocking."""
     if not conntrack.count():
         return 0
-    return conntrack.delete(conntrack.find(Wanted(destination=destination)))
+    return conntrack.delete(conntrack.find(FlowMatch(destination=destination)))
 
 
 def loses_nothing(flow: Flow) -> bool:

@@ -16,9 +16,9 @@ from ipaddress import IPv4Interface
 from mesh.catalog.model import NO_RETURN_PATH, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
-from mesh.kernel.capture import Table, Tables
-from mesh.kernel.counters import Counted, Totals, read_counters
-from mesh.kernel.devconf import Setting, read, write
+from mesh.kernel.capture import TableHandle, TableOpener
+from mesh.kernel.counters import CountedPort, Totals, read_counters
+from mesh.kernel.devconf import InterfaceSetting, read, write
 from mesh.kernel.firewall.forward_chain import Firewall
 from mesh.kernel.flow_drain import Flows
 from mesh.kernel.heartbeat import BEAT_SECONDS
@@ -30,7 +30,7 @@ from mesh.kernel.loopback_rules import (
     LOOPBACK_TABLE,
     loopback_rules,
 )
-from mesh.kernel.return_rules import NO_ENTRY, Entry
+from mesh.kernel.return_rules import NO_ENTRY, ReturnEntry
 from mesh.kernel.rulesets import (
     ALIVE_SECONDS,
     DELETE,
@@ -63,7 +63,7 @@ IPVS_MARKS = ("/proc/net/ip_vs", "/proc/sys/net/ipv4/vs")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SandboxPlace:
     """Where published ports pass, as found; compared to notice that it changed."""
 
     path: str  # of the ingress namespace
@@ -72,7 +72,7 @@ class Place:
     gateway_interface: str  # of the ingress namespace, on the bridge
     ingress_interface: str
     ipvs: bool
-    entry: Entry = NO_ENTRY  # where published ports enter the ingress network
+    entry: ReturnEntry = NO_ENTRY  # where published ports enter the ingress network
 
 
 def ipvs_here() -> bool:
@@ -80,13 +80,13 @@ def ipvs_here() -> bool:
     return any(map(os.path.exists, IPVS_MARKS))
 
 
-class Ingress:
+class IngressRules:
     """Reconciler of kernel-carried ports. Everything namespace-like is injected for the tests."""
 
     def __init__(
         self,
         tasks: Tasks,
-        tables: Tables,
+        tables: TableOpener,
         worker: NamespaceWorker,
         *,
         netns_dir: str = NETNS_DIR,
@@ -95,7 +95,7 @@ class Ingress:
         default: Carrier = Carrier.KERNEL,
         firewall: Firewall | None = None,
         ipvs: Callable[[], bool] = ipvs_here,
-        on_entry: Callable[[Entry | None], None] = lambda _: None,
+        on_entry: Callable[[ReturnEntry | None], None] = lambda _: None,
         flows: Flows | None = None,
     ) -> None:
         self._tasks = tasks
@@ -111,15 +111,15 @@ class Ingress:
         self._on_entry = on_entry
         self._flows = flows
         self._totals = Totals()
-        self._counting: Table | None = None  # the ingress namespace's, from when our rules are in it
+        self._counting: TableHandle | None = None  # the ingress namespace's, from when our rules are in it
         self._counted_at = -COUNT_SECONDS  # loop time
         self._active: Mapping[str, int] = {}
         self._active_at = -ACTIVE_SECONDS  # loop time
         self._snapshot = Snapshot()
         self._redirected: dict[int, int] = {}
-        self._place: Place | None = None  # None: what is loaded is unknown
+        self._place: SandboxPlace | None = None  # None: what is loaded is unknown
         self._identity: tuple[int, int] | None = None  # of the ingress namespace that holds a table
-        self._opened: list[Table] = []  # [host's, ingress namespace's] while loaded
+        self._opened: list[TableHandle] = []  # [host's, ingress namespace's] while loaded
         self._led: dict[int, int] = {}  # of `redirected`, what is loaded
         self._localnet = ""  # the bridge whose `route_localnet` we turned on
         self._fault = "no published port yet"
@@ -136,11 +136,11 @@ class Ingress:
         return self._fault
 
     @property
-    def place(self) -> Place | None:
+    def place(self) -> SandboxPlace | None:
         """Where published ports pass; None while that is not known."""
         return self._place
 
-    async def count(self) -> Mapping[str, Counted]:
+    async def count(self) -> Mapping[str, CountedPort]:
         """What the kernel has carried: port ("80/tcp") → totals, COUNT_SECONDS old at most."""
         now = asyncio.get_running_loop().time()
         if now >= self._counted_at + COUNT_SECONDS:
@@ -295,16 +295,16 @@ class Ingress:
         await self._load(place)
         await self._let_pass(place)  # last: a host without iptables still gets its rules
 
-    async def _let_pass(self, place: Place) -> None:
+    async def _let_pass(self, place: SandboxPlace) -> None:
         """Look after the firewall's rule now and then: each look is two or three processes."""
         now = asyncio.get_running_loop().time()
         if now >= self._firewall_due:
             await self._firewall.allow(place.host.sandbox, place.host.bridge)
             self._firewall_due = now + FIREWALL_SECONDS
 
-    async def _enter(self, place: Place) -> None:
+    async def _enter(self, place: SandboxPlace) -> None:
         for interface in (place.gateway_interface, place.ingress_interface):
-            await self._worker.run(place.path, partial(write, interface, {Setting.forwarding: 1}))
+            await self._worker.run(place.path, partial(write, interface, {InterfaceSetting.forwarding: 1}))
         for path in (self._host, place.path):
             self._opened.append(await self._tables.open(path))
         self._identity = place.identity
@@ -321,7 +321,7 @@ class Ingress:
         kept = await self._localnet_kept(host, bridge)
         await self._load_host(host, place, wanted, redirected, loopback_rules(kept))
         # Only now: the rules that keep containers away from 127.0.0.1 are there.
-        await self._worker.run(self._host, lambda: write(bridge, {Setting.route_localnet: 1}))
+        await self._worker.run(self._host, lambda: write(bridge, {InterfaceSetting.route_localnet: 1}))
         self._localnet = "" if kept else bridge
         self._place, self._led = place, redirected
         self._firewall_due = 0.0
@@ -330,7 +330,12 @@ class Ingress:
             self._flows.left(place.path, None)
 
     async def _load_host(
-        self, host: Table, place: Place, wanted: Ports, redirected: Mapping[int, int], loopback: str
+        self,
+        host: TableHandle,
+        place: SandboxPlace,
+        wanted: Ports,
+        redirected: Mapping[int, int],
+        loopback: str,
     ) -> None:
         """A kernel without conntrack zones does not track what the relay gets by UDP."""
         rules = partial(host_rules, place.host, wanted.targets, redirected, place.ipvs)
@@ -340,17 +345,17 @@ class Ingress:
             logger.debug("relayed datagrams are not tracked: %s", error)
             await host.load(loopback + rules())
 
-    async def _localnet_kept(self, host: Table, bridge: str) -> bool:
+    async def _localnet_kept(self, host: TableHandle, bridge: str) -> bool:
         """Had somebody else turned `route_localnet` on, before us and any sidecar before us?"""
         if self._localnet == bridge:
             return False  # we had; what noted it was flushed
-        if not await self._worker.run(self._host, lambda: read(bridge, Setting.route_localnet)):
+        if not await self._worker.run(self._host, lambda: read(bridge, InterfaceSetting.route_localnet)):
             return False
         if await _has(host, LIST_LOOPBACK):
             return await _has(host, LIST_KEPT)
         return not await _has(host, f"list table ip {TABLE}\n")  # versions before left no note
 
-    async def _load(self, place: Place) -> None:
+    async def _load(self, place: SandboxPlace) -> None:
         """What has changed since the last time."""
         host, sandbox = self._opened
         differs = self._wanted.settle(place.entry.address, self._snapshot.nodes)
@@ -367,7 +372,7 @@ class Ingress:
             raise
         self._led = redirected
 
-    def _tell_flows(self, place: Place, before: Ports, after: Ports) -> None:
+    def _tell_flows(self, place: SandboxPlace, before: Ports, after: Ports) -> None:
         if self._flows is not None:
             was, now = (
                 {address for target in ports.targets.values() for address in target.choice.slots}
@@ -375,7 +380,7 @@ class Ingress:
             )
             self._flows.left(place.path, was - now)
 
-    def _adapted(self, place: Place, ports: Ports) -> Ports:
+    def _adapted(self, place: SandboxPlace, ports: Ports) -> Ports:
         return as_published(ports) if place.ipvs else ports
 
     async def _gone(self) -> None:
@@ -421,13 +426,15 @@ class Ingress:
         bridge, self._localnet = self._localnet, ""
         if bridge:
             try:
-                await self._worker.run(self._host, lambda: write(bridge, {Setting.route_localnet: 0}))
+                await self._worker.run(
+                    self._host, lambda: write(bridge, {InterfaceSetting.route_localnet: 0})
+                )
             except KernelError as error:
                 logger.debug("route_localnet: %s", error)  # the bridge is gone, and the setting with it
 
     # --- where things are ---
 
-    async def _find(self) -> Place:
+    async def _find(self) -> SandboxPlace:
         try:
             status = os.stat(self._sandbox)
         except OSError as error:
@@ -438,7 +445,7 @@ class Ingress:
             self._sandbox, (status.st_dev, status.st_ino), host, inside, self._bridge, ipvs=self._ipvs()
         )
         mac = await self._worker.run(self._sandbox, lambda: hardware_address(place.ingress_interface))
-        return replace(place, entry=Entry(place.entry.address, mac))
+        return replace(place, entry=ReturnEntry(place.entry.address, mac))
 
     # --- heartbeat ---
 
@@ -457,7 +464,7 @@ class Ingress:
             self._wake.set()
 
 
-async def _has(table: Table, listing: str) -> bool:
+async def _has(table: TableHandle, listing: str) -> bool:
     try:
         await table.ask(listing)
     except KernelError:
@@ -472,7 +479,7 @@ def locate(
     inside: list[netlink.InterfaceAddress],
     bridge: str,
     ipvs: bool,
-) -> Place:
+) -> SandboxPlace:
     """Which interface of the ingress namespace is which, told by the bridge's subnet. Pure."""
     gateway = next((one for one in host if one.interface == bridge), None)
     if gateway is None:
@@ -483,14 +490,14 @@ def locate(
     other = next((one for one in own if on_bridge and one.interface != on_bridge.interface), None)
     if on_bridge is None or other is None:
         raise KernelError("the ingress namespace is not yet on both its networks")
-    return Place(
+    return SandboxPlace(
         path,
         identity,
         HostPath(on_bridge.address, bridge, str(subnet)),
         on_bridge.interface,
         other.interface,
         ipvs,
-        Entry(other.address, ""),
+        ReturnEntry(other.address, ""),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mesh.errors import KernelError, NamespaceGone
-from mesh.kernel.devconf import Setting
+from mesh.kernel.devconf import InterfaceSetting
 from mesh.kernel.devconf import read as read_setting
 from mesh.kernel.netfilter import nft
 from mesh.kernel.return_rules import MARK_MASK, MARK_PREFIX, RETURN_TABLE
@@ -120,7 +120,7 @@ def _rp_filters() -> dict[str, int]:
     found = {}
     for interface in {one.interface for one in netlink.addresses()} | {"all"}:
         try:
-            found[interface] = read_setting(interface, Setting.rp_filter)
+            found[interface] = read_setting(interface, InterfaceSetting.rp_filter)
         except NamespaceGone:
             continue
     return found

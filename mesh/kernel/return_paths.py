@@ -23,10 +23,10 @@ from mesh.catalog.model import NO_RETURN_PATH, Container, Network, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone, Problem
 from mesh.internal_errors import ERRORS
-from mesh.kernel.capture import Policy, why_not
-from mesh.kernel.devconf import Setting, write
+from mesh.kernel.capture import CapturePolicy, why_not
+from mesh.kernel.devconf import InterfaceSetting, write
 from mesh.kernel.netfilter import conntrack, nft, nft_batch
-from mesh.kernel.netfilter.ctnetlink import Wanted
+from mesh.kernel.netfilter.ctnetlink import FlowMatch
 from mesh.kernel.return_rules import (
     DELETE_RETURN,
     MARK_MASK,
@@ -34,8 +34,8 @@ from mesh.kernel.return_rules import (
     NO_ENTRY,
     RETURN_TABLE,
     RULE_PRIORITY,
-    Entry,
     Marks,
+    ReturnEntry,
     mark_of,
     return_rules,
     return_update,
@@ -65,7 +65,7 @@ class _Prepared:
     marks: Marks
 
 
-class ReturnPaths:
+class ReturnPathRules:
     """Reconciler: `start`, subscribe `update` to the store, `close` at the end. `on_change`: `current` is not
     what it was."""
 
@@ -74,7 +74,7 @@ class ReturnPaths:
         tasks: Tasks,
         worker: NamespaceWorker,
         on_change: Callable[[], None],
-        policy: Policy = Policy.ALL,
+        policy: CapturePolicy = CapturePolicy.ALL,
     ) -> None:
         self._tasks = tasks
         self._worker = worker
@@ -83,12 +83,14 @@ class ReturnPaths:
         self._snapshot = Snapshot()
         self._own = NO_ENTRY
         self._claims: dict[str, EntryClaim] = {}  # by node
-        self._entries: dict[str, Entry] = {}  # by node: those that are believed
+        self._entries: dict[str, ReturnEntry] = {}  # by node: those that are believed
         self._refused: Mapping[str, ClaimFault] = {}  # by node
         self._judged: tuple[Mapping[str, EntryClaim], EntryFacts] | None = (
             None  # of which these are the result
         )
-        self._reachable: tuple[Entry, ...] = ()  # those of them, and our own, that are on the ingress network
+        self._reachable: tuple[
+            ReturnEntry, ...
+        ] = ()  # those of them, and our own, that are on the ingress network
         self._marks: Marks = {}
         self._prepared: dict[str, _Prepared] = {}  # by container
         self._cleared: set[str] = set()  # containers that hold nothing of an earlier sidecar
@@ -105,7 +107,7 @@ class ReturnPaths:
         return self._said if self._looked else None
 
     @property
-    def entries(self) -> Mapping[str, Entry]:
+    def entries(self) -> Mapping[str, ReturnEntry]:
         """Node → where it enters the ingress network, as far as that is believed."""
         return dict(self._entries)
 
@@ -151,7 +153,7 @@ class ReturnPaths:
             self._wake.set()
             self._withdraw_ended(change)
 
-    def own_entry(self, entry: Entry | None) -> None:
+    def own_entry(self, entry: ReturnEntry | None) -> None:
         """Where this node's published ports enter the ingress network; None: they do not."""
         self._own = entry or NO_ENTRY
         self._heed_nodes(())
@@ -235,7 +237,7 @@ class ReturnPaths:
             if self._refused.get(id_) != fault:
                 logger.warning("return paths: the claim of node %s is refused: %s", id_, fault)
         self._refused = judged.refused
-        self._entries = {id_: Entry(one.address, one.mac) for id_, one in judged.accepted.items()}
+        self._entries = {id_: ReturnEntry(one.address, one.mac) for id_, one in judged.accepted.items()}
 
     def _address(self, container: Container) -> str:
         """On the ingress network, if it is to be looked after; else ""."""
@@ -357,7 +359,7 @@ def _relabelled(old: Snapshot, new: Snapshot, change: Change) -> bool:
     return any((a.labels if a else None) != (b.labels if b else None) for a, b in pairs)
 
 
-def _mark(entry: Entry, network: Network | None) -> int | None:
+def _mark(entry: ReturnEntry, network: Network | None) -> int | None:
     return None if network is None else mark_of(entry.address, network.subnets)
 
 
@@ -371,7 +373,7 @@ def put_in(address: str, marks: Marks, before: Marks | None, gateways: dict[int,
     if not routes.has_default():
         # An answer is marked on its way out, so it needs some way out before that.
         raise KernelError("no default route, so answers to outside clients would not begin")
-    write(interface, {Setting.rp_filter: LOOSE})
+    write(interface, {InterfaceSetting.rp_filter: LOOSE})
     for mark in marks.values():
         if before is None or mark not in before.values():
             routes.lead(mark, gateways[mark], interface, RULE_PRIORITY)
@@ -386,7 +388,7 @@ def put_in(address: str, marks: Marks, before: Marks | None, gateways: dict[int,
 
 def kept_connections() -> int:
     """Open TCP connections that answer through an entry, in the calling thread's namespace. Blocking."""
-    return sum(flow.open for flow in conntrack.find(Wanted(mark=(MARK_PREFIX, MARK_MASK))))
+    return sum(flow.open for flow in conntrack.find(FlowMatch(mark=(MARK_PREFIX, MARK_MASK))))
 
 
 def take_out() -> bool:

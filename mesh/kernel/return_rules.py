@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
-from mesh.kernel.netfilter.transaction import Elements, Kind, Put, Take, Transaction, as_text
+from mesh.kernel.netfilter.transaction import Elements, OperationKind, Put, Take, Transaction, as_text
 
 RETURN_TABLE = "mesh_return"
 MARK_PREFIX, MARK_MASK = 0x6D650000, 0xFFFF0000  # "me"; Docker's own marks are small
@@ -29,20 +29,20 @@ MASQUERADED = MARK_PREFIX | 0xFFFF  # no entry's: in the ingress namespace, of a
 RULE_PRIORITY = 2000  # before the main table's 32766
 CLIENTS_MAX = 65_536  # UDP clients (address and port) remembered in a task's namespace; about 6 MB when full
 CLIENT_SECONDS = 180  # after a client's last datagram: conntrack's own limit for UDP streams, and a minute
-_ENTRIES = Elements(RETURN_TABLE, "entries", Kind.MAC, Kind.MARK)
+_ENTRIES = Elements(RETURN_TABLE, "entries", OperationKind.MAC, OperationKind.MARK)
 
 DELETE_RETURN = f"add table ip {RETURN_TABLE}\ndelete table ip {RETURN_TABLE}\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ReturnEntry:
     """Where a node's published ports enter the ingress network."""
 
     address: str
     mac: str
 
 
-NO_ENTRY = Entry("", "")
+NO_ENTRY = ReturnEntry("", "")
 Marks = Mapping[str, int]  # MAC address of an entry → its mark
 
 

@@ -32,13 +32,13 @@ from mesh.kernel.netfilter.transaction import (
     Drawn,
     Elements,
     Empty,
-    Kind,
     Lead,
     Operation,
+    OperationKind,
     Put,
+    SetOperation,
     Take,
     Transaction,
-    Way,
     What,
     as_text,
 )
@@ -61,13 +61,13 @@ LIST_COUNTERS = listing(TABLE)
 NOT_ALIVE = f"flush set ip {TABLE} {ALIVE_SET}\n"  # gated rules match no more, from now on
 
 # Whose elements change while a table is loaded, as they are declared below.
-ALIVE = Elements(TABLE, ALIVE_SET, Kind.PROTOCOL)
-_VIPS = Elements(TABLE, "vips", Kind.ADDRESS, Kind.VERDICT)
-_EMPTY = Elements(TABLE, "empty", Kind.ADDRESS)
-_TO_SANDBOX = {name: Elements(TABLE, name, Kind.PROTOCOL_PORT) for name in ("published", "relayed")}
-_REDIRECTED = Elements(TABLE, "redirected", Kind.PORT, Kind.PORT)
-_PORTS = Elements(TABLE, "ports", Kind.PROTOCOL_PORT, Kind.VERDICT)
-_KEPT = Elements(TABLE, "kept", Kind.ADDRESS)
+ALIVE = Elements(TABLE, ALIVE_SET, OperationKind.PROTOCOL)
+_VIPS = Elements(TABLE, "vips", OperationKind.ADDRESS, OperationKind.VERDICT)
+_EMPTY = Elements(TABLE, "empty", OperationKind.ADDRESS)
+_TO_SANDBOX = {name: Elements(TABLE, name, OperationKind.PROTOCOL_PORT) for name in ("published", "relayed")}
+_REDIRECTED = Elements(TABLE, "redirected", OperationKind.PORT, OperationKind.PORT)
+_PORTS = Elements(TABLE, "ports", OperationKind.PROTOCOL_PORT, OperationKind.VERDICT)
+_KEPT = Elements(TABLE, "kept", OperationKind.ADDRESS)
 
 Vips = Mapping[str, Choice]  # virtual IP → which of the tasks behind it
 
@@ -374,8 +374,8 @@ def _port_change(before: PortTarget | None, after: PortTarget | None) -> Transac
     return _chain_change(has.chain, had.choice, has.choice, _way(has), anew=_way(had) != _way(has))
 
 
-def _way(target: PortTarget) -> Way:
-    return Way(str(target.protocol), MASQUERADED if target.masqueraded else None, target.target)
+def _way(target: PortTarget) -> SetOperation:
+    return SetOperation(str(target.protocol), MASQUERADED if target.masqueraded else None, target.target)
 
 
 # --- common -------------------------------------------------------------------------------------------------
@@ -408,11 +408,11 @@ def _gate(gated: bool) -> str:
 # same reason sets and maps are declared by `typeof` throughout.)
 
 
-def _new_chain(name: str, choice: Choice, way: Way = NO_WAY) -> Transaction:
+def _new_chain(name: str, choice: Choice, way: SetOperation = NO_WAY) -> Transaction:
     return Add(What.CHAIN, TABLE, name), *_filled(name, choice, way)
 
 
-def _filled(name: str, choice: Choice, way: Way) -> Transaction:
+def _filled(name: str, choice: Choice, way: SetOperation) -> Transaction:
     """The rule of an empty chain, and its map."""
     if len(choice.slots) == 1:
         return (Lead(TABLE, name, choice.slots[0], way),)
@@ -425,7 +425,7 @@ def _filled(name: str, choice: Choice, way: Way) -> Transaction:
 
 
 def _chain_change(
-    name: str, before: Choice, after: Choice, way: Way = NO_WAY, *, anew: bool = False
+    name: str, before: Choice, after: Choice, way: SetOperation = NO_WAY, *, anew: bool = False
 ) -> Transaction:
     """Only the slots that changed where rule and number of slots are the same. Replacing the map drops its
     counter, so that is also kinder to the turn."""
@@ -449,7 +449,7 @@ def _without_chain(name: str, choice: Choice) -> Transaction:
 
 
 def _slots(name: str) -> Elements:
-    return Elements(TABLE, name, Kind.SLOT, Kind.ADDRESS)
+    return Elements(TABLE, name, OperationKind.SLOT, OperationKind.ADDRESS)
 
 
 def _put_slots(name: str, numbered: Iterable[tuple[int, str]]) -> Put:

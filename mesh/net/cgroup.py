@@ -13,7 +13,7 @@ UNLIMITED = 2**62  # version 1 writes a number of about this size for no limit
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CgroupLimits:
     """What is used, and what may be; None: no limit, or it cannot be seen. Memory in bytes, without what the
     kernel would give back first (files that it has read)."""
 
@@ -23,7 +23,7 @@ class Limits:
     processes_max: int | None = None
 
 
-def limits(root: Path = ROOT, own: Path = OWN) -> Limits:
+def limits(root: Path = ROOT, own: Path = OWN) -> CgroupLimits:
     """Of this process."""
     paths = _paths(own)
     if (root / "cgroup.controllers").exists():
@@ -32,7 +32,7 @@ def limits(root: Path = ROOT, own: Path = OWN) -> Limits:
     else:
         memory = tuple(_groups(root / "memory", paths.get("memory", "/")))
         processes = tuple(_groups(root / "pids", paths.get("pids", "/")))
-    return Limits(
+    return CgroupLimits(
         _memory(memory[0]) if memory else None,
         _lowest(memory, "memory.max", "memory.limit_in_bytes"),
         _number(processes[0] / "pids.current") if processes else None,

@@ -12,7 +12,7 @@ from mesh.net.timers import Deadlines
 NEVER = math.inf
 
 
-class Timed:
+class IdleTimer:
     """Derive, set limits with `within`, and be told by `too_late`."""
 
     __slots__ = ("_deadlines", "_entry", "_looked_at", "limit")

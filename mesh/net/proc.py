@@ -18,13 +18,13 @@ MAX_PROCESSES = 10_000  # how many /proc entries a search for a socket's owner l
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BoundSocket:
     address: str
     port: int
     inode: int
 
 
-def parse(text: str, listening: bool) -> list[Bound]:
+def parse(text: str, listening: bool) -> list[BoundSocket]:
     """Sockets in the text of /proc/net/tcp or udp; only listening ones if asked. Odd lines are skipped."""
     found = []
     for line in text.splitlines()[1:]:
@@ -34,15 +34,15 @@ def parse(text: str, listening: bool) -> list[Bound]:
         address, _, port = fields[1].partition(":")
         # The address is printed as a host-order integer: little-endian bytes on every machine Docker runs on.
         raw = struct.pack("=I", int(address, 16))
-        found.append(Bound(socket.inet_ntoa(raw), int(port, 16), int(fields[9])))
+        found.append(BoundSocket(socket.inet_ntoa(raw), int(port, 16), int(fields[9])))
     return found
 
 
-def bound(protocol: str) -> list[Bound]:
+def bound(protocol: str) -> list[BoundSocket]:
     """Bound sockets ("udp") or listeners ("tcp") of the calling thread's namespace."""
     if protocol == "tcp":
         with suppress(KernelError):
-            return [Bound(*one) for one in netlink.tcp_listeners()]
+            return [BoundSocket(*one) for one in netlink.tcp_listeners()]
     # thread-self: /proc/net is the main thread's namespace, which may not be this thread's.
     try:
         with open(f"/proc/thread-self/net/{protocol}", encoding="ascii") as file:
@@ -80,7 +80,7 @@ def has_ipv6() -> bool:
         return False
 
 
-def bound6() -> list[Bound]:
+def bound6() -> list[BoundSocket]:
     """Dual-stack listeners hold IPv4 ports too; their address does not matter here."""
     try:
         with open("/proc/thread-self/net/tcp6", encoding="ascii") as file:
@@ -88,7 +88,7 @@ def bound6() -> list[Bound]:
     except OSError:
         return []
     return [
-        Bound("::", int(fields[1].rpartition(":")[2], 16), int(fields[9]))
+        BoundSocket("::", int(fields[1].rpartition(":")[2], 16), int(fields[9]))
         for fields in lines
         if len(fields) >= 10 and fields[3] == TCP_LISTEN
     ]

@@ -14,7 +14,7 @@ import aiohttp
 
 from mesh.errors import DiscoveryError
 from mesh.peers.feed.client import why
-from mesh.peers.swarm_tls import Certificates
+from mesh.peers.swarm_tls import SwarmCertificates
 
 MANAGERS_SECONDS = 1.0  # between two looks at who the managers are
 
@@ -23,7 +23,7 @@ Hosts = Sequence[str] | Mapping[str, str]  # of managers; where known, with the 
 logger = logging.getLogger(__name__)
 
 
-class Line:
+class ManagerLink:
     """To one manager. Derive, and `talk`; call `well` when something has gone through."""
 
     about: ClassVar[str]  # what is talked of, for the log
@@ -33,7 +33,7 @@ class Line:
 
     node = ""  # id of the manager; "": whichever is at this address
 
-    def __init__(self, certificates: Certificates, host: str, port: int, path: str, rng: Random) -> None:
+    def __init__(self, certificates: SwarmCertificates, host: str, port: int, path: str, rng: Random) -> None:
         self._certificates = certificates
         self._host = host
         self.url = f"https://{f'[{host}]' if ':' in host else host}:{port}{path}"
@@ -88,10 +88,10 @@ def node_at(hosts: Hosts, host: str) -> str:
     return hosts.get(host, "") if isinstance(hosts, Mapping) else ""
 
 
-L = TypeVar("L", bound=Line)
+L = TypeVar("L", bound=ManagerLink)
 
 
-class Lines(Generic[L]):
+class ManagerLinks(Generic[L]):
     """`managers` gives the hosts of all other managers, `make` the line to one."""
 
     def __init__(self, managers: Callable[[], Hosts], make: Callable[[str], L]) -> None:

@@ -9,7 +9,7 @@ SHOWN_SECONDS = 600.0  # after the last time: long enough to be looked at, short
 
 
 @dataclass(slots=True)
-class Refusal:
+class PeerRefusal:
     """`peer`: a node's id or an address, "" when it has not said who it is."""
 
     peer: str
@@ -23,20 +23,20 @@ class Refusals:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._recent: dict[tuple[str, str], Refusal] = {}  # the one that happened last is the last
+        self._recent: dict[tuple[str, str], PeerRefusal] = {}  # the one that happened last is the last
 
     def add(self, reason: str, now: float, peer: str = "") -> bool:
         """True when it is worth a line in the log: the 1st, 10th, 100th … of its reason."""
         self.counts[reason] += 1
         if peer:
-            one = self._recent.pop((peer, reason), None) or Refusal(peer, reason)
+            one = self._recent.pop((peer, reason), None) or PeerRefusal(peer, reason)
             one.count, one.at = one.count + 1, now
             self._recent[peer, reason] = one
             if len(self._recent) > RECENT_MAX:
                 del self._recent[next(iter(self._recent))]
         return str(self.counts[reason]).strip("0") == "1"
 
-    def recent(self, now: float) -> Iterator[Refusal]:
+    def recent(self, now: float) -> Iterator[PeerRefusal]:
         """Those of the last while, by peer."""
         for key, one in sorted(self._recent.items()):
             if now - one.at < SHOWN_SECONDS:

@@ -42,7 +42,7 @@ def identity_of(certificate: Mapping[str, Any] | None) -> Identity:
     )
 
 
-class Certificates:
+class SwarmCertificates:
     """The files in Swarm's certificates folder. All methods raise DiscoveryError when they cannot be used."""
 
     def __init__(self, folder: str) -> None:

@@ -5,14 +5,14 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from mesh.balance.policies import Endpoint
-from mesh.relay.stats import PortStats, Seen
-from mesh.relay.tcp_connection import Options
-from mesh.relay.tcp_port import PollerAndTimers, Port, poller_and_timers
+from mesh.relay.stats import EndpointStatus, PortStats
+from mesh.relay.tcp_connection import RelayOptions
+from mesh.relay.tcp_port import PollerAndTimers, TcpPort, poller_and_timers
 from mesh.relay.tcp_proxy import ConnectSocket
 from mesh.relay.udp_port import UdpPort
 
 
-class Carried(Protocol):
+class PortHandle(Protocol):
     """See `Port` for what these mean."""
 
     @property
@@ -23,9 +23,9 @@ class Carried(Protocol):
     def endpoints(self) -> tuple[Endpoint, ...]: ...
     @property
     def stats(self) -> PortStats: ...
-    def seen(self) -> tuple[Seen, ...]: ...
+    def seen(self) -> tuple[EndpointStatus, ...]: ...
     def retarget(
-        self, endpoints: Sequence[Endpoint], options: Options, near: Collection[Endpoint]
+        self, endpoints: Sequence[Endpoint], options: RelayOptions, near: Collection[Endpoint]
     ) -> None: ...
     async def close(self, drain_seconds: float) -> None: ...
 
@@ -37,10 +37,10 @@ class OpenPort(Protocol):
         self,
         listener: socket.socket,
         endpoints: Sequence[Endpoint],
-        options: Options,
+        options: RelayOptions,
         connect: ConnectSocket,
         near: Collection[Endpoint],
-    ) -> Carried: ...
+    ) -> PortHandle: ...
 
 
 class PortOpener:
@@ -54,14 +54,14 @@ class PortOpener:
         self,
         listener: socket.socket,
         endpoints: Sequence[Endpoint],
-        options: Options,
+        options: RelayOptions,
         connect: ConnectSocket,
         near: Collection[Endpoint],
-    ) -> Port:
+    ) -> TcpPort:
         """An `OpenPort`."""
         if self._shared is None:
             self._shared = poller_and_timers()
-        return Port(listener, endpoints, options, connect, near=near, shared=self._shared)
+        return TcpPort(listener, endpoints, options, connect, near=near, shared=self._shared)
 
     def stop(self) -> None:
         if self._shared is not None:
@@ -73,18 +73,18 @@ class PortOpener:
 def open_here(
     listener: socket.socket,
     endpoints: Sequence[Endpoint],
-    options: Options,
+    options: RelayOptions,
     connect: ConnectSocket,
     near: Collection[Endpoint],
-) -> Port:
+) -> TcpPort:
     """A TCP port with a poller of its own."""
-    return Port(listener, endpoints, options, connect, near=near)
+    return TcpPort(listener, endpoints, options, connect, near=near)
 
 
 def open_udp_here(
     listener: socket.socket,
     endpoints: Sequence[Endpoint],
-    options: Options,
+    options: RelayOptions,
     connect: ConnectSocket,
     near: Collection[Endpoint],
 ) -> UdpPort:

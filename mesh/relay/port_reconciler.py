@@ -25,9 +25,9 @@ from mesh.internal_errors import ERRORS
 from mesh.labels.ports import Carrier, PortPlan, endpoints, plan
 from mesh.labels.vips import Locality
 from mesh.net.tasks import Tasks
-from mesh.relay.port_interface import Carried, OpenPort, open_here, open_udp_here
-from mesh.relay.stats import PortStats, Seen
-from mesh.relay.tcp_connection import Options
+from mesh.relay.port_interface import OpenPort, PortHandle, open_here, open_udp_here
+from mesh.relay.stats import EndpointStatus, PortStats
+from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_port import listen, plain_socket
 from mesh.relay.tcp_proxy import ConnectSocket
 from mesh.relay.udp_port import listen_udp, plain_udp_socket
@@ -73,9 +73,9 @@ class PortStatus:
 
 
 @dataclass(slots=True)
-class _Open:
+class _PortState:
     plan: PortPlan
-    port: Carried
+    port: PortHandle
     redirected: bool
 
 
@@ -117,7 +117,7 @@ class RelayPorts:
         self._snapshot = Snapshot()
         self._plans: dict[str, dict[str, PortPlan]] = {}  # service id → "80/tcp" → its plan
         self._problems: dict[str, tuple[Problem, ...]] = {}
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, _PortState] = {}
         self._faults: dict[str, str] = {}
         self._marked: set[str] = set()
         self._wake = asyncio.Event()
@@ -167,7 +167,7 @@ class RelayPorts:
                 self._faults.get(key, ""),
             )
 
-    def seen(self, key: str) -> tuple[Seen, ...]:
+    def seen(self, key: str) -> tuple[EndpointStatus, ...]:
         """The endpoints of a port, as it has experienced them."""
         opened = self._open.get(key)
         return opened.port.seen() if opened else ()
@@ -305,20 +305,20 @@ class RelayPorts:
     def _begin(self, one: PortPlan, listener: socket.socket, redirected: bool) -> None:
         found = self._endpoints(one)
         options, near = _options(one), self._near(one, found)
-        port: Carried
+        port: PortHandle
         if self._open_http is not None and self._speaks_http(one):
             port = self._open_http(one.service)(listener, found, options, self._connect, near)
         elif one.port.protocol is Protocol.UDP:
             port = self._open_udp(listener, found, options, self._connect_udp, near)
         else:
             port = self._open_tcp(listener, found, options, self._connect, near)
-        self._open[one.key] = _Open(one, port, redirected)
+        self._open[one.key] = _PortState(one, port, redirected)
         self._faults.pop(one.key, None)
 
     def _speaks_http(self, one: PortPlan) -> bool:
         return one.carrier is Carrier.HTTP and self._open_http is not None
 
-    def _hand_over(self, opened: _Open, one: PortPlan) -> None:
+    def _hand_over(self, opened: _PortState, one: PortPlan) -> None:
         """Another protocol on the same port: who waits to be accepted is accepted by the next one."""
         self._begin(one, opened.port.listener.dup(), opened.redirected)
         self._tasks.start(opened.port.close(opened.plan.drain), f"relay-drain {one.key}")
@@ -333,7 +333,7 @@ class RelayPorts:
         self._undo_redirect(opened)
         self._tasks.start(opened.port.close(opened.plan.drain), f"relay-drain {key}")
 
-    def _undo_redirect(self, opened: _Open) -> None:
+    def _undo_redirect(self, opened: _PortState) -> None:
         if opened.redirected and self._redirect is not None:
             self._redirect(opened.plan.port.published, None)
 
@@ -356,7 +356,7 @@ def _listener(one: PortPlan) -> tuple[str, int]:
     return str(one.port.protocol), one.port.published
 
 
-def _listeners(opened: dict[str, _Open]) -> set[tuple[str, int]]:
+def _listeners(opened: dict[str, _PortState]) -> set[tuple[str, int]]:
     """Of what is open, the published port, and the local one where Docker's socket holds that."""
     found = {_listener(one.plan) for one in opened.values()}
     return found | {("tcp", one.port.address[1]) for one in opened.values() if one.redirected}
@@ -374,8 +374,8 @@ def _keep(store: dict[str, T], id_: str, value: T) -> None:
         store.pop(id_, None)
 
 
-def _options(one: PortPlan) -> Options:
-    return Options(
+def _options(one: PortPlan) -> RelayOptions:
+    return RelayOptions(
         one.policy,
         one.connect_timeout,
         one.idle_timeout,

@@ -27,7 +27,7 @@ Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class ProxyHeader:
     """What a header said. `client` and `local` are None where it names nobody (LOCAL, UNKNOWN)."""
 
     length: int  # bytes of the header itself
@@ -51,7 +51,7 @@ def trusts(networks: Sequence[Network], address: str) -> bool:
     return bool(networks) and any(ip_address(address) in network for network in networks)
 
 
-def parse(data: bytes) -> Header | None:
+def parse(data: bytes) -> ProxyHeader | None:
     """The header that `data` begins with; None while it is incomplete. WireError when it can be none."""
     if data.startswith(V1_START):
         return _parse_v1(data)
@@ -62,7 +62,7 @@ def parse(data: bytes) -> Header | None:
     raise WireError("no PROXY header")
 
 
-def _parse_v1(data: bytes) -> Header | None:
+def _parse_v1(data: bytes) -> ProxyHeader | None:
     end = data.find(b"\r\n", 0, V1_MAX)
     if end < 0:
         if len(data) >= V1_MAX:
@@ -71,7 +71,7 @@ def _parse_v1(data: bytes) -> Header | None:
     length = end + 2
     words = data[:end].decode("ascii", "replace").split(" ")
     if words[1] == "UNKNOWN":
-        return Header(length)
+        return ProxyHeader(length)
     if len(words) != 6 or words[1] not in ("TCP4", "TCP6"):
         raise WireError("PROXY line of another form")
     if "%" in words[2] + words[3]:
@@ -81,7 +81,7 @@ def _parse_v1(data: bytes) -> Header | None:
         source, target = kind(words[2]), kind(words[3])
     except ValueError as error:
         raise WireError(f"PROXY line: {error}") from error
-    return Header(length, (str(source), _port(words[4])), (str(target), _port(words[5])))
+    return ProxyHeader(length, (str(source), _port(words[4])), (str(target), _port(words[5])))
 
 
 def _port(text: str) -> int:
@@ -90,7 +90,7 @@ def _port(text: str) -> int:
     return parse_port(text, 0)
 
 
-def _parse_v2(data: bytes) -> Header | None:
+def _parse_v2(data: bytes) -> ProxyHeader | None:
     if len(data) < FIXED.size:
         return None
     _, command, transport, size = FIXED.unpack_from(data)
@@ -104,15 +104,15 @@ def _parse_v2(data: bytes) -> Header | None:
     if len(data) < length:
         return None
     if command == LOCAL_COMMAND or transport not in STREAM.values():
-        return Header(length)  # the sender's own connection, or no TCP client that could be named
+        return ProxyHeader(length)  # the sender's own connection, or no TCP client that could be named
     return _addresses(data, length, 4 if transport == STREAM[4] else 16)
 
 
-def _addresses(data: bytes, length: int, width: int) -> Header:
+def _addresses(data: bytes, length: int, width: int) -> ProxyHeader:
     ports = FIXED.size + 2 * width
     if length < ports + 4:
         raise WireError("PROXY header too short for its addresses")
     source = ip_address(data[FIXED.size : FIXED.size + width])
     target = ip_address(data[FIXED.size + width : ports])
     client_port, local_port = struct.unpack_from("!HH", data, ports)
-    return Header(length, (str(source), client_port), (str(target), local_port))  # TLVs are passed over
+    return ProxyHeader(length, (str(source), client_port), (str(target), local_port))  # TLVs are passed over

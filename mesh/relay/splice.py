@@ -198,11 +198,11 @@ class Direction:
         self._pipe = pipe
 
 
-class Idle(TimeoutError):
+class IdlePipe(TimeoutError):
     """Nothing moved for the idle time."""
 
 
-class Relay:
+class SpliceRelay:
     """Two directions and the idle clock. `over(error)` is called once, when both sockets are being closed.
 
     Bytes are counted by the owner from `received` (client → task) and `sent` (task → client) as they stand.
@@ -278,7 +278,7 @@ class Relay:
         """One look at a connection per idle time: no work per chunk."""
         moved = self._up.moved + self._down.moved
         if moved == self._seen:
-            self._close(Idle(errno.ETIMEDOUT, "idle"))
+            self._close(IdlePipe(errno.ETIMEDOUT, "idle"))
         else:
             self._seen = moved
             self._end = self._deadlines.add(self, self._idle)

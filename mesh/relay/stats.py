@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mesh.balance.policies import Endpoint
-from mesh.relay.splice import Idle
+from mesh.relay.splice import IdlePipe
 
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -35,7 +35,7 @@ class PortStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class EndpointStatus:
     """An endpoint as the port has experienced it."""
 
     endpoint: Endpoint
@@ -84,6 +84,6 @@ def reason_of(error: OSError) -> str:
     """The error as one of REASONS."""
     if isinstance(error, Aborted):
         return error.reason
-    if isinstance(error, Idle):
+    if isinstance(error, IdlePipe):
         return "idle"
     return _REASON_OF.get(error.errno or 0, "other")

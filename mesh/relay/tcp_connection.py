@@ -18,7 +18,7 @@ from mesh.errors import KernelError, NamespaceGone, WireError
 from mesh.net.poller import READABLE, UNUSUAL, WRITABLE, Poller
 from mesh.net.timers import Deadlines
 from mesh.relay.proxy_protocol import HEADER_MAX, Network, header, parse, trusts
-from mesh.relay.splice import Relay, reset_on_close
+from mesh.relay.splice import SpliceRelay, reset_on_close
 from mesh.relay.stats import Aborted, reason_of
 
 CONNECT_ATTEMPTS = 3  # endpoints tried for one client
@@ -26,7 +26,7 @@ HEADER_SECONDS = 5.0  # for a PROXY header to arrive: proxies send it first, a l
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RelayOptions:
     """How a port treats its connections. Times in seconds."""
 
     policy: Policy = Policy.ROUND_ROBIN
@@ -42,7 +42,7 @@ class Options:
 class Owner(Protocol):
     """The port, as its connections need it."""
 
-    options: Options
+    options: RelayOptions
 
     @property
     def poller(self) -> Poller: ...
@@ -56,10 +56,10 @@ class Owner(Protocol):
     def failed(self, endpoint: Endpoint, reason: str) -> None: ...
     def retried(self) -> None: ...
     def occupy(self, endpoint: Endpoint, by: int) -> None: ...
-    def over(self, connection: "Connection", reason: str) -> None: ...
+    def over(self, connection: "RelayConnection", reason: str) -> None: ...
 
 
-class Connection:
+class RelayConnection:
     """One client, from its accept to its end."""
 
     __slots__ = (
@@ -91,7 +91,7 @@ class Connection:
         self._arrived: bytes | None = None  # of a header that is awaited
         self._task: socket.socket | None = None
         self._end = 0.0  # of the time limit that runs; 0: none does
-        self._relay: Relay | None = None
+        self._relay: SpliceRelay | None = None
         self._told_client = 0  # of the client's socket, that the relay will not be told again
         self._tried: list[Endpoint] = []
         self._dialled = 0.0
@@ -236,7 +236,7 @@ class Connection:
             self._forget_dial()
             self._give_up(reason_of(error))
             return
-        self._relay = Relay(
+        self._relay = SpliceRelay(
             self._port.poller,
             self._port.deadlines,
             self._client,

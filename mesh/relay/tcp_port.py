@@ -15,8 +15,8 @@ from mesh.net.acceptor import Accepting
 from mesh.net.netns import Namespace
 from mesh.net.poller import Poller
 from mesh.net.timers import Deadlines
-from mesh.relay.tcp_connection import Options
-from mesh.relay.tcp_proxy import ConnectSocket, Relaying
+from mesh.relay.tcp_connection import RelayOptions
+from mesh.relay.tcp_proxy import ConnectSocket, TcpProxy
 
 
 def plain_socket() -> socket.socket:
@@ -31,7 +31,7 @@ class PollerAndTimers(NamedTuple):
     deadlines: Deadlines
 
 
-class Port(Relaying):
+class TcpPort(TcpProxy):
     """One listening socket and its connections. `shared`: not to be stopped by this port; None: it has its
     own poller and timers."""
 
@@ -39,7 +39,7 @@ class Port(Relaying):
         self,
         listener: socket.socket,
         endpoints: Sequence[Endpoint],
-        options: Options | None = None,
+        options: RelayOptions | None = None,
         connect: ConnectSocket = plain_socket,
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,

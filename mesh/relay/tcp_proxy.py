@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from mesh.balance.endpoint_pool import Upstreams
+from mesh.balance.endpoint_pool import EndpointPool
 from mesh.balance.policies import Endpoint, Policy
 from mesh.net.isolation import run
 from mesh.net.limits.descriptors import for_client
@@ -22,8 +22,8 @@ from mesh.net.poller import Poller
 from mesh.net.timers import Deadlines
 from mesh.relay.proxy_protocol import trusts
 from mesh.relay.splice import reset_on_close
-from mesh.relay.stats import PortStats, Seen
-from mesh.relay.tcp_connection import Connection, Options
+from mesh.relay.stats import EndpointStatus, PortStats
+from mesh.relay.tcp_connection import RelayConnection, RelayOptions
 
 MAX_CONNECTIONS = 20_000  # here: each holds 2 descriptors, a bulk one 6; more are reset and counted
 CONNECTIONS_PER_ADDRESS = 5000  # of these of one client's address (IPv6: its /64), but of trusted proxies
@@ -33,7 +33,7 @@ GIVING_WAY_AT_ONCE = 64  # connections that end when all places are taken: to fi
 ConnectSocket = Callable[[], socket.socket]
 
 
-class Relaying:
+class TcpProxy:
     """`begin` gets the clients, whoever accepted them."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Relaying:
         poller: Poller,
         deadlines: Deadlines,
         endpoints: Sequence[Endpoint],
-        options: Options | None,
+        options: RelayOptions | None,
         connect: ConnectSocket,
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
@@ -50,12 +50,12 @@ class Relaying:
         self._loop = asyncio.get_running_loop()
         self.poller = poller
         self.deadlines = deadlines
-        self._upstreams = Upstreams(endpoints, near, draw)
-        self.options = options or Options()
+        self._upstreams = EndpointPool(endpoints, near, draw)
+        self.options = options or RelayOptions()
         self._connect = connect
         self._stats = PortStats()
         self._clock = clock  # finer than the loop's, which stands still while callbacks run
-        self._open: dict[Connection, Callable[[], None] | None] = {}  # with whom to tell of the end
+        self._open: dict[RelayConnection, Callable[[], None] | None] = {}  # with whom to tell of the end
         self._per_address: Counter[str] = Counter()
         self._empty = asyncio.Event()  # set when the last connection of a closing one is over
         self._closing = False
@@ -82,13 +82,13 @@ class Relaying:
     def endpoints(self) -> tuple[Endpoint, ...]:
         return self._upstreams.endpoints
 
-    def seen(self) -> tuple[Seen, ...]:
+    def seen(self) -> tuple[EndpointStatus, ...]:
         return self._upstreams.seen(self._loop.time())
 
     def retarget(
         self,
         endpoints: Sequence[Endpoint],
-        options: Options | None = None,
+        options: RelayOptions | None = None,
         near: Collection[Endpoint] = (),
     ) -> None:
         """New connections go to these, to the `near` first. Those to endpoints that left may go on for the
@@ -126,7 +126,7 @@ class Relaying:
             if ended is not None:
                 ended()
             return
-        connection = Connection(self, client, peer, address)
+        connection = RelayConnection(self, client, peer, address)
         self._open[connection] = ended
         if address:
             self._per_address[address] += 1
@@ -180,7 +180,7 @@ class Relaying:
     def occupy(self, endpoint: Endpoint, by: int) -> None:
         self._upstreams.occupy(endpoint, by)
 
-    def over(self, connection: Connection, reason: str) -> None:
+    def over(self, connection: RelayConnection, reason: str) -> None:
         ended = self._open.pop(connection, None)
         if address := connection.address:
             self._per_address[address] -= 1

@@ -15,14 +15,14 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
-from mesh.balance.endpoint_pool import Upstreams
+from mesh.balance.endpoint_pool import EndpointPool
 from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError, NamespaceGone
 from mesh.internal_errors import ERRORS
 from mesh.net.limits.descriptors import for_client
 from mesh.net.netns import Namespace, nonblocking_udp_socket
-from mesh.relay.stats import PortStats, Seen, reason_of
-from mesh.relay.tcp_connection import Options
+from mesh.relay.stats import EndpointStatus, PortStats, reason_of
+from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_port import PortTaken
 from mesh.relay.tcp_proxy import ConnectSocket
 
@@ -80,14 +80,14 @@ class UdpPort:
         self,
         listener: socket.socket,
         endpoints: Sequence[Endpoint],
-        options: Options,
+        options: RelayOptions,
         connect: ConnectSocket = plain_udp_socket,
         draw: Callable[[], float] = random.random,
         near: Collection[Endpoint] = (),
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
-        self._upstreams = Upstreams(endpoints, near, draw)
+        self._upstreams = EndpointPool(endpoints, near, draw)
         self.options = options
         self._connect = connect
         self._stats = PortStats()
@@ -125,13 +125,13 @@ class UdpPort:
     def endpoints(self) -> tuple[Endpoint, ...]:
         return self._upstreams.endpoints
 
-    def seen(self) -> tuple[Seen, ...]:
+    def seen(self) -> tuple[EndpointStatus, ...]:
         return self._upstreams.seen(self._loop.time())
 
     def retarget(
         self,
         endpoints: Sequence[Endpoint],
-        options: Options | None = None,
+        options: RelayOptions | None = None,
         near: Collection[Endpoint] = (),
     ) -> None:
         """Clients of endpoints that left go to others with their next datagram. Until then, and no longer

@@ -106,7 +106,7 @@ def descriptors(limit: int) -> Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class DoctorSettings:
     """Of the host; None: there is no such thing here."""
 
     ip_forward: int
@@ -117,7 +117,7 @@ class Settings:
     broken_ways: Sequence[str] = ()  # containers whose answers to outside clients get lost
 
 
-def forwarding(seen: Settings) -> Check:
+def forwarding(seen: DoctorSettings) -> Check:
     name = "forwarding"
     if not seen.ip_forward:
         return fail(
@@ -137,7 +137,7 @@ def forwarding(seen: Settings) -> Check:
     return ok(name, "on, on the host and in the ingress namespace")
 
 
-def localhost(seen: Settings) -> Check:
+def localhost(seen: DoctorSettings) -> Check:
     name = "published ports on 127.0.0.1"
     if seen.route_localnet is None:
         return ok(name, "no docker_gwbridge here (yet)")
@@ -150,7 +150,7 @@ def localhost(seen: Settings) -> Check:
     )
 
 
-def ways_back(seen: Settings) -> Check:
+def ways_back(seen: DoctorSettings) -> Check:
     """Tasks answer outside clients through the node that these have chosen."""
     name = "way back to clients"
     if seen.broken_ways:
@@ -166,7 +166,7 @@ def ways_back(seen: Settings) -> Check:
 STRICT = 1
 
 
-def reverse_paths(seen: Settings) -> Check:
+def reverse_paths(seen: DoctorSettings) -> Check:
     name = "reverse path filter"
     strict_tasks = sorted(one for one, value in (seen.task_rp_filter or {}).items() if value == STRICT)
     if strict_tasks:

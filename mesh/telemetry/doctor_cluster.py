@@ -19,7 +19,7 @@ from mesh.telemetry.doctor import (
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EngineSeen:
     version: str
     swarm: str  # active, inactive, pending, error, locked
     manager: bool = False
@@ -35,7 +35,7 @@ def no_engine(why: str) -> Check:
     )
 
 
-def engine(seen: Engine) -> Check:
+def engine(seen: EngineSeen) -> Check:
     name, role = "Docker", "manager" if seen.manager else "worker"
     if seen.swarm != "active":
         return fail(
@@ -166,7 +166,7 @@ def versions(own: str, peers: Sequence[Peer]) -> Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Sidecar:
+class SidecarSeen:
     """What the sidecar of this node says of itself."""
 
     connected: bool
@@ -187,7 +187,7 @@ NO_SIDECAR = warn(
 )
 
 
-def catalogue(seen: Sidecar) -> Check:
+def catalogue(seen: SidecarSeen) -> Check:
     name = "catalogue"
     if seen.age is None:
         return fail(name, f"never read: {seen.error or 'no reason known'}", "look at the sidecar's log")
@@ -208,7 +208,7 @@ def catalogue(seen: Sidecar) -> Check:
     return ok(name, age + via)
 
 
-def capture(seen: Sidecar) -> Check:
+def capture(seen: SidecarSeen) -> Check:
     if not seen.faults:
         return ok("captured containers", f"{seen.captured}, and no fault")
     return fail(
@@ -219,7 +219,7 @@ def capture(seen: Sidecar) -> Check:
     )
 
 
-def problems(seen: Sidecar) -> Check:
+def problems(seen: SidecarSeen) -> Check:
     if not seen.problems:
         return ok("configuration and labels", "no problem")
     more = len(seen.problems) - NAMED_MAX

@@ -17,7 +17,7 @@ CONNTRACK_MIN = 65_536  # entries; a kernel with 1 GB of memory has as many by d
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ProcessLimits:
     """Of the sidecar's own process and its control group; the processes that relay and serve HTTP may have as
     many descriptors each. None: no limit, or it cannot be seen. Memory in bytes.
 
@@ -33,7 +33,7 @@ class Limits:
     processes_max: int | None = None
 
 
-def descriptors(seen: Limits) -> Check:
+def descriptors(seen: ProcessLimits) -> Check:
     name = "file descriptors"
     used, most = seen.descriptors or 0, seen.descriptors_max
     if most is None:
@@ -54,7 +54,7 @@ def descriptors(seen: Limits) -> Check:
     return warn(name, allows, remedy) if small else ok(name, allows)
 
 
-def memory(seen: Limits) -> Check:
+def memory(seen: ProcessLimits) -> Check:
     name = "memory"
     if seen.memory is None:
         return ok(name, "is not limited here")
@@ -73,7 +73,7 @@ def memory(seen: Limits) -> Check:
     return warn(name, allows, remedy) if small else ok(name, allows)
 
 
-def processes(seen: Limits) -> Check:
+def processes(seen: ProcessLimits) -> Check:
     name = "processes"
     used, most = seen.processes, seen.processes_max
     if used is None:

@@ -21,7 +21,7 @@ NOT_YET = "not loaded yet"
 EXPIRED = "its redirects have expired: the sidecar has not refreshed them for seconds"
 
 
-class State(StrEnum):
+class HopState(StrEnum):
     """Of a hop, as the kernel has it."""
 
     OK = "ok"
@@ -34,7 +34,7 @@ class State(StrEnum):
 class Hop:
     where: str
     what: str
-    state: State = State.OK
+    state: HopState = HopState.OK
     note: str = ""
 
 
@@ -49,7 +49,7 @@ class TaskPath:
     client: str = ""  # what the task sees of the client
     why: str = ""  # that is so
     back: str = ""  # the way of its answers
-    state: State = State.OK
+    state: HopState = HopState.OK
     note: str = ""
 
 
@@ -151,9 +151,9 @@ def compared(where: str, wanted: Choice, held: Leading | None, gated: bool, aliv
     """A choice as it is wanted, and as the kernel has it."""
     what = leads_to(wanted)
     if held is None:
-        return Hop(where, what, State.MISSING, NOT_YET) if wanted.slots else Hop(where, what)
+        return Hop(where, what, HopState.MISSING, NOT_YET) if wanted.slots else Hop(where, what)
     if difference := _difference(held, wanted):
-        return Hop(where, what, State.DIFFERS, difference)
+        return Hop(where, what, HopState.DIFFERS, difference)
     how = f", {held.how}" if len(set(wanted.slots)) > 1 else ""
     return Hop(where, what + how, *gate(gated, alive))
 
@@ -174,8 +174,8 @@ def _difference(held: Leading, wanted: Choice) -> str:
     return "; ".join(parts)
 
 
-def gate(gated: bool, alive: bool) -> tuple[State, str]:
-    return (State.MISSING, EXPIRED) if gated and not alive else (State.OK, "")
+def gate(gated: bool, alive: bool) -> tuple[HopState, str]:
+    return (HopState.MISSING, EXPIRED) if gated and not alive else (HopState.OK, "")
 
 
 def listed(words: Iterable[str]) -> str:

@@ -8,15 +8,15 @@ from mesh.catalog.model import NO_RETURN_PATH, Network, Node, Protocol, PublishM
 from mesh.catalog.snapshot import Snapshot
 from mesh.kernel.firewall.rule_walk import Obstacle
 from mesh.kernel.inspect import HostPort, SandboxPort, WayBack
-from mesh.kernel.return_rules import NO_ENTRY, Entry
+from mesh.kernel.return_rules import NO_ENTRY, ReturnEntry
 from mesh.kernel.rulesets import PortTarget
 from mesh.labels.ports import Carrier, PortPlan
 from mesh.telemetry.explain import (
     FLUSHED,
     NOT_YET,
     Hop,
+    HopState,
     PortPath,
-    State,
     TaskPath,
     Unused,
     compared,
@@ -34,7 +34,7 @@ class Kernel:
 
     fault: str = ""  # why published ports are not carried here
     sandbox_address: str = ""  # of the ingress namespace, on the bridge
-    entry: Entry = NO_ENTRY
+    entry: ReturnEntry = NO_ENTRY
     gated: bool = False  # rules of ours end by themselves when the sidecar does
     host: HostPort | None = None
     passes: bool | None = None  # the firewall lets it through to the ingress namespace
@@ -53,7 +53,7 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
-class Relay:
+class RelayHop:
     address: str = ""  # where it listens, "" when it does not
     fault: str = ""
     endpoints: tuple[Reached, ...] = ()
@@ -65,14 +65,14 @@ def port_path(
     target: PortTarget | None,
     kept: Collection[str],
     kernel: Kernel,
-    relay: Relay | None,
+    relay: RelayHop | None,
 ) -> PortPath:
     """`target`, `kept`: what the kernel is wanted to hold. `relay`: None where the port is not relayed."""
     service = snapshot.services[plan.service]
     if plan.carrier is Carrier.DOCKER:
         return _left_to_docker(snapshot, service, plan)
     if plan.carrier.in_user_space:
-        return _relayed(snapshot, service, plan, relay or Relay(), kernel)
+        return _relayed(snapshot, service, plan, relay or RelayHop(), kernel)
     return _in_kernel(snapshot, service, plan, target, kept, kernel)
 
 
@@ -115,7 +115,7 @@ def _in_kernel(
         unused=unused(snapshot, service, ingress),
     )
     if kernel.fault and kernel.host is None:
-        hop = Hop(f"{node}:{plan.key}", "not carried", State.MISSING, kernel.fault)
+        hop = Hop(f"{node}:{plan.key}", "not carried", HopState.MISSING, kernel.fault)
         return replace(path, hops=(hop,))
     wanted = target.choice if target else NOBODY
     hops = (
@@ -139,23 +139,23 @@ def _host_hop(node: str, plan: PortPlan, kernel: Kernel) -> Hop:
     host, where = kernel.host, f"{node}:{plan.key}"
     what = f"host's table mesh: dnat to ingress_sbox {kernel.sandbox_address}"
     if host is None:
-        return Hop(where, what, State.UNKNOWN, "the host's table could not be read")
+        return Hop(where, what, HopState.UNKNOWN, "the host's table could not be read")
     if not host.table:
-        return Hop(where, what, State.MISSING, FLUSHED)
+        return Hop(where, what, HopState.MISSING, FLUSHED)
     if not host.leads_to:
-        return Hop(where, what, State.MISSING, NOT_YET)
+        return Hop(where, what, HopState.MISSING, NOT_YET)
     if host.leads_to != kernel.sandbox_address:
-        return Hop(where, what, State.DIFFERS, f"it leads to {host.leads_to}")
+        return Hop(where, what, HopState.DIFFERS, f"it leads to {host.leads_to}")
     return Hop(where, what, *gate(kernel.gated, host.alive))
 
 
 def _forward_hop(kernel: Kernel) -> Hop:
     what = f"accepts it (DOCKER-USER) on its way to {kernel.sandbox_address}"
     if kernel.passes is None:
-        return Hop("FORWARD", what, State.UNKNOWN, kernel.fault or "the firewall could not be read")
+        return Hop("FORWARD", what, HopState.UNKNOWN, kernel.fault or "the firewall could not be read")
     if not kernel.passes:
         note = "no rule of ours: clients outside get no answer where FORWARD drops; made anew in seconds"
-        return Hop("FORWARD", what, State.MISSING, note)
+        return Hop("FORWARD", what, HopState.MISSING, note)
     return Hop("FORWARD", what)
 
 
@@ -163,7 +163,7 @@ def _obstacle_hops(kernel: Kernel) -> Iterable[Hop]:
     """The node's own firewall, where it keeps clients out."""
     for one in kernel.obstacles:
         what = "drops every client" if one.everybody else "drops some clients"
-        yield Hop("firewall", what, State.DIFFERS if one.everybody else State.OK, one.rule)
+        yield Hop("firewall", what, HopState.DIFFERS if one.everybody else HopState.OK, one.rule)
 
 
 def _sandbox_hop(plan: PortPlan, target: PortTarget | None, kernel: Kernel) -> Hop:
@@ -171,13 +171,13 @@ def _sandbox_hop(plan: PortPlan, target: PortTarget | None, kernel: Kernel) -> H
     wanted = target.choice if target else NOBODY
     what = leads_to(wanted)
     if sandbox is None:
-        return Hop(where, what, State.UNKNOWN, "the ingress namespace's table could not be read")
+        return Hop(where, what, HopState.UNKNOWN, "the ingress namespace's table could not be read")
     if not sandbox.table:
-        return Hop(where, what, State.MISSING, FLUSHED)
+        return Hop(where, what, HopState.MISSING, FLUSHED)
     hop = compared(where, wanted, sandbox.leading, kernel.gated, sandbox.alive)
     port = sandbox.leading.port if sandbox.leading else 0
-    if hop.state is State.OK and target and port not in (0, target.target):
-        return replace(hop, state=State.DIFFERS, note=f"to port {port}, wanted is {target.target}")
+    if hop.state is HopState.OK and target and port not in (0, target.target):
+        return replace(hop, state=HopState.DIFFERS, note=f"to port {port}, wanted is {target.target}")
     return hop
 
 
@@ -197,7 +197,7 @@ def _task_path(
     state, note = _kept_state(address, keeps, masqueraded, kernel)
     back, broken = _way_back(task, address, keeps, snapshot, kernel)
     if broken:
-        state, note = State.DIFFERS, broken
+        state, note = HopState.DIFFERS, broken
     return TaskPath(
         task.name,
         node_name(snapshot, task.node),
@@ -211,20 +211,20 @@ def _task_path(
     )
 
 
-def _kept_state(address: str, keeps: bool, masqueraded: bool, kernel: Kernel) -> tuple[State, str]:
+def _kept_state(address: str, keeps: bool, masqueraded: bool, kernel: Kernel) -> tuple[HopState, str]:
     """Does the ingress namespace do with the client's address what is wanted?"""
     sandbox = kernel.sandbox
     if sandbox is None or not sandbox.table or sandbox.leading is None:
-        return State.UNKNOWN, ""
+        return HopState.UNKNOWN, ""
     if address not in sandbox.leading.turns:
-        return State.MISSING, "not in the kernel's choice (yet)"
+        return HopState.MISSING, "not in the kernel's choice (yet)"
     does = address in sandbox.kept and not sandbox.leading.masqueraded
     if does != keeps and not masqueraded:
-        return State.DIFFERS, "kept by the kernel" if does else "masqueraded by the kernel"
-    return State.OK, ""
+        return HopState.DIFFERS, "kept by the kernel" if does else "masqueraded by the kernel"
+    return HopState.OK, ""
 
 
-def why_masqueraded(address: str, node: Node | None, entry: Entry, by_label: bool) -> str:
+def why_masqueraded(address: str, node: Node | None, entry: ReturnEntry, by_label: bool) -> str:
     """In words; "" when by all that is known it could be kept."""
     if by_label:
         return "label source_ip=masquerade"
@@ -298,13 +298,15 @@ def _kernel_notes(plan: PortPlan, kernel: Kernel) -> Iterable[str]:
 # --- relayed ------------------------------------------------------------------------------------------------
 
 
-def _relayed(snapshot: Snapshot, service: Service, plan: PortPlan, relay: Relay, kernel: Kernel) -> PortPath:
+def _relayed(
+    snapshot: Snapshot, service: Service, plan: PortPlan, relay: RelayHop, kernel: Kernel
+) -> PortPath:
     node, ingress = node_name(snapshot, snapshot.this_node), snapshot.ingress_network()
     hops = [*_obstacle_hops(kernel), _listener_hop(node, plan, relay, kernel)]
     if kernel.sandbox_address:
         hops.append(Hop("relay", f"connects from inside ingress_sbox ({kernel.entry.address})"))
     if kernel.host is not None and not kernel.gated:
-        held = (State.OK, "") if kernel.host.orphaned else (State.MISSING, NOT_YET)
+        held = (HopState.OK, "") if kernel.host.orphaned else (HopState.MISSING, NOT_YET)
         hops.append(Hop("without a sidecar", "the kernel carries it, as in mode kernel", *held))
     names = _names_by_address(snapshot, service)
     tasks = tuple(
@@ -322,18 +324,18 @@ def _relayed(snapshot: Snapshot, service: Service, plan: PortPlan, relay: Relay,
     )
 
 
-def _listener_hop(node: str, plan: PortPlan, relay: Relay, kernel: Kernel) -> Hop:
+def _listener_hop(node: str, plan: PortPlan, relay: RelayHop, kernel: Kernel) -> Hop:
     where = f"{node}:{plan.key}"
     if not relay.address:
-        return Hop(where, "a relay is to listen", State.MISSING, relay.fault or "not yet")
+        return Hop(where, "a relay is to listen", HopState.MISSING, relay.fault or "not yet")
     local = int(relay.address.rpartition(":")[2])
     if local == plan.port.published:
         return Hop(where, f"the relay listens on {relay.address}")
     what = f"host's table mesh: redirect to the relay on {relay.address} (Docker's socket holds the port)"
     if kernel.host is None:
-        return Hop(where, what, State.UNKNOWN, kernel.fault or "the host's table could not be read")
+        return Hop(where, what, HopState.UNKNOWN, kernel.fault or "the host's table could not be read")
     if kernel.host.redirected != local:
-        return Hop(where, what, State.MISSING, NOT_YET if kernel.host.table else FLUSHED)
+        return Hop(where, what, HopState.MISSING, NOT_YET if kernel.host.table else FLUSHED)
     return Hop(where, what, *gate(kernel.gated, kernel.host.alive))
 
 

@@ -11,9 +11,9 @@ from mesh.telemetry.explain import (
     FLUSHED,
     NOT_YET,
     Hop,
+    HopState,
     PortPath,
     ServicePath,
-    State,
     VipPath,
     VipTask,
     compared,
@@ -102,13 +102,13 @@ def _vip_how(service: Service, vip: str, tasks: int) -> str:
 
 def _vip_hop(one: Vips, vip: str, gated: bool) -> Hop:
     if one.reason:
-        return Hop(one.name, "left to Docker's own virtual IP", State.OK, one.reason)
+        return Hop(one.name, "left to Docker's own virtual IP", HopState.OK, one.reason)
     wanted = one.wanted.get(vip, NOBODY)
     held = one.held.get(vip) if one.held is not None else None
     if held is None:
-        return Hop(one.name, leads_to(wanted), State.UNKNOWN, "its namespace could not be read")
+        return Hop(one.name, leads_to(wanted), HopState.UNKNOWN, "its namespace could not be read")
     if not held.table:
-        return Hop(one.name, leads_to(wanted), State.MISSING, FLUSHED)
+        return Hop(one.name, leads_to(wanted), HopState.MISSING, FLUSHED)
     if not wanted.slots and held.leading is None and not held.refused:
-        return Hop(one.name, leads_to(wanted), State.MISSING, NOT_YET)
+        return Hop(one.name, leads_to(wanted), HopState.MISSING, NOT_YET)
     return compared(one.name, wanted, held.leading, gated, held.alive)

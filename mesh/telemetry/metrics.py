@@ -27,7 +27,7 @@ Counts: TypeAlias = Mapping[Labels, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MetricsReading:
     """One look at everything that is counted. Keys of the mappings are label values, in the order named."""
 
     version: str
@@ -74,7 +74,7 @@ class Reading:
     probes: Counts = field(default_factory=dict)  # service, port, result
 
 
-def exposition(reading: Reading, accept: str) -> tuple[bytes, str]:
+def exposition(reading: MetricsReading, accept: str) -> tuple[bytes, str]:
     """The body of /metrics and its content type, as the scraper's Accept header prefers."""
     registry = CollectorRegistry()
     for collector in (*_PROCESS, _Once(reading)):
@@ -83,7 +83,7 @@ def exposition(reading: Reading, accept: str) -> tuple[bytes, str]:
     return encode(registry), content_type
 
 
-def families(reading: Reading) -> Iterator[Metric]:
+def families(reading: MetricsReading) -> Iterator[Metric]:
     """Every metric of ours, in the order of docs/metrics.md."""
     yield from _dns(reading)
     yield from _ports(reading)
@@ -122,7 +122,7 @@ def families(reading: Reading) -> Iterator[Metric]:
     )
 
 
-def _dns(reading: Reading) -> Iterator[Metric]:
+def _dns(reading: MetricsReading) -> Iterator[Metric]:
     yield _counter(
         "mesh_dns_requests_total",
         "DNS requests answered.",
@@ -140,7 +140,7 @@ def _dns(reading: Reading) -> Iterator[Metric]:
     yield from _upstreams(reading)
 
 
-def _upstreams(reading: Reading) -> Iterator[Metric]:
+def _upstreams(reading: MetricsReading) -> Iterator[Metric]:
     yield _counter(
         "mesh_dns_upstream_requests_total",
         "Requests forwarded to an upstream resolver.",
@@ -170,7 +170,7 @@ def _upstreams(reading: Reading) -> Iterator[Metric]:
     )
 
 
-def _ports(reading: Reading) -> Iterator[Metric]:
+def _ports(reading: MetricsReading) -> Iterator[Metric]:
     known = {service.name for service in reading.snapshot.services.values()}
     by_mode = ["service", "port", "mode"]
     yield _counter(
@@ -199,7 +199,7 @@ def _ports(reading: Reading) -> Iterator[Metric]:
     )
 
 
-def _http(reading: Reading) -> Iterator[Metric]:
+def _http(reading: MetricsReading) -> Iterator[Metric]:
     yield _counter(
         "mesh_http_requests_total",
         "HTTP requests answered.",
@@ -286,7 +286,7 @@ def _http(reading: Reading) -> Iterator[Metric]:
     )
 
 
-def _probes(reading: Reading) -> Metric:
+def _probes(reading: MetricsReading) -> Metric:
     known = {service.name for service in reading.snapshot.services.values()}
     return _counter(
         "mesh_probe_total",
@@ -304,7 +304,7 @@ def _endpoints(snapshot: Snapshot) -> Metric:
     return _labelled_gauge("mesh_endpoints", "Tasks of a service, by state.", ["service", "state"], series)
 
 
-def _catalog(reading: Reading) -> Iterator[Metric]:
+def _catalog(reading: MetricsReading) -> Iterator[Metric]:
     yield _gauge("mesh_catalog_version", "Changes applied since the start.", reading.snapshot.version)
     if reading.catalog_age is not None:
         yield _gauge(
@@ -381,7 +381,7 @@ def _histograms(name: str, help_: str, labels: list[str], series: Mapping[Labels
 
 
 class _Once(Collector):
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: MetricsReading) -> None:
         self._reading = reading
 
     def collect(self) -> Iterator[Metric]:

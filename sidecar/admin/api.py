@@ -27,7 +27,7 @@ from mesh.errors import Busy
 from mesh.net.limits.connection_guard import ConnectionGuard, GuardLimits
 from mesh.parsing import is_int, parse_port, shown
 from mesh.telemetry.explain import PortPath, ServicePath
-from mesh.telemetry.metrics import Reading, exposition
+from mesh.telemetry.metrics import MetricsReading, exposition
 from mesh.telemetry.redaction import redact, redact_labels
 from sidecar import status_model
 from sidecar.admin import html, tables
@@ -44,13 +44,13 @@ MAX_NAME = 255  # characters of a name to resolve, as in DNS
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class State(Protocol):
+class AdminState(Protocol):
     """What the surfaces ask of the running sidecar. Called on its loop; must not block."""
 
     @property
     def snapshot(self) -> Snapshot: ...
 
-    def status(self) -> status_model.Status: ...
+    def status(self) -> status_model.StatusReport: ...
 
     def routes(self) -> status_model.Routes: ...
 
@@ -62,7 +62,7 @@ class State(Protocol):
         """Why the node should not be relied on yet; nothing when it may be."""
         ...
 
-    async def reading(self) -> Reading:
+    async def reading(self) -> MetricsReading:
         """Copies: it is rendered in another thread while counting goes on."""
         ...
 
@@ -84,7 +84,7 @@ class State(Protocol):
         ...
 
 
-class Server:
+class SurfaceServer:
     """An application in one place. `start` raises OSError when that cannot be bound."""
 
     def __init__(self, app: web.Application, place: ListenAddress) -> None:
@@ -161,7 +161,7 @@ def _left_behind(path: str) -> bool:
     return False
 
 
-def metrics_app(state: State) -> web.Application:
+def metrics_app(state: AdminState) -> web.Application:
     """/metrics, /healthz (the loop answers), /readyz (names are answered, listeners are bound)."""
 
     async def metrics(request: web.Request) -> web.Response:
@@ -181,7 +181,7 @@ def metrics_app(state: State) -> web.Application:
     return app
 
 
-def admin_app(state: State) -> web.Application:
+def admin_app(state: AdminState) -> web.Application:
     """The JSON API and the status page."""
     app = web.Application(middlewares=[_read_only, _loopback_host, _for_browsers])
     app.add_routes(
@@ -206,14 +206,14 @@ def admin_app(state: State) -> web.Application:
 # --- handlers -----------------------------------------------------------------------------------------------
 
 
-def _routes(state: State) -> Handler:
+def _routes(state: AdminState) -> Handler:
     async def handle(_: web.Request) -> web.Response:
         return _json(asdict(state.routes()))
 
     return handle
 
 
-def _page(state: State) -> Handler:
+def _page(state: AdminState) -> Handler:
     async def handle(_: web.Request) -> web.Response:
         document = asdict(state.status())
         text = html.render(f"mesh on {document['node']}", tables.status(document))
@@ -222,14 +222,14 @@ def _page(state: State) -> Handler:
     return handle
 
 
-def _status(state: State) -> Handler:
+def _status(state: AdminState) -> Handler:
     async def handle(_: web.Request) -> web.Response:
         return _json(asdict(state.status()))
 
     return handle
 
 
-def _catalog(state: State, part: str | None = None) -> Handler:
+def _catalog(state: AdminState, part: str | None = None) -> Handler:
     async def handle(_: web.Request) -> web.Response:
         document = await asyncio.to_thread(_dump, state.snapshot)  # a snapshot may be read anywhere
         return web.json_response(document if part is None else {part: document.get(part, {})})
@@ -237,7 +237,7 @@ def _catalog(state: State, part: str | None = None) -> Handler:
     return handle
 
 
-def _endpoints(state: State) -> Handler:
+def _endpoints(state: AdminState) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         name = request.match_info["service"]
         snapshot = state.snapshot
@@ -253,7 +253,7 @@ def _endpoints(state: State) -> Handler:
     return handle
 
 
-def _resolve(state: State) -> Handler:
+def _resolve(state: AdminState) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         name = request.query.get("name", "")
         if not 0 < len(name) <= MAX_NAME:
@@ -269,7 +269,7 @@ def _resolve(state: State) -> Handler:
     return handle
 
 
-def _explain_port(state: State) -> Handler:
+def _explain_port(state: AdminState) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         number = request.match_info["port"]
         if not is_int(number, 1, MAX_PORT):
@@ -285,7 +285,7 @@ def _explain_port(state: State) -> Handler:
     return handle
 
 
-def _explain_http(state: State) -> Handler:
+def _explain_http(state: AdminState) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         host, path = request.query.get("host", ""), request.query.get("target", "/")
         if not host or len(host) > MAX_NAME or not path.startswith("/"):
@@ -299,7 +299,7 @@ def _explain_http(state: State) -> Handler:
     return handle
 
 
-def _explain_service(state: State) -> Handler:
+def _explain_service(state: AdminState) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         try:
             path = await state.explain_service(request.match_info["service"])

@@ -19,14 +19,14 @@ from mesh.kernel import inspect
 from mesh.kernel.firewall.forward_chain import Firewall
 from mesh.kernel.firewall.review import Review, review
 from mesh.kernel.firewall.rule_walk import Obstacle
-from mesh.kernel.ingress import Place
+from mesh.kernel.ingress import SandboxPlace
 from mesh.kernel.ingress_state import Ports, Published, as_published
 from mesh.kernel.rulesets import service_vips
 from mesh.labels.ports import Carrier, PortPlan, plan
 from mesh.telemetry.explain import PortPath, ServicePath, named
-from mesh.telemetry.explain_port import Kernel, Reached, Relay, port_path
+from mesh.telemetry.explain_port import Kernel, Reached, RelayHop, port_path
 from mesh.telemetry.explain_service import Vips, service_path
-from sidecar.wiring.data_plane import Carrying
+from sidecar.wiring.data_plane import DataPlane
 from sidecar.wiring.first_packets import forwarded, listened
 
 CONTAINERS_MAX = 64  # of this node whose namespaces one question may visit; 20 ms each
@@ -44,7 +44,7 @@ class Explaining:
         self,
         store: Store,
         default: Carrier,
-        carrying: Carrying,
+        carrying: DataPlane,
         firewall: Firewall | None = None,
         host: str | None = None,
         reviewing: Review | None = None,
@@ -118,19 +118,19 @@ class Explaining:
             path = replace(path, notes=(*path.notes, NOT_OVER_IPV6))
         return path
 
-    def _wanted(self, snapshot: Snapshot, service: Service, place: Place | None) -> Ports:
+    def _wanted(self, snapshot: Snapshot, service: Service, place: SandboxPlace | None) -> Ports:
         """What the kernel is to hold for the service, by the same rules as it is told."""
         published = Published(self._default, snapshot.this_node)
         published.set_service(service.id, service, snapshot.ingress_network())
         wanted = published.everything(place.entry.address if place else "", snapshot.nodes)
         return as_published(wanted) if place and place.ipvs else wanted
 
-    def _relayed(self, one: PortPlan) -> Relay:
+    def _relayed(self, one: PortPlan) -> RelayHop:
         status = next((s for s in self._relay.status() if s.key == one.key), None)
         endpoints = tuple(
             Reached(str(seen.endpoint), seen.active, seen.ejected_for) for seen in self._relay.seen(one.key)
         )
-        return Relay(status.address, status.fault, endpoints) if status else Relay()
+        return RelayHop(status.address, status.fault, endpoints) if status else RelayHop()
 
     async def _kernel(self, snapshot: Snapshot, one: PortPlan) -> Kernel:
         if self._ingress is None or self._worker is None:
@@ -154,7 +154,7 @@ class Explaining:
         ways = await self._ways_back(snapshot, snapshot.services[one.service])
         return replace(kernel, sandbox=sandbox, passes=passes, ways_back=ways)
 
-    async def _obstacles(self, one: PortPlan, place: Place) -> tuple[Obstacle, ...]:
+    async def _obstacles(self, one: PortPlan, place: SandboxPlace) -> tuple[Obstacle, ...]:
         port, protocol = one.port.published, str(one.port.protocol)
         asked = listened if one.carrier.in_user_space else partial(forwarded, place=place)
         packets = {"": asked(protocol, port), "over IPv6": listened(protocol, port, over_ipv6=True)}
@@ -168,7 +168,7 @@ class Explaining:
             for obstacle in obstacles
         )
 
-    async def _passes(self, place: Place) -> bool | None:
+    async def _passes(self, place: SandboxPlace) -> bool | None:
         try:
             return await self._firewall.lets_pass(place.host.sandbox, place.host.bridge)
         except KernelError:

@@ -14,7 +14,7 @@ from mesh.net import proc
 from mesh.net.tasks import Tasks
 from mesh.telemetry import logs
 from sidecar import status_model
-from sidecar.admin.api import Server
+from sidecar.admin.api import SurfaceServer
 from sidecar.config import ListenAddress, UnixSocket
 
 RETRY_SECONDS = 1.0
@@ -32,13 +32,13 @@ class Surface:
         self._app = app  # made anew for each try: aiohttp freezes an application that was started
         self._wanted = wanted
         self._tasks = tasks
-        self._server: Server | None = None
+        self._server: SurfaceServer | None = None
         self._retrying: asyncio.Task[None] | None = None
         self._fault = ""
         self.bound: ListenAddress = wanted
 
-    def shown(self) -> status_model.Listener:
-        return status_model.Listener(self._name, str(self.bound), self._fault)
+    def shown(self) -> status_model.ListenerView:
+        return status_model.ListenerView(self._name, str(self.bound), self._fault)
 
     async def start(self) -> ListenAddress:
         """Try once; go on in the background if the port is taken. The address bound, or asked for."""
@@ -60,7 +60,7 @@ class Surface:
         logs.event(logger, logging.INFO, "port free again", surface=self._name, address=str(self.bound))
 
     async def _try(self) -> bool:
-        server = Server(self._app(), self._wanted)
+        server = SurfaceServer(self._app(), self._wanted)
         try:
             self.bound = await server.start()
         except OSError as error:

@@ -15,15 +15,15 @@ from mesh.catalog.snapshot import Snapshot
 from mesh.catalog.store import Store
 from mesh.discovery.source import Source, SourceStatus
 from mesh.dns.explain import ShownReply
-from mesh.dns.forward.forward import NO_PATHS, Paths
+from mesh.dns.forward.forward import NO_PATHS, ContainerPaths
 from mesh.dns.node_listener import NODE, ExplicitResolver
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope, scope_of, scope_of_asker
 from mesh.dns.wire import QType
 from mesh.http.stats import ServiceStats
 from mesh.internal_errors import ERRORS
-from mesh.kernel.counters import Counted
-from mesh.kernel.ingress import Ingress
+from mesh.kernel.counters import CountedPort
+from mesh.kernel.ingress import IngressRules
 from mesh.labels.dns import problems as label_problems
 from mesh.labels.ports import Carrier, Plans, PortPlan, plan
 from mesh.net import cgroup
@@ -32,28 +32,28 @@ from mesh.relay.port_reconciler import RelayPorts
 from mesh.relay.stats import PortStats
 from mesh.telemetry.explain import PortPath, ServicePath
 from mesh.telemetry.histogram import Histogram
-from mesh.telemetry.metrics import Reading
+from mesh.telemetry.metrics import MetricsReading
 from sidecar import status_model
 from sidecar.admin.explain import Explaining
 from sidecar.admin.listener import Surface
 from sidecar.config import Config
 from sidecar.version import mesh_version
-from sidecar.wiring.data_plane import Carrying
+from sidecar.wiring.data_plane import DataPlane
 
 Relayed = Sequence[tuple[str, str, PortStats]]  # service, port, what was counted
-Carried = Sequence[tuple[str, str, Counted]]
+Carried = Sequence[tuple[str, str, CountedPort]]
 
 
 @dataclass(slots=True)
-class Telling:
-    """`sidecar.admin.api.State` over the running pieces."""
+class StatusView:
+    """`sidecar.admin.api.AdminState` over the running pieces."""
 
     config: Config
     store: Store
     source: Source
     resolver: Resolver
     explicit: ExplicitResolver
-    carrying: Carrying
+    carrying: DataPlane
     explaining: Explaining
     applied: Histogram
     surfaces: list[Surface] = field(default_factory=list)
@@ -65,15 +65,15 @@ class Telling:
 
     # --- status ---
 
-    def status(self) -> status_model.Status:
+    def status(self) -> status_model.StatusReport:
         snapshot, source = self.snapshot, self.source.status()
-        return status_model.Status(
+        return status_model.StatusReport(
             version=mesh_version(),
             node=self.config.node,
             role=source.role,
             started=self.started,
             catalog_version=snapshot.version,
-            source=status_model.Source(source.kind, source.connected, _age(source), source.last_error),
+            source=status_model.SourceView(source.kind, source.connected, _age(source), source.last_error),
             feed=_feed(source),
             containers=tuple(self._containers()),
             ports=tuple(sorted(self._ports(), key=_by_number)),
@@ -90,15 +90,17 @@ class Telling:
             reasons.append("containers are still being captured")
         return reasons
 
-    def _containers(self) -> Iterator[status_model.Container]:
+    def _containers(self) -> Iterator[status_model.ContainerView]:
         if self.carrying.capture is not None:
             for one in self.carrying.capture.status():
-                yield status_model.Container(one.container, one.name, one.captured, one.reason, one.failed)
+                yield status_model.ContainerView(
+                    one.container, one.name, one.captured, one.reason, one.failed
+                )
 
-    def _listeners(self) -> Iterator[status_model.Listener]:
+    def _listeners(self) -> Iterator[status_model.ListenerView]:
         for place in self.explicit.places:
             host, port = place.bound or (place.host, place.port)
-            yield status_model.Listener("dns", f"{host}:{port}", place.fault)
+            yield status_model.ListenerView("dns", f"{host}:{port}", place.fault)
         yield from (surface.shown() for surface in self.surfaces)
         if self.carrying.http is not None:
             yield from self.carrying.http.telling.listeners()
@@ -144,7 +146,7 @@ class Telling:
             ERRORS.report("status of a service", error)
             return Plans()
 
-    def _ports(self) -> Iterator[status_model.Port]:
+    def _ports(self) -> Iterator[status_model.PortView]:
         faults, faults6 = _faults(self.carrying.relay), _faults(self.carrying.relay6)
         for service in self.snapshot.services.values():
             for one in self._plans(service).ports:
@@ -152,20 +154,20 @@ class Telling:
 
     def _port(
         self, service: Service, one: PortPlan, faults: dict[str, str], fault6: str
-    ) -> status_model.Port:
-        mode, note = status_model.Carrier(one.carrier.value), ""
+    ) -> status_model.PortView:
+        mode, note = status_model.PortCarrier(one.carrier.value), ""
         if one.carrier is Carrier.DOCKER:
             host = one.port.mode is PublishMode.HOST
             note = "published with mode=host" if host else "label mesh.enable=false"
         elif one.carrier.in_user_space and one.key in faults:
-            mode, note = status_model.Carrier.TAKEN, faults[one.key]
+            mode, note = status_model.PortCarrier.TAKEN, faults[one.key]
         elif one.carrier is Carrier.KERNEL and self.carrying.ingress is not None:
             note = self.carrying.ingress.status or self._source_note(service, one, self.carrying.ingress)
         elif one.carrier.in_user_space and self.carrying.listeners is not None:
             note = self.carrying.listeners.status
         if fault6:
             note = "; ".join(filter(None, (note, f"over IPv6: {fault6}")))
-        return status_model.Port(
+        return status_model.PortView(
             one.port.published,
             one.port.protocol,
             service.name,
@@ -175,7 +177,7 @@ class Telling:
             total=len(service.tasks),
         )
 
-    def _source_note(self, service: Service, one: PortPlan, ingress: Ingress) -> str:
+    def _source_note(self, service: Service, one: PortPlan, ingress: IngressRules) -> str:
         """Where tasks do not see the client's address, and why."""
         if one.source_ip == "masquerade":
             return "source address masqueraded, as labelled"
@@ -191,12 +193,12 @@ class Telling:
 
     # --- metrics ---
 
-    async def reading(self) -> Reading:
+    async def reading(self) -> MetricsReading:
         source, stats = self.source.status(), self.resolver.stats
         relayed = _summed(self.carrying.relay, self.carrying.relay6)
         carried, active = await self._carried_by_the_kernel()
         http = self._http()
-        return Reading(
+        return MetricsReading(
             version=mesh_version(),
             snapshot=self.snapshot,
             catalog_age=_age(source),
@@ -319,10 +321,12 @@ class Telling:
                 found.rule,
                 *((found.reply.fault,) if found.reply and found.reply.fault else ()),
             ),
-            docker=status_model.Reply(found.docker.rcode, _answers(found.docker)) if found.docker else None,
+            docker=status_model.ReplyView(found.docker.rcode, _answers(found.docker))
+            if found.docker
+            else None,
         )
 
-    def _asker(self, asker: str) -> tuple[Scope, Paths, str]:
+    def _asker(self, asker: str) -> tuple[Scope, ContainerPaths, str]:
         if not asker:
             known = next(iter(self.snapshot.askers), None)
             scope = scope_of_asker(known, self.snapshot) if known else NODE
@@ -342,12 +346,12 @@ class Telling:
         return found[0]
 
 
-def _answers(reply: ShownReply | None) -> tuple[status_model.Answer, ...]:
+def _answers(reply: ShownReply | None) -> tuple[status_model.ResolvedRecord, ...]:
     records = reply.records if reply else ()
-    return tuple(status_model.Answer(one.name, one.type, one.ttl, one.data) for one in records)
+    return tuple(status_model.ResolvedRecord(one.name, one.type, one.ttl, one.data) for one in records)
 
 
-def _by_number(port: status_model.Port) -> tuple[int, str, str]:
+def _by_number(port: status_model.PortView) -> tuple[int, str, str]:
     return port.published, port.protocol, port.service
 
 
@@ -364,10 +368,10 @@ def _age(source: SourceStatus) -> float | None:
     return None if source.last_success is None else max(0.0, time.time() - source.last_success)
 
 
-def _feed(source: SourceStatus) -> status_model.Feed | None:
+def _feed(source: SourceStatus) -> status_model.FeedView | None:
     if source.kind != "docker":
         return None
-    return status_model.Feed(
+    return status_model.FeedView(
         following=source.feed_following,
         serving=source.feed_serving,
         clients=source.feed_clients,
@@ -399,7 +403,7 @@ def _connections(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...], in
 
 def _bytes(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...], int]:
     counted = Counter[tuple[str, ...]]()
-    both: tuple[Sequence[tuple[str, str, PortStats | Counted]], ...] = (relayed, carried)
+    both: tuple[Sequence[tuple[str, str, PortStats | CountedPort]], ...] = (relayed, carried)
     for one in both:  # a port of the kernel's is relayed as well, over IPv6
         for name, port, counts in one:
             counted[name, port, "in"] += counts.received
@@ -417,10 +421,10 @@ def _connect_errors(relayed: Relayed, carried: Carried) -> dict[tuple[str, ...],
     return counted
 
 
-def _limits() -> status_model.Limits:
+def _limits() -> status_model.LimitsView:
     soft, hard = descriptors.limits()
     group = cgroup.limits()
-    return status_model.Limits(
+    return status_model.LimitsView(
         _open_descriptors(),
         soft,
         hard,

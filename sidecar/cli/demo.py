@@ -91,7 +91,7 @@ async def _run(limit: float | None) -> None:
 
 
 @dataclass
-class Backend:
+class DemoBackend:
     """One task: an HTTP server that says its name."""
 
     name: str
@@ -117,7 +117,7 @@ class Backend:
 class Stage:
     """Everything that runs, and where it can be asked."""
 
-    backends: list[Backend]
+    backends: list[DemoBackend]
     catalogue: Path
     published: int
     dns: Address
@@ -131,7 +131,7 @@ class Stage:
         beside.replace(self.catalogue)
 
 
-def catalogue(backends: list[Backend], published: int, dead: str = "") -> dict[str, Any]:
+def catalogue(backends: list[DemoBackend], published: int, dead: str = "") -> dict[str, Any]:
     """A document of one service with the backends as its tasks."""
     tasks = [
         {
@@ -163,8 +163,8 @@ def settings(folder: Path) -> Config:
         node="demo",
         discovery=config.Discovery(config.DiscoveryKind.FILE, str(folder / "catalog.yml")),
         dns=config.Dns(listen=(anywhere,)),
-        capture=config.Capture.OFF,
-        ingress=config.Ingress(LOOPBACK, config.PortMode.PROXY),
+        capture=config.CaptureMode.OFF,
+        ingress=config.IngressConfig(LOOPBACK, config.PortMode.PROXY),
         metrics=config.Metrics(anywhere),
         admin=config.Admin(anywhere, socket=""),  # a page for the browser
         state_dir=str(folder / "state"),
@@ -191,13 +191,15 @@ async def _stage() -> AsyncIterator[Stage]:
         yield replace(stage, dns=bound.dns[0], metrics=bound.metrics, admin=bound.admin)
 
 
-def plan_backends() -> list[Backend]:
+def plan_backends() -> list[DemoBackend]:
     """Three tasks, each on its own address; only one where 127/8 has no more than 127.0.0.1 (macOS)."""
     for _ in range(10):  # a port that is free on one address may be taken on another
         port = free_port(TASK_ADDRESSES[0])
         if port and all(free_port(address, port) for address in TASK_ADDRESSES):
-            return [Backend(f"web.{i}", address, port) for i, address in enumerate(TASK_ADDRESSES, start=1)]
-    return [Backend("web.1", LOOPBACK, free_port(LOOPBACK))]
+            return [
+                DemoBackend(f"web.{i}", address, port) for i, address in enumerate(TASK_ADDRESSES, start=1)
+            ]
+    return [DemoBackend("web.1", LOOPBACK, free_port(LOOPBACK))]
 
 
 def free_port(address: str, port: int = 0) -> int:

@@ -25,11 +25,11 @@ from mesh.kernel.feature_probe import tried
 from mesh.kernel.firewall.forward_chain import Firewall
 from mesh.kernel.firewall.review import Review, review
 from mesh.kernel.firewall.rule_walk import Obstacle
-from mesh.kernel.ingress import BRIDGE, SANDBOX, Place, ipvs_here, locate
+from mesh.kernel.ingress import BRIDGE, SANDBOX, SandboxPlace, ipvs_here, locate
 from mesh.net import netlink, proc
 from mesh.net.limits import descriptors
 from mesh.net.netns import Namespace
-from mesh.peers.swarm_tls import Certificates
+from mesh.peers.swarm_tls import SwarmCertificates
 from mesh.telemetry import doctor, doctor_cluster, doctor_limits
 from mesh.telemetry.doctor import Check
 from sidecar.admin import client
@@ -47,23 +47,23 @@ AT_ONCE = 8  # nodes looked at at the same time
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class EngineAnswer:
     """By the engine."""
 
     info: Document  # `docker info`
     networks: Mapping[str, str] = field(default_factory=dict)  # the id's first ten characters → name
 
 
-def ask_engine(socket_path: str) -> Told:
+def ask_engine(socket_path: str) -> EngineAnswer:
     """EngineUnavailable, DiscoveryError."""
 
-    async def ask() -> Told:
+    async def ask() -> EngineAnswer:
         engine = EngineClient(socket_path, CALL_SECONDS)
         try:
             info, networks = await engine.info(), await engine.networks()
         finally:
             engine.close()
-        return Told(info, {str(one["Id"])[:10]: str(one["Name"]) for one in networks})
+        return EngineAnswer(info, {str(one["Id"])[:10]: str(one["Name"]) for one in networks})
 
     return asyncio.run(ask())
 
@@ -93,7 +93,7 @@ class Doctor:
     admin: ListenAddress
     host: str | None = None
     firewall: Firewall = field(default_factory=Firewall)
-    ask: Callable[[str], Told] = ask_engine
+    ask: Callable[[str], EngineAnswer] = ask_engine
     names: Callable[[str], Mapping[str, str]] = ask_names
     review: Review | None = None  # None: of the host's rules
 
@@ -116,7 +116,7 @@ class Doctor:
             yield doctor.descriptors(hard or soft or doctor.DESCRIPTORS_MIN)
             return
         most = told["descriptors_max"]
-        seen = doctor_limits.Limits(
+        seen = doctor_limits.ProcessLimits(
             told["descriptors"],
             most,
             0 if most is None else descriptors.reserved(most),
@@ -178,7 +178,7 @@ class Doctor:
             return None
 
     @cached_property
-    def _told(self) -> Told:
+    def _told(self) -> EngineAnswer:
         return self.ask(self.config.docker.socket)
 
     @property
@@ -191,7 +191,7 @@ class Doctor:
         return found if isinstance(found, dict) else {}
 
     @cached_property
-    def _place(self) -> Place | None:
+    def _place(self) -> SandboxPlace | None:
         """Where published ports pass; None where there is no ingress namespace."""
         path = os.path.join(self.config.docker.netns, SANDBOX)
         if not os.path.exists(path):
@@ -204,7 +204,7 @@ class Doctor:
             return None  # half made, for a moment
 
     @cached_property
-    def _settings(self) -> doctor.Settings:
+    def _settings(self) -> doctor.DoctorSettings:
         seen = node_facts.settings(self.config.docker.netns, self._place, self.host)
         tasks = seen.task_rp_filter or {}
         if doctor.STRICT not in tasks.values() and not seen.broken_ways:
@@ -243,7 +243,7 @@ class Doctor:
 
     def _engine(self) -> Check:
         return doctor_cluster.engine(
-            doctor_cluster.Engine(
+            doctor_cluster.EngineSeen(
                 str(self._info.get("ServerVersion", "")),
                 str(self._swarm.get("LocalNodeState", "")),
                 bool(self._swarm.get("ControlAvailable")),
@@ -252,7 +252,7 @@ class Doctor:
         )
 
     def _certificate(self) -> Check:
-        certificates = Certificates(self.config.docker.certificates)
+        certificates = SwarmCertificates(self.config.docker.certificates)
         try:
             role, expires = certificates.identity().role, certificates.expires()
         except DiscoveryError as error:
@@ -275,7 +275,7 @@ class Doctor:
                 return doctor.passage(doctor.Passage(published=True, fault=str(error)))
         return doctor.passage(doctor.Passage(published, allowed, dropped=self._dropped(place)))
 
-    def _dropped(self, place: Place | None) -> list[doctor.Dropped]:
+    def _dropped(self, place: SandboxPlace | None) -> list[doctor.Dropped]:
         entries = {entry.name: entry.address.port for entry in self.config.http.entrypoints}
         looking = self.review or partial(review, namespace=self.host)
         found = asyncio.run(looking(first_packets(self._ports, entries, place)))
@@ -317,11 +317,11 @@ class Doctor:
         return doctor.listeners(seen, ipvs_here())
 
 
-def _sidecar(status: Document) -> doctor_cluster.Sidecar:
+def _sidecar(status: Document) -> doctor_cluster.SidecarSeen:
     source, feed = status["source"], status["feed"] or {}
     containers = status["containers"]
     faults = tuple(f"{one['name']}: {one['reason']}" for one in containers if one["failed"])
-    return doctor_cluster.Sidecar(
+    return doctor_cluster.SidecarSeen(
         bool(source["connected"]),
         source["age"],
         feed.get("last_error") or source["last_error"],

@@ -8,8 +8,8 @@ from typing import Any
 
 from mesh.errors import KernelError, NamespaceGone
 from mesh.kernel import inspect
-from mesh.kernel.devconf import Setting, read
-from mesh.kernel.ingress import BRIDGE, SANDBOX, Place
+from mesh.kernel.devconf import InterfaceSetting, read
+from mesh.kernel.ingress import BRIDGE, SANDBOX, SandboxPlace
 from mesh.net import netlink, proc
 from mesh.net.netns import Namespace
 from mesh.parsing import is_int
@@ -26,24 +26,26 @@ def conntrack() -> tuple[int, int]:
     return count, limit
 
 
-def settings(netns_dir: str, place: Place | None, host: str | None) -> doctor.Settings:
+def settings(netns_dir: str, place: SandboxPlace | None, host: str | None) -> doctor.DoctorSettings:
     def on_host() -> tuple[int, int | None, dict[str, int]]:
         forward = int(Path("/proc/sys/net/ipv4/ip_forward").read_text(encoding="ascii"))
-        return forward, _read(BRIDGE, Setting.route_localnet), _rp_filters()
+        return forward, _read(BRIDGE, InterfaceSetting.route_localnet), _rp_filters()
 
     ip_forward, route_localnet, rp_filter = Namespace(host).call(on_host)
     if place is None:
-        return doctor.Settings(ip_forward, route_localnet, rp_filter)
+        return doctor.DoctorSettings(ip_forward, route_localnet, rp_filter)
     interfaces = (place.gateway_interface, place.ingress_interface)
     sandbox = Namespace(place.path).call(
-        lambda: {one: value for one in interfaces if (value := _read(one, Setting.forwarding)) is not None}
+        lambda: {
+            one: value for one in interfaces if (value := _read(one, InterfaceSetting.forwarding)) is not None
+        }
     )
     subnet = Namespace(place.path).call(lambda: _subnet(place.ingress_interface))
     tasks, broken = _tasks(netns_dir, subnet) if subnet else ({}, [])
-    return doctor.Settings(ip_forward, route_localnet, rp_filter, sandbox, tasks, broken)
+    return doctor.DoctorSettings(ip_forward, route_localnet, rp_filter, sandbox, tasks, broken)
 
 
-def _read(interface: str, setting: Setting) -> int | None:
+def _read(interface: str, setting: InterfaceSetting) -> int | None:
     try:
         return read(interface, setting)
     except NamespaceGone:
@@ -52,9 +54,9 @@ def _read(interface: str, setting: Setting) -> int | None:
 
 def _rp_filters() -> dict[str, int]:
     """As it is in force: the stricter-sounding of `all` and the interface's own, which is the larger."""
-    everywhere = _read("all", Setting.rp_filter) or 0
+    everywhere = _read("all", InterfaceSetting.rp_filter) or 0
     names = {one.interface for one in netlink.addresses()}
-    return {one: max(everywhere, _read(one, Setting.rp_filter) or 0) for one in names}
+    return {one: max(everywhere, _read(one, InterfaceSetting.rp_filter) or 0) for one in names}
 
 
 def _subnet(interface: str) -> IPv4Network | None:

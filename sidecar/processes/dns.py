@@ -13,12 +13,12 @@ import sys
 from mesh.catalog.store import Store
 from mesh.dns.node_listener import ExplicitResolver, Sharing
 from mesh.dns.resolver import Resolver
-from mesh.dns.udp_server import Endpoint
+from mesh.dns.udp_server import DnsEndpoint
 from mesh.errors import KernelError
 from mesh.net.tasks import Tasks
 from sidecar.wiring.container_dns import CapturedEndpoints
 from sidecar.workers.channel import Channel
-from sidecar.workers.dns_messages import TELLS, TOLD, Begin, Counted, Join, Learn, Leave
+from sidecar.workers.dns_messages import TELLS, TOLD, BeginDns, Counted, Join, LearnDns, Leave
 from sidecar.workers.worker_main import later, main, on_task_failed
 
 COUNTS_SECONDS = 1.0
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 class DnsWorker:
     """Its sidecar is at the other end of the channel."""
 
-    def __init__(self, begin: Begin, _: tuple[socket.socket, ...], channel: Channel) -> None:
+    def __init__(self, begin: BeginDns, _: tuple[socket.socket, ...], channel: Channel) -> None:
         self.failed = asyncio.Event()
         self._channel = channel
         self._tasks = Tasks(on_task_failed(self.failed))
@@ -38,14 +38,14 @@ class DnsWorker:
         self.store.subscribe(self._resolver.update, "dns", self._resolver.restart)
         self._captured = CapturedEndpoints(self._resolver, self.store, self._tasks)
         self._explicit = ExplicitResolver(self._resolver, self._tasks, begin.listen, sharing=Sharing.JOINED)
-        self._endpoints: dict[str, Endpoint] = {}
+        self._endpoints: dict[str, DnsEndpoint] = {}
 
     async def start(self) -> None:
         await self._explicit.start()
         self._tasks.keep(self._tell, "counts")
 
     def handle(self, message: object, _: tuple[socket.socket, ...]) -> None:
-        if isinstance(message, Learn):
+        if isinstance(message, LearnDns):
             self.store.publish(message.change)
         elif isinstance(message, Join):
             self._join(message)

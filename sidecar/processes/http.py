@@ -15,10 +15,10 @@ from mesh.http.stats import ServiceStats
 from mesh.http.tls.certificate_store import GivenCertificates, KeyPair
 from mesh.http.upstream.network_reach import OwnNamespace
 from mesh.net.tasks import Tasks
-from mesh.relay.port_interface import Carried
+from mesh.relay.port_interface import PortHandle
 from mesh.relay.tcp_port import plain_socket
 from sidecar.wiring.acme_worker import IssuedElsewhere
-from sidecar.wiring.http import Given, HttpSide
+from sidecar.wiring.http import Given, HttpEdge
 from sidecar.workers import worker_main
 from sidecar.workers.carried_ports import CarriedPorts
 from sidecar.workers.channel import Channel
@@ -26,19 +26,19 @@ from sidecar.workers.edge_reach import EdgeReach, EdgeTunnels
 from sidecar.workers.http_messages import (
     TELLS,
     TOLD,
-    Begin,
-    Broken,
-    Dialled,
+    AcmeProof,
+    BeginHttp,
+    ConnectionBroken,
     Done,
     Here,
     HttpReport,
     KeyPairs,
-    Learn,
+    LearnHttp,
     Listen,
-    Proof,
     SeenReport,
     ShutAll,
     StatsReport,
+    TunnelDialled,
 )
 from sidecar.workers.port_messages import Carry, Shut
 from sidecar.workers.socket_stock import SocketStock
@@ -49,14 +49,14 @@ REPORT_SECONDS = 1.0
 class HttpProcess:
     """The sidecar is at the other end of the channel."""
 
-    def __init__(self, begin: Begin, sockets: tuple[socket.socket, ...], channel: Channel) -> None:
+    def __init__(self, begin: BeginHttp, sockets: tuple[socket.socket, ...], channel: Channel) -> None:
         self.failed = asyncio.Event()
         self._channel = channel
         self._tasks = Tasks(worker_main.on_task_failed(self.failed))
         self.store = Store(later=worker_main.later)
         self._certificates, self._issued = GivenCertificates(), IssuedElsewhere()
         given = Given(self._certificates, self._issued)
-        self._side = HttpSide(begin.settings.http, self._tasks, self.store, given=given)
+        self._side = HttpEdge(begin.settings.http, self._tasks, self.store, given=given)
         self._stock = SocketStock(sockets[0], self.failed.set) if sockets else None
         self._connect = self._stock.connect("") if self._stock else plain_socket
         self._ports = CarriedPorts(self._tasks, channel, self._open)
@@ -88,7 +88,7 @@ class HttpProcess:
         known = self.store.current.networks.get(network)
         return known is not None and known.ingress
 
-    def _open(self, order: Carry, listener: socket.socket) -> Carried:
+    def _open(self, order: Carry, listener: socket.socket) -> PortHandle:
         way = order.way
         return HttpPort(
             self._side.core, order.service, listener, way.endpoints, way.options, self._connect, way.near
@@ -96,7 +96,7 @@ class HttpProcess:
 
     def handle(self, message: object, sockets: tuple[socket.socket, ...]) -> None:
         match message:
-            case Learn():
+            case LearnHttp():
                 if message.node != self.store.current.this_node:
                     self.store.identify(message.node)
                 self.store.publish(message.change(self.store.current))
@@ -111,13 +111,13 @@ class HttpProcess:
                 self._ports.shut(message)
             case ShutAll():
                 self._tasks.start(self._shut(message.drain), "http-drain")
-            case Dialled():
+            case TunnelDialled():
                 self._tunnels.on_dialled(message)
-            case Broken():
+            case ConnectionBroken():
                 self._tunnels.on_broken(message, sockets)
             case KeyPairs():
                 self._certificates.give({file: _as_bytes(*pair) for file, pair in message.pairs.items()})
-            case Proof():
+            case AcmeProof():
                 self._issued.thumbprint = message.thumbprint
 
     def _on_here(self, message: Here) -> None:

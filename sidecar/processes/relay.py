@@ -9,14 +9,14 @@ import asyncio
 import socket
 
 from mesh.net.tasks import Tasks
-from mesh.relay.port_interface import Carried, PortOpener, open_udp_here
+from mesh.relay.port_interface import PortHandle, PortOpener, open_udp_here
 from mesh.relay.tcp_port import plain_socket
 from mesh.relay.udp_port import plain_udp_socket
 from sidecar.workers import worker_main
 from sidecar.workers.carried_ports import CarriedPorts
 from sidecar.workers.channel import Channel
 from sidecar.workers.port_messages import Carriage, Carry, Shut
-from sidecar.workers.relay_messages import TELLS, TOLD, Begin
+from sidecar.workers.relay_messages import TELLS, TOLD, BeginRelay
 from sidecar.workers.socket_stock import SocketStock
 
 REPORT_SECONDS = 1.0
@@ -25,7 +25,7 @@ REPORT_SECONDS = 1.0
 class RelayProcess:
     """The sidecar is at the other end of the channel."""
 
-    def __init__(self, begin: Begin, sockets: tuple[socket.socket, ...], channel: Channel) -> None:
+    def __init__(self, begin: BeginRelay, sockets: tuple[socket.socket, ...], channel: Channel) -> None:
         self.failed = asyncio.Event()
         self._channel = channel
         self._tasks = Tasks(worker_main.on_task_failed(self.failed))
@@ -51,7 +51,7 @@ class RelayProcess:
         if self._stock is not None:
             self._stock.close()
 
-    def _open(self, order: Carry, listener: socket.socket) -> Carried:
+    def _open(self, order: Carry, listener: socket.socket) -> PortHandle:
         way = order.way
         if order.carriage is Carriage.UDP:
             return open_udp_here(listener, way.endpoints, way.options, self._connect_udp, way.near)

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from time import monotonic
 
-from mesh.http.access_log import Entry, as_common, as_json
-from mesh.http.config.model import Route
+from mesh.http.access_log import AccessLogEntry, as_common, as_json
+from mesh.http.config.model import HttpRoute
 from mesh.http.exchange import Exchange
 from mesh.telemetry.redaction import redact
 from sidecar.config import AccessLog
 
-Over = Callable[[Exchange, Route | None], None]
+Over = Callable[[Exchange, HttpRoute | None], None]
 
 
 def access_logger(kind: AccessLog, share: float) -> Over:
@@ -24,24 +24,24 @@ def access_logger(kind: AccessLog, share: float) -> Over:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # into a pipe, it would write when 8 KB are full
 
-    def log(exchange: Exchange, route: Route | None) -> None:
+    def log(exchange: Exchange, route: HttpRoute | None) -> None:
         if share >= 1 or random.random() < share:
             sys.stdout.write(redact(shown(_entry(exchange, route))) + "\n")
 
     return log
 
 
-def _nothing(exchange: Exchange, route: Route | None) -> None:
+def _nothing(exchange: Exchange, route: HttpRoute | None) -> None:
     """Nobody wants to know."""
 
 
-def _entry(exchange: Exchange, route: Route | None) -> Entry:
+def _entry(exchange: Exchange, route: HttpRoute | None) -> AccessLogEntry:
     head, last = exchange.head, exchange.tried[-1] if exchange.tried else None
 
     def shown(value: bytes | None) -> str:
         return (value or b"").decode("latin-1")
 
-    return Entry(
+    return AccessLogEntry(
         at=time.time(),
         client=exchange.source,
         method=shown(head.method),

@@ -4,44 +4,44 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
-from mesh.acme.certificate_store import Kept
+from mesh.acme.certificate_store import AcmeStore
 from mesh.acme.client import Authority
 from mesh.acme.issuer import Issuer
-from mesh.acme.replication import PATH, Asker, Teller
-from mesh.acme.self_check import Proving
+from mesh.acme.replication import PATH, ReplicationClient, ReplicationServer
+from mesh.acme.self_check import SelfCheck
 from mesh.catalog.model import Role
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.errors import Problem
-from mesh.http.routing.router import Site
-from mesh.http.tls.certificate_store import Certificates
+from mesh.http.routing.router import RequestRouter
+from mesh.http.tls.certificate_store import TlsCertificates
 from mesh.net.tasks import Tasks
 from mesh.peers.feed.server import Handler
-from mesh.peers.swarm_tls import Certificates as SwarmCertificates
-from sidecar.config import Acme, Entry
+from mesh.peers.swarm_tls import SwarmCertificates
+from sidecar.config import Acme, EntryPointAddress
 from sidecar.wiring.acme_worker import proof
 
 
-class Issuing:
+class AcmeService:
     """`on_swarm` if there is one, then `start`, once. `changed` is set when there are other certificates."""
 
     def __init__(
-        self, config: Acme, entries: Collection[Entry], state_dir: str, tasks: Tasks, store: Store
+        self, config: Acme, entries: Collection[EntryPointAddress], state_dir: str, tasks: Tasks, store: Store
     ) -> None:
         self._entries = entries
         self._tasks = tasks
         self._store = store
-        self.kept = Kept(state_dir, config.directory)
+        self.kept = AcmeStore(state_dir, config.directory)
         self.kept.load()
         self.kept.serving = any(entry.tls for entry in entries)
         self.changed = asyncio.Event()
         self.kept.on_change = self.changed.set
         self._authority = Authority(config.directory, config.email, config.ca)
-        self._teller = Teller(self.kept, lambda: store.current.nodes, self._wanted_names)
-        self._asker: Asker | None = None
+        self._teller = ReplicationServer(self.kept, lambda: store.current.nodes, self._wanted_names)
+        self._asker: ReplicationClient | None = None
         self._leads: Callable[[], bool] = lambda: True
         self._issuer: Issuer | None = None
-        self._site: Site | None = None
+        self._site: RequestRouter | None = None
         self._seen = -1  # version of what is wanted
 
     @property
@@ -58,9 +58,9 @@ class Issuing:
 
     def on_swarm(self, certificates: SwarmCertificates, feed_port: int, leads: Callable[[], bool]) -> None:
         self._leads = leads
-        self._asker = Asker(certificates, self._other_managers, self.kept, feed_port)
+        self._asker = ReplicationClient(certificates, self._other_managers, self.kept, feed_port)
 
-    def start(self, site: Site, certificates: Certificates) -> None:
+    def start(self, site: RequestRouter, certificates: TlsCertificates) -> None:
         self._site = site
         site.proof = self._proof
         self._issuer = issuer = Issuer(
@@ -70,7 +70,7 @@ class Issuing:
             certificates.given,
             self._leads,
             self._settled,
-            Proving(self._nodes, self._port()).prepare,
+            SelfCheck(self._nodes, self._port()).prepare,
             owner=site.certified.owner,
         )
         self._store.subscribe(self._look_for_news, "certificate-orders")
@@ -135,5 +135,5 @@ class Issuing:
         ports = [entry.address.port for entry in self._plain()]
         return 80 if 80 in ports else ports[0]
 
-    def _plain(self) -> list[Entry]:
+    def _plain(self) -> list[EntryPointAddress]:
         return [entry for entry in self._entries if not entry.tls]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from mesh.errors import Problem
-from mesh.http.routing.router import Site
-from mesh.http.tls.certificate_store import Certificates
+from mesh.http.routing.router import RequestRouter
+from mesh.http.tls.certificate_store import TlsCertificates
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")  # RFC 8555, section 8.1: base64url
 
@@ -26,7 +26,7 @@ class Issued(Protocol):
         """Of the account's key; "": there is none."""
         ...
 
-    def start(self, site: Site, certificates: Certificates) -> None: ...
+    def start(self, site: RequestRouter, certificates: TlsCertificates) -> None: ...
     def problems(self) -> Iterator[Problem]: ...
     def orders(self) -> dict[tuple[str, ...], int]:
         """(result) → how many were ordered here."""
@@ -39,14 +39,14 @@ class IssuedElsewhere:
     def __init__(self) -> None:
         self.thumbprint = ""  # as the sidecar says
 
-    def start(self, site: Site) -> None:
+    def start(self, site: RequestRouter) -> None:
         def answer(host: str, token: str) -> str | None:
             return proof(site, host, token, self.thumbprint)
 
         site.proof = answer
 
 
-def proof(site: Site, host: str, token: str, thumbprint: str) -> str | None:
+def proof(site: RequestRouter, host: str, token: str, thumbprint: str) -> str | None:
     """Only for names that we order: applications may have authorities of their own."""
     if not thumbprint or not site.certified.has(host) or not _TOKEN.fullmatch(token):
         return None

@@ -8,11 +8,11 @@ import socket
 
 from mesh.catalog.model import Container
 from mesh.catalog.store import Store
-from mesh.dns.forward import Server
-from mesh.dns.forward.forward import NO_PATHS, Paths
+from mesh.dns.forward import DnsServer
+from mesh.dns.forward.forward import NO_PATHS, ContainerPaths
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope, scope_of
-from mesh.dns.udp_server import Endpoint
+from mesh.dns.udp_server import DnsEndpoint
 from mesh.kernel.capture import docker_resolver
 from mesh.kernel.rulesets import DOCKER_RESOLVER, DnsPorts
 from mesh.net.netns import Namespace
@@ -24,27 +24,27 @@ class CapturedEndpoints:
 
     def __init__(self, resolver: Resolver, store: Store, tasks: Tasks) -> None:
         self._resolver, self._store, self._tasks = resolver, store, tasks
-        self._paths: dict[str, Paths] = {}
+        self._paths: dict[str, ContainerPaths] = {}
 
-    def open(self, container: Container, udp: socket.socket, tcp: socket.socket) -> Endpoint:
+    def open(self, container: Container, udp: socket.socket, tcp: socket.socket) -> DnsEndpoint:
         """The endpoint owns the sockets."""
         return self._open(container, udp, tcp, DnsPorts(udp.getsockname()[1], tcp.getsockname()[1]))
 
-    def join(self, container: Container, ports: DnsPorts) -> Endpoint:
+    def join(self, container: Container, ports: DnsPorts) -> DnsEndpoint:
         """On a UDP port that another process has opened for sharing. Raises KernelError, OSError."""
         udp = Namespace(container.namespace).udp_socket(DOCKER_RESOLVER, ports.udp, shared=True)
         return self._open(container, udp, None, ports)
 
-    def paths(self, container: str) -> Paths:
+    def paths(self, container: str) -> ContainerPaths:
         return self._paths.get(container, NO_PATHS)
 
     def _open(
         self, container: Container, udp: socket.socket, tcp: socket.socket | None, ports: DnsPorts
-    ) -> Endpoint:
+    ) -> DnsEndpoint:
         id_, known = container.id, self._store.current.containers
         self._paths = {other: paths for other, paths in self._paths.items() if other in known}
         self._paths[id_] = _paths(container, ports)
-        endpoint = Endpoint(self._resolver, udp, tcp, lambda _: self._scope(id_), self._paths[id_])
+        endpoint = DnsEndpoint(self._resolver, udp, tcp, lambda _: self._scope(id_), self._paths[id_])
         self._tasks.start(endpoint.start(), f"dns endpoint {id_[:12]}")
         return endpoint
 
@@ -53,7 +53,7 @@ class CapturedEndpoints:
         return None if container is None else scope_of(container, self._store.current)
 
 
-def _paths(container: Container, ours: DnsPorts) -> Paths:
+def _paths(container: Container, ours: DnsPorts) -> ContainerPaths:
     """From inside: sockets of that namespace, and Docker's own resolver past our redirect."""
     namespace = Namespace(container.namespace)
 
@@ -66,5 +66,5 @@ def _paths(container: Container, ours: DnsPorts) -> Paths:
         return namespace.call(make)
 
     docker = docker_resolver(container, ours)
-    server = Server(DOCKER_RESOLVER, docker.udp, docker.tcp, label="docker") if docker else None
-    return Paths(sockets, server)
+    server = DnsServer(DOCKER_RESOLVER, docker.udp, docker.tcp, label="docker") if docker else None
+    return ContainerPaths(sockets, server)

@@ -5,11 +5,11 @@ from typing import Any
 
 from mesh.kernel.firewall.review import LISTENER_MARKS
 from mesh.kernel.firewall.rule_walk import FirstPacket
-from mesh.kernel.ingress import Place
+from mesh.kernel.ingress import SandboxPlace
 
 
 def first_packets(
-    ports: Sequence[Mapping[str, Any]], entries: Mapping[str, int], place: Place | None
+    ports: Sequence[Mapping[str, Any]], entries: Mapping[str, int], place: SandboxPlace | None
 ) -> dict[str, FirstPacket]:
     """By what a person calls the port. `ports`: of `mesh status`; `entries`: entry point → port."""
     found = dict[str, FirstPacket]()
@@ -27,7 +27,7 @@ def first_packets(
     return found
 
 
-def forwarded(protocol: str, port: int, place: Place) -> FirstPacket:
+def forwarded(protocol: str, port: int, place: SandboxPlace) -> FirstPacket:
     """Carried by the kernel, to the ingress namespace."""
     return FirstPacket(protocol, port, True, place.host.sandbox, place.host.bridge)
 

@@ -18,16 +18,16 @@ from mesh.http.downstream.entry_points import EntryPoints
 from mesh.http.downstream.published_port import HttpPort
 from mesh.http.hosts.assigned import AssignedHosts
 from mesh.http.hosts.ownership import HostOwnership
-from mesh.http.routing.passthrough import Passing
+from mesh.http.routing.passthrough import TlsPassthrough
 from mesh.http.routing.routed_ports import RoutedPorts
-from mesh.http.routing.router import EntryPoint, Site
-from mesh.http.runtime import Core
-from mesh.http.tls.certificate_store import Certificates, GivenCertificates
-from mesh.http.upstream.external_client import Outside
-from mesh.http.upstream.network_reach import Namespaces, Reach
+from mesh.http.routing.router import EntryPoint, RequestRouter
+from mesh.http.runtime import HttpRuntime
+from mesh.http.tls.certificate_store import GivenCertificates, TlsCertificates
+from mesh.http.upstream.external_client import ExternalClient
+from mesh.http.upstream.network_reach import Namespaces, NetworkReach
 from mesh.net.own_addresses import leads_here
 from mesh.net.tasks import Tasks
-from mesh.peers.swarm_tls import Certificates as SwarmCertificates
+from mesh.peers.swarm_tls import SwarmCertificates
 from mesh.peers.tunnel.client import Tunnels
 from mesh.peers.tunnel.server import TunnelServer
 from mesh.peers.tunnel.task_lookup import node_of
@@ -53,7 +53,7 @@ class Given:
     issued: IssuedElsewhere
 
 
-class HttpSide:
+class HttpEdge:
     """`port` for published ports of `mode: http`; `start` for the entry points, if there are any."""
 
     def __init__(
@@ -74,14 +74,14 @@ class HttpSide:
         self.config = config
         self._tasks = tasks
         self.store = store
-        self.core = Core(config.connections_per_address)
-        self.site: Site | None = None
-        self.passing: Passing | None = None
+        self.core = HttpRuntime(config.connections_per_address)
+        self.site: RequestRouter | None = None
+        self.passing: TlsPassthrough | None = None
         self.entries: EntryPoints | None = None
         allowed = tuple(map(ip_network, config.allow_internal_targets))
         self.internal = InternalTargets(allowed, leads_here)
-        self._outside = Outside(tasks, internal=self.internal)
-        self.certificates: Certificates | None = None
+        self._outside = ExternalClient(tasks, internal=self.internal)
+        self.certificates: TlsCertificates | None = None
         self.tunnels: Tunnels | None = None
         self.tunnel_server: TunnelServer | None = None
         self._here: Namespaces | None = None
@@ -150,9 +150,9 @@ class HttpSide:
 
     def start(
         self,
-        reach: Reach,
+        reach: NetworkReach,
         as_published: Callable[[], bool] = lambda: False,
-        here: Reach | None = None,
+        here: NetworkReach | None = None,
     ) -> None:
         """`here`: without the help of other nodes, if `reach` has that."""
         config = self.config
@@ -161,11 +161,11 @@ class HttpSide:
         kinds = {entry.name: entry.tls for entry in config.entrypoints}
         if any(kinds.values()) and self._given is None:
             issued = self.issuing.folder if self.issuing is not None else None
-            self.certificates = certificates = Certificates(config.certificates, issued)
+            self.certificates = certificates = TlsCertificates(config.certificates, issued)
             certificates.look()
             self._hand_out(certificates)
             self._tasks.keep(partial(self._look_again, certificates), "certificates")
-        self.site = site = Site(
+        self.site = site = RequestRouter(
             self.core,
             reach,
             tuple(
@@ -185,7 +185,7 @@ class HttpSide:
         elif self.issuing is not None and self.certificates is not None:
             self.issuing.start(site, self.certificates)  # it looks at what is wanted when `site` knows
         # Tasks that take over a whole connection are reached where their network is, not through other nodes.
-        self.passing = passing = Passing(
+        self.passing = passing = TlsPassthrough(
             self.core, here or reach, [name for name, tls in kinds.items() if tls], site.ownership
         )
         self.store.subscribe(passing.update, "tls-passthrough", passing.restart, begin=True)
@@ -211,7 +211,7 @@ class HttpSide:
         )
         self.entries.start()
 
-    async def _look_again(self, certificates: Certificates) -> None:
+    async def _look_again(self, certificates: TlsCertificates) -> None:
         news = self.issuing.changed if self.issuing is not None else asyncio.Event()
         while True:
             with suppress(TimeoutError):
@@ -221,7 +221,7 @@ class HttpSide:
             await asyncio.to_thread(certificates.look)
             self._hand_out(certificates)
 
-    def _hand_out(self, certificates: Certificates) -> None:
+    def _hand_out(self, certificates: TlsCertificates) -> None:
         """To the processes that serve."""
         if self.workers is not None:
             self.workers.set_thumbprint(self.issuing.thumbprint if self.issuing is not None else "")

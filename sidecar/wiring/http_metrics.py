@@ -10,19 +10,19 @@ from mesh.balance.policies import Endpoint
 from mesh.http.stats import ServiceStats
 from mesh.http.upstream.routed_service import RoutedTarget
 from sidecar import status_model
-from sidecar.workers.http_messages import Seen
+from sidecar.workers.http_messages import EndpointSeen
 
 if TYPE_CHECKING:
-    from sidecar.wiring.http import HttpSide
+    from sidecar.wiring.http import HttpEdge
 
 
-Endpoints = dict[tuple[str, Endpoint], Seen]  # by HTTP service
+Endpoints = dict[tuple[str, Endpoint], EndpointSeen]  # by HTTP service
 
 
 class HttpCounts:
     """`own_…`: of this process alone."""
 
-    def __init__(self, side: "HttpSide") -> None:
+    def __init__(self, side: "HttpEdge") -> None:
         self._side = side
 
     def own_stats(self) -> dict[str, ServiceStats]:
@@ -112,17 +112,17 @@ class HttpCounts:
                 next((one.unwell for one in (own, *others) if one.unwell), ""),
             )
 
-    def _own_endpoints(self, target: RoutedTarget) -> Iterator[tuple[Endpoint, Seen]]:
+    def _own_endpoints(self, target: RoutedTarget) -> Iterator[tuple[Endpoint, EndpointSeen]]:
         backend, now = target.backend, monotonic()
         unwell = self._side.site.unwell(target.http.key) if self._side.site is not None else {}
         for one, server in backend.servers.items():
             # One that had to stay because too many are left out gets requests.
             left = 0.0 if backend.takes(server) else round(backend.health.ejected_for(one, now), 1)
             why = backend.health.why(one) if left else ""
-            yield one, Seen(server.active, left, why, _said(unwell, one))
+            yield one, EndpointSeen(server.active, left, why, _said(unwell, one))
 
 
-_UNTOUCHED = Seen(0, 0.0, "", "")
+_UNTOUCHED = EndpointSeen(0, 0.0, "", "")
 
 
 def _said(unwell: Mapping[Endpoint, Result | None], endpoint: Endpoint) -> str:

@@ -8,29 +8,29 @@ from mesh.catalog.snapshot import Snapshot
 from mesh.errors import Problem
 from mesh.http.codec.path_check import check_path
 from mesh.http.config.matchers import normal_path, routing_path
-from mesh.http.faults import Refused
+from mesh.http.faults import RequestRefused
 from mesh.http.middleware.client_key import by_proxies
-from mesh.http.routing.request_view import Imagined
-from mesh.http.routing.router import Site
+from mesh.http.routing.request_view import SyntheticRequest
+from mesh.http.routing.router import RequestRouter
 from mesh.labels.ports import plan
 from sidecar import status_model
 from sidecar.wiring.http_metrics import HttpCounts
 
 if TYPE_CHECKING:
-    from sidecar.wiring.http import HttpSide
+    from sidecar.wiring.http import HttpEdge
 
 
 class HttpTelling:
-    def __init__(self, side: "HttpSide", counts: HttpCounts) -> None:
+    def __init__(self, side: "HttpEdge", counts: HttpCounts) -> None:
         self._side = side
         self._counts = counts
 
-    def listeners(self) -> Iterator[status_model.Listener]:
+    def listeners(self) -> Iterator[status_model.ListenerView]:
         for one in self._side.entries.listening() if self._side.entries else ():
-            yield status_model.Listener(f"http {one.name}", one.address, one.fault)
+            yield status_model.ListenerView(f"http {one.name}", one.address, one.fault)
         if (server := self._side.tunnel_server) is not None:
             at = self._side.config.tunnel
-            yield status_model.Listener("tunnels", f"{at.host}:{at.port}", server.fault)
+            yield status_model.ListenerView("tunnels", f"{at.host}:{at.port}", server.fault)
 
     def problems(self, snapshot: Snapshot) -> Iterator[Problem]:
         if self._side.site is None or self._side.entries is None:
@@ -57,7 +57,7 @@ class HttpTelling:
                     message = "is an entry point of ours as well; who connects from outside gets this service"
                     yield Problem(service.name, f"port {one.key}", message)
 
-    def _unwell(self, site: Site, snapshot: Snapshot) -> Iterator[Problem]:
+    def _unwell(self, site: RequestRouter, snapshot: Snapshot) -> Iterator[Problem]:
         """As the processes that serve have found. One that serves itself tells of it through `site`."""
         for target in site.targets() if self._side.workers is not None else ():
             owner = snapshot.services.get(target.http.owner)
@@ -66,14 +66,14 @@ class HttpTelling:
                     message = f"task at {one.address} does not pass its check ({one.unwell})"
                     yield Problem(owner.name if owner else "", target.http.name, message)
 
-    def _without_authority(self, site: Site, snapshot: Snapshot) -> Iterator[Problem]:
+    def _without_authority(self, site: RequestRouter, snapshot: Snapshot) -> Iterator[Problem]:
         for route, _, _ in site.routes():
             owner = snapshot.services.get(route.owner)
             if owner is not None and route.certificates and self._side.issuing is None:
                 message = "no authority is set (http.acme.directory): the certificate has to be a file"
                 yield Problem(owner.name, f"traefik.http.routers.{route.name}.tls.certresolver", message)
 
-    def _nobody_trusted(self, site: Site, snapshot: Snapshot) -> Iterator[Problem]:
+    def _nobody_trusted(self, site: RequestRouter, snapshot: Snapshot) -> Iterator[Problem]:
         for route, _, _ in site.routes():
             owner = snapshot.services.get(route.owner)
             if owner is not None and any(map(by_proxies, route.middlewares)):
@@ -84,9 +84,9 @@ class HttpTelling:
         """(result) → certificates that were ordered."""
         return self._side.issuing.orders() if self._side.issuing is not None else {}
 
-    def routes(self) -> Iterator[status_model.Route]:
+    def routes(self) -> Iterator[status_model.RouteView]:
         for route, entries, target in self._side.site.routes() if self._side.site else ():
-            yield status_model.Route(
+            yield status_model.RouteView(
                 name=route.name,
                 rule=route.rule,
                 entrypoints=entries,
@@ -96,7 +96,7 @@ class HttpTelling:
                 endpoints=tuple(map(str, target.backend.servers)) if target else (),
             )
         for router, entries, relaying in self._side.passing.routers() if self._side.passing else ():
-            yield status_model.Route(
+            yield status_model.RouteView(
                 name=router.name,
                 rule=" || ".join(f"HostSNI(`{name}`)" for name in router.names),
                 entrypoints=entries,
@@ -120,15 +120,19 @@ class HttpTelling:
         if self._side.site is None:
             raise LookupError("there is no entry point (http.entrypoints)")
         way, _, query = path.partition("?")
-        request = Imagined(host.lower().partition(":")[0].rstrip("."), normal_path(way), method, query)
+        request = SyntheticRequest(
+            host.lower().partition(":")[0].rstrip("."), normal_path(way), method, query
+        )
         at = [self._checked(self._side.site, name, request, way) for name in self._side.site.entries]
         return status_model.HttpExplained(method, request.host, request.path, tuple(at))
 
-    def _checked(self, site: Site, name: str, request: Imagined, path: str) -> status_model.HttpAtEntry:
+    def _checked(
+        self, site: RequestRouter, name: str, request: SyntheticRequest, path: str
+    ) -> status_model.HttpAtEntry:
         """As requests are: the path's other readings must lead to the same router."""
         try:
             normal, readings = check_path(path, site.encoded_characters(name))
-        except Refused as refused:
+        except RequestRefused as refused:
             return status_model.HttpAtEntry(name, note=f"400; {refused}")
         request = replace(request, path=routing_path(normal))
         route = site.would_take(name, request)
@@ -138,7 +142,9 @@ class HttpTelling:
                 return status_model.HttpAtEntry(name, note=note)
         return self._at_entry(site, name, request)
 
-    def _at_entry(self, site: Site, name: str, request: Imagined) -> status_model.HttpAtEntry:
+    def _at_entry(
+        self, site: RequestRouter, name: str, request: SyntheticRequest
+    ) -> status_model.HttpAtEntry:
         route = site.would_take(name, request)
         if route is None:
             hosts = [one.name for one, entries, _ in site.routes() if request.host in (one.match.hosts or ())]

@@ -4,18 +4,18 @@ import socket
 from collections.abc import Callable
 
 from mesh.net.tasks import Tasks
-from mesh.relay.port_interface import Carried
+from mesh.relay.port_interface import PortHandle
 from sidecar.workers.channel import Channel
-from sidecar.workers.port_messages import Carry, Ended, PortReport, Report, Shut
+from sidecar.workers.port_messages import Carry, Ended, PortReport, PortsReport, Shut
 
 # Carries a port from its listening socket on.
-Open = Callable[[Carry, socket.socket], Carried]
+Open = Callable[[Carry, socket.socket], PortHandle]
 
 
 class CarriedPorts:
     def __init__(self, tasks: Tasks, channel: Channel, open_: Open) -> None:
         self._tasks, self._channel, self._open = tasks, channel, open_
-        self._ports: dict[int, Carried] = {}
+        self._ports: dict[int, PortHandle] = {}
         self._versions: dict[int, int] = {}
         self._told: dict[int, PortReport] = {}
 
@@ -31,12 +31,12 @@ class CarriedPorts:
     def shut(self, order: Shut) -> None:
         self._tasks.start(self._shut(order), f"drain {order.number}")
 
-    def report(self) -> Report:
+    def report(self) -> PortsReport:
         """Of ports that have something new since the last one."""
         now = {number: self._report(number, port) for number, port in self._ports.items()}
         news = tuple(one for number, one in now.items() if self._told.get(number) != one)
         self._told = now
-        return Report(news)
+        return PortsReport(news)
 
     async def close(self) -> None:
         """At once: who wants them drained has shut them before."""
@@ -53,5 +53,5 @@ class CarriedPorts:
             known.pop(order.number, None)
         self._channel.send(Ended(last))
 
-    def _report(self, number: int, port: Carried) -> PortReport:
+    def _report(self, number: int, port: PortHandle) -> PortReport:
         return PortReport.of(number, self._versions[number], port.stats, port.seen())

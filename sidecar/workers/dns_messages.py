@@ -15,7 +15,7 @@ from sidecar.workers.messages import Count, Messages, Seconds, Text
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class BeginDns:
     """`listen`: addresses of the explicit resolver, ports as the sidecar has bound them."""
 
     dns: DnsConfig
@@ -25,7 +25,7 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
-class Learn:
+class LearnDns:
     """A change of the catalogue."""
 
     nodes: Mapping[str, Node | None]
@@ -36,7 +36,7 @@ class Learn:
     neighbours: Mapping[str, Neighbour | None]
 
     @classmethod
-    def of(cls, change: Change) -> "Learn":
+    def of(cls, change: Change) -> "LearnDns":
         return cls(
             dict(change.nodes),
             dict(change.networks),
@@ -101,5 +101,5 @@ class Counted:
         )
 
 
-TOLD = Messages((Begin, Learn, Join, Leave))
+TOLD = Messages((BeginDns, LearnDns, Join, Leave))
 TELLS = Messages((Counted,))

@@ -16,7 +16,7 @@ from mesh.dns.stats import Counts
 from mesh.kernel.rulesets import DnsPorts
 from mesh.net.tasks import Tasks
 from sidecar.config import Log
-from sidecar.workers.dns_messages import TELLS, TOLD, Begin, Counted, Join, Learn, Leave
+from sidecar.workers.dns_messages import TELLS, TOLD, BeginDns, Counted, Join, LearnDns, Leave
 from sidecar.workers.supervisor import Kind, Order, Workers
 
 KIND = Kind("DNS", "sidecar.processes.dns", TOLD, TELLS)
@@ -49,7 +49,7 @@ class DnsWorkers:
 
     def update(self, _old: Snapshot, _new: Snapshot, change: Change) -> None:
         """The catalogue's subscriber."""
-        self._workers.tell(Learn.of(change))
+        self._workers.tell(LearnDns.of(change))
 
     def join(self, container: Container, ports: DnsPorts) -> None:
         """A captured container's port is open."""
@@ -65,8 +65,8 @@ class DnsWorkers:
         await self._workers.close()
 
     def _everything(self, _: int) -> Iterator[Order]:
-        yield Begin(self._dns, self._listen, self._log.level, self._log.format), ()
-        yield Learn.of(self._store.current.as_change()), ()
+        yield BeginDns(self._dns, self._listen, self._log.level, self._log.format), ()
+        yield LearnDns.of(self._store.current.as_change()), ()
         for id_, ports in self._joined.items():
             yield Join(id_, ports), ()
 

@@ -11,9 +11,9 @@ from mesh.errors import NamespaceGone
 from mesh.http.config.internal_targets import InternalTargets, TargetRefused, why_internal
 from mesh.http.upstream.network_reach import Connect
 from mesh.peers.tunnel.client import TUNNELS_MAX
-from mesh.peers.tunnel.client import Dialled as DialledSocket
+from mesh.peers.tunnel.client import DialledTunnel as DialledSocket
 from sidecar.workers.channel import Channel
-from sidecar.workers.http_messages import Broken, Cut, Dial, Dialled
+from sidecar.workers.http_messages import ConnectionBroken, Cut, Dial, TunnelDialled
 from sidecar.workers.socket_stock import SocketStock
 
 
@@ -58,10 +58,10 @@ class EdgeReach:
         return str(TargetRefused(address, reason)) if reason else ""
 
 
-class _Dialled(DialledSocket):
+class _EdgeDialled(DialledSocket):
     """One end of a pair, whose other end the sidecar has."""
 
-    def __init__(self, end: socket.socket, begin: Callable[["_Dialled", str, int], None]) -> None:
+    def __init__(self, end: socket.socket, begin: Callable[["_EdgeDialled", str, int], None]) -> None:
         super().__init__(end, lambda _, address, port: begin(self, address, port))
         self.ended: Callable[[], None] = lambda: None
 
@@ -77,7 +77,7 @@ class EdgeTunnels:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._numbers = count(1)
-        self._open: dict[int, _Dialled] = {}
+        self._open: dict[int, _EdgeDialled] = {}
 
     def to(self, network: str) -> socket.socket:
         """As `mesh.peers.tunnel.client.Tunnels.to`."""
@@ -85,21 +85,21 @@ class EdgeTunnels:
             raise OSError(errno.EMFILE, "too many tunnels")
         ours, theirs = socket.socketpair()
 
-        def begin(dialled: _Dialled, address: str, port: int) -> None:
+        def begin(dialled: _EdgeDialled, address: str, port: int) -> None:
             number = next(self._numbers)
             self._open[number] = dialled
             dialled.ended = lambda: self._end(number, dialled)
             with theirs:
                 self._channel.send(Dial(number, network, address, port), (theirs,))
 
-        return _Dialled(ours, begin)
+        return _EdgeDialled(ours, begin)
 
-    def on_dialled(self, message: Dialled) -> None:
+    def on_dialled(self, message: TunnelDialled) -> None:
         dialled = self._open.get(message.number)
         if dialled is not None:
             dialled.opened(message.code)
 
-    def on_broken(self, message: Broken, sockets: tuple[socket.socket, ...]) -> None:
+    def on_broken(self, message: ConnectionBroken, sockets: tuple[socket.socket, ...]) -> None:
         """Its end closes with the socket that came: whoever reads knows by then what that means."""
         dialled = self._open.get(message.number)
         if dialled is not None:
@@ -107,7 +107,7 @@ class EdgeTunnels:
         for one in sockets:
             one.close()
 
-    def _end(self, number: int, dialled: _Dialled) -> None:
+    def _end(self, number: int, dialled: _EdgeDialled) -> None:
         del self._open[number]
         if dialled.cut:
             self._channel.send(Cut(number), (dialled,))  # open until the sidecar has read this

@@ -17,11 +17,11 @@ from pydantic import Field
 from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Network, Service
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.http.stats import BOUNDS, METHODS, Durations, ServiceStats
-from sidecar.config import AccessLog, Address, Entry, Http
+from mesh.http.stats import BOUNDS, METHODS, HttpDurations, ServiceStats
+from sidecar.config import AccessLog, Address, EntryPointAddress, Http
 from sidecar.encoded_characters import Encoded
 from sidecar.workers.messages import Count, Messages, Number, Seconds, Text
-from sidecar.workers.port_messages import Carry, Counters, Ended, PortNumber, Report, Shut
+from sidecar.workers.port_messages import Carry, Counters, Ended, PortNumber, PortsReport, Shut
 
 SERVICES_MAX = 20_000  # in a report
 ENDPOINTS_MAX = 100_000  # in a report
@@ -32,7 +32,7 @@ Words = Annotated[str, Field(max_length=WORDS_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class HttpSettings:
     """What a process needs of `sidecar.config.Http`."""
 
     entries: tuple[tuple[str, bool], ...]  # entry points: name, with TLS
@@ -46,7 +46,7 @@ class Settings:
     access_log_sample: float
 
     @classmethod
-    def of(cls, http: Http) -> "Settings":
+    def of(cls, http: Http) -> "HttpSettings":
         return cls(
             tuple((entry.name, entry.tls) for entry in http.entrypoints),
             dict(http.encoded_characters),
@@ -63,7 +63,7 @@ class Settings:
     def http(self) -> Http:
         nowhere = Address("", 0)  # the sidecar listens
         return Http(
-            entrypoints=tuple(Entry(name, nowhere, tls) for name, tls in self.entries),
+            entrypoints=tuple(EntryPointAddress(name, nowhere, tls) for name, tls in self.entries),
             encoded_characters=self.encoded_characters,
             exposed_by_default=self.exposed_by_default,
             trusted=self.trusted,
@@ -76,16 +76,16 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class BeginHttp:
     """With it comes the process's end of the pair for sockets; none, where it makes its own."""
 
-    settings: Settings
+    settings: HttpSettings
     log_level: str
     log_format: str
 
 
 @dataclass(frozen=True, slots=True)
-class Learn:
+class LearnHttp:
     """A change of the catalogue. `node`: the id of this one; `whole`: what isn't named is no more."""
 
     node: str
@@ -94,7 +94,7 @@ class Learn:
     whole: bool = False
 
     @classmethod
-    def all_of(cls, snapshot: Snapshot) -> "Learn":
+    def all_of(cls, snapshot: Snapshot) -> "LearnHttp":
         return cls(snapshot.this_node, dict(snapshot.networks), dict(snapshot.services), whole=True)
 
     def change(self, now: Snapshot) -> Change:
@@ -123,7 +123,7 @@ class KeyPairs:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class AcmeProof:
     """The thumbprint of the account's key (RFC 8555, section 8.1); "": there is none."""
 
     thumbprint: str
@@ -161,7 +161,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Dialled:
+class TunnelDialled:
     """0, or the errno of what went wrong."""
 
     number: int
@@ -169,14 +169,14 @@ class Dialled:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class ConnectionBroken:
     """The sidecar's end, which is still open, comes with it: what the task had to say is not whole."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class EndpointSeen:
     """An endpoint of an HTTP service as one process has it."""
 
     active: int  # requests
@@ -197,7 +197,7 @@ class SeenReport:
     unwell: Words
 
     @classmethod
-    def of(cls, http: str, one: Endpoint, seen: Seen) -> "SeenReport":
+    def of(cls, http: str, one: Endpoint, seen: EndpointSeen) -> "SeenReport":
         return cls(
             http,
             one.address,
@@ -214,8 +214,8 @@ class SeenReport:
         return Endpoint(self.address, self.port, self.task)
 
     @property
-    def seen(self) -> Seen:
-        return Seen(self.active, self.left, self.why, self.unwell)
+    def seen(self) -> EndpointSeen:
+        return EndpointSeen(self.active, self.left, self.why, self.unwell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ class StatsReport:
         for method, status, count in self.requests:
             as_bytes = method.encode()
             found.requests[as_bytes if as_bytes in METHODS else b"", status] += count
-        found.durations = Durations(list(self.durations), self.duration_total)
+        found.durations = HttpDurations(list(self.durations), self.duration_total)
         found.faults.update(self.faults)
         found.checks.update(self.checks)
         found.mirrored.update(self.mirrored)
@@ -286,5 +286,19 @@ class Done:
     last: HttpReport
 
 
-TOLD = Messages((Begin, Learn, Here, KeyPairs, Proof, Listen, ShutAll, Dialled, Broken, Carry, Shut))
-TELLS = Messages((HttpReport, Done, Dial, Cut, Report, Ended))
+TOLD = Messages(
+    (
+        BeginHttp,
+        LearnHttp,
+        Here,
+        KeyPairs,
+        AcmeProof,
+        Listen,
+        ShutAll,
+        TunnelDialled,
+        ConnectionBroken,
+        Carry,
+        Shut,
+    )
+)
+TELLS = Messages((HttpReport, Done, Dial, Cut, PortsReport, Ended))

@@ -23,21 +23,21 @@ from sidecar.config import Http, Log
 from sidecar.workers.http_messages import (
     TELLS,
     TOLD,
-    Begin,
+    AcmeProof,
+    BeginHttp,
     Cut,
     Dial,
     Done,
+    EndpointSeen,
     Here,
     HttpReport,
+    HttpSettings,
     KeyPairs,
-    Learn,
+    LearnHttp,
     Listen,
-    Proof,
-    Seen,
-    Settings,
     ShutAll,
 )
-from sidecar.workers.port_messages import Ended, Report
+from sidecar.workers.port_messages import Ended, PortsReport
 from sidecar.workers.privileges import Restriction
 from sidecar.workers.shared_ports import SharedPorts, known_reasons
 from sidecar.workers.socket_broker import Brokers, PathOf
@@ -55,7 +55,7 @@ class _Told:
     """What a process has reported, in all."""
 
     stats: dict[str, ServiceStats] = field(default_factory=dict)  # by service id
-    seen: dict[tuple[str, Endpoint], Seen] = field(default_factory=dict)
+    seen: dict[tuple[str, Endpoint], EndpointSeen] = field(default_factory=dict)
     passed: Counter[tuple[str, str]] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
 
@@ -73,12 +73,12 @@ class HttpSupervisor:
         restriction: Restriction,
         path_of: PathOf | None,
     ) -> None:
-        self._begin = Begin(Settings.of(config), log.level, log.format)
+        self._begin = BeginHttp(HttpSettings.of(config), log.level, log.format)
         self._with_entries = bool(config.entrypoints)
         self._store, self._tasks = store, tasks
         self._learned = Snapshot()  # what processes are told of the catalogue: without what is in quarantine
         self._listeners: list[tuple[str, socket.socket]] = []
-        self._pairs, self._proof = KeyPairs({}), Proof("")
+        self._pairs, self._proof = KeyPairs({}), AcmeProof("")
         self._here = Here((), False)
         self._tunnels: TunnelBroker | None = None
         self._now: dict[int, _Told] = {}  # by process
@@ -121,7 +121,7 @@ class HttpSupervisor:
 
     def set_thumbprint(self, thumbprint: str) -> None:
         if thumbprint != self._proof.thumbprint:
-            self._proof = Proof(thumbprint)
+            self._proof = AcmeProof(thumbprint)
             self.workers.tell(self._proof)
 
     def opened(self, name: str, listener: socket.socket) -> None:
@@ -157,7 +157,7 @@ class HttpSupervisor:
         for told in self._all():
             yield from told.stats.items()
 
-    def seen(self, http: str, endpoint: Endpoint) -> list[Seen]:
+    def seen(self, http: str, endpoint: Endpoint) -> list[EndpointSeen]:
         """An endpoint of an HTTP service, as those have it who have anything to say of it."""
         found = (told.seen.get((http, endpoint)) for told in self._now.values())
         return [one for one in found if one is not None]
@@ -175,12 +175,12 @@ class HttpSupervisor:
 
     def _learn(self, _old: Snapshot, new: Snapshot, change: Change) -> None:
         if change.networks or change.services:
-            self.workers.tell(Learn(new.this_node, dict(change.networks), dict(change.services)))
+            self.workers.tell(LearnHttp(new.this_node, dict(change.networks), dict(change.services)))
         self._learned = new
 
     def _learn_anew(self, snapshot: Snapshot) -> None:
         """Some processes may know what others don't: all forget what they know, and take this."""
-        self.workers.tell(Learn.all_of(snapshot))
+        self.workers.tell(LearnHttp.all_of(snapshot))
         self._learned = snapshot
 
     def _everything(self, number: int) -> Iterator[Order]:
@@ -191,7 +191,7 @@ class HttpSupervisor:
                 yield self._begin, (theirs,)
         yield self._here, ()
         if self._with_entries:
-            yield Learn.all_of(replace(self._learned, this_node=self._store.current.this_node)), ()
+            yield LearnHttp.all_of(replace(self._learned, this_node=self._store.current.this_node)), ()
         yield self._pairs, ()
         yield self._proof, ()
         if not self._closing:
@@ -208,7 +208,7 @@ class HttpSupervisor:
             return
         for one in sockets:
             one.close()
-        if isinstance(message, Report | Ended):
+        if isinstance(message, PortsReport | Ended):
             self.ports.on_message(number, message)
         elif isinstance(message, HttpReport):
             self._on_report(number, message)

@@ -15,8 +15,8 @@ from typing import Annotated
 from pydantic import Field
 
 from mesh.balance.policies import Endpoint
-from mesh.relay.stats import PortStats, Seen
-from mesh.relay.tcp_connection import Options
+from mesh.relay.stats import EndpointStatus, PortStats
+from mesh.relay.tcp_connection import RelayOptions
 from sidecar.workers.messages import Count, Number, Seconds, Text
 
 REASONS_MAX = 64  # reasons of errors that a report has; there are about forty
@@ -36,12 +36,12 @@ class Carriage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class PortWay:
     """Where a port's connections go, and how."""
 
     endpoints: tuple[Endpoint, ...]
     near: tuple[Endpoint, ...]
-    options: Options
+    options: RelayOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Carry:
     version: int
     carriage: Carriage
     service: str
-    way: Way
+    way: PortWay
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ class EndpointReport:
     ejected_for: Seconds
 
     @classmethod
-    def of(cls, seen: Seen) -> "EndpointReport":
+    def of(cls, seen: EndpointStatus) -> "EndpointReport":
         one = seen.endpoint
         return cls(one.address, one.port, one.task, max(0, seen.active), max(0.0, seen.ejected_for))
 
     @property
-    def seen(self) -> Seen:
-        return Seen(Endpoint(self.address, self.port, self.task), self.active, self.ejected_for)
+    def seen(self) -> EndpointStatus:
+        return EndpointStatus(Endpoint(self.address, self.port, self.task), self.active, self.ejected_for)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,9 @@ class PortReport:
     endpoints: Annotated[tuple[EndpointReport, ...], Field(max_length=ENDPOINTS_MAX)]
 
     @classmethod
-    def of(cls, number: int, version: int, stats: PortStats, seen: tuple[Seen, ...]) -> "PortReport":
+    def of(
+        cls, number: int, version: int, stats: PortStats, seen: tuple[EndpointStatus, ...]
+    ) -> "PortReport":
         told = tuple(EndpointReport.of(one) for one in seen if one.active or one.ejected_for)
         return cls(
             number,
@@ -114,7 +116,7 @@ class PortReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class PortsReport:
     ports: Annotated[tuple[PortReport, ...], Field(max_length=PORTS_MAX)]
 
 

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 
 from sidecar.workers.messages import Messages
-from sidecar.workers.port_messages import Carry, Ended, Report, Shut
+from sidecar.workers.port_messages import Carry, Ended, PortsReport, Shut
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class BeginRelay:
     """With it comes the process's end of the pair for sockets; none, where it makes its own."""
 
     log_level: str
     log_format: str
 
 
-TOLD = Messages((Begin, Carry, Shut))
-TELLS = Messages((Report, Ended))
+TOLD = Messages((BeginRelay, Carry, Shut))
+TELLS = Messages((PortsReport, Ended))

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from mesh.net.tasks import Tasks
 from mesh.relay.port_interface import OpenPort
 from sidecar.config import Log
-from sidecar.workers.port_messages import Carriage, Ended, Report
+from sidecar.workers.port_messages import Carriage, Ended, PortsReport
 from sidecar.workers.privileges import Restriction
-from sidecar.workers.relay_messages import TELLS, TOLD, Begin
+from sidecar.workers.relay_messages import TELLS, TOLD, BeginRelay
 from sidecar.workers.shared_ports import SharedPorts
 from sidecar.workers.socket_broker import Brokers, PathOf
 from sidecar.workers.supervisor import Kind, Order, Workers
@@ -21,7 +21,7 @@ class RelaySupervisor:
     def __init__(
         self, count: int, log: Log, tasks: Tasks, restriction: Restriction, path_of: PathOf | None
     ) -> None:
-        self._begin = Begin(log.level, log.format)
+        self._begin = BeginRelay(log.level, log.format)
         self._ports = SharedPorts(lambda: self.workers)
         self.workers = Workers(
             Kind("relay", "sidecar.processes.relay", TOLD, TELLS, restriction),
@@ -55,7 +55,7 @@ class RelaySupervisor:
     def _on_message(self, number: int, message: object, sockets: tuple[socket.socket, ...]) -> None:
         for one in sockets:  # it has none to give
             one.close()
-        assert isinstance(message, Report | Ended)
+        assert isinstance(message, PortsReport | Ended)
         self._ports.on_message(number, message)
 
     def _on_ended(self, number: int) -> None:

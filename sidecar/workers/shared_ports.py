@@ -26,16 +26,16 @@ from functools import partial
 
 from mesh.balance.policies import Endpoint
 from mesh.errors import WireError
-from mesh.http.faults import Fault
+from mesh.http.faults import HttpFault
 from mesh.relay.port_interface import OpenPort
-from mesh.relay.stats import REASONS, PortStats, Seen
-from mesh.relay.tcp_connection import Options
+from mesh.relay.stats import REASONS, EndpointStatus, PortStats
+from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_proxy import ConnectSocket
-from sidecar.workers.port_messages import Carriage, Carry, Ended, PortReport, Report, Shut, Way
+from sidecar.workers.port_messages import Carriage, Carry, Ended, PortReport, PortsReport, PortWay, Shut
 from sidecar.workers.supervisor import Order, Workers
 
 # Reasons of errors that a metric may name; what else a process says is "other".
-KNOWN_REASONS = frozenset({*REASONS, *(fault.reason for fault in Fault), "per_address"})
+KNOWN_REASONS = frozenset({*REASONS, *(fault.reason for fault in HttpFault), "per_address"})
 LATE_SECONDS = 1.0  # that a process's word of a drained port may need, after the drain's time
 
 
@@ -57,11 +57,11 @@ class SharedPorts:
         service: str,
         listener: socket.socket,
         endpoints: Sequence[Endpoint],
-        options: Options,
+        options: RelayOptions,
         connect: ConnectSocket,  # the processes have sockets of their own
         near: Collection[Endpoint],
     ) -> "SharedPort":
-        way = Way(tuple(endpoints), tuple(near), options)
+        way = PortWay(tuple(endpoints), tuple(near), options)
         self._opened = number = self._opened + 1
         port = SharedPort(number, carriage, service, listener, way, self._tell, self._forget)
         self._ports[number] = port
@@ -91,7 +91,7 @@ class SharedPorts:
                 yield port.order, (port.listener,)
                 port.holders.add(worker)
 
-    def on_message(self, worker: int, message: Report | Ended) -> None:
+    def on_message(self, worker: int, message: PortsReport | Ended) -> None:
         """Raises WireError for a port that the process does not have."""
         if isinstance(message, Ended):
             self._on_report(worker, message.last)
@@ -114,7 +114,7 @@ class SharedPorts:
 
 
 class SharedPort:
-    """A port that processes carry, like one `mesh.relay.tcp_port.Port`."""
+    """A port that processes carry, like one `mesh.relay.tcp_port.TcpPort`."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class SharedPort:
         carriage: Carriage,
         service: str,
         listener: socket.socket,
-        way: Way,
+        way: PortWay,
         tell: Callable[["SharedPort", Carry | Shut], None],
         forget: Callable[[int], None],
     ) -> None:
@@ -134,7 +134,7 @@ class SharedPort:
         self._past = PortStats(mode=self._mode)  # of processes that are gone
         self._now: dict[int, PortStats] = {}  # by process
         self._versions: dict[int, int] = {}
-        self._seen: dict[int, dict[Endpoint, Seen]] = {}
+        self._seen: dict[int, dict[Endpoint, EndpointStatus]] = {}
         self.holders: set[int] = set()  # processes that have the socket
         self._left_by_all = asyncio.Event()
         self.closing = False
@@ -163,19 +163,21 @@ class SharedPort:
         """In all, of the processes as they last told."""
         return sum(self._now.values(), self._past)
 
-    def seen(self) -> tuple[Seen, ...]:
+    def seen(self) -> tuple[EndpointStatus, ...]:
         """Connections in all; left alone for as long as the process that is most cautious does."""
         found = []
         for endpoint in self._way.endpoints:
             same = [seen[endpoint] for seen in self._seen.values() if endpoint in seen]
             active = sum(one.active for one in same)
-            found.append(Seen(endpoint, active, max((one.ejected_for for one in same), default=0.0)))
+            found.append(
+                EndpointStatus(endpoint, active, max((one.ejected_for for one in same), default=0.0))
+            )
         return tuple(found)
 
     def retarget(
-        self, endpoints: Sequence[Endpoint], options: Options, near: Collection[Endpoint] = ()
+        self, endpoints: Sequence[Endpoint], options: RelayOptions, near: Collection[Endpoint] = ()
     ) -> None:
-        way = Way(tuple(endpoints), tuple(near), options)
+        way = PortWay(tuple(endpoints), tuple(near), options)
         if way != self._way:
             self._way = way
             self._version += 1

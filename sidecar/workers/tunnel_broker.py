@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from mesh.errors import WireError
 from mesh.net.tasks import Tasks
 from mesh.peers.tunnel.client import TUNNELS_MAX, Tunnels
-from mesh.peers.tunnel.protocol import Wanted
-from sidecar.workers.http_messages import Broken, Cut, Dial, Dialled
+from mesh.peers.tunnel.protocol import TunnelRequest
+from sidecar.workers.http_messages import ConnectionBroken, Cut, Dial, TunnelDialled
 
 # Sends a message, with sockets, to the process with this number.
 Send = Callable[[int, object, tuple[socket.socket, ...]], None]
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenTunnel:
     cut: bool = False
 
 
@@ -28,7 +28,7 @@ class TunnelBroker:
 
     def __init__(self, tasks: Tasks, tunnels: Tunnels, send: Send) -> None:
         self._tasks, self._tunnels, self._send = tasks, tunnels, send
-        self._open: dict[tuple[int, int], _Open] = {}  # process, number of the tunnel
+        self._open: dict[tuple[int, int], _OpenTunnel] = {}  # process, number of the tunnel
 
     def on_dial(self, process: int, message: Dial, sockets: tuple[socket.socket, ...]) -> None:
         key = process, message.number
@@ -38,8 +38,8 @@ class TunnelBroker:
         if key in self._open or sum(one == process for one, _ in self._open) >= TUNNELS_MAX:
             _close(sockets)
             raise WireError("too many tunnels, or one with the number of another")
-        self._open[key] = _Open()
-        wanted = Wanted(message.network, message.address, message.port)
+        self._open[key] = _OpenTunnel()
+        wanted = TunnelRequest(message.network, message.address, message.port)
         self._tasks.start(self._lead(key, sockets[0], wanted), "tunnel")
 
     def on_cut(self, process: int, message: Cut, sockets: tuple[socket.socket, ...]) -> None:
@@ -49,7 +49,7 @@ class TunnelBroker:
             found.cut = True
         _close(sockets)
 
-    async def _lead(self, key: tuple[int, int], end: socket.socket, wanted: Wanted) -> None:
+    async def _lead(self, key: tuple[int, int], end: socket.socket, wanted: TunnelRequest) -> None:
         process, number = key
         state = self._open[key]
         try:
@@ -57,11 +57,11 @@ class TunnelBroker:
                 orderly = await self._tunnels.lead(
                     end,
                     wanted,
-                    lambda code: self._send(process, Dialled(number, code), ()),
+                    lambda code: self._send(process, TunnelDialled(number, code), ()),
                     lambda: state.cut,
                 )
                 if not orderly:
-                    self._send(process, Broken(number), (kept,))
+                    self._send(process, ConnectionBroken(number), (kept,))
         finally:
             self._open.pop(key, None)
 

@@ -32,7 +32,7 @@ BUG = 70  # exit status (sysexits.h: internal software error)
 logger = logging.getLogger(__name__)
 
 
-class Begin(Protocol):
+class BeginWorker(Protocol):
     """The first message, whatever else it says."""
 
     @property
@@ -105,7 +105,7 @@ async def serve(pair: socket.socket, make: Make, told: Messages, tells: Messages
 
 
 def _set_up_log(begin: Any) -> None:
-    said: Begin = begin
+    said: BeginWorker = begin
     logs.setup(said.log_level, said.log_format)
 
 

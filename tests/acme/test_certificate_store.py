@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from mesh.acme.certificate_store import Kept, file_of, read
+from mesh.acme.certificate_store import AcmeStore, file_of, read
 from mesh.acme.messages import (
-    Account,
-    Have,
-    Told,
+    AcmeAccount,
+    CertificateUpdate,
+    Inventory,
     decode_account,
     decode_have,
     decode_told,
@@ -20,7 +20,7 @@ from mesh.errors import DiscoveryError
 from tests.support.certificates import NOW, pair
 
 URL = "https://ca.example/directory"
-ACCOUNT = Account("https://ca.example/acct/1", "{}", 10.0)
+ACCOUNT = AcmeAccount("https://ca.example/acct/1", "{}", 10.0)
 
 
 def pem(*names: str, days: int = 10) -> str:
@@ -28,8 +28,8 @@ def pem(*names: str, days: int = 10) -> str:
     return (key + certificate).decode()
 
 
-def kept(folder: Path, directory: str = URL) -> Kept:
-    one = Kept(str(folder), directory)
+def kept(folder: Path, directory: str = URL) -> AcmeStore:
+    one = AcmeStore(str(folder), directory)
     one.load()
     return one
 
@@ -49,14 +49,14 @@ async def test_the_next_process_has_it(tmp_path: Path) -> None:
 
 async def test_expired_ones_go(tmp_path: Path) -> None:
     now = NOW.timestamp()
-    one = Kept(str(tmp_path), URL, lambda: now)
+    one = AcmeStore(str(tmp_path), URL, lambda: now)
     await one.set_account(ACCOUNT, "print")
     await one.put(pem("a.example", days=1))
-    old = one.newer(Have(URL), to_manager=False)
+    old = one.newer(Inventory(URL), to_manager=False)
     assert old is not None
     now += 9 * 86400
-    assert one.newer(Have(URL, "print", 10.0), to_manager=True) is None, "nobody is told of it any more"
-    later = Kept(str(tmp_path), URL, lambda: now)
+    assert one.newer(Inventory(URL, "print", 10.0), to_manager=True) is None, "nobody is told of it any more"
+    later = AcmeStore(str(tmp_path), URL, lambda: now)
     later.load()
     assert later.have() == {}
     assert not (later.folder / "a.example.pem").exists()
@@ -102,7 +102,7 @@ async def test_what_is_newer_is_told_and_taken(tmp_path: Path) -> None:
     assert manager.newer(other.have_told(), to_manager=True) is None
     assert other.newer(manager.have_told(), to_manager=True) is None
     # An account that was made later is everybody's.
-    await other.set_account(Account("https://ca.example/acct/2", "{}", 20.0), "another")
+    await other.set_account(AcmeAccount("https://ca.example/acct/2", "{}", 20.0), "another")
     told = other.newer(manager.have_told(), to_manager=True)
     assert told is not None
     await manager.take(told)
@@ -119,12 +119,12 @@ async def test_the_one_that_begins_later_stays(tmp_path: Path, monkeypatch: pyte
     old, new = pem("a.example"), pem("a.example")
     names, life = read(new)
     # Both begin at the same time: what we have stays.
-    await one.take(Told(URL, certificates=(old,)))
-    await one.take(Told(URL, certificates=(new,)))
-    assert one.newer(Have(URL), to_manager=False) == Told(URL, "", None, (old,))
-    have = Have(URL, certificates={file_of(names): life.begins - 1})
+    await one.take(CertificateUpdate(URL, certificates=(old,)))
+    await one.take(CertificateUpdate(URL, certificates=(new,)))
+    assert one.newer(Inventory(URL), to_manager=False) == CertificateUpdate(URL, "", None, (old,))
+    have = Inventory(URL, certificates={file_of(names): life.begins - 1})
     assert one.newer(have, to_manager=False) is not None
-    have = Have(URL, certificates={file_of(names): life.begins})
+    have = Inventory(URL, certificates={file_of(names): life.begins})
     assert one.newer(have, to_manager=False) is None
 
 
@@ -132,10 +132,12 @@ async def test_what_a_manager_cannot_mean(tmp_path: Path, caplog: pytest.LogCapt
     one = kept(tmp_path)
     begin = "-----BEGIN CERTIFICATE-----"
     mixed = begin.join((pem("a.example").split(begin)[0], pem("a.example").split(begin)[1]))
-    await one.take(Told(URL, certificates=("nothing", mixed, pem("../up.example"), pem("good.example"))))
+    await one.take(
+        CertificateUpdate(URL, certificates=("nothing", mixed, pem("../up.example"), pem("good.example")))
+    )
     assert list(one.have()) == [("good.example",)]
     assert "not of its key" in caplog.text
-    await one.take(Told("https://other.example/dir", "print", ACCOUNT, (pem("b.example"),)))
+    await one.take(CertificateUpdate("https://other.example/dir", "print", ACCOUNT, (pem("b.example"),)))
     assert list(one.have()) == [("good.example",)]
     assert one.account is None
 
@@ -149,22 +151,22 @@ def test_names_of_files() -> None:
 
 
 def test_messages() -> None:
-    told, have = Told(URL, "p", ACCOUNT, ("x",)), Have(URL, "p", 1.5, {"a.pem": 2.0})
+    told, have = CertificateUpdate(URL, "p", ACCOUNT, ("x",)), Inventory(URL, "p", 1.5, {"a.pem": 2.0})
     assert decode_told(encode_told(told)) == told
     assert decode_have(encode_have(have)) == have
     assert decode_account(encode_account(ACCOUNT)) == ACCOUNT
     for data in (b"", b"[]", b'{"directory": 1}', b'{"directory": "x", "certificates": "x"}'):
         with pytest.raises(DiscoveryError, match="not a word about certificates"):
             decode_told(data)
-    assert decode_have(b'{"directory": "x", "later": 1}') == Have("x"), "of a newer sidecar"
+    assert decode_have(b'{"directory": "x", "later": 1}') == Inventory("x"), "of a newer sidecar"
 
 
 async def test_who_is_no_manager_any_more_has_no_account(tmp_path: Path) -> None:
-    one = Kept(str(tmp_path), URL)
-    await one.set_account(Account("https://ca.example/acct/1", "{}", 10.0), "print")
+    one = AcmeStore(str(tmp_path), URL)
+    await one.set_account(AcmeAccount("https://ca.example/acct/1", "{}", 10.0), "print")
     one.drop_account()
     one.drop_account()
-    again = Kept(str(tmp_path), URL)
+    again = AcmeStore(str(tmp_path), URL)
     again.load()
     assert (one.account, again.account) == (None, None)
     assert (one.thumbprint, again.thumbprint) == ("print", "print"), "it can still prove names"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from mesh.acme import issuer as issuer_module
-from mesh.acme.certificate_store import Kept
+from mesh.acme.certificate_store import AcmeStore
 from mesh.acme.client import Prepare
 from mesh.acme.issuer import Issuer
-from mesh.acme.messages import Account
+from mesh.acme.messages import AcmeAccount
 from mesh.acme.schedule import Names
 from mesh.errors import AccountGone, CertificateError
 from tests.acme.test_certificate_store import URL, pem
@@ -29,13 +29,13 @@ class Told:
         self.accounts = 0
         self.no_account: Exception | None = None
 
-    async def register(self, now: float) -> tuple[Account, str]:
+    async def register(self, now: float) -> tuple[AcmeAccount, str]:
         if self.no_account is not None:
             raise self.no_account
         self.accounts += 1
-        return Account(f"acct/{self.accounts}", "{}", now), f"print{self.accounts}"
+        return AcmeAccount(f"acct/{self.accounts}", "{}", now), f"print{self.accounts}"
 
-    async def order(self, account: Account, names: Names, prepare: Prepare) -> str:
+    async def order(self, account: AcmeAccount, names: Names, prepare: Prepare) -> str:
         self.ordered.append(names)
         await prepare([])
         answer = self.answers.pop(0) if self.answers else pem(*names)
@@ -47,7 +47,7 @@ class Told:
 class World:
     def __init__(self, folder: Path, authority: Told, *wanted: Names) -> None:
         self.authority = authority
-        self.kept = Kept(str(folder), URL)
+        self.kept = AcmeStore(str(folder), URL)
         self.wanted = list(wanted)
         self.given: set[Names] = set()
         self.leads = True

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from mesh.acme import issuer, schedule
-from sidecar.app import Bound
+from sidecar.app import BoundAddresses
 from tests.acme.pebble import Pebble, needs_pebble, pebble
 from tests.http.conftest import Conversation, saying, serving
 from tests.loopback.test_relay_workers import free_port
@@ -47,7 +47,7 @@ class World:
         (self.folder / "catalog.yml").write_text(catalogue(ADDRESS, labels=labels | more))
 
     @asynccontextmanager
-    async def sidecar(self, **more: str) -> AsyncIterator[Bound]:
+    async def sidecar(self, **more: str) -> AsyncIterator[BoundAddresses]:
         variables = {
             "MESH_HTTP_ENTRYPOINTS": f"web=127.0.0.1:{self.plain},websecure=127.0.0.1:{self.secure}/tls",
             "MESH_HTTP_CERTIFICATES": str(self.folder / "files"),
@@ -100,7 +100,7 @@ async def world(folder: Path, lifetime: int = 90 * 86400) -> AsyncIterator[World
         yield World(folder, authority, plain, free_port(), task.endpoint.port)
 
 
-async def problems(bound: Bound) -> list[str]:
+async def problems(bound: BoundAddresses) -> list[str]:
     return list((await get(bound.admin, "/v1/status"))[1]["problems"])
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.balance.hash_slots import HASH_SLOTS, NOBODY, Choice, Draw, choice, nearest
+from mesh.balance.hash_slots import HASH_SLOTS, NOBODY, Choice, SlotDraw, choice, nearest
 from mesh.balance.policies import Policy
 
 TASKS = tuple(f"10.0.0.{n}" for n in range(2, 12))
@@ -13,10 +13,12 @@ some = st.lists(st.sampled_from(TASKS), min_size=2, unique=True)
 
 
 def test_in_turn_and_at_random_each_has_one_slot() -> None:
-    assert choice(Policy.ROUND_ROBIN, TASKS) == Choice(TASKS, Draw.TURN)
-    assert choice(Policy.RANDOM, TASKS) == Choice(TASKS, Draw.RANDOM)
-    assert choice(Policy.LEAST_CONN, TASKS) == Choice(TASKS, Draw.TURN)  # the kernel counts no connections
-    assert choice(Policy.SOURCE_HASH, TASKS[:1]) == Choice(TASKS[:1], Draw.HASH)
+    assert choice(Policy.ROUND_ROBIN, TASKS) == Choice(TASKS, SlotDraw.TURN)
+    assert choice(Policy.RANDOM, TASKS) == Choice(TASKS, SlotDraw.RANDOM)
+    assert choice(Policy.LEAST_CONN, TASKS) == Choice(
+        TASKS, SlotDraw.TURN
+    )  # the kernel counts no connections
+    assert choice(Policy.SOURCE_HASH, TASKS[:1]) == Choice(TASKS[:1], SlotDraw.HASH)
     assert choice(Policy.RANDOM, ()).slots == NOBODY.slots
 
 

@@ -10,7 +10,7 @@ from mesh.balance.outlier_detection import (
     EJECT_SECONDS,
     FAILURES_TO_EJECT,
     Ejection,
-    Health,
+    OutlierDetection,
 )
 from mesh.balance.policies import Endpoint
 
@@ -18,8 +18,8 @@ A, B, C = (Endpoint(f"10.0.0.{n}", 80) for n in (1, 2, 3))
 ALL = (A, B, C)
 
 
-def failing(*endpoints: Endpoint, now: float = 100.0) -> Health:
-    health = Health()
+def failing(*endpoints: Endpoint, now: float = 100.0) -> OutlierDetection:
+    health = OutlierDetection()
     for endpoint in endpoints:
         for _ in range(FAILURES_TO_EJECT):
             health.failed(endpoint, now)
@@ -27,7 +27,7 @@ def failing(*endpoints: Endpoint, now: float = 100.0) -> Health:
 
 
 def test_an_endpoint_that_keeps_failing_is_left_alone_for_a_while() -> None:
-    health = Health()
+    health = OutlierDetection()
     for _ in range(FAILURES_TO_EJECT - 1):
         health.failed(A, 100.0)
     assert health.usable(ALL, 100.0) == ALL
@@ -78,7 +78,7 @@ def test_at_least_half_of_them_stay_and_those_first_whose_time_is_over_soonest()
     [(50, 2, 1), (50, 3, 1), (50, 5, 2), (0, 5, 0), (10, 9, 0), (10, 10, 1), (100, 5, 4), (100, 1, 0)],
 )
 def test_the_share_that_may_be_left_alone(share: int, count: int, left_out: int) -> None:
-    health = Health(Ejection(failures=1, share=share))
+    health = OutlierDetection(Ejection(failures=1, share=share))
     endpoints = [Endpoint("10.0.0.1", port) for port in range(count)]
     for one in endpoints:
         assert health.failed(one, 1.0)
@@ -86,19 +86,19 @@ def test_the_share_that_may_be_left_alone(share: int, count: int, left_out: int)
 
 
 def test_how_many_failures_and_for_how_long_can_be_chosen() -> None:
-    health = Health(Ejection(failures=2, seconds=600.0))
+    health = OutlierDetection(Ejection(failures=2, seconds=600.0))
     assert [health.failed(A, now, "503") for now in (1.0, 2.0, 3.0)] == [False, True, False]
     assert (health.ejected_for(A, 2.0), health.why(A), health.why(B)) == (600.0, "503", "")
     assert health.failed(A, 602.0)
     assert health.ejected_for(A, 602.0) == 600.0
-    never = Health(Ejection(failures=0))
+    never = OutlierDetection(Ejection(failures=0))
     assert not any(never.failed(A, 1.0) for _ in range(50))
     assert not never.known_bad
 
 
 def test_answers_of_one_among_many_requests() -> None:
     """Good ones end a row of failures, but neither bring an endpoint back nor make what was before undone."""
-    health = Health()
+    health = OutlierDetection()
     health.failed(A, 1.0)
     health.failed(A, 1.0)
     health.answered(A, 1.0, 1.5)
@@ -128,7 +128,7 @@ def test_never_more_than_the_share_and_never_all(
     share: int, failures: int, count: int, story: list[tuple[int, bool, float]]
 ) -> None:
     """Whatever happens, in whatever order; and who has been told of last is what usable goes by."""
-    health = Health(Ejection(failures, share=share))
+    health = OutlierDetection(Ejection(failures, share=share))
     endpoints = [Endpoint("10.0.0.1", port) for port in range(count)]
     now = 0.0
     for which, well, later in story:
@@ -153,7 +153,7 @@ def test_what_is_no_endpoint_any_more_is_forgotten() -> None:
 
 def test_candidates_are_usable_near_and_untried_as_far_as_there_are_such() -> None:
     health = failing(A)
-    assert candidates(ALL, (), (), Health(), 100.0) is ALL
+    assert candidates(ALL, (), (), OutlierDetection(), 100.0) is ALL
     assert candidates(ALL, {C}, (), health, 100.0) == [C]
     assert candidates(ALL, {A}, (), health, 100.0) == [B, C]  # the near one is ejected
     assert candidates(ALL, {C}, [C], health, 100.0) == [B]

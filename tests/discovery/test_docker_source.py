@@ -27,8 +27,8 @@ from mesh.peers.feed import server
 from mesh.peers.feed.client import FeedClient
 from mesh.peers.feed.server import FeedServer
 from mesh.peers.report.client import SignClient
-from mesh.peers.report.codec import Report
-from mesh.peers.swarm_tls import Certificates
+from mesh.peers.report.codec import NodeReport
+from mesh.peers.swarm_tls import SwarmCertificates
 from tests.support import docker_fixtures as docker
 from tests.support.docker_fixtures import GWBRIDGE, MANAGER, OTHER, WEB_TASKS, WORKER, Json
 from tests.support.docker_fixtures_daemon import FakeDaemon, gossip_of_web
@@ -69,7 +69,7 @@ class Sidecar:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.daemon = FakeDaemon(folder / "docker.sock", node, role == "swarm-manager")
-        self.certificates = Certificates(CA.node(folder / "certificates", node, role))
+        self.certificates = SwarmCertificates(CA.node(folder / "certificates", node, role))
         self.engine = EngineClient(self.daemon.path, call_seconds=5.0)
         self.store = Store(on_error=lambda error: pytest.fail(str(error)))
         self.identities: list[str] = []
@@ -89,7 +89,7 @@ class Sidecar:
         )
 
     def _make_server(
-        self, view: Callable[[], ClusterView], take: Callable[[str, Report], None]
+        self, view: Callable[[], ClusterView], take: Callable[[str, NodeReport], None]
     ) -> FeedServer:
         self.server = FeedServer(self.certificates, self.address, view, take)
         return self.server

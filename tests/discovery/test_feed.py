@@ -20,8 +20,8 @@ from mesh.peers.feed import server as feed_server
 from mesh.peers.feed.client import FeedClient
 from mesh.peers.feed.codec import encode_view
 from mesh.peers.feed.server import LENGTH, PATH, FeedServer
-from mesh.peers.report.codec import Report
-from mesh.peers.swarm_tls import Certificates
+from mesh.peers.report.codec import NodeReport
+from mesh.peers.swarm_tls import SwarmCertificates
 from tests.support.docker_fixtures_pki import SwarmCA
 from tests.support.waiting import DEADLINE, running, until
 
@@ -41,12 +41,12 @@ class Manager:
 
     def __init__(self, folder: str) -> None:
         self.view = ClusterView(nodes("m1", "w1"), {}, {"s1": Service("s1", "web")})
-        self.reports: list[tuple[str, Report]] = []
+        self.reports: list[tuple[str, NodeReport]] = []
         self.server = self.serve(folder, 0)
 
     def serve(self, folder: str, port: int) -> FeedServer:
         self.server = FeedServer(
-            Certificates(folder),
+            SwarmCertificates(folder),
             (HOST, port),
             lambda: self.view,
             lambda node, report: self.reports.append((node, report)),
@@ -74,7 +74,7 @@ class Worker:
         self.changes: list[Change] = []
         self.managers = managers or [HOST]
         self.client = FeedClient(
-            Certificates(folder),
+            SwarmCertificates(folder),
             lambda: self.managers,
             self.views.append,
             self.changes.append,
@@ -144,7 +144,7 @@ class TestFollowing:
     ) -> None:
         """One of before: it would refuse the whole message."""
         manager.view = replace(manager.view, neighbours={TOOL.key: TOOL})
-        context = Certificates(CA.node(tmp_path / "old", "w1")).client_context()
+        context = SwarmCertificates(CA.node(tmp_path / "old", "w1")).client_context()
         url = f"https://{HOST}:{manager.port}{PATH}"
         async with (
             aiohttp.ClientSession() as session,
@@ -194,7 +194,7 @@ class TestWhoIsLetIn:
         self, tmp_path: Path, manager: Manager
     ) -> None:
         """An attacker does not check the server's."""
-        context = Certificates(SwarmCA("cluster1").node(tmp_path / "foe", "w1")).client_context()
+        context = SwarmCertificates(SwarmCA("cluster1").node(tmp_path / "foe", "w1")).client_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         await self.knock(manager, context)
         await until(lambda: manager.server.refused["CERTIFICATE_VERIFY_FAILED"], "counted as refused")
@@ -254,7 +254,7 @@ class TestWhoIsLetIn:
 
     async def test_a_client_refuses_a_workers_certificate(self, tmp_path: Path) -> None:
         """A worker that was broken into listens where a manager should."""
-        context = Certificates(CA.node(tmp_path / "impostor", "w2")).server_context(lambda _: None)
+        context = SwarmCertificates(CA.node(tmp_path / "impostor", "w2")).server_context(lambda _: None)
 
         def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.close()
@@ -278,7 +278,7 @@ class TestWhoIsLetIn:
             await writer.drain()
             writer.close()
 
-        context = Certificates(folder).server_context(lambda _: None)
+        context = SwarmCertificates(folder).server_context(lambda _: None)
         server = await asyncio.start_server(serve, HOST, 0, ssl=context)
         one = Worker(CA.node(tmp_path / "worker", "w1"), server.sockets[0].getsockname()[1])
         async with running(one.client.run()):
@@ -334,7 +334,7 @@ class TestLoss:
     async def test_a_client_that_does_not_read_is_cut_off(
         self, tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        context = Certificates(CA.node(tmp_path / "slow", "w1")).client_context()
+        context = SwarmCertificates(CA.node(tmp_path / "slow", "w1")).client_context()
         _, writer = await asyncio.open_connection(
             HOST, manager.port, ssl=context, server_hostname="swarm-manager", limit=2
         )
@@ -358,7 +358,7 @@ class TestLoss:
         """Few changes, so the queue stays short; the network took nothing."""
         monkeypatch.setattr(feed_server, "WRITE_SECONDS", 0.1)
         manager.view.services.update({str(n): Service(str(n), "x" * 10_000) for n in range(3000)})  # type: ignore[attr-defined]
-        context = Certificates(CA.node(tmp_path / "slow", "w1")).client_context()
+        context = SwarmCertificates(CA.node(tmp_path / "slow", "w1")).client_context()
         _, writer = await asyncio.open_connection(
             HOST, manager.port, ssl=context, server_hostname="swarm-manager", limit=2
         )

@@ -18,7 +18,7 @@ from mesh.discovery.swarm_json import ClusterView
 from mesh.http.hosts.book import HostBook
 from mesh.peers.feed.codec import decode, encode_change, encode_view
 from mesh.peers.feed.server import FeedServer
-from mesh.peers.swarm_tls import MANAGER_NAME, Certificates
+from mesh.peers.swarm_tls import MANAGER_NAME, SwarmCertificates
 from tests.support.docker_fixtures_pki import SwarmCA
 from tests.support.waiting import running, until
 
@@ -46,7 +46,7 @@ def known_manager(id_: str) -> bool:
 
 class Manager:
     def __init__(self, folder: Path, node: str, others: list[str], port: int, began: float) -> None:
-        self.certificates = Certificates(CA.node(folder / node, node, MANAGER_NAME))
+        self.certificates = SwarmCertificates(CA.node(folder / node, node, MANAGER_NAME))
         self.now = began
         self.records = HostRecords(
             HostBook(),
@@ -132,7 +132,7 @@ async def asked(session: aiohttp.ClientSession, port: int, question: bytes) -> t
 
 @asynccontextmanager
 async def session(folder: Path, node: str, role: str) -> AsyncIterator[aiohttp.ClientSession]:
-    certificates = Certificates(CA.node(folder / f"of {node}", node, role))
+    certificates = SwarmCertificates(CA.node(folder / f"of {node}", node, role))
     connector = aiohttp.TCPConnector(ssl=certificates.client_context())
     async with aiohttp.ClientSession(connector=connector) as made:
         yield made

@@ -25,7 +25,7 @@ from mesh.discovery.merge import Merger
 from mesh.discovery.plain_containers import Neighbours, is_dns_name, plain_containers
 from mesh.discovery.swarm_json import ClusterView
 from mesh.dns.name_table import NameTable
-from mesh.peers.report.codec import Report, decode_report, encode_report
+from mesh.peers.report.codec import NodeReport, decode_report, encode_report
 
 FRONT = Network("front", "frontend", ("10.1.0.0/24", "fd01::/64"), attachable=True)
 BACK = Network("back", "backend", ("10.2.0.0/24",), attachable=True)
@@ -342,7 +342,7 @@ def test_names_on_one_node_are_as_if_the_others_containers_were_its_own(
     no two share one."""
     there = {id_: one for id_, one in there.items() if id_ not in here}
     view = replace(VIEW, services=services())
-    report = decode_report(encode_report(Report({}, plain_containers(there.values(), HERE))))
+    report = decode_report(encode_report(NodeReport({}, plain_containers(there.values(), HERE))))
     manager = book(view)
     manager.report("b", report.containers)
     manager.report("a", plain_containers(here.values(), HERE))

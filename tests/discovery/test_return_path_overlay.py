@@ -5,7 +5,7 @@ from dataclasses import replace
 from mesh.catalog.model import NO_RETURN_PATH, Network, Node, ReturnPath, Service, Task, TaskState
 from mesh.catalog.snapshot import Change
 from mesh.discovery.allocations import Allocations
-from mesh.discovery.return_path_overlay import ReturnPaths
+from mesh.discovery.return_path_overlay import ReturnPathOverlay
 from mesh.discovery.swarm_json import ClusterView
 
 SAID = ReturnPath("10.0.0.2", "02:42:0a:00:00:02", ("10.0.0.2", "10.0.0.3"), ("10.0.0.7",))
@@ -18,7 +18,7 @@ def view(**states: str) -> ClusterView:
 
 
 def test_a_word_changes_its_node_alone_and_only_once() -> None:
-    book = ReturnPaths()
+    book = ReturnPathOverlay()
     book.lay_over(view())
     assert book.report("n1", SAID) == Change(nodes={"n1": replace(NODES["n1"], return_path=SAID)})
     assert book.report("n1", SAID) == Change()
@@ -26,7 +26,7 @@ def test_a_word_changes_its_node_alone_and_only_once() -> None:
 
 
 def test_a_node_takes_back_what_it_said() -> None:
-    book = ReturnPaths()
+    book = ReturnPathOverlay()
     book.lay_over(view())
     book.report("n1", SAID)
     assert book.report("n1", NO_RETURN_PATH) == Change(nodes={"n1": NODES["n1"]})
@@ -34,7 +34,7 @@ def test_a_node_takes_back_what_it_said() -> None:
 
 
 def test_nodes_that_are_down_or_unknown_are_not_believed() -> None:
-    book = ReturnPaths()
+    book = ReturnPathOverlay()
     book.lay_over(view())
     book.report("n1", SAID)
     down = book.lay_over(view(n1="down"))
@@ -46,7 +46,7 @@ def test_nodes_that_are_down_or_unknown_are_not_believed() -> None:
 
 
 def test_a_new_manager_goes_on_from_what_was_known() -> None:
-    book = ReturnPaths()
+    book = ReturnPathOverlay()
     book.begin({"n1": replace(NODES["n1"], return_path=SAID), "n2": NODES["n2"]})
     assert book.lay_over(view()).nodes["n1"].return_path == SAID
 
@@ -56,12 +56,12 @@ OTHERS = ReturnPath("10.0.0.3", "02:42:0a:00:00:02", ("10.0.0.3",), ("10.0.0.8",
 
 
 class TestBelieving:
-    def book(self, known: Allocations | None = None) -> ReturnPaths:
-        made = ReturnPaths()
+    def book(self, known: Allocations | None = None) -> ReturnPathOverlay:
+        made = ReturnPathOverlay()
         made.lay_over(replace(view(), networks={"in": INGRESS}), known)
         return made
 
-    def shown(self, book: ReturnPaths, node: str) -> ReturnPath:
+    def shown(self, book: ReturnPathOverlay, node: str) -> ReturnPath:
         return book.lay_over(replace(view(), networks={"in": INGRESS})).nodes[node].return_path
 
     def test_the_mac_of_another_entry_is_refused_whoever_comes_first(self) -> None:
@@ -106,13 +106,13 @@ class TestBelieving:
     def test_addresses_of_tasks_are_no_entries(self) -> None:
         task = Task("t1", "web.1.t1", "n1", TaskState.RUNNING, {"in": "10.0.0.2"})
         service = Service("s", "web", tasks=(task,))
-        book = ReturnPaths()
+        book = ReturnPathOverlay()
         book.lay_over(replace(view(), networks={"in": INGRESS}, services={"s": service}))
         book.report("n1", SAID)
         assert book.refused["address"] == 1
 
     def test_a_poisoned_view_is_judged_again(self) -> None:
-        book = ReturnPaths()
+        book = ReturnPathOverlay()
         book.begin(
             {id_: replace(NODES[id_], return_path=said) for id_, said in (("n1", SAID), ("n2", OTHERS))}
         )

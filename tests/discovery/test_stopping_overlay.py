@@ -12,7 +12,7 @@ from mesh.catalog.diff import changed
 from mesh.catalog.model import Node, Service, Task, TaskState
 from mesh.catalog.snapshot import Change
 from mesh.discovery import stopping_overlay as signs_module
-from mesh.discovery.stopping_overlay import KEPT_SECONDS, SERVES_OR_WILL, Signs
+from mesh.discovery.stopping_overlay import KEPT_SECONDS, SERVES_OR_WILL, StoppingOverlay
 from mesh.discovery.swarm_json import ClusterView
 
 RUNNING, LEAVING, STARTING = TaskState.RUNNING, TaskState.LEAVING, TaskState.STARTING
@@ -32,7 +32,7 @@ class Book:
     """Signs, and the view that their changes have made."""
 
     def __init__(self, *tasks: Task) -> None:
-        self.signs = Signs()
+        self.signs = StoppingOverlay()
         self.told: dict[str, Service] = {}
         self.look(view(*tasks))
 
@@ -113,7 +113,7 @@ class TestSigns:
 
     def test_without_signs_the_view_is_the_same_object(self) -> None:
         found = view(task("t1"))
-        assert Signs().lay_over(found) is found
+        assert StoppingOverlay().lay_over(found) is found
 
 
 class TestWhoMaySay:
@@ -215,7 +215,7 @@ reports = st.dictionaries(
 
 def outcome(found: ClusterView, said: Mapping[str, Mapping[str, str]]) -> ClusterView:
     """From scratch: the reports first."""
-    signs = Signs()
+    signs = StoppingOverlay()
     for node, one in said.items():
         signs.report(node, one, 0.0)
     return signs.lay_over(found)
@@ -240,7 +240,7 @@ def test_the_view_and_the_reports_commute(
 ) -> None:
     """Whenever the view comes, and whoever reports first; and the changes add up to it."""
     for order in permutations(said):
-        signs, told = Signs(), dict[str, Service]()
+        signs, told = StoppingOverlay(), dict[str, Service]()
         for number, node in enumerate(order):
             if number == place:
                 told = dict(signs.lay_over(found).services)
@@ -254,7 +254,7 @@ def test_the_view_and_the_reports_commute(
 
 @given(later_views, st.lists(st.one_of(later_views, st.tuples(st.sampled_from(NODES), reports)), max_size=6))
 def test_only_the_last_word_counts(first: ClusterView, history: list[object]) -> None:
-    signs, last, said = Signs(), first, dict[str, Mapping[str, str]]()
+    signs, last, said = StoppingOverlay(), first, dict[str, Mapping[str, str]]()
     told = dict(signs.lay_over(first).services)
     for step in history:
         if isinstance(step, ClusterView):
@@ -274,7 +274,7 @@ def test_only_the_last_word_counts(first: ClusterView, history: list[object]) ->
 def test_signs_never_outlive_their_nodes_word(
     found: ClusterView, said: Mapping[str, Mapping[str, str]]
 ) -> None:
-    signs = Signs()
+    signs = StoppingOverlay()
     for node, one in said.items():
         signs.report(node, one, 0.0)
     told = dict(signs.lay_over(found).services)

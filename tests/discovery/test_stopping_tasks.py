@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.discovery.stopping_tasks import ENDED_SECONDS, ENDINGS_MAX, SURVIVED_SECONDS, Endings
+from mesh.discovery.stopping_tasks import ENDED_SECONDS, ENDINGS_MAX, SURVIVED_SECONDS, StoppingTasks
 
 
 def nothing_listed(_task: str, _service: str) -> bool:
@@ -16,14 +16,14 @@ def all_listed(_task: str, _service: str) -> bool:
 
 class TestEndings:
     def test_told_once(self) -> None:
-        endings = Endings()
+        endings = StoppingTasks()
         assert endings.begin("t1", "web", 0.0)
         assert not endings.begin("t1", "web", 0.1)
         assert not endings.end("t1", "web", 0.2)
         assert endings.report == {"t1": "web"}
 
     def test_what_survives_is_taken_back(self) -> None:
-        endings = Endings()
+        endings = StoppingTasks()
         endings.begin("t1", "web", 0.0)
         assert not endings.sift(SURVIVED_SECONDS - 0.1, all_listed)
         assert endings.sift(SURVIVED_SECONDS, all_listed)
@@ -31,13 +31,13 @@ class TestEndings:
         assert endings.begin("t1", "web", 20.0)
 
     def test_the_last_signal_counts(self) -> None:
-        endings = Endings()
+        endings = StoppingTasks()
         endings.begin("t1", "web", 0.0)
         endings.begin("t1", "web", 10.0)
         assert not endings.sift(SURVIVED_SECONDS + 1, all_listed)
 
     def test_what_has_ended_does_not_come_back(self) -> None:
-        endings = Endings()
+        endings = StoppingTasks()
         endings.begin("t1", "web", 0.0)
         endings.end("t1", "web", 1.0)
         endings.begin("t1", "web", 2.0)  # a signal told of late
@@ -45,14 +45,14 @@ class TestEndings:
         assert endings.report == {"t1": "web"}
 
     def test_it_is_forgotten_when_the_cluster_has_and_others_had_time(self) -> None:
-        endings = Endings()
+        endings = StoppingTasks()
         endings.end("t1", "web", 0.0)
         assert not endings.sift(ENDED_SECONDS - 0.1, nothing_listed)
         assert endings.sift(ENDED_SECONDS, nothing_listed)
         assert endings.report == {}
 
     def test_the_oldest_are_forgotten_first(self) -> None:
-        endings = Endings()
+        endings = StoppingTasks()
         for number in range(ENDINGS_MAX):
             endings.end(f"t{number}", "web", 0.0)
         endings.end("one more", "web", 0.0)
@@ -70,7 +70,7 @@ steps = st.tuples(
 def test_an_unsure_one_is_told_for_a_bounded_time_and_a_sure_one_while_it_is_listed(
     history: list[tuple[str, str, float]],
 ) -> None:
-    endings, now = Endings(), 0.0
+    endings, now = StoppingTasks(), 0.0
     signalled, ended = dict[str, float](), set[str]()
     for what, task, pause in history:
         now += pause

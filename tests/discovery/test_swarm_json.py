@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mesh.catalog.model import EndpointMode, PublishMode, Role, ServiceNetwork, TaskState
-from mesh.discovery.swarm_json import Reader, cluster
+from mesh.discovery.swarm_json import SwarmReader, cluster
 from tests.support import docker_fixtures as docker
 from tests.support.docker_fixtures import BACKEND, INGRESS, MANAGER, NETWORKS, NODES, WORKER
 
@@ -127,7 +127,7 @@ class TestReadingAgain:
     """Unchanged services are the same objects: comparing two views of a large cluster is then cheap."""
 
     def test_only_what_changed_is_read_anew(self) -> None:
-        reader = Reader()
+        reader = SwarmReader()
         services = [docker.WEB, docker.service("s", "db")]
         first = reader.read(NODES, NETWORKS, services, docker.WEB_TASKS).services
         moved = [*docker.WEB_TASKS[:2], {**docker.WEB_TASKS[2], "Version": {"Index": 31}}]
@@ -136,19 +136,19 @@ class TestReadingAgain:
         assert second["webservice"] is not first["webservice"]
 
     def test_a_changed_service_is_read_anew(self) -> None:
-        reader = Reader()
+        reader = SwarmReader()
         reader.read(NODES, NETWORKS, [docker.service("s", "db", index=1)], [])
         changed = docker.service("s", "db", index=2, labels={"mesh.enable": "false"})
         assert reader.read(NODES, NETWORKS, [changed], []).services["s"].labels == {"mesh.enable": "false"}
 
     def test_a_node_that_goes_down_takes_its_tasks_along(self) -> None:
-        reader = Reader()
+        reader = SwarmReader()
         reader.read(NODES, NETWORKS, [docker.WEB], docker.WEB_TASKS)
         nodes = [*NODES[:2], docker.node(docker.OTHER, "swarm02", "192.168.2.62", state="down")]
         web = reader.read(nodes, NETWORKS, [docker.WEB], docker.WEB_TASKS).services["webservice"]
         assert [t.slot for t in web.tasks] == [1, 2]
 
     def test_a_removed_service_is_forgotten(self) -> None:
-        reader = Reader()
+        reader = SwarmReader()
         reader.read(NODES, NETWORKS, [docker.WEB], docker.WEB_TASKS)
         assert reader.read(NODES, NETWORKS, [], []).services == {}

@@ -8,7 +8,7 @@ from mesh.catalog.snapshot import Change
 from mesh.dns.config import DnsConfig
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
-from mesh.dns.udp_server import Endpoint, ScopeSource
+from mesh.dns.udp_server import DnsEndpoint, ScopeSource
 from mesh.net.tasks import Tasks
 from tests.dns.fakes import LIMIT, closed_port, over_udp, question, shown
 from tests.dns.world import BOTH, FRONTEND, SERVICES, snapshot, task
@@ -32,7 +32,7 @@ class Serving:
         config = DnsConfig(upstreams=upstreams or (f"127.0.0.1:{closed_port()}",))
         self.resolver = Resolver(config, self.tasks, snapshot((*SERVICES, BIG)))
         udp, tcp, self.port = bound()
-        self.endpoint = Endpoint(self.resolver, udp, tcp, scope or self.resolver.scope_by_source)
+        self.endpoint = DnsEndpoint(self.resolver, udp, tcp, scope or self.resolver.scope_by_source)
 
     async def shown(self, name: str) -> list[str]:
         return shown(await over_udp(self.port, question(name)))

@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.dns.connection_limiter import Crowd, Limits, Wait
+from mesh.dns.connection_limiter import ConnectionLimiter, ConnectionLimits, Wait
 
-LIMITS = Limits(connections=4, per_asker=3, idle=10.0, idle_crowded=2.0)
+LIMITS = ConnectionLimits(connections=4, per_asker=3, idle=10.0, idle_crowded=2.0)
 
 
-def crowd(*askers: str) -> Crowd[str]:
+def crowd(*askers: str) -> ConnectionLimiter[str]:
     """Connections `a0`, `b1`, … of askers `a`, `b`, …, each a second after the other."""
-    made: Crowd[str] = Crowd(LIMITS)
+    made: ConnectionLimiter[str] = ConnectionLimiter(LIMITS)
     for n, asker in enumerate(askers):
         made.add(f"{asker}{n}", asker, float(n))
     return made
@@ -75,7 +75,7 @@ STEPS = st.lists(st.tuples(KINDS, st.integers(0, 5), st.sampled_from("abc"), st.
 
 @given(STEPS)
 def test_the_limits_hold_and_nothing_is_left_behind(steps: list[tuple[str | Wait, int, str, bool]]) -> None:
-    seen: Crowd[int] = Crowd(LIMITS)
+    seen: ConnectionLimiter[int] = ConnectionLimiter(LIMITS)
     here: dict[int, str] = {}
     for now, (step, which, asker, progress) in enumerate(steps):
         chosen = sorted(here)[which % len(here)] if here else None

@@ -10,7 +10,7 @@ from statistics import quantiles
 
 import pytest
 
-from mesh.dns.udp_server import Endpoint
+from mesh.dns.udp_server import DnsEndpoint
 from tests.dns import flood
 from tests.dns.serving import Serving, Starter, bound
 from tests.dns.world import BOTH, FRONT
@@ -47,7 +47,7 @@ async def upstream() -> AsyncIterator[str]:
 async def beside(serving: Serving) -> AsyncIterator[int]:
     """The port of another container's endpoint at the same resolver."""
     udp, tcp, port = bound()
-    other = Endpoint(serving.resolver, udp, tcp, BOTH)
+    other = DnsEndpoint(serving.resolver, udp, tcp, BOTH)
     await other.start()
     try:
         yield port

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from mesh.catalog.model import Network, ServiceNetwork
-from mesh.dns.lookup import Answer, Outcome, answer, candidates
+from mesh.dns.lookup import LookupAnswer, LookupOutcome, answer, candidates
 from mesh.dns.name_policy import DOCKERS, OURS, Elsewhere, NamePolicy, SharedAlias
 from mesh.dns.name_table import NameTable
 from mesh.dns.scope import Scope
-from mesh.dns.wire import QType, Question
+from mesh.dns.wire import DnsQuestion, QType
 from tests.dns.world import BACK, BACKEND, BOTH, DB, FRONT, FRONTEND, OWN, WEB, of_stack, snapshot
 
 TABLE = NameTable(snapshot())
@@ -23,8 +23,8 @@ def ask(
     table: NameTable = TABLE,
     qclass: int = 1,
     policy: NamePolicy = OURS,
-) -> Answer:
-    return answer(Question(name, qtype, qclass, b""), scope, table, policy)
+) -> LookupAnswer:
+    return answer(DnsQuestion(name, qtype, qclass, b""), scope, table, policy)
 
 
 def data(*args: object, **how: object) -> set[str]:
@@ -37,8 +37,8 @@ def test_a_name_plain_or_with_its_network(name: str) -> None:
 
 
 def test_a_reversed_address_is_never_read_as_a_name_on_a_network() -> None:
-    assert ask("2.0.1.10.in-addr.arpa", QType.PTR).outcome is Outcome.RECORDS
-    assert ask("2.0.1.10.in-addr.arpa.frontend", QType.PTR).outcome is Outcome.UNKNOWN
+    assert ask("2.0.1.10.in-addr.arpa", QType.PTR).outcome is LookupOutcome.RECORDS
+    assert ask("2.0.1.10.in-addr.arpa.frontend", QType.PTR).outcome is LookupOutcome.UNKNOWN
 
 
 @pytest.mark.parametrize("name", ["tasks.web", "tasks.web.frontend", "TASKS.shop_web"])
@@ -72,8 +72,8 @@ def test_the_first_network_wins_and_nothing_is_merged_across_networks() -> None:
 
 def test_a_network_that_the_asker_is_not_on_does_not_exist() -> None:
     for name in ("db", "db.backend", "tasks.db", "db.1.ee"):
-        assert ask(name, scope=FRONT).outcome is Outcome.UNKNOWN
-    assert ask("3.0.2.10.in-addr.arpa", QType.PTR, FRONT).outcome is Outcome.UNKNOWN
+        assert ask(name, scope=FRONT).outcome is LookupOutcome.UNKNOWN
+    assert ask("3.0.2.10.in-addr.arpa", QType.PTR, FRONT).outcome is LookupOutcome.UNKNOWN
     assert data("db", scope=BACK) == {"10.2.0.2"}
 
 
@@ -81,14 +81,14 @@ def test_a_network_that_the_asker_is_not_on_does_not_exist() -> None:
     "qtype", [QType.AAAA, QType.MX, QType.TXT, QType.SRV, QType.HTTPS, QType.SOA, QType.PTR, 65280]
 )
 def test_every_other_type_of_a_known_name_is_nodata(qtype: int) -> None:
-    assert ask("web", qtype).outcome is Outcome.NODATA
-    assert ask("nothing", qtype).outcome is Outcome.UNKNOWN
+    assert ask("web", qtype).outcome is LookupOutcome.NODATA
+    assert ask("nothing", qtype).outcome is LookupOutcome.UNKNOWN
 
 
 def test_a_service_without_serving_task_is_nodata() -> None:
     table = NameTable(snapshot([replace(WEB, tasks=())]))
-    assert ask("web", table=table).outcome is Outcome.NODATA
-    assert ask("tasks.web", table=table).outcome is Outcome.NODATA
+    assert ask("web", table=table).outcome is LookupOutcome.NODATA
+    assert ask("tasks.web", table=table).outcome is LookupOutcome.NODATA
 
 
 def test_both_families_where_there_are_both() -> None:
@@ -99,8 +99,8 @@ def test_both_families_where_there_are_both() -> None:
 def test_pointers() -> None:
     assert data("3.0.1.10.in-addr.arpa", QType.PTR) == {"shop_web.1.aa.frontend."}
     assert data("2.0.1.10.IN-ADDR.ARPA", QType.PTR) == {"shop_web.frontend."}
-    assert ask("3.0.1.10.in-addr.arpa").outcome is Outcome.NODATA
-    assert ask("8.8.8.8.in-addr.arpa", QType.PTR).outcome is Outcome.UNKNOWN
+    assert ask("3.0.1.10.in-addr.arpa").outcome is LookupOutcome.NODATA
+    assert ask("8.8.8.8.in-addr.arpa", QType.PTR).outcome is LookupOutcome.UNKNOWN
 
 
 def test_an_address_given_by_two_contributors_is_named_once() -> None:
@@ -110,12 +110,12 @@ def test_an_address_given_by_two_contributors_is_named_once() -> None:
 
 def test_a_service_left_to_docker() -> None:
     table = NameTable(snapshot([replace(WEB, labels={"mesh.enable": "false"})]))
-    assert ask("web", table=table).outcome is Outcome.LEFT
-    assert ask("3.0.1.10.in-addr.arpa", QType.PTR, table=table).outcome is Outcome.LEFT
+    assert ask("web", table=table).outcome is LookupOutcome.LEFT
+    assert ask("3.0.1.10.in-addr.arpa", QType.PTR, table=table).outcome is LookupOutcome.LEFT
 
 
 def test_other_classes_are_not_ours() -> None:
-    assert ask("web", qclass=3).outcome is Outcome.UNKNOWN
+    assert ask("web", qclass=3).outcome is LookupOutcome.UNKNOWN
 
 
 def test_an_answer_says_on_which_names_it_depends() -> None:
@@ -125,7 +125,7 @@ def test_an_answer_says_on_which_names_it_depends() -> None:
 
 def test_names_that_are_nothing_but_dots_and_network_names() -> None:
     for name in ("", "frontend", "backend.frontend"):
-        assert ask(name).outcome is Outcome.UNKNOWN
+        assert ask(name).outcome is LookupOutcome.UNKNOWN
 
 
 def test_networks_with_equal_names_are_asked_in_order() -> None:
@@ -181,8 +181,8 @@ def test_an_empty_service_of_the_own_stack_is_not_replaced_by_a_strangers() -> N
     empty = replace(of_stack("blue", FRONTEND, 1), tasks=())
     table = NameTable(snapshot([empty, of_stack("red", FRONTEND, 2)]))
     blue, forward = replace(BOTH, stack="blue"), replace(OURS, empty_services=Elsewhere.FORWARD)
-    assert ask("web", scope=blue, table=table).outcome is Outcome.NODATA
-    assert ask("web", scope=blue, table=table, policy=forward).outcome is Outcome.ELSEWHERE
+    assert ask("web", scope=blue, table=table).outcome is LookupOutcome.NODATA
+    assert ask("web", scope=blue, table=table, policy=forward).outcome is LookupOutcome.ELSEWHERE
     assert data("web", scope=blue, table=table, policy=DOCKERS) == {"10.1.0.20"}
 
 
@@ -198,7 +198,9 @@ def test_a_link_alias_is_another_name_of_what_it_names() -> None:
     assert found.rule == "it is the asker's link to 'tool'"
     assert found.names == {"tool"}
     assert data("db.frontend", scope=LINKED) == {"10.1.0.9"}
-    assert ask("db", scope=replace(FRONT, stack="x")).outcome is Outcome.UNKNOWN  # private to its container
+    assert (
+        ask("db", scope=replace(FRONT, stack="x")).outcome is LookupOutcome.UNKNOWN
+    )  # private to its container
 
 
 def test_links_ignore_case_unless_there_is_one_in_the_exact_spelling() -> None:
@@ -209,7 +211,7 @@ def test_links_ignore_case_unless_there_is_one_in_the_exact_spelling() -> None:
 
 
 def test_a_name_that_is_a_link_alias_on_a_network_is_not_looked_up_there() -> None:
-    assert ask("shop", scope=LINKED).outcome is Outcome.UNKNOWN
+    assert ask("shop", scope=LINKED).outcome is LookupOutcome.UNKNOWN
     assert data("shop", scope=BOTH) == {"10.1.0.5", "10.1.0.6"}
 
 
@@ -224,10 +226,10 @@ def test_a_link_on_any_network_beats_a_name_on_the_first() -> None:
 @pytest.mark.parametrize("qtype", [QType.TXT, QType.SRV, QType.HTTPS, QType.SOA, QType.PTR, QType.ANY, 65280])
 def test_other_types_may_be_forwarded(qtype: int) -> None:
     policy = replace(OURS, other_types=Elsewhere.FORWARD)
-    assert ask("web", qtype, policy=policy).outcome is Outcome.ELSEWHERE
-    assert ask("web", QType.AAAA, policy=policy).outcome is Outcome.NODATA
-    assert ask("web", QType.MX, policy=policy).outcome is Outcome.NODATA
-    assert ask("3.0.1.10.in-addr.arpa", QType.A, policy=policy).outcome is Outcome.ELSEWHERE
+    assert ask("web", qtype, policy=policy).outcome is LookupOutcome.ELSEWHERE
+    assert ask("web", QType.AAAA, policy=policy).outcome is LookupOutcome.NODATA
+    assert ask("web", QType.MX, policy=policy).outcome is LookupOutcome.NODATA
+    assert ask("3.0.1.10.in-addr.arpa", QType.A, policy=policy).outcome is LookupOutcome.ELSEWHERE
     assert data("3.0.1.10.in-addr.arpa", QType.PTR, policy=policy) == {"shop_web.1.aa.frontend."}
 
 
@@ -235,7 +237,7 @@ def test_a_service_without_serving_task_may_be_forwarded() -> None:
     table = NameTable(snapshot([replace(WEB, tasks=()), DB]))
     policy = replace(OURS, empty_services=Elsewhere.FORWARD)
     for name in ("web", "tasks.web", "web.frontend"):
-        assert ask(name, table=table, policy=policy).outcome is Outcome.UNKNOWN
+        assert ask(name, table=table, policy=policy).outcome is LookupOutcome.UNKNOWN
     assert data("db", table=table, policy=policy) == {"10.2.0.2"}
 
 
@@ -244,27 +246,29 @@ def test_an_empty_service_does_not_hide_one_on_the_next_network_where_names_are_
     twin = replace(DB, networks=(ServiceNetwork("n2", "10.2.0.7", ("web",)),))
     table = NameTable(snapshot([empty, twin]))
     assert data("web", table=table, policy=replace(OURS, empty_services=Elsewhere.FORWARD)) == {"10.2.0.7"}
-    assert ask("web", table=table).outcome is Outcome.NODATA
+    assert ask("web", table=table).outcome is LookupOutcome.NODATA
 
 
 def test_the_virtual_ip_of_an_empty_service_has_a_pointer_while_its_name_exists() -> None:
     table = NameTable(snapshot([replace(WEB, tasks=())]))
     forward = replace(OURS, empty_services=Elsewhere.FORWARD)
     assert data("2.0.1.10.in-addr.arpa", QType.PTR, table=table) == {"shop_web.frontend."}
-    assert ask("2.0.1.10.in-addr.arpa", QType.PTR, table=table, policy=forward).outcome is Outcome.UNKNOWN
+    assert (
+        ask("2.0.1.10.in-addr.arpa", QType.PTR, table=table, policy=forward).outcome is LookupOutcome.UNKNOWN
+    )
 
 
 def test_virtual_ips_may_be_without_pointer() -> None:
     policy = replace(OURS, vip_ptr=False)
-    assert ask("2.0.1.10.in-addr.arpa", QType.PTR, policy=policy).outcome is Outcome.UNKNOWN
+    assert ask("2.0.1.10.in-addr.arpa", QType.PTR, policy=policy).outcome is LookupOutcome.UNKNOWN
     assert data("3.0.1.10.in-addr.arpa", QType.PTR, policy=policy) == {"shop_web.1.aa.frontend."}
 
 
 def test_who_searches_for_short_names_has_unknown_ones_kept_inside() -> None:
     searching = replace(BOTH, ndots=True)
-    assert ask("nosuch", scope=searching).outcome is Outcome.SHORT
-    assert ask("nosuch", QType.AAAA, scope=searching).outcome is Outcome.SHORT
-    assert ask("nosuch", QType.TXT, scope=searching).outcome is Outcome.UNKNOWN
-    assert ask("nosuch.example", scope=searching).outcome is Outcome.UNKNOWN
-    assert ask("web", scope=searching).outcome is Outcome.RECORDS
-    assert ask("nosuch").outcome is Outcome.UNKNOWN
+    assert ask("nosuch", scope=searching).outcome is LookupOutcome.SHORT
+    assert ask("nosuch", QType.AAAA, scope=searching).outcome is LookupOutcome.SHORT
+    assert ask("nosuch", QType.TXT, scope=searching).outcome is LookupOutcome.UNKNOWN
+    assert ask("nosuch.example", scope=searching).outcome is LookupOutcome.UNKNOWN
+    assert ask("web", scope=searching).outcome is LookupOutcome.RECORDS
+    assert ask("nosuch").outcome is LookupOutcome.UNKNOWN

@@ -21,11 +21,11 @@ from mesh.catalog.model import (
     TaskState,
 )
 from mesh.catalog.snapshot import Snapshot
-from mesh.dns.lookup import HERE, Answer, Outcome, answer
+from mesh.dns.lookup import HERE, LookupAnswer, LookupOutcome, answer
 from mesh.dns.name_policy import DOCKERS, OURS, Elsewhere, NamePolicy, SharedAlias
 from mesh.dns.name_table import NameTable
 from mesh.dns.scope import Scope, scope_of
-from mesh.dns.wire import QType, Question
+from mesh.dns.wire import DnsQuestion, QType
 from tests.dns.world import snapshot, task
 
 NETWORKS = (
@@ -60,9 +60,9 @@ class World:
     def __post_init__(self) -> None:
         object.__setattr__(self, "table", NameTable(self.snapshot))
 
-    def ask(self, name: str, scope: Scope, policy: NamePolicy = OURS, qtype: int = QType.A) -> Answer:
+    def ask(self, name: str, scope: Scope, policy: NamePolicy = OURS, qtype: int = QType.A) -> LookupAnswer:
         table: NameTable = self.table  # type: ignore[attr-defined]
-        return answer(Question(name, qtype, 1, b""), scope, table, policy)
+        return answer(DnsQuestion(name, qtype, 1, b""), scope, table, policy)
 
     def scopes(self) -> Iterator[Scope]:
         return (scope_of(container, self.snapshot) for container in self.snapshot.containers.values())
@@ -148,7 +148,7 @@ def test_nobody_is_told_an_address_on_a_network_that_it_is_not_on(world: World, 
                 addresses = record.glue if record.qtype == QType.SRV else (record.data,)
                 assert {network_of(address) for address in addresses} <= own
         for name in pointers():
-            if world.ask(name, scope, policy, QType.PTR).outcome is not Outcome.UNKNOWN:
+            if world.ask(name, scope, policy, QType.PTR).outcome is not LookupOutcome.UNKNOWN:
                 assert f"n{name.split('.')[2]}" in own
 
 

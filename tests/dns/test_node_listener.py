@@ -54,7 +54,7 @@ async def ask(address: tuple[str, int]) -> list[str]:
     return [str(rr.rdata) for rr in (await reply_to("web", address)).rr]
 
 
-async def bound(place: node_listener.Place) -> tuple[str, int]:
+async def bound(place: node_listener.ListenPlace) -> tuple[str, int]:
     async with asyncio.timeout(5):
         while place.bound is None:
             await asyncio.sleep(0.01)

@@ -8,7 +8,7 @@ from dnslib import QTYPE, RR, A, DNSHeader, DNSQuestion, DNSRecord
 from mesh.dns.config import UDP_SLOT
 from mesh.dns.forward.reply_parser import parse_reply
 from mesh.dns.forward.upstream_cache import Aging
-from mesh.dns.reply_cache import RUN_OF_MANY, Entry, ReplyCache, View
+from mesh.dns.reply_cache import RUN_OF_MANY, CacheEntry, ReplyCache, View
 
 WEB = frozenset({"web"})
 
@@ -22,7 +22,7 @@ def forwarded(ttl: int, now: float = 0.0, rcode: int = 0) -> Aging | None:
 
 def put(
     cache: ReplyCache, view: View, query: bytes, *tails: bytes, names: frozenset[str] = WEB
-) -> Entry | None:
+) -> CacheEntry | None:
     return cache.put(view, query, list(tails or (b"reply",)), names, [0])
 
 

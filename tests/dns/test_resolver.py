@@ -15,8 +15,8 @@ from mesh.catalog.model import Port, Service, ServiceNetwork
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.dns.config import DnsConfig
 from mesh.dns.explain import ShownRecord, ShownReply
-from mesh.dns.forward import Server, host_socket
-from mesh.dns.forward.forward import Later, Paths
+from mesh.dns.forward import DnsServer, host_socket
+from mesh.dns.forward.forward import ContainerPaths, Later
 from mesh.dns.forward.route import parse_server
 from mesh.dns.name_policy import DOCKERS, OURS, NamePolicy
 from mesh.dns.resolver import Resolver
@@ -48,12 +48,12 @@ class Asking:
         self.resolver = Resolver(config, self.tasks, world, Random(1), self.clock)
 
     async def ask(
-        self, query: bytes, scope: Scope = BOTH, tcp: bool = False, paths: Paths | None = None
+        self, query: bytes, scope: Scope = BOTH, tcp: bool = False, paths: ContainerPaths | None = None
     ) -> bytes | None:
         """As a socket does: the cache first, then the resolver."""
         later: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         view = self.resolver.view(scope, tcp)
-        reply = self.resolver.reply(query, scope, view, later.set_result, paths or Paths(), tcp=tcp)
+        reply = self.resolver.reply(query, scope, view, later.set_result, paths or ContainerPaths(), tcp=tcp)
         return await later if reply is Later.PENDING else reply
 
     async def shown(self, name: str, qtype: str = "A", scope: Scope = BOTH) -> list[str]:
@@ -311,7 +311,7 @@ async def test_a_containers_own_servers_are_asked_from_inside_it(start: Start) -
     async with upstream(say("192.0.2.1")) as host, upstream(say("192.0.2.2")) as own:
         asking = start(host)
         scope = replace(BACK, container="c1", servers=(str(own),))
-        reply = await asking.ask(question("x.example"), scope, paths=Paths(inside))  # type: ignore[arg-type]
+        reply = await asking.ask(question("x.example"), scope, paths=ContainerPaths(inside))  # type: ignore[arg-type]
         assert reply is not None
         assert (shown(reply), len(made)) == (["192.0.2.2"], 1)
         without = await asking.ask(question("y.example"), scope)
@@ -324,7 +324,7 @@ async def test_a_service_left_to_docker_is_dockers_to_answer(start: Start) -> No
     world = snapshot([replace(WEB, labels={"mesh.enable": "false"})])
     async with upstream(say("192.0.2.1")) as host, upstream(say("10.1.0.2")) as docker:
         asking = start(host, world=world)
-        paths = Paths(host_socket, Server("127.0.0.1", docker.port, label="docker"))
+        paths = ContainerPaths(host_socket, DnsServer("127.0.0.1", docker.port, label="docker"))
         replies = [await asking.ask(question("web"), BACK_AND_FRONT, paths=paths) for _ in range(2)]
         assert [shown(reply or b"") for reply in replies] == [["10.1.0.2"]] * 2
         assert len(docker.queries) == 2  # Docker's 600 seconds outlive its tasks: never kept
@@ -403,7 +403,7 @@ async def test_resolving_shows_what_is_on_the_wire(start: Start) -> None:
 
 async def test_resolving_shows_what_docker_would_have_said(start: Start) -> None:
     async with upstream(say("10.1.0.77", ttl=600)) as docker:
-        paths = Paths(host_socket, parse_server(f"127.0.0.1:{docker.port}"))
+        paths = ContainerPaths(host_socket, parse_server(f"127.0.0.1:{docker.port}"))
         told = await start().resolver.resolve(FRONT, "web", QType.A, paths)
     assert told.docker == ShownReply("NOERROR", (ShownRecord("web.", 600, "A", "10.1.0.77"),))
     assert told.reply is not None

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.catalog.model import EndpointMode, Port, Protocol, Service, ServiceNetwork
-from mesh.dns.lookup import Answer, Outcome, answer
+from mesh.dns.lookup import LookupAnswer, LookupOutcome, answer
 from mesh.dns.name_policy import OURS, Elsewhere, NamePolicy
 from mesh.dns.name_table import NameTable
 from mesh.dns.scope import Scope
 from mesh.dns.srv import PortName, ports_named
-from mesh.dns.wire import QType, Question
+from mesh.dns.wire import DnsQuestion, QType
 from tests.dns.world import BOTH, FRONT, FRONTEND, SHOP, WEB, of_stack, snapshot, task
 
 PORTS = (
@@ -70,11 +70,11 @@ RR = replace(SHOP, ports=(Port(0, 80),))
 TABLE = NameTable(snapshot([SITE, RR]))
 
 
-def ask(name: str, qtype: int = QType.SRV, scope: Scope = BOTH, **how: object) -> Answer:
+def ask(name: str, qtype: int = QType.SRV, scope: Scope = BOTH, **how: object) -> LookupAnswer:
     table, policy = how.get("table", TABLE), how.get("policy", OURS)
     assert isinstance(table, NameTable)
     assert isinstance(policy, NamePolicy)
-    return answer(Question(name, qtype, 1, b""), scope, table, policy)
+    return answer(DnsQuestion(name, qtype, 1, b""), scope, table, policy)
 
 
 def told(*args: object, **how: object) -> dict[str, tuple[str, ...]]:
@@ -134,29 +134,31 @@ def test_a_target_is_not_one_that_leads_the_asker_elsewhere() -> None:
 def test_what_a_service_has_no_port_for_is_nodata_unless_other_types_are_forwarded() -> None:
     forward = replace(OURS, other_types=Elsewhere.FORWARD)
     for name in ("_smtp._tcp.web", "_http._udp.web"):
-        assert ask(name).outcome is Outcome.NODATA
-        assert ask(name, policy=forward).outcome is Outcome.ELSEWHERE
-    assert ask("_http._tcp.web", policy=forward).outcome is Outcome.RECORDS
-    assert ask("_http._tcp.web", QType.A, policy=forward).outcome is Outcome.NODATA
-    assert ask("_http._tcp.web", QType.TXT).outcome is Outcome.NODATA
-    assert ask("web").outcome is Outcome.NODATA
+        assert ask(name).outcome is LookupOutcome.NODATA
+        assert ask(name, policy=forward).outcome is LookupOutcome.ELSEWHERE
+    assert ask("_http._tcp.web", policy=forward).outcome is LookupOutcome.RECORDS
+    assert ask("_http._tcp.web", QType.A, policy=forward).outcome is LookupOutcome.NODATA
+    assert ask("_http._tcp.web", QType.TXT).outcome is LookupOutcome.NODATA
+    assert ask("web").outcome is LookupOutcome.NODATA
 
 
 def test_names_of_nobody_and_of_others_are_forwarded() -> None:
-    assert ask("_http._tcp.nobody").outcome is Outcome.UNKNOWN
-    assert ask("_http._tcp.tool").outcome is Outcome.UNKNOWN  # a container, whose ports nobody tells
-    assert ask("_http._tcp.db", table=NameTable(snapshot())).outcome is Outcome.UNKNOWN  # and one without any
-    assert ask("_http._tcp.db", scope=FRONT).outcome is Outcome.UNKNOWN
-    assert ask("_http._tcp.web", policy=replace(OURS, srv=False)).outcome is Outcome.UNKNOWN
+    assert ask("_http._tcp.nobody").outcome is LookupOutcome.UNKNOWN
+    assert ask("_http._tcp.tool").outcome is LookupOutcome.UNKNOWN  # a container, whose ports nobody tells
+    assert (
+        ask("_http._tcp.db", table=NameTable(snapshot())).outcome is LookupOutcome.UNKNOWN
+    )  # and one without any
+    assert ask("_http._tcp.db", scope=FRONT).outcome is LookupOutcome.UNKNOWN
+    assert ask("_http._tcp.web", policy=replace(OURS, srv=False)).outcome is LookupOutcome.UNKNOWN
     left = NameTable(snapshot([replace(SITE, labels={"mesh.enable": "no"})]))
-    assert ask("_http._tcp.web", table=left).outcome is Outcome.LEFT
+    assert ask("_http._tcp.web", table=left).outcome is LookupOutcome.LEFT
 
 
 def test_an_empty_service_has_no_records() -> None:
     table = NameTable(snapshot([replace(SITE, tasks=())]))
-    assert ask("_http._tcp.web", table=table).outcome is Outcome.NODATA
+    assert ask("_http._tcp.web", table=table).outcome is LookupOutcome.NODATA
     forward = replace(OURS, empty_services=Elsewhere.FORWARD)
-    assert ask("_http._tcp.web", table=table, policy=forward).outcome is Outcome.UNKNOWN
+    assert ask("_http._tcp.web", table=table, policy=forward).outcome is LookupOutcome.UNKNOWN
 
 
 def test_the_answer_depends_on_the_service_and_on_its_targets() -> None:

@@ -11,18 +11,18 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from mesh.dns.config import TCP_PIPELINE_MAX, DnsConfig
-from mesh.dns.connection_limiter import Limits
-from mesh.dns.forward.forward import NO_PATHS, Later, Paths, Respond
+from mesh.dns.connection_limiter import ConnectionLimits
+from mesh.dns.forward.forward import NO_PATHS, ContainerPaths, Later, Respond
 from mesh.dns.reply_cache import View
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
-from mesh.dns.tcp_server import ACCEPT_PAUSE, QUERIES_AT_ONCE, Listener
+from mesh.dns.tcp_server import ACCEPT_PAUSE, QUERIES_AT_ONCE, DnsTcpListener
 from mesh.net.tasks import Tasks
 from tests.dns.fakes import LIMIT, question, rcode, shown
 from tests.dns.serving import BIG, framed
 from tests.dns.world import BOTH, SERVICES, snapshot
 
-HURRIED = Limits(idle=0.4, idle_crowded=0.4)
+HURRIED = ConnectionLimits(idle=0.4, idle_crowded=0.4)
 ENDED = b""  # what a client reads at the end
 RESET = struct.pack("ii", 1, 0)
 
@@ -35,7 +35,14 @@ class SlowResolver(Resolver):
         self.slow: list[tuple[bytes, Respond]] = []
 
     def reply(
-        self, data: bytes, scope: Scope, view: View, respond: Respond, paths: Paths, *, tcp: bool = False
+        self,
+        data: bytes,
+        scope: Scope,
+        view: View,
+        respond: Respond,
+        paths: ContainerPaths,
+        *,
+        tcp: bool = False,
     ) -> bytes | Later | None:
         if b"\4slow" not in data:
             return super().reply(data, scope, view, respond, paths, tcp=tcp)
@@ -51,13 +58,13 @@ class SlowResolver(Resolver):
 class Port:
     """A listener on loopback and its clients."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ConnectionLimits) -> None:
         self.resolver = SlowResolver()
         self.asker: Scope | None = BOTH
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setblocking(False)
         self.address = listening.getsockname()
-        self.listener = Listener(self.resolver, listening, lambda _: self.asker, NO_PATHS, limits)
+        self.listener = DnsTcpListener(self.resolver, listening, lambda _: self.asker, NO_PATHS, limits)
         self.listener.start()
         self.clients: list[Client] = []
 
@@ -135,8 +142,8 @@ class Client:
 async def listen() -> AsyncIterator[Callable[..., Port]]:
     with ExitStack() as ports:
 
-        def listen_with(limits: Limits | None = None) -> Port:
-            port = Port(limits or Limits())
+        def listen_with(limits: ConnectionLimits | None = None) -> Port:
+            port = Port(limits or ConnectionLimits())
             ports.callback(port.close)
             return port
 
@@ -212,7 +219,7 @@ async def test_an_idle_connection_ends_and_nothing_is_lost(listen: Listen) -> No
 
 
 async def test_waiting_for_an_upstream_is_not_idleness(listen: Listen) -> None:
-    port = listen(Limits(idle=0.5))
+    port = listen(ConnectionLimits(idle=0.5))
     client, idle = await port.connect(), await port.connect()
     await client.send(framed(question("slow.example")))
     await port.until(lambda: bool(port.resolver.slow))
@@ -337,7 +344,7 @@ async def test_replies_that_come_late_to_a_peer_that_reads_nothing_are_bounded(l
 
 
 async def test_at_the_limit_the_longest_idle_gives_way(listen: Listen) -> None:
-    port = listen(Limits(connections=4, per_asker=4))
+    port = listen(ConnectionLimits(connections=4, per_asker=4))
     first, second, *_ = clients = [await port.connect() for _ in range(4)]
     for client in (second, *clients):  # so `first` was idle for less long than nobody, but for those after it
         await port.web(client)
@@ -353,7 +360,7 @@ async def test_at_the_limit_the_longest_idle_gives_way(listen: Listen) -> None:
 async def test_whoever_waits_for_an_answer_stays(
     listen: Listen,
 ) -> None:
-    port = listen(Limits(connections=3, per_asker=3))
+    port = listen(ConnectionLimits(connections=3, per_asker=3))
     asking = [await port.connect() for _ in range(2)]
     for client in asking:
         await client.send(framed(question("slow.example")))
@@ -373,7 +380,7 @@ async def test_whoever_waits_for_an_answer_stays(
 
 
 async def test_one_asker_cannot_take_the_places_of_others(listen: Listen) -> None:
-    port = listen(Limits(connections=8, per_asker=3))
+    port = listen(ConnectionLimits(connections=8, per_asker=3))
     quiet = await port.connect("127.0.0.2")
     await port.web(quiet)
     greedy = [await port.connect("127.0.0.3") for _ in range(20)]
@@ -384,7 +391,7 @@ async def test_one_asker_cannot_take_the_places_of_others(listen: Listen) -> Non
 
 
 async def test_a_crowd_makes_idleness_shorter(listen: Listen) -> None:
-    port = listen(Limits(connections=4, idle=2 * LIMIT, idle_crowded=0.1))
+    port = listen(ConnectionLimits(connections=4, idle=2 * LIMIT, idle_crowded=0.1))
     few = [await port.connect() for _ in range(3)]
     for client in few:
         await port.web(client)
@@ -400,8 +407,8 @@ async def test_thousands_of_idle_connections_and_newcomers_among_them(listen: Li
         client = await port.connect()
         if n % 100 == 99:
             await port.web(client)
-    assert len(port.listener) == Limits().connections
-    assert port.dropped["gave way"] == 3000 - Limits().connections
+    assert len(port.listener) == ConnectionLimits().connections
+    assert port.dropped["gave way"] == 3000 - ConnectionLimits().connections
 
 
 async def test_a_storm_of_resets(listen: Listen) -> None:

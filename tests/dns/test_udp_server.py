@@ -16,7 +16,7 @@ from mesh.dns.config import UDP_BATCH, UDP_BATCH_SLOW, DnsConfig
 from mesh.dns.connection_limiter import TCP_ASKER_MAX
 from mesh.dns.query_log import QueryLog
 from mesh.dns.resolver import Resolver
-from mesh.dns.udp_server import Endpoint
+from mesh.dns.udp_server import DnsEndpoint
 from mesh.net.tasks import Tasks
 from tests.dns.fakes import over_udp, question, rcode, say, shown, silence, upstream
 from tests.dns.serving import Serving, Starter, bound, frame, framed
@@ -224,7 +224,7 @@ async def test_closing_is_immediate_and_may_be_repeated(start: Starter) -> None:
 async def test_an_endpoint_that_was_never_started_closes_its_sockets() -> None:
     udp, tcp, _ = bound()
     tasks = Tasks(lambda name, error: None)
-    endpoint = Endpoint(Resolver(DnsConfig(), tasks), udp, tcp, BOTH)
+    endpoint = DnsEndpoint(Resolver(DnsConfig(), tasks), udp, tcp, BOTH)
     endpoint.close()
     assert (udp.fileno(), tcp.fileno()) == (-1, -1)
     await endpoint.start()  # a container that ended before its endpoint's task had begun
@@ -233,7 +233,7 @@ async def test_an_endpoint_that_was_never_started_closes_its_sockets() -> None:
 async def test_closing_while_it_starts() -> None:
     udp, tcp, port = bound()
     tasks = Tasks(lambda name, error: None)
-    endpoint = Endpoint(Resolver(DnsConfig(), tasks), udp, tcp, BOTH)
+    endpoint = DnsEndpoint(Resolver(DnsConfig(), tasks), udp, tcp, BOTH)
     starting = asyncio.ensure_future(endpoint.start())
     await asyncio.sleep(0)
     endpoint.close()

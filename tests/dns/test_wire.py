@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.dns import wire
-from mesh.dns.forward.reply_parser import Match, aged, match, parse_reply
-from mesh.dns.wire import BadQuery, QType, Query, Question, Rcode, parse_query, reply_tail
+from mesh.dns.forward.reply_parser import ReplyMatch, aged, match, parse_reply
+from mesh.dns.wire import BadQuery, DnsQuery, DnsQuestion, QType, Rcode, parse_query, reply_tail
 from mesh.errors import WireError
 
 WEB = b"\x03web\x00\x00\x01\x00\x01"
@@ -34,7 +34,7 @@ def refused(data: bytes) -> Rcode | None:
 
 
 def test_a_plain_query() -> None:
-    assert parse_query(message()) == Query(0x0100, Question("web", QType.A, 1, WEB))
+    assert parse_query(message()) == DnsQuery(0x0100, DnsQuestion("web", QType.A, 1, WEB))
 
 
 def test_a_query_with_edns() -> None:
@@ -149,7 +149,7 @@ def test_one_flipped_byte_is_harmless(at: int, value: int, edns: bool) -> None:
 # --- our replies --------------------------------------------------------------------------------------------
 
 
-def replied(query: Query, *records: bytes, limit: int = 512, **how: bytes) -> DNSRecord:
+def replied(query: DnsQuery, *records: bytes, limit: int = 512, **how: bytes) -> DNSRecord:
     tail = reply_tail(query, Rcode.NOERROR, records, limit=limit, **how)
     assert len(tail) + 2 <= limit
     return DNSRecord.parse(b"\x12\x34" + tail)
@@ -261,14 +261,14 @@ def test_ttls_are_counted_down_and_nothing_else_changes() -> None:
 def test_only_the_reply_to_the_question_is_taken() -> None:
     query = message()
     good = upstream_reply(answers=(1,))
-    assert match(query, good) is Match.YES
-    assert match(query, good.replace(b"\x03web", b"\x03WEB")) is Match.CASE
+    assert match(query, good) is ReplyMatch.YES
+    assert match(query, good.replace(b"\x03web", b"\x03WEB")) is ReplyMatch.CASE
     for other in (b"", good[:11], b"\0\0" + good[2:], query):
-        assert match(query, other) is Match.ID
+        assert match(query, other) is ReplyMatch.ID
     nothing = message(b"", flags=0x8180, counts=(0, 0, 0, 0))
     for other in (good.replace(b"\x03web", b"\x03wob"), good[:20], nothing):
-        assert match(query, other) is Match.QUESTION
-    assert match(query, message(b"", flags=0x8181, counts=(0, 0, 0, 0))) is Match.YES
+        assert match(query, other) is ReplyMatch.QUESTION
+    assert match(query, message(b"", flags=0x8181, counts=(0, 0, 0, 0))) is ReplyMatch.YES
 
 
 def test_options_of_edns_are_noticed() -> None:

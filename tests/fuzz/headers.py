@@ -1,7 +1,7 @@
 """PROXY headers from a proxy in front: any bytes, in any pieces: a header, nonsense, or neither yet."""
 
 from mesh.errors import WireError
-from mesh.relay.proxy_protocol import HEADER_MAX, V1_MAX, V1_START, Header, header, parse
+from mesh.relay.proxy_protocol import HEADER_MAX, V1_MAX, V1_START, ProxyHeader, header, parse
 
 PREFIXES = 64  # of an input that are read: each is what a slow sender's reader sees
 
@@ -11,7 +11,7 @@ class Headers:
 
     def __call__(self, data: bytes) -> None:
         step = max(1, len(data) // PREFIXES)
-        decided: Header | str | None = None
+        decided: ProxyHeader | str | None = None
         for end in (*range(0, len(data), step), len(data)):
             found = read(data[:end])
             # More bytes never change what has been found.
@@ -19,18 +19,18 @@ class Headers:
             decided = found
         if decided is None:
             assert len(data) < (V1_MAX if data.startswith(V1_START) else HEADER_MAX), "waits for ever"
-        if isinstance(decided, Header):
+        if isinstance(decided, ProxyHeader):
             check(decided, data)
 
 
-def read(data: bytes) -> Header | str | None:
+def read(data: bytes) -> ProxyHeader | str | None:
     try:
         return parse(data)
     except WireError:
         return "nonsense"
 
 
-def check(found: Header, data: bytes) -> None:
+def check(found: ProxyHeader, data: bytes) -> None:
     assert 0 < found.length <= min(HEADER_MAX, len(data))
     assert read(data[: found.length]) == found
     assert read(data[: found.length - 1]) is None, "it ends where it says"

@@ -19,18 +19,24 @@ from mesh.http.codec.h2_protocol import (
     GROWTH,
     PREFACE,
     STREAMS_MAX,
-    Broken,
     Code,
+    H2Broken,
     Stream,
     Wire,
 )
 from mesh.http.codec.hpack import Fields
-from mesh.http.codec.proxy_headers import Edge, given_request_id, request_block, response_lines, source_of
-from mesh.http.faults import Fault, Refused, Side
+from mesh.http.codec.proxy_headers import (
+    ClientInfo,
+    given_request_id,
+    request_block,
+    response_lines,
+    source_of,
+)
+from mesh.http.faults import FaultSide, HttpFault, RequestRefused
 from mesh.http.tls.client_hello import server_name
 
-STRANGER = Edge("192.0.2.1", "http", 80)
-PROXY = Edge("192.0.2.1", "https", 443, lambda address: address.startswith("192.0.2."))
+STRANGER = ClientInfo("192.0.2.1", "http", 80)
+PROXY = ClientInfo("192.0.2.1", "https", 443, lambda address: address.startswith("192.0.2."))
 FORBIDDEN = (b"\0", b"\n", b"\r")
 
 
@@ -46,7 +52,7 @@ class Heads:
         reader = RequestReader()
         try:
             found = reader.read(head)
-        except Refused as refused:
+        except RequestRefused as refused:
             check_client(refused)
             return
         again = reader.read(head)  # from memory
@@ -57,8 +63,8 @@ class Heads:
     def _response(self, head: bytes) -> None:
         try:
             found = read_h1_response(head)
-        except Refused as refused:
-            check_is(refused, Fault.BAD_RESPONSE)
+        except RequestRefused as refused:
+            check_is(refused, HttpFault.BAD_RESPONSE)
             return
         lines = response_lines(found)
         assert lines.endswith(b"\r\n")
@@ -68,20 +74,20 @@ class Heads:
             assert found.body_length(method) >= -2
 
 
-def check_client(refused: Refused) -> None:
-    assert refused.fault.side is Side.CLIENT
+def check_client(refused: RequestRefused) -> None:
+    assert refused.fault.side is FaultSide.CLIENT
 
 
-def check_is(refused: Refused, fault: Fault) -> None:
+def check_is(refused: RequestRefused, fault: HttpFault) -> None:
     assert refused.fault is fault
 
 
-def check_code(broken: Broken) -> None:
+def check_code(broken: H2Broken) -> None:
     assert broken.code in Code
     assert broken.code is not Code.NO_ERROR
 
 
-def check_forwarded(found: RequestHead, edge: Edge) -> None:
+def check_forwarded(found: RequestHead, edge: ClientInfo) -> None:
     """What goes on is a head that is read the same way by whoever is behind us."""
     assert found.target[:1] == b"/" or found.target == b"*"
     assert not any(byte in found.target for byte in (b" ", *FORBIDDEN))
@@ -116,7 +122,7 @@ class Chunks:
 
     @staticmethod
     def _read(pieces: list[bytes]) -> tuple[bytes, bool, bytes] | None:
-        reader, payload = ChunkedReader(Fault.BAD_BODY), b""
+        reader, payload = ChunkedReader(HttpFault.BAD_BODY), b""
         rest: list[bytes] = []
         try:
             for piece in pieces:
@@ -126,8 +132,8 @@ class Chunks:
                 payload += reader.feed(piece)
                 assert len(reader._line) <= max(SIZE_LINE_MAX, TRAILERS_MAX)
                 assert reader._extensions <= EXTENSIONS_MAX
-        except Refused as refused:
-            check_is(refused, Fault.BAD_BODY)
+        except RequestRefused as refused:
+            check_is(refused, HttpFault.BAD_BODY)
             return None
         assert b"\r\n\r\n" not in reader.trailers
         return payload, reader.done, reader.trailers
@@ -169,7 +175,7 @@ class Frames:
             for at in range(0, len(sent), step):
                 side.wire.receive(sent[at : at + step])
                 side.check()
-        except Broken as broken:
+        except H2Broken as broken:
             check_code(broken)
         side.check()
 
@@ -197,7 +203,7 @@ class Peer:
     def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
         try:
             head = self.lists.read(fields, ended)
-        except Refused:
+        except RequestRefused:
             self.wire.cancel(stream, Code.PROTOCOL_ERROR)
             return
         check_forwarded(head, STRANGER)
@@ -208,11 +214,11 @@ class Peer:
     def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
         try:
             read_response(fields)
-        except Refused:
+        except RequestRefused:
             pass
         try:
-            trailers = read_trailers(fields, Fault.BAD_BODY)
-        except Refused:
+            trailers = read_trailers(fields, HttpFault.BAD_BODY)
+        except RequestRefused:
             return
         assert b"\r\n\r\n" not in trailers
 

@@ -7,13 +7,13 @@ from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Port, Service
 from mesh.http.codec.h1_head import checked_fields
 from mesh.http.config.matchers import normal_path
-from mesh.http.config.model import Declared, Route
+from mesh.http.config.model import Declared, HttpRoute
 from mesh.http.config.rule_parser import RuleError, read_rule
 from mesh.http.hosts.claims import Breadth, areas_of
 from mesh.http.labels.http import read_labels
-from mesh.http.request_plan import Asked, steps
-from mesh.http.routing.reference_resolver import Directory
-from mesh.http.routing.route_table import Table, order
+from mesh.http.request_plan import RequestContext, steps
+from mesh.http.routing.reference_resolver import ReferenceResolver
+from mesh.http.routing.route_table import RouteTable, order
 from mesh.http.upstream.health_check import question
 from tests.support.http_steps import treat
 
@@ -47,8 +47,8 @@ class Rules:
     def __call__(self, data: bytes) -> None:
         with suppress(RuleError):
             match = read_rule(data.decode("utf-8", "replace"))
-            table = Table()
-            route = Route("r", "s", "", match, (), "svc", (), 1, False)
+            table = RouteTable()
+            route = HttpRoute("r", "s", "", match, (), "svc", (), 1, False)
             table.add(route)
             for asking in ASKING:
                 assert (table.find(asking) is route) == match.matches(asking)
@@ -60,7 +60,7 @@ class Labels:
     """Input: lines KEY=VALUE; an empty line ends a service."""
 
     def __call__(self, data: bytes) -> None:
-        directory, table = Directory(), Table()
+        directory, table = ReferenceResolver(), RouteTable()
         routes: set[tuple[str, str]] = set()
         given = data.decode("utf-8", "replace").split("\n\n")
         for owner, lines in zip(OWNERS, given, strict=False):
@@ -78,7 +78,12 @@ class Labels:
         assert not list(directory.problems())
 
     def _update(
-        self, directory: Directory, table: Table, routes: set[tuple[str, str]], owner: str, what: Declared
+        self,
+        directory: ReferenceResolver,
+        table: RouteTable,
+        routes: set[tuple[str, str]],
+        owner: str,
+        what: Declared,
     ) -> None:
         changed = directory.update(owner, owner, what)
         for route in changed.removed:
@@ -89,7 +94,7 @@ class Labels:
             routes.add((route.owner, route.name))
             table.add(route)
 
-    def _ask(self, directory: Directory, table: Table) -> None:
+    def _ask(self, directory: ReferenceResolver, table: RouteTable) -> None:
         in_order = sorted(directory.routes(), key=order)
         list(directory.problems())
         for asking in ASKING:
@@ -99,7 +104,7 @@ class Labels:
                 continue
             assert directory.service(route.target) is not None
             directory.canaries_of(route.target)
-            asked = Asked(asking, "http", asking.host, b"id", b"Basic YTpi", 0.0)
+            asked = RequestContext(asking, "http", asking.host, b"id", b"Basic YTpi", 0.0)
             treatment = treat(steps(route.middlewares), asked)
             self._check(treatment.path, treatment.answer.fields if treatment.answer else ())
 
@@ -112,7 +117,7 @@ class Labels:
         assert b"\n" not in b"".join(value for _, value in fields)
 
 
-def _expected(matching: list[Route]) -> Route | None:
+def _expected(matching: list[HttpRoute]) -> HttpRoute | None:
     """Of routes in order: the most particular one says which stack has it, and the first of that stack has
     it, unless it is less particular and another host's."""
     if not matching:
@@ -122,7 +127,7 @@ def _expected(matching: list[Route]) -> Route | None:
     return next(one for one in matching if one.scope == scope)
 
 
-def _breadth(route: Route) -> int:
+def _breadth(route: HttpRoute) -> int:
     if route.match.hosts is not None:
         return Breadth.ONE
     areas = areas_of(route.match)

@@ -18,8 +18,8 @@ from mesh.dns.wire import (
     QR,
     TRANSFERS,
     BadQuery,
+    DnsQuery,
     QType,
-    Query,
     Rcode,
     parse_query,
 )
@@ -32,7 +32,7 @@ OPT_AT_POINTER = re.compile(rb"[\xc0-\xff].\0\x29", re.DOTALL)
 def compare(data: bytes) -> None:
     """Raises AssertionError for a difference that nobody has explained."""
     ours, theirs = _ours(data), _theirs(data)
-    if isinstance(ours, Query):
+    if isinstance(ours, DnsQuery):
         if isinstance(theirs, dns.message.Message):
             _same(ours, theirs)
         else:
@@ -41,7 +41,7 @@ def compare(data: bytes) -> None:
         assert only_we_refuse(data, ours, theirs), f"only we refuse {data.hex()}: {ours}"
 
 
-def _ours(data: bytes) -> Query | BadQuery:
+def _ours(data: bytes) -> DnsQuery | BadQuery:
     try:
         return parse_query(data)
     except BadQuery as bad:
@@ -55,7 +55,7 @@ def _theirs(data: bytes) -> dns.message.Message | dns.exception.DNSException:
         return error
 
 
-def _same(ours: Query, theirs: dns.message.Message) -> None:
+def _same(ours: DnsQuery, theirs: dns.message.Message) -> None:
     asked = theirs.question[0]
     name = dns.name.from_text(ours.question.name or ".")
     assert name.to_wire() == ours.question.wire[:-4]
@@ -68,7 +68,7 @@ def _same(ours: Query, theirs: dns.message.Message) -> None:
         assert bool(theirs.options) == ours.edns.options
 
 
-def only_we_accept(data: bytes, ours: Query) -> str:
+def only_we_accept(data: bytes, ours: DnsQuery) -> str:
     """Why we read what dnspython does not, or ""."""
     end = HEADER.size + len(ours.question.wire)
     if data[6:10] != bytes(4) or data[11] > (ours.edns is not None):

@@ -14,7 +14,7 @@ from mesh.dns.forward.reply_rewrite import room
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.stats import RCODES, TYPES, DnsStats
-from mesh.dns.wire import HEADER, OPCODE, QR, BadQuery, Query, Rcode, parse_query
+from mesh.dns.wire import HEADER, OPCODE, QR, BadQuery, DnsQuery, Rcode, parse_query
 from mesh.errors import WireError
 from mesh.net.tasks import Tasks
 from tests.dns.serving import BIG
@@ -126,7 +126,7 @@ def check_reply(data: bytes, reply: bytes, tcp: bool, *, honest: bool = True) ->
     assert len(reply) <= room(query, tcp)
 
 
-def read(data: bytes) -> tuple[Query | None, Rcode | None]:
+def read(data: bytes) -> tuple[DnsQuery | None, Rcode | None]:
     """What could be read of a query, and why it gets no data."""
     try:
         return parse_query(data), None

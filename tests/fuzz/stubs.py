@@ -9,7 +9,7 @@ from typing import Any
 
 from mesh.dns.forward.dispatcher import Forwarder
 from mesh.dns.forward.query_builder import Received, UpstreamQuery
-from mesh.dns.forward.route import Route
+from mesh.dns.forward.route import UpstreamRoute
 
 TURNS_MAX = 100_000  # of the loop for one input; more is a loop that never rests
 
@@ -188,7 +188,7 @@ class StubForwarder(Forwarder):
     answer: Callable[[UpstreamQuery], "Received | Hold | None"]
     held: dict[Hashable, UpstreamQuery]
 
-    def _race(self, key: Hashable, query: UpstreamQuery, route: Route, tcp: bool) -> "StubRace":  # type: ignore[override]
+    def _race(self, key: Hashable, query: UpstreamQuery, route: UpstreamRoute, tcp: bool) -> "StubRace":  # type: ignore[override]
         return StubRace(self, key, query)
 
     def release(self) -> None:

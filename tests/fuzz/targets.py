@@ -21,15 +21,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
 from mesh.dns.config import QUERY_MAX, SOURCES_MAX, TCP_PIPELINE_MAX, UDP_BATCH_SLOW, UDP_SLOT
-from mesh.dns.connection_limiter import Limits
+from mesh.dns.connection_limiter import ConnectionLimits
 from mesh.dns.forward.forward import NO_PATHS, Later
 from mesh.dns.forward.query_builder import Received, UpstreamQuery, received
-from mesh.dns.forward.reply_parser import Match, match, parse_reply
+from mesh.dns.forward.reply_parser import ReplyMatch, match, parse_reply
 from mesh.dns.forward.reply_rewrite import passed_back, passed_on, room
-from mesh.dns.forward.upstream_cache import Kept
+from mesh.dns.forward.upstream_cache import CachedReply
 from mesh.dns.scope import Scope
-from mesh.dns.tcp_server import READ_SIZE, UNSENT_MAX, Listener
-from mesh.dns.udp_server import Endpoint
+from mesh.dns.tcp_server import READ_SIZE, UNSENT_MAX, DnsTcpListener
+from mesh.dns.udp_server import DnsEndpoint
 from mesh.dns.wire import DO, HEADER, parse_query
 from mesh.errors import WireError
 from tests.fuzz.engine import Target
@@ -96,7 +96,7 @@ class Datagrams:
         self._open = ExitStack()
         udp = self._socket("127.0.0.1")
         self.address = udp.getsockname()
-        self.endpoint = Endpoint(self.place.resolver, udp, None, self._scope_of)
+        self.endpoint = DnsEndpoint(self.place.resolver, udp, None, self._scope_of)
         self.clients = [self._socket(f"127.0.0.{n}") for n in (1, 2, 3, 4)]
         for client in self.clients:
             client.connect(self.address)
@@ -217,7 +217,7 @@ class Peer:
 class Streams:
     """Input: pieces of (what happens to which connection, bytes). See `_act`."""
 
-    LIMITS = Limits(connections=5, per_asker=3, idle=10.0, idle_crowded=2.0)
+    LIMITS = ConnectionLimits(connections=5, per_asker=3, idle=10.0, idle_crowded=2.0)
     SOURCES = ("10.0.0.1", "10.0.0.2", "10.0.0.3")  # the last is a stranger
 
     def __init__(self) -> None:
@@ -228,7 +228,7 @@ class Streams:
         self.door, self.peers = Door(), list[Peer]()
         loop = self.place.loop
         with loop.running():
-            self.listener = Listener(
+            self.listener = DnsTcpListener(
                 self.place.resolver,
                 self.door,  # type: ignore[arg-type]
                 self._scope_of,
@@ -334,7 +334,7 @@ class Replies:
         if how & 0x80:
             message = self._fitted(message, sent)
         self._parse(message)
-        if match(sent, message) is not Match.YES:
+        if match(sent, message) is not ReplyMatch.YES:
             return
         try:
             got = received(wanted, message)
@@ -384,7 +384,7 @@ class Replies:
             passed, _ = passed_on(got, query, asked, limit)
             check_reply(asked, passed, tcp, honest=False)
             assert len(passed_back(got.message, asked, query, limit)) <= limit
-        kept = Kept(got, 0.0, got.reply.ttl)
+        kept = CachedReply(got, 0.0, got.reply.ttl)
         lengths = {len(one.message) for one in (*map(kept.at, self.AGES), kept.stale())}
         assert lengths == {len(got.message)}
         for younger, older in zip(self.AGES, self.AGES[1:], strict=False):
@@ -392,7 +392,7 @@ class Replies:
             assert all(before >= after for before, after in ttls)
 
     @staticmethod
-    def _ttls(kept: Kept, age: float) -> list[int]:
+    def _ttls(kept: CachedReply, age: float) -> list[int]:
         message = kept.at(age).message
         return [int.from_bytes(message[at : at + 4]) for at in kept.received.reply.ttl_offsets]
 

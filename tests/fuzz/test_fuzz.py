@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.dns.wire import Query, parse_query
+from mesh.dns.wire import DnsQuery, parse_query
 from tests.fuzz import engine
 from tests.fuzz.__main__ import TARGETS as NAMES
 from tests.fuzz.corpus import corpus
@@ -64,7 +64,7 @@ def test_whatever_another_writes_we_read(
     compare(bytes(written))
     if qtype not in (41, 251, 252):
         query = parse_query(bytes(written))
-        assert isinstance(query, Query)
+        assert isinstance(query, DnsQuery)
         assert (query.question.qtype, query.question.qclass) == (qtype, qclass)
 
 

@@ -25,7 +25,7 @@ from mesh.errors import KernelError
 from mesh.kernel.firewall.filter_table import Family
 from mesh.kernel.firewall.listeners import ListenerFirewall
 from mesh.kernel.firewall.watch import FirewallWatch
-from mesh.kernel.ingress import Ingress
+from mesh.kernel.ingress import IngressRules
 from mesh.kernel.table import Tables
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
@@ -220,7 +220,7 @@ class Sidecar:
         self.tasks = Tasks(lambda _, error: self.failures.append(error))
         self.worker = NamespaceWorker()
         tables = Tables(self.worker)
-        self.ingress = Ingress(
+        self.ingress = IngressRules(
             self.tasks, tables, self.worker, netns_dir=str(node.folder), ipvs=lambda: False
         )
         self.listeners = ListenerFirewall(tables, private=[9181])

@@ -17,15 +17,15 @@ from mesh.discovery.prober import Prober
 from mesh.dns.config import DnsConfig
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
-from mesh.http.downstream.listener import Front
-from mesh.http.routing.passthrough import Passing
-from mesh.http.routing.router import EntryPoint, Site
-from mesh.http.runtime import Core
+from mesh.http.downstream.listener import HttpListener
+from mesh.http.routing.passthrough import TlsPassthrough
+from mesh.http.routing.router import EntryPoint, RequestRouter
+from mesh.http.runtime import HttpRuntime
 from mesh.http.upstream.network_reach import OwnNamespace
 from mesh.internal_errors import ERRORS
 from mesh.kernel.flow_drain import Flows
 from mesh.kernel.ingress_state import Published
-from mesh.kernel.return_paths import ReturnPaths
+from mesh.kernel.return_paths import ReturnPathRules
 from mesh.kernel.rulesets import DnsPorts, container_rules, container_vips, ingress_rules
 from mesh.labels.ports import Carrier
 from mesh.net.tasks import Tasks
@@ -69,20 +69,20 @@ class Node:
         stack.push_async_callback(self.tasks.close)
         self.store = Store(later=lambda seconds, step: loop.call_later(seconds, step))
         self.store.identify("here")
-        core = Core()
+        core = HttpRuntime()
         stack.callback(core.close)
         self.resolver = Resolver(DnsConfig(upstreams=("127.0.0.1:1",)), self.tasks)
         reach = OwnNamespace(plain_socket)
-        self.site = Site(core, reach, (EntryPoint("web"), EntryPoint("websecure", tls=True)))
-        self.front = Front(core, listen("127.0.0.1", 0), self.site.serving("web"))
+        self.site = RequestRouter(core, reach, (EntryPoint("web"), EntryPoint("websecure", tls=True)))
+        self.front = HttpListener(core, listen("127.0.0.1", 0), self.site.serving("web"))
         stack.push_async_callback(self.front.close)
-        passing = Passing(core, reach, ["websecure"])
+        passing = TlsPassthrough(core, reach, ["websecure"])
         worker: Any = _NoNamespaces()
         flows = Flows(self.tasks, worker)
         stack.push_async_callback(flows.close)
         self.relay = RelayPorts(self.tasks, listen_address="127.0.0.1", default=Carrier.PROXY)
         stack.push_async_callback(self.relay.close)
-        returning = ReturnPaths(self.tasks, worker, lambda: None)
+        returning = ReturnPathRules(self.tasks, worker, lambda: None)
         stack.push_async_callback(returning.close)
         self.prober = Prober(self.tasks, lambda _unwell: None)
         stack.push_async_callback(self.prober.close)

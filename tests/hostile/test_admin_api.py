@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from sidecar.admin import api
-from sidecar.app import Bound
+from sidecar.app import BoundAddresses
 from sidecar.cli import main
 from sidecar.config import UnixSocket
 from tests.loopback.test_sidecar import config, running
@@ -62,7 +62,7 @@ def socket_of(folder: Path) -> UnixSocket:
 
 async def test_only_its_user_may_open_it(tmp_path: Path, state: FakeState) -> None:
     place = socket_of(tmp_path)
-    server = api.Server(api.admin_app(state), place)
+    server = api.SurfaceServer(api.admin_app(state), place)
     assert await server.start() == place
     try:
         assert stat.S_IMODE(os.stat(place.path).st_mode) == 0o600
@@ -76,7 +76,7 @@ async def test_only_its_user_may_open_it(tmp_path: Path, state: FakeState) -> No
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 async def test_another_user_is_refused_while_its_own_is_answered(tmp_path: Path, state: FakeState) -> None:
     place = socket_of(tmp_path)
-    server = api.Server(api.admin_app(state), place)
+    server = api.SurfaceServer(api.admin_app(state), place)
     await server.start()
     program = (
         "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
@@ -103,12 +103,12 @@ async def test_one_that_a_killed_sidecar_left_is_replaced(tmp_path: Path, state:
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(place.path)
     dead.close()
-    server = api.Server(api.admin_app(state), place)
+    server = api.SurfaceServer(api.admin_app(state), place)
     await server.start()
     try:
         assert (await ask(place, "/v1/status"))[0] == 200
         with pytest.raises(OSError, match="Address already in use"):  # and a living one is not
-            await api.Server(api.admin_app(state), place).start()
+            await api.SurfaceServer(api.admin_app(state), place).start()
         assert (await ask(place, "/v1/status"))[0] == 200
     finally:
         await server.stop()
@@ -118,11 +118,11 @@ async def test_what_is_no_socket_is_left_alone(tmp_path: Path, state: FakeState)
     place = UnixSocket(str(tmp_path / "precious"))
     Path(place.path).write_text("mine")
     with pytest.raises(OSError, match="Address already in use"):
-        await api.Server(api.admin_app(state), place).start()
+        await api.SurfaceServer(api.admin_app(state), place).start()
     assert Path(place.path).read_text() == "mine"
 
 
-async def sidecar_with_secrets(tmp_path: Path) -> tuple[list[str], Bound]:
+async def sidecar_with_secrets(tmp_path: Path) -> tuple[list[str], BoundAddresses]:
     (tmp_path / "catalog.yml").write_text(yaml.safe_dump(CATALOGUE))
     place = socket_of(tmp_path)
     told = []

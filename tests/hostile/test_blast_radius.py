@@ -40,14 +40,14 @@ from mesh.discovery import prober
 from mesh.discovery.engine_json import container, network_view
 from mesh.discovery.merge import Merger
 from mesh.discovery.plain_containers import Neighbours
-from mesh.discovery.return_path_overlay import ReturnPaths
-from mesh.discovery.swarm_json import ClusterView, Reader, read_each
+from mesh.discovery.return_path_overlay import ReturnPathOverlay
+from mesh.discovery.swarm_json import ClusterView, SwarmReader, read_each
 from mesh.errors import DiscoveryError
 from mesh.internal_errors import ERRORS
 from mesh.net.tasks import Tasks
 from mesh.peers.feed.codec import decode, encode_view
-from mesh.peers.report.codec import Report, decode_report, encode_report
-from mesh.peers.tunnel.copy import Side, pump
+from mesh.peers.report.codec import NodeReport, decode_report, encode_report
+from mesh.peers.tunnel.copy import TunnelSide, pump
 from tests.dns.fakes import question, rcode, say, upstream
 from tests.dns.test_resolver import Asking
 from tests.dns.world import snapshot
@@ -285,7 +285,7 @@ def test_any_lists_of_the_manager_api() -> None:
         @given(mutated(LISTS))
         def examine(lists: dict[str, Any]) -> None:
             found = [lists.get(kind) for kind in LISTS]
-            view = Reader().read(*(one if isinstance(one, list) else [] for one in found))
+            view = SwarmReader().read(*(one if isinstance(one, list) else [] for one in found))
             assert decode(encode_view(view)) is not None  # the feed can tell it
             run(published(node, as_change(view)))
 
@@ -302,7 +302,7 @@ def test_one_broken_object_costs_the_others_nothing() -> None:
         {"ID": "x", "Spec": {"Name": 5}},
         {"ID": "x", "Endpoint": {"Ports": [5]}},
     ):
-        view = Reader().read(
+        view = SwarmReader().read(
             docker.NODES, docker.NETWORKS, [broken, docker.WEB], [{}, None, *docker.WEB_TASKS]
         )
         assert [one.name for one in view.services.values() if one.id == "webservice"] == ["shop_web"]
@@ -321,7 +321,7 @@ def test_any_container_and_any_gossip(inspected: Any, gossip: Any) -> None:
 
 # --- reports of nodes ---
 
-REPORT = Report(
+REPORT = NodeReport(
     {"task1": "service1"},
     {"c1": Neighbour("", "c1", "tool", (Attachment(NET.id, "127.0.0.9", ("alias",)),))},
     ReturnPath("127.0.0.7", "02:42:7f:00:00:07", ("127.0.0.7",), ("127.0.0.8",)),
@@ -340,7 +340,7 @@ def test_any_report() -> None:
                 report = decode_report(data)
             except DiscoveryError:
                 return
-            book, others = ReturnPaths(), Neighbours()
+            book, others = ReturnPathOverlay(), Neighbours()
             view = ClusterView(nodes, {NET.id: Network(NET.id, NET.name, NET.subnets, ingress=True)}, {})
             others.lay_over(book.lay_over(view))
             for change in (book.report("n1", report.return_path), others.report("n1", report.containers)):
@@ -490,13 +490,13 @@ async def tunnel(steps: list[tuple[str, int]], failures: list[BaseException]) ->
     tasks = Tasks(lambda _name, error: failures.append(error))
     listener = socket.create_server(("127.0.0.1", 0))
     ends: list[socket.socket] = []
-    sides: list[Side] = []
+    sides: list[TunnelSide] = []
     for _ in range(2):
         outside = socket.create_connection(listener.getsockname())
         inside, _ = listener.accept()
         outside.setblocking(False)
         ends.append(outside)
-        sides.append(Side(*await asyncio.open_connection(sock=inside)))
+        sides.append(TunnelSide(*await asyncio.open_connection(sock=inside)))
     listener.close()
     pumping = tasks.start(pump(tasks, *sides), "tunnel")
     for what, amount in steps:

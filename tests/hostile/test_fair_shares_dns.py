@@ -10,7 +10,7 @@ from dnslib import DNSRecord
 
 from mesh.dns.config import FORWARDS_MAX, FORWARDS_PER_ASKER, DnsConfig
 from mesh.dns.forward import dispatcher as forwarder_module
-from mesh.dns.forward.forward import Later, Paths
+from mesh.dns.forward.forward import ContainerPaths, Later
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.wire import RECORD, QType
@@ -38,7 +38,7 @@ class Node:
         scope: Scope = replace(FRONT, container=container)
         view = self.resolver.view(scope, False)
         query = id_.to_bytes(2) + question(name)[2:]
-        reply = self.resolver.reply(query, scope, view, replied.set_result, Paths())
+        reply = self.resolver.reply(query, scope, view, replied.set_result, ContainerPaths())
         if reply is not Later.PENDING:
             assert reply is not None
             replied.set_result(reply)

@@ -8,7 +8,7 @@ import pytest
 
 from mesh.http import limits
 from mesh.http.password_queue import Comparison, PasswordQueue
-from mesh.net.limits.semaphore import Room, SharedRoom
+from mesh.net.limits.semaphore import Semaphore, SharedRoom
 from tests.http.conftest import MIDDLEWARE, Conversation, World, routed, saying
 from tests.support.waiting import until
 
@@ -139,7 +139,7 @@ async def test_a_comparison_that_fails_is_refused_and_the_next_one_is_made() -> 
 async def test_a_silent_authority_leaves_those_of_others_alone(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world.site._treating, "_asides", SharedRoom(Room(40)))
+    monkeypatch.setattr(world.site._treating, "_asides", SharedRoom(Semaphore(40)))
 
     async def silent(one: Conversation) -> None:
         await one.head()

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from mesh.http import limits
-from mesh.http.downstream.listener import Front
+from mesh.http.downstream.listener import HttpListener
 from mesh.http.downstream.published_port import HttpPort
-from mesh.http.tls.certificate_store import Certificates
-from mesh.relay.tcp_connection import Options
-from mesh.relay.tcp_port import Port, listen, plain_socket
+from mesh.http.tls.certificate_store import TlsCertificates
+from mesh.relay.tcp_connection import RelayOptions
+from mesh.relay.tcp_port import TcpPort, listen, plain_socket
 from tests.http.conftest import Conversation, Stand, saying
 from tests.http.tls.test_certificate_store import connect, in_one_file
 from tests.support.waiting import until
@@ -45,24 +45,24 @@ def attackers() -> Iterator[Attackers]:
 
 
 @pytest.fixture
-async def front(stand: Stand, tmp_path: Path) -> AsyncIterator[Front]:
+async def front(stand: Stand, tmp_path: Path) -> AsyncIterator[HttpListener]:
     in_one_file(tmp_path, "a.pem", "a.example")
-    certificates = Certificates(str(tmp_path))
+    certificates = TlsCertificates(str(tmp_path))
     certificates.look()
     port = await stand.port((await stand.endpoint(saying("served"))).endpoint)
-    made = Front(stand.core, listen("127.0.0.1", 0), port, tls=certificates.context)
+    made = HttpListener(stand.core, listen("127.0.0.1", 0), port, tls=certificates.context)
     yield made
     await made.close()
 
 
-async def good(to: Front) -> None:
+async def good(to: HttpListener) -> None:
     one = await connect(to, "a.example")
     await one.request()
     assert (await one.response())[2] == b"served /"
     one.close()
 
 
-async def test_silent_connections_of_one_address(front: Front, attackers: Attackers) -> None:
+async def test_silent_connections_of_one_address(front: HttpListener, attackers: Attackers) -> None:
     for _ in range(5):
         await attackers.connect(front.address, 300)
         await good(front)
@@ -70,14 +70,14 @@ async def test_silent_connections_of_one_address(front: Front, attackers: Attack
     assert front.refusals["gave_way"] == 1500 - limits.HANDSHAKES_PER_ADDRESS
 
 
-async def test_silent_connections_of_many_addresses(front: Front, attackers: Attackers) -> None:
+async def test_silent_connections_of_many_addresses(front: HttpListener, attackers: Attackers) -> None:
     for _ in range(3):
         await attackers.connect(front.address, 400, addresses=8)
         await good(front)
     assert len(front._handshakes) <= limits.HANDSHAKES_MAX
 
 
-async def test_connections_that_begin_to_say_something(front: Front, attackers: Attackers) -> None:
+async def test_connections_that_begin_to_say_something(front: HttpListener, attackers: Attackers) -> None:
     await attackers.connect(front.address, limits.HANDSHAKES_PER_ADDRESS, b"\x16\x03\x01")
     await until(lambda: len(front._handshakes._heard) == limits.HANDSHAKES_PER_ADDRESS)
     await good(front)
@@ -87,7 +87,7 @@ async def test_connections_that_begin_to_say_something(front: Front, attackers: 
 
 
 async def test_all_places_are_taken_by_those_that_begin_to_say_something(
-    front: Front, attackers: Attackers
+    front: HttpListener, attackers: Attackers
 ) -> None:
     await attackers.connect(front.address, limits.HANDSHAKES_MAX, b"\x16", addresses=10)
     await until(lambda: len(front._handshakes._heard) == limits.HANDSHAKES_MAX)
@@ -159,7 +159,7 @@ async def test_idle_connections_through_a_relayed_port(
     monkeypatch.setattr("mesh.relay.tcp_proxy.MAX_CONNECTIONS", 200)
     monkeypatch.setattr("mesh.relay.tcp_proxy.CONNECTIONS_PER_ADDRESS", 50)
     task = await stand.endpoint(saying("served"))
-    port = Port(listen("127.0.0.1", 0), (task.endpoint,), Options(), plain_socket)
+    port = TcpPort(listen("127.0.0.1", 0), (task.endpoint,), RelayOptions(), plain_socket)
     try:
         await attackers.connect(port.address, 80)
         await until(lambda: port.stats.errors["per_address"] == 30)
@@ -172,7 +172,7 @@ async def test_idle_connections_through_a_relayed_port(
         await port.close()
 
 
-async def relayed(port: Port) -> None:
+async def relayed(port: TcpPort) -> None:
     reader, writer = await asyncio.open_connection(*port.address)
     one = Conversation(reader, writer)
     await one.request()

@@ -18,26 +18,26 @@ from h2.exceptions import ProtocolError
 
 from mesh.http.downstream.h1_connection import H1Client
 from mesh.http.downstream.h2_connection import H2Client, H2Request
-from mesh.http.downstream.listener import Front
-from mesh.http.endpoint_pool import Backend, Server
+from mesh.http.downstream.listener import HttpListener
+from mesh.http.endpoint_pool import HttpEndpointPool, PooledEndpoint
 from mesh.http.exchange import Exchange
 from mesh.http.h2_transport import H2Connection, Outgoing
-from mesh.http.middleware.compress import Compressing
-from mesh.http.middleware.error_pages import Paging
-from mesh.http.middleware.runner import Treating
-from mesh.http.routing.router import Site
-from mesh.http.tls.certificate_store import Certificates
-from mesh.http.tls.handshake_base import Greeting
+from mesh.http.middleware.compress import CompressFilter
+from mesh.http.middleware.error_pages import ErrorPageFilter
+from mesh.http.middleware.runner import MiddlewareRunner
+from mesh.http.routing.router import RequestRouter
+from mesh.http.tls.certificate_store import TlsCertificates
+from mesh.http.tls.handshake_base import TlsAccept
 from mesh.http.tls.server_handshake import Handshake
 from mesh.http.upstream.h1_connection import H1Upstream
 from mesh.http.upstream.h2_connection import H2Link, H2Upstream
 from mesh.http.upstream.routed_service import RoutedTarget
-from mesh.http.upstream.subrequest import Aside
+from mesh.http.upstream.subrequest import Subrequest
 from mesh.internal_errors import ERRORS
-from mesh.relay.splice import Direction, Relay
-from mesh.relay.tcp_connection import Connection, Options
-from mesh.relay.tcp_port import Port, listen, plain_socket
-from mesh.relay.tcp_proxy import Relaying
+from mesh.relay.splice import Direction, SpliceRelay
+from mesh.relay.tcp_connection import RelayConnection, RelayOptions
+from mesh.relay.tcp_port import TcpPort, listen, plain_socket
+from mesh.relay.tcp_proxy import TcpProxy
 from tests.http.conftest import (
     MIDDLEWARE,
     ROUTER,
@@ -53,10 +53,20 @@ from tests.http.h2_peer import Heard, Peer, h2_client, h2_serving
 from tests.http.tls.test_certificate_store import connect, front, in_one_file
 from tests.support.waiting import until
 
-HTTP1 = (Front, H1Client, H1Upstream, Exchange, RoutedTarget, Backend, Server, Site, Treating)
+HTTP1 = (
+    HttpListener,
+    H1Client,
+    H1Upstream,
+    Exchange,
+    RoutedTarget,
+    HttpEndpointPool,
+    PooledEndpoint,
+    RequestRouter,
+    MiddlewareRunner,
+)
 HTTP2 = (H2Client, H2Request, H2Connection, Outgoing, H2Link, H2Upstream, *HTTP1)
-AROUND = (Aside, Compressing, Paging, *HTTP1)
-RELAY = (Connection, Relay, Direction, Relaying)
+AROUND = (Subrequest, CompressFilter, ErrorPageFilter, *HTTP1)
+RELAY = (RelayConnection, SpliceRelay, Direction, TcpProxy)
 
 # What ends a connection or an exchange. That these few lines work is what everything else rests on.
 ENDS = {"on_fault", "occupy", "over", "close", "_close", "stop_clock", "_release", "_count", "lost"}
@@ -197,7 +207,7 @@ def echoing(text: str) -> Callable[[Conversation], Awaitable[None]]:
     return endpoint
 
 
-def servers(world: World) -> Iterator[Server]:
+def servers(world: World) -> Iterator[PooledEndpoint]:
     """All endpoints, also of services that are asked before a request goes on."""
     for target in (*world.site.targets(), *world.site._named._targets):
         yield from target.backend.servers.values()
@@ -400,8 +410,8 @@ async def test_relayed_connections(stand: Stand, version: str) -> None:
 
     async with serving(echo) as tasks:
         # The header is a part of what is echoed; only the number of bytes is looked at.
-        options = Options(proxy_protocol=version)
-        port = Port(listen("127.0.0.1", 0), [tasks.endpoint], options, plain_socket)
+        options = RelayOptions(proxy_protocol=version)
+        port = TcpPort(listen("127.0.0.1", 0), [tasks.endpoint], options, plain_socket)
 
         async def talk() -> None:
             reader, writer = await asyncio.open_connection(*port.address)
@@ -423,7 +433,7 @@ async def test_relayed_connections(stand: Stand, version: str) -> None:
 
 async def test_tls(stand: Stand, tmp_path: Path) -> None:
     in_one_file(tmp_path, "a.pem", "a.example")
-    certificates = Certificates(str(tmp_path))
+    certificates = TlsCertificates(str(tmp_path))
     certificates.look()
     tasks = await stand.endpoint(saying("good"))
     port = await stand.port(tasks.endpoint)
@@ -445,4 +455,4 @@ async def test_tls(stand: Stand, tmp_path: Path) -> None:
             server.backend.health.succeeded(server.endpoint)
 
         place = Place(talk, talk, lambda: secured.active + server.active, reset)
-        await inject_everywhere(place, (Handshake, Greeting, *HTTP1))
+        await inject_everywhere(place, (Handshake, TlsAccept, *HTTP1))

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from mesh.balance.policies import Endpoint
-from mesh.dns.connection_limiter import Crowd, Limits
-from mesh.dns.tcp_server import Listener, _Connection
+from mesh.dns.connection_limiter import ConnectionLimiter, ConnectionLimits
+from mesh.dns.tcp_server import DnsTcpListener, _DnsTcpConnection
 from mesh.internal_errors import ERRORS
 from mesh.relay import udp_port
-from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.udp_port import UdpPort, listen_udp
 from tests.dns.fakes import question
 from tests.dns.serving import framed
@@ -88,7 +88,7 @@ async def test_udp_sessions(tasks: tuple[Echo, Echo], monkeypatch: pytest.Monkey
     monkeypatch.setattr(udp_port, "MAX_SESSIONS", 3)
     absent = Endpoint("127.0.0.5", one.endpoint.port)  # nobody listens there
     everywhere = (one.endpoint, absent, other.endpoint)
-    options = Options(idle_timeout=IDLE, drain=IDLE / 2)
+    options = RelayOptions(idle_timeout=IDLE, drain=IDLE / 2)
     port = UdpPort(listen_udp("127.0.0.1", 0), everywhere, options)
     good = connected(port, GOOD)
 
@@ -126,7 +126,7 @@ async def test_udp_sessions(tasks: tuple[Echo, Echo], monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("method", ["_wait_less", "_end"])
 async def test_a_port_closes_although_a_session_does_not(tasks: tuple[Echo, Echo], method: str) -> None:
-    port = UdpPort(listen_udp("127.0.0.1", 0), [tasks[0].endpoint], Options())
+    port = UdpPort(listen_udp("127.0.0.1", 0), [tasks[0].endpoint], RelayOptions())
     clients = [connected(port, ENEMY) for _ in range(3)]
     for client in clients:
         await ask(client, b"here")
@@ -143,7 +143,7 @@ async def test_a_port_closes_although_a_session_does_not(tasks: tuple[Echo, Echo
 
 @pytest.fixture
 async def port() -> AsyncIterator[Port]:
-    made = Port(Limits(per_asker=3, idle=IDLE, idle_crowded=IDLE))
+    made = Port(ConnectionLimits(per_asker=3, idle=IDLE, idle_crowded=IDLE))
     yield made
     made.close()
 
@@ -189,7 +189,7 @@ async def test_dns_connections(port: Port) -> None:
                 client.close()
 
     place = Place(scenario, lambda: good_query(port), lambda: len(port.listener))
-    await inject_everywhere(place, (Listener, _Connection, Crowd))
+    await inject_everywhere(place, (DnsTcpListener, _DnsTcpConnection, ConnectionLimiter))
     assert ERRORS.counts.total() > 10
     assert not port.listener._crowd.askers
 
@@ -209,12 +209,12 @@ async def test_replies_that_a_peer_does_not_take(port: Port) -> None:
             client.close()
 
     place = Place(scenario, lambda: good_query(port), lambda: len(port.listener))
-    await inject_everywhere(place, (Listener, _Connection, Crowd))
+    await inject_everywhere(place, (DnsTcpListener, _DnsTcpConnection, ConnectionLimiter))
 
 
 @pytest.mark.parametrize("method", ["_resume", "_watch", "_acceptable"])
 async def test_the_listener_goes_on_after_a_fault_of_its_own(port: Port, method: str) -> None:
-    with raising((Listener, method), after=False):
+    with raising((DnsTcpListener, method), after=False):
         port.listener.on_fault()
         await good_query(port)
     assert ERRORS.counts["callback of Listener"] == 1
@@ -224,6 +224,6 @@ async def test_the_listener_goes_on_after_a_fault_of_its_own(port: Port, method:
 async def test_a_fault_at_closing_one_connection_leaves_none_of_the_others(port: Port) -> None:
     for _ in range(3):
         await port.web(await port.connect())
-    with raising((_Connection, "_give_back"), after=False):
+    with raising((_DnsTcpConnection, "_give_back"), after=False):
         port.listener.close()
     assert len(port.listener) == 0

@@ -20,9 +20,9 @@ from mesh.balance.policies import Endpoint
 from mesh.errors import WireError
 from mesh.net.tasks import Tasks
 from mesh.peers.tunnel.client import Tunnels
-from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_port import listen, plain_socket
-from sidecar.app import Bound
+from sidecar.app import BoundAddresses
 from sidecar.config import Log
 from sidecar.workers import supervisor
 from sidecar.workers.frames import pack_head
@@ -44,7 +44,7 @@ pytestmark = needs_root
 
 
 class Attacked:
-    def __init__(self, bound: Bound, relayed: int, entry: int) -> None:
+    def __init__(self, bound: BoundAddresses, relayed: int, entry: int) -> None:
         self.bound, self.relayed, self.entry = bound, relayed, entry
         self.answered = 0
         self.failures: list[str] = []
@@ -256,7 +256,7 @@ async def test_a_process_that_lies_is_ended_named_counted_and_replaced(
     relaying = RelaySupervisor(1, Log(), tasks, Restriction(59_180, 59_180, 0), lambda _: None)
     with answering(ADDRESS) as target:
         port = relaying.open_tcp(
-            listen("127.0.0.1", 0), (Endpoint(ADDRESS, target, "t"),), Options(), plain_socket, ()
+            listen("127.0.0.1", 0), (Endpoint(ADDRESS, target, "t"),), RelayOptions(), plain_socket, ()
         )
         try:
             await until(lambda: relaying.workers.ends["malformed"] == 1, "it is ended")

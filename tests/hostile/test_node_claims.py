@@ -36,25 +36,25 @@ from mesh.catalog.snapshot import Change, Snapshot
 from mesh.discovery.allocations import Allocations
 from mesh.discovery.merge import Merger
 from mesh.discovery.plain_containers import Neighbours
-from mesh.discovery.return_path_overlay import ReturnPaths as ReturnPathBook
+from mesh.discovery.return_path_overlay import ReturnPathOverlay as ReturnPathBook
 from mesh.discovery.swarm_json import ClusterView
 from mesh.dns.lookup import answer
 from mesh.dns.name_table import NameTable
 from mesh.dns.scope import Scope
-from mesh.dns.wire import QClass, QType, Question
+from mesh.dns.wire import DnsQuestion, QClass, QType
 from mesh.errors import DiscoveryError
 from mesh.http.routing.routed_ports import RoutedPorts
-from mesh.kernel.return_paths import ReturnPaths
-from mesh.kernel.return_rules import Entry, return_rules
+from mesh.kernel.return_paths import ReturnPathRules
+from mesh.kernel.return_rules import ReturnEntry, return_rules
 from mesh.net.netns import NamespaceWorker
 from mesh.net.tasks import Tasks
 from mesh.peers.feed import server as feed_server
 from mesh.peers.feed.client import FeedClient
 from mesh.peers.feed.server import FeedServer
-from mesh.peers.report.codec import Report, decode_report, encode_report
-from mesh.peers.swarm_tls import MANAGER_NAME, Certificates, Identity
+from mesh.peers.report.codec import NodeReport, decode_report, encode_report
+from mesh.peers.swarm_tls import MANAGER_NAME, Identity, SwarmCertificates
 from mesh.peers.tunnel import server as tunnel_server
-from mesh.peers.tunnel.protocol import OPEN, Wanted, ask
+from mesh.peers.tunnel.protocol import OPEN, TunnelRequest, ask
 from mesh.peers.tunnel.server import TunnelServer
 from mesh.relay.tcp_port import plain_socket
 from tests.support.docker_fixtures_pki import SwarmCA
@@ -65,15 +65,15 @@ LIMIT = 10.0  # seconds for whatever a test waits for
 INGRESS = Network("ingress", "ingress", ("10.0.0.0/24",), ingress=True)
 NODES = {id_: Node(id_, f"name-of-{id_}", "") for id_ in ("good", "liar", "here")}
 VIEW = ClusterView(NODES, {INGRESS.id: INGRESS}, {})
-GOOD = Entry("10.0.0.2", derived_mac("10.0.0.2"))
-OWN = Entry("10.0.0.4", derived_mac("10.0.0.4"))
+GOOD = ReturnEntry("10.0.0.2", derived_mac("10.0.0.2"))
+OWN = ReturnEntry("10.0.0.4", derived_mac("10.0.0.4"))
 GOOD_SAYS = ReturnPath(GOOD.address, GOOD.mac, (GOOD.address,), ("10.0.0.20",))
 
 
 def sent(said: ReturnPath) -> ReturnPath | None:
     """As it arrives at a manager; None: it is refused as a whole."""
     try:
-        return decode_report(encode_report(Report(return_path=said))).return_path
+        return decode_report(encode_report(NodeReport(return_path=said))).return_path
     except DiscoveryError:
         return None
 
@@ -86,16 +86,16 @@ class TestReturnPaths:
         made.lay_over(VIEW, known)
         return made
 
-    def entries(self, book: ReturnPathBook) -> dict[str, Entry]:
+    def entries(self, book: ReturnPathBook) -> dict[str, ReturnEntry]:
         """As node `here` has them after the feed."""
         merger = Merger()
         merger.set_node("here")
         return self.believed(merger.set_cluster(book.lay_over(VIEW))[0])
 
-    def believed(self, *changes: Change) -> dict[str, Entry]:
+    def believed(self, *changes: Change) -> dict[str, ReturnEntry]:
         worker = NamespaceWorker()
         try:
-            paths = ReturnPaths(Tasks(lambda _name, error: pytest.fail(str(error))), worker, lambda: None)
+            paths = ReturnPathRules(Tasks(lambda _name, error: pytest.fail(str(error))), worker, lambda: None)
             paths.own_entry(OWN)
             snapshot = Snapshot(this_node="here")
             for change in changes:
@@ -152,7 +152,7 @@ class TestReturnPaths:
             liar = replace(NODES["liar"], return_path=ReturnPath(entry, mac))
             networks = {INGRESS.id: INGRESS}
             later = Change(networks=networks, nodes={"good": good}), Change(nodes={"liar": liar})
-            kept = {"good": Entry(GOOD.address, mac), "own": OWN}
+            kept = {"good": ReturnEntry(GOOD.address, mac), "own": OWN}
             assert self.believed(*later) == kept
             at_once = self.believed(Change(networks=networks, nodes={"good": good, "liar": liar}))
             assert mac != GOOD.mac or at_once == kept
@@ -211,7 +211,7 @@ class TestNames:
         book.lay_over(self.VIEW, self.KNOWN)
         for node, said in (("liar", lies), ("good", (TOOL,))):
             try:
-                report = decode_report(encode_report(Report(containers={one.id: one for one in said})))
+                report = decode_report(encode_report(NodeReport(containers={one.id: one for one in said})))
             except DiscoveryError:
                 continue
             book.report(node, report.containers)
@@ -223,7 +223,7 @@ class TestNames:
 
         def asked(name: str) -> list[str]:
             kind = QType.PTR if name.endswith(".arpa") else QType.A
-            return [one.data for one in answer(Question(name, kind, QClass.IN, b""), scope, table).records]
+            return [one.data for one in answer(DnsQuestion(name, kind, QClass.IN, b""), scope, table).records]
 
         return asked
 
@@ -318,7 +318,9 @@ class Asked:
         self.tasks = Tasks(lambda _name, error: self.failures.append(error))
         stack.push_async_callback(self.tasks.close)
         ca = SwarmCA()
-        self.certificates = {node: Certificates(ca.node(folder / node, node)) for node in (*NODES, "removed")}
+        self.certificates = {
+            node: SwarmCertificates(ca.node(folder / node, node)) for node in (*NODES, "removed")
+        }
         self.snapshot = Snapshot(this_node="here")
         self._stack = stack
         self._connections: list[asyncio.StreamWriter] = []
@@ -344,7 +346,7 @@ class Asked:
         assert self.server._listener is not None
         self._stack.callback(self.server._listener.close)
 
-    async def _service(self, name: str, address: str) -> tuple[Wanted, Service]:
+    async def _service(self, name: str, address: str) -> tuple[TunnelRequest, Service]:
         async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(name.encode())
             with suppress(ConnectionError):
@@ -355,7 +357,7 @@ class Asked:
         self._stack.callback(server.close)
         port = server.sockets[0].getsockname()[1]
         task = Task(f"t-{name}", name, "here", TaskState.RUNNING, {INTERNAL.id: address})
-        return Wanted(INTERNAL.id, address, port), Service(
+        return TunnelRequest(INTERNAL.id, address, port), Service(
             name, name, networks=(ServiceNetwork(INTERNAL.id),), tasks=(task,)
         )
 
@@ -468,7 +470,7 @@ class TestManagers:
         )
         good, liar = (
             FeedServer(
-                Certificates(ca.node(tmp_path / node, node, MANAGER_NAME)),
+                SwarmCertificates(ca.node(tmp_path / node, node, MANAGER_NAME)),
                 (host, port),
                 lambda view=view: view,
                 lambda _node, _report: None,
@@ -477,7 +479,7 @@ class TestManagers:
         )
         managers = {"127.0.0.2": "m2", "127.0.0.1": "good"}
         client = FeedClient(
-            Certificates(ca.node(tmp_path / "here", "here")),
+            SwarmCertificates(ca.node(tmp_path / "here", "here")),
             lambda: managers,
             views.append,
             failed.append,
@@ -508,7 +510,7 @@ class TestManagers:
         view = ClusterView({**NODES, "good": replace(NODES["good"], role=Role.MANAGER)}, {}, {})
         reports = list[str]()
         server = FeedServer(
-            Certificates(ca.node(tmp_path / "m", "good", MANAGER_NAME)),
+            SwarmCertificates(ca.node(tmp_path / "m", "good", MANAGER_NAME)),
             ("127.0.0.1", 0),
             lambda: view,
             lambda node, _report: reports.append(node),
@@ -519,11 +521,11 @@ class TestManagers:
             assert server.bound is not None
             statuses = {}
             for node in ("good", "liar", "removed"):
-                context = Certificates(ca.node(tmp_path / node, node, MANAGER_NAME)).client_context()
+                context = SwarmCertificates(ca.node(tmp_path / node, node, MANAGER_NAME)).client_context()
                 async with aiohttp.ClientSession() as session:
                     for method, path in (("POST", "/v1/x"), ("PUT", "/v1/signs"), ("GET", "/v1/feed")):
                         url = f"https://127.0.0.1:{server.bound[1]}{path}"
-                        data = encode_report(Report()) if method == "PUT" else None
+                        data = encode_report(NodeReport()) if method == "PUT" else None
                         async with session.request(
                             method, url, data=data, ssl=context, server_hostname=MANAGER_NAME
                         ) as response:
@@ -539,12 +541,12 @@ class TestManagers:
         monkeypatch.setattr(feed_server, "CLIENTS_MAX", 12)
         ca, views = SwarmCA(), list[ClusterView]()
         server = FeedServer(
-            Certificates(ca.node(tmp_path / "m", "good", MANAGER_NAME)),
+            SwarmCertificates(ca.node(tmp_path / "m", "good", MANAGER_NAME)),
             ("127.0.0.1", 0),
             lambda: ClusterView(NODES, {}, {}),
             lambda _node, _report: None,
         )
-        greedy = Certificates(ca.node(tmp_path / "l", "liar")).client_context()
+        greedy = SwarmCertificates(ca.node(tmp_path / "l", "liar")).client_context()
         async with running(server.run()):
             await until(lambda: server.bound, "it serves")
             assert server.bound is not None
@@ -557,7 +559,7 @@ class TestManagers:
                     for _ in range(20)
                 ]
                 client = FeedClient(
-                    Certificates(ca.node(tmp_path / "h", "here")),
+                    SwarmCertificates(ca.node(tmp_path / "h", "here")),
                     lambda: ["127.0.0.1"],
                     views.append,
                     lambda _: None,

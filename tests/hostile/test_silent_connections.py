@@ -12,7 +12,7 @@ import pytest
 from mesh.net.limits.connection_guard import GuardLimits
 from mesh.peers.feed import server as feed_server
 from sidecar.admin import api
-from sidecar.admin.api import Server, metrics_app
+from sidecar.admin.api import SurfaceServer, metrics_app
 from sidecar.config import Address
 from tests.discovery.test_feed import CA, Manager, Worker
 from tests.sidecar.conftest import FakeState
@@ -62,7 +62,7 @@ def silent() -> Iterator[Silent]:
 
 @asynccontextmanager
 async def metrics() -> AsyncIterator[Address]:
-    server = Server(metrics_app(FakeState()), Address("127.0.0.1", 0))
+    server = SurfaceServer(metrics_app(FakeState()), Address("127.0.0.1", 0))
     bound = await server.start()
     assert isinstance(bound, Address)
     try:
@@ -118,7 +118,7 @@ async def test_one_whose_request_is_answered_does_not_give_way(
             await go_on.wait()
             return await super().reading()
 
-    server = Server(metrics_app(Slow()), Address("127.0.0.1", 0))
+    server = SurfaceServer(metrics_app(Slow()), Address("127.0.0.1", 0))
     bound = await server.start()
     assert isinstance(bound, Address)
     async with aiohttp.ClientSession() as session, session.get(f"http://{bound}/healthz") as warm:

@@ -11,13 +11,13 @@ import pytest
 from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Network, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.http.downstream.listener import Front
+from mesh.http.downstream.listener import HttpListener
 from mesh.http.downstream.published_port import HttpPort
 from mesh.http.hosts.ownership import HostOwnership
-from mesh.http.routing.router import EntryPoint, Site
-from mesh.http.runtime import Core
+from mesh.http.routing.router import EntryPoint, RequestRouter
+from mesh.http.runtime import HttpRuntime
 from mesh.http.upstream.network_reach import OwnNamespace
-from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_port import listen, plain_socket
 
 LIMIT = 10.0  # seconds for whatever a test waits for
@@ -125,7 +125,7 @@ class Stand:
 
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
-        self.core = Core()
+        self.core = HttpRuntime()
         stack.callback(self.core.close)
 
     async def endpoint(self, handler: Handler) -> Tasks:
@@ -134,9 +134,9 @@ class Stand:
     async def endpoint_at(self, address: str, port: int, handler: Handler) -> Tasks:
         return await self._stack.enter_async_context(serving(handler, address, port))
 
-    async def port(self, *endpoints: Endpoint, options: Options | None = None) -> HttpPort:
+    async def port(self, *endpoints: Endpoint, options: RelayOptions | None = None) -> HttpPort:
         port = HttpPort(
-            self.core, "web", listen("127.0.0.1", 0), endpoints, options or Options(), plain_socket
+            self.core, "web", listen("127.0.0.1", 0), endpoints, options or RelayOptions(), plain_socket
         )
         self._stack.push_async_callback(port.close)
         return port
@@ -146,7 +146,7 @@ class Stand:
         self._stack.callback(writer.close)
         return Conversation(reader, writer)
 
-    async def before(self, *handlers: Handler, options: Options | None = None) -> Conversation:
+    async def before(self, *handlers: Handler, options: RelayOptions | None = None) -> Conversation:
         """A client in front of endpoints that do this."""
         endpoints: Sequence[Tasks] = [await self.endpoint(handler) for handler in handlers]
         self.endpoints = endpoints
@@ -184,14 +184,14 @@ class World:
         self.snapshot = Snapshot().apply(Change(networks={NET.id: NET}))
         entries = (EntryPoint("web"), EntryPoint("internal"))
         reach = OwnNamespace(plain_socket)
-        self.site = Site(stand.core, reach, entries, draw=draw, ownership=ownership)
+        self.site = RequestRouter(stand.core, reach, entries, draw=draw, ownership=ownership)
         self.site.start(self.snapshot)
         self.fronts = {
-            name: Front(stand.core, listen("127.0.0.1", 0), self.site.serving(name))
+            name: HttpListener(stand.core, listen("127.0.0.1", 0), self.site.serving(name))
             for name in ("web", "internal")
         }
         # The entry point `web` again, as those find it whom it trusts.
-        self.fronts["behind a proxy"] = Front(
+        self.fronts["behind a proxy"] = HttpListener(
             stand.core, listen("127.0.0.1", 0), self.site.serving("web"), lambda _peer: True
         )
 

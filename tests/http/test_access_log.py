@@ -3,9 +3,9 @@
 import json
 from dataclasses import replace
 
-from mesh.http.access_log import Entry, as_common, as_json
+from mesh.http.access_log import AccessLogEntry, as_common, as_json
 
-ENTRY = Entry(
+ENTRY = AccessLogEntry(
     at=1_795_000_000.25,
     client="10.0.0.1",
     method="GET",

@@ -10,7 +10,7 @@ from mesh.http.byte_budget import (
     FREE_BYTES,
     LITTLE_BYTES,
     LUMP_BYTES,
-    Account,
+    ByteAccount,
     ByteBudget,
     Over,
 )
@@ -18,7 +18,7 @@ from mesh.http.byte_budget import (
 MIB = 1024 * 1024
 
 
-def filled(budget: ByteBudget, address: str, size: int, step: int = MIB) -> list[Account]:
+def filled(budget: ByteBudget, address: str, size: int, step: int = MIB) -> list[ByteAccount]:
     """By as many connections as it takes."""
     accounts = []
     while size > 0:

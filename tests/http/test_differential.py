@@ -18,8 +18,8 @@ import pytest
 
 from mesh.http.codec.h1_body import LAST_CHUNK, ChunkedReader, chunk
 from mesh.http.codec.h1_head import BEFORE_MAX, CHUNKED, RequestHead, RequestReader
-from mesh.http.codec.proxy_headers import Edge, request_block
-from mesh.http.faults import Fault, Refused
+from mesh.http.codec.proxy_headers import ClientInfo, request_block
+from mesh.http.faults import HttpFault, RequestRefused
 
 SEED = 9112
 INPUTS = 15_000
@@ -59,10 +59,10 @@ def read(data: bytes) -> tuple[RequestHead, bytes, bytes] | No:
     try:
         head = RequestReader().read(data[:end])
         if head.length == CHUNKED:
-            chunks = ChunkedReader(Fault.BAD_BODY)
+            chunks = ChunkedReader(HttpFault.BAD_BODY)
             body = chunks.feed(rest)
             return (head, body, chunks.trailers) if chunks.done else No.WAITS
-    except Refused:
+    except RequestRefused:
         return No.REFUSED
     return (head, rest[: head.length], b"") if len(rest) >= head.length else No.WAITS
 
@@ -84,7 +84,7 @@ def passed_on(data: bytes) -> tuple[bytes, bytes]:
     head, body, trailers = found
     if head.length == CHUNKED:
         body = (chunk(body) if body else b"") + LAST_CHUNK + trailers + b"\r\n"
-    lines = request_block(head.about, Edge("192.0.2.1", "http", 80))
+    lines = request_block(head.about, ClientInfo("192.0.2.1", "http", 80))
     return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, head.target, lines, body), head.target
 
 

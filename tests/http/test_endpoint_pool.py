@@ -7,7 +7,7 @@ from hypothesis import strategies as some
 from mesh.balance.outlier_detection import FAILURES_TO_EJECT
 from mesh.balance.policies import Endpoint, Policy
 from mesh.http import endpoint_pool as module
-from mesh.http.endpoint_pool import Backend
+from mesh.http.endpoint_pool import HttpEndpointPool
 
 TASKS = tuple(Endpoint(f"10.0.0.{n}", 80) for n in range(1, 6))
 A, B, *_ = TASKS
@@ -29,7 +29,7 @@ def test_who_is_unwell_is_chosen_only_when_all_are(
     tried: list[Endpoint],
     chance: float,
 ) -> None:
-    backend = Backend(policy, draw=lambda: chance)
+    backend = HttpEndpointPool(policy, draw=lambda: chance)
     endpoints = TASKS[:count]
     backend.retarget(endpoints)
     backend.leave_out(unwell)
@@ -49,7 +49,7 @@ def test_who_is_unwell_is_chosen_only_when_all_are(
 
 @pytest.mark.parametrize("policy", Policy)
 def test_it_comes_back_when_it_is_well(policy: Policy) -> None:
-    backend = Backend(policy)
+    backend = HttpEndpointPool(policy)
     backend.retarget((A,))
     backend.leave_out({A, B})
     server = backend.pick("x", [])
@@ -67,7 +67,7 @@ def test_it_comes_back_when_it_is_well(policy: Policy) -> None:
 def test_that_it_fails_fast_makes_it_no_better(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(module, "monotonic", lambda: now)
-    backend = Backend(Policy.P2C, draw=lambda: 0.0)
+    backend = HttpEndpointPool(Policy.P2C, draw=lambda: 0.0)
     backend.retarget((A, B))
     backend.answered(backend.servers[A], now - 1.0, 200)
     backend.answered(backend.servers[B], now - 0.5, 200)
@@ -79,7 +79,7 @@ def test_that_it_fails_fast_makes_it_no_better(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_that_has_gone_is_not_remembered() -> None:
-    backend = Backend()
+    backend = HttpEndpointPool()
     backend.retarget((A, B))
     gone = backend.servers[A]
     backend.retarget((B,))

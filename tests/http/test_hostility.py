@@ -14,7 +14,7 @@ from mesh.http import limits
 from mesh.http.codec.h1_body import SIZE_LINE_MAX, TRAILERS_MAX
 from mesh.http.downstream.published_port import HttpPort
 from mesh.net import acceptor
-from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_connection import RelayOptions
 from tests.http.conftest import LIMIT, Conversation, Stand
 from tests.support.waiting import until
 
@@ -106,7 +106,7 @@ class TestClients:
 
     async def test_a_trusted_proxy_may_have_any_number(self, stand: Stand) -> None:
         stand.core.per_address = 2
-        trusting = Options(trusted=(ip_network("127.0.0.0/8"),))
+        trusting = RelayOptions(trusted=(ip_network("127.0.0.0/8"),))
         port = await stand.port((await stand.endpoint(several)).endpoint, options=trusting)
         for _ in range(5):
             await served(await stand.client(port))

@@ -3,18 +3,18 @@
 import pytest
 
 from mesh.http import byte_budget
-from mesh.http.byte_budget import Account, ByteBudget
+from mesh.http.byte_budget import ByteAccount, ByteBudget
 from mesh.http.least_rate import LEAST_BYTES, BodyPace, ReaderPace
 
 ENOUGH = 10 * LEAST_BYTES
 
 
 @pytest.fixture
-def account() -> Account:
+def account() -> ByteAccount:
     return ByteBudget().account("192.0.2.1")
 
 
-def test_a_body_of_a_length_that_was_announced_keeps_up_or_not(account: Account) -> None:
+def test_a_body_of_a_length_that_was_announced_keeps_up_or_not(account: ByteAccount) -> None:
     pace = BodyPace(account, declared=True)
     pace.received = ENOUGH
     assert pace.keeps_up(10)
@@ -22,7 +22,7 @@ def test_a_body_of_a_length_that_was_announced_keeps_up_or_not(account: Account)
     assert not pace.keeps_up(10), "what came before the last look does not count"
 
 
-def test_one_of_unknown_length_may_be_slow_but_not_silent(account: Account) -> None:
+def test_one_of_unknown_length_may_be_slow_but_not_silent(account: ByteAccount) -> None:
     pace = BodyPace(account, declared=False)
     pace.received = 1
     assert pace.keeps_up(10)

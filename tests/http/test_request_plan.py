@@ -10,8 +10,8 @@ from mesh.http.codec.proxy_headers import with_fields
 from mesh.http.config import model
 from mesh.http.config.htpasswd import matches
 from mesh.http.config.regex import Expression
-from mesh.http.faults import Fault
-from mesh.http.request_plan import Asked, Treatment, steps
+from mesh.http.faults import HttpFault
+from mesh.http.request_plan import RequestContext, RequestPlan, steps
 from tests.http.config.test_rule_parser import Asking
 from tests.support.http_steps import treat
 
@@ -31,13 +31,13 @@ def treated(
     authorization: bytes | None = None,
     fields: dict[str, list[str]] | None = None,
     forwarded_for: tuple[str, ...] = (),
-) -> Treatment:
+) -> RequestPlan:
     asking = Asking(path=path, query=query, method=method, client=client, fields=fields or {})
-    asked = Asked(asking, scheme, authority, b"id", authorization, 0.0, forwarded_for)
+    asked = RequestContext(asking, scheme, authority, b"id", authorization, 0.0, forwarded_for)
     return treat(steps(middlewares), asked)
 
 
-def location(treatment: Treatment) -> tuple[int, str]:
+def location(treatment: RequestPlan) -> tuple[int, str]:
     assert treatment.answer is not None
     return treatment.answer.status, dict(treatment.answer.fields)[b"Location"].decode()
 
@@ -90,7 +90,7 @@ def test_a_stripped_prefix_is_told() -> None:
 def test_middlewares_work_in_order() -> None:
     assert treated(model.AddPrefix("/x"), model.StripPrefix(("/x/a",))).path == "/b"
     limited = treated(model.IpAllowList(()), model.RedirectScheme("https"))
-    assert limited.fault is Fault.FORBIDDEN
+    assert limited.fault is HttpFault.FORBIDDEN
 
 
 def test_fields_are_set_and_taken_away() -> None:
@@ -190,35 +190,39 @@ def test_which_address_counts(
 @pytest.mark.parametrize(
     ("source", "same", "other"),
     [
-        (model.Source("X-Key"), {"client": "10.0.0.2"}, {"fields": {"x-key": ["b"]}}),
-        (model.Source(host=True), {"client": "10.0.0.2"}, {"host": "b"}),
-        (model.Source(), {"host": "b"}, {"client": "10.0.0.2"}),
-        (model.Source(address=model.IpStrategy(1)), {"client": "10.0.0.2"}, {"forwarded_for": ("::2",)}),
-        (model.Source(prefix6=64), {"client": "2001:db8::7"}, {"client": "2001:db8:0:1::1"}),
+        (model.ClientKeySource("X-Key"), {"client": "10.0.0.2"}, {"fields": {"x-key": ["b"]}}),
+        (model.ClientKeySource(host=True), {"client": "10.0.0.2"}, {"host": "b"}),
+        (model.ClientKeySource(), {"host": "b"}, {"client": "10.0.0.2"}),
+        (
+            model.ClientKeySource(address=model.IpStrategy(1)),
+            {"client": "10.0.0.2"},
+            {"forwarded_for": ("::2",)},
+        ),
+        (model.ClientKeySource(prefix6=64), {"client": "2001:db8::7"}, {"client": "2001:db8:0:1::1"}),
     ],
 )
 def test_sources_that_share_a_limit(
-    source: model.Source, same: dict[str, Any], other: dict[str, Any]
+    source: model.ClientKeySource, same: dict[str, Any], other: dict[str, Any]
 ) -> None:
     made = steps([model.InFlightReq(1, source)])
 
-    def fault(**of: Any) -> Fault | None:
+    def fault(**of: Any) -> HttpFault | None:
         usual = {"client": "2001:db8::1", "fields": {"x-key": ["a" * 99]}, "forwarded_for": ("::1",)} | of
         forwarded_for = usual.pop("forwarded_for")
-        return treat(made, Asked(Asking(**usual), "http", "a", b"", None, 0.0, forwarded_for)).fault
+        return treat(made, RequestContext(Asking(**usual), "http", "a", b"", None, 0.0, forwarded_for)).fault
 
     assert fault() is None
-    assert fault(**same) is Fault.TOO_MANY_REQUESTS
+    assert fault(**same) is HttpFault.TOO_MANY_REQUESTS
     assert fault(**other) is None
 
 
 def test_a_rate_is_each_clients_own() -> None:
     made = steps([model.RateLimit(2.0, 3)])
 
-    def faults(client: str, now: float) -> Fault | None:
-        return treat(made, Asked(Asking(client=client), "http", "a", b"", None, now)).fault
+    def faults(client: str, now: float) -> HttpFault | None:
+        return treat(made, RequestContext(Asking(client=client), "http", "a", b"", None, now)).fault
 
-    limited = Fault.TOO_MANY_REQUESTS
+    limited = HttpFault.TOO_MANY_REQUESTS
     assert [faults("a", 0.0) for _ in range(4)] == [None, None, None, limited]
     assert faults("b", 0.0) is None
     assert [faults("a", 0.5), faults("a", 0.5)] == [None, limited]
@@ -228,12 +232,12 @@ def test_a_rate_is_each_clients_own() -> None:
 def test_requests_under_way_of_one_client() -> None:
     made = steps([model.InFlightReq(1)])
 
-    def ask(client: str) -> Treatment:
-        return treat(made, Asked(Asking(client=client), "http", "a", b"", None, 0.0))
+    def ask(client: str) -> RequestPlan:
+        return treat(made, RequestContext(Asking(client=client), "http", "a", b"", None, 0.0))
 
     first = ask("a")
     assert first.fault is None
-    assert ask("a").fault is Fault.TOO_MANY_REQUESTS
+    assert ask("a").fault is HttpFault.TOO_MANY_REQUESTS
     assert ask("b").fault is None
     (end,) = first.at_end
     end()

@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 
-from mesh.http.routing.router import Site
+from mesh.http.routing.router import RequestRouter
 from tests.http.conftest import SERVICE, Conversation, Handler, Tasks, World, routed, saying
 from tests.http.h2_peer import h2_client
 
@@ -33,7 +33,7 @@ async def tasks(world: World, *handlers: Handler) -> list[Tasks]:
     return found
 
 
-def left_out(site: Site, name: str) -> dict[str, str]:
+def left_out(site: RequestRouter, name: str) -> dict[str, str]:
     """Address → why."""
     target = next(found for route, _, found in site.routes() if route.name == name)
     assert target is not None

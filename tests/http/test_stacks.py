@@ -10,11 +10,11 @@ import pytest
 from mesh.catalog.model import Service
 from mesh.http.codec.h1_head import ResponseHead, read_response
 from mesh.http.config.matchers import normal_path
-from mesh.http.config.model import Route
+from mesh.http.config.model import HttpRoute
 from mesh.http.labels.http import read_labels
-from mesh.http.request_plan import Asked, steps
-from mesh.http.routing.reference_resolver import Directory
-from mesh.http.routing.route_table import Table
+from mesh.http.request_plan import RequestContext, steps
+from mesh.http.routing.reference_resolver import ReferenceResolver
+from mesh.http.routing.route_table import RouteTable
 from tests.support.http_steps import treat
 
 ROUTER, SERVICE, MIDDLEWARE = (f"traefik.http.{kind}" for kind in ("routers", "services", "middlewares"))
@@ -132,8 +132,8 @@ class Asking:
 
 
 @pytest.fixture(scope="module")
-def directory() -> Directory:
-    made = Directory()
+def directory() -> ReferenceResolver:
+    made = ReferenceResolver()
     for number, (name, labels) in enumerate(STACKS.items()):
         read = read_labels(Service(f"s{number}", name, labels=labels))
         assert read.problems == (), name
@@ -142,20 +142,20 @@ def directory() -> Directory:
 
 
 def becomes(
-    directory: Directory,
+    directory: ReferenceResolver,
     asking: Asking,
     entry: str,
     authorization: bytes | None = None,
     verdict: ResponseHead | None = None,
 ) -> str:
-    table = Table()
+    table = RouteTable()
     for route in directory.routes():
         if entry in (route.entrypoints or (entry,)) and (entry == SECURE or not route.tls):
             table.add(route)
-    found: Route | None = table.find(asking)
+    found: HttpRoute | None = table.find(asking)
     if found is None:
         return "404"
-    asked = Asked(asking, entry, asking.host, b"id", authorization, 0.0)
+    asked = RequestContext(asking, entry, asking.host, b"id", authorization, 0.0)
     treatment = treat(steps(found.middlewares), asked, verdict)
     if treatment.answer is None:
         return f"{found.service} {treatment.path}"
@@ -188,20 +188,20 @@ def becomes(
         ("http://a.b.tenants.example/", "404"),
     ],
 )
-def test_what_becomes_of_requests(directory: Directory, url: str, what: str) -> None:
+def test_what_becomes_of_requests(directory: ReferenceResolver, url: str, what: str) -> None:
     scheme, _, rest = url.partition("://")
     host, _, path = rest.partition("/")
     assert becomes(directory, Asking(host, normal_path("/" + path)), scheme) == what
 
 
-def test_who_may(directory: Directory) -> None:
+def test_who_may(directory: ReferenceResolver) -> None:
     assert becomes(directory, Asking("dash.example", "/"), SECURE, b"Basic YWRtaW46c2VjcmV0") == "dash /"
     assert becomes(directory, Asking("dash.example", "/"), SECURE, b"Basic YWRtaW46d3Jvbmc=") == "401"
     assert becomes(directory, Asking("ops.example", "/", client="10.2.0.1"), SECURE) == "403"
     assert becomes(directory, Asking("ops.example", "/charts", client="10.2.0.1"), SECURE) == "charts /"
 
 
-def test_somebody_else_says_who_may(directory: Directory) -> None:
+def test_somebody_else_says_who_may(directory: ReferenceResolver) -> None:
     def asked(verdict: str) -> str:
         head = read_response(f"HTTP/1.1 {verdict}\r\n\r\n".encode())
         return becomes(directory, Asking("wiki.example", "/page"), SECURE, verdict=head)
@@ -211,5 +211,5 @@ def test_somebody_else_says_who_may(directory: Directory) -> None:
     assert becomes(directory, Asking("wiki.example", "/page"), SECURE) == "503"
 
 
-def test_only_what_is_wrong_is_named(directory: Directory) -> None:
+def test_only_what_is_wrong_is_named(directory: ReferenceResolver) -> None:
     assert {problem.file: problem.key for problem in directory.problems()} == NAMED

@@ -10,7 +10,7 @@ import pytest
 from mesh.catalog.model import Attachment, Container, Network, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
-from mesh.kernel.capture import Capture, Policy, why_not
+from mesh.kernel.capture import CapturePolicy, ContainerCapture, why_not
 from mesh.kernel.netfilter.transaction import Transaction, as_text
 from mesh.kernel.rulesets import DELETE
 from mesh.kernel.table import Tables
@@ -85,13 +85,15 @@ class FakeTables:
 class Rig:
     """A capture over fakes, with a store of one snapshot."""
 
-    def __init__(self, policy: Policy = Policy.ALL) -> None:
+    def __init__(self, policy: CapturePolicy = CapturePolicy.ALL) -> None:
         self.failures: list[BaseException] = []
         self.tasks = Tasks(lambda _, error: self.failures.append(error))
         self.tables = FakeTables()
         self.endpoints: list[Closing] = []
         self.snapshot = Snapshot().apply(Change(networks=NETWORKS))
-        self.capture = Capture(self.tasks, self.tables, self.endpoint, policy, open_sockets=self.sockets)
+        self.capture = ContainerCapture(
+            self.tasks, self.tables, self.endpoint, policy, open_sockets=self.sockets
+        )
 
     def endpoint(self, _: Container, udp: socket.socket, tcp: socket.socket) -> Closing:
         udp.close()
@@ -125,25 +127,25 @@ async def rig() -> AsyncIterator[Rig]:
 @pytest.mark.parametrize(
     ("box", "labels", "policy", "reason"),
     [
-        (container(), {}, Policy.ALL, ""),
-        (container(namespace=""), {}, Policy.ALL, "no network namespace of its own"),
-        (container(running=False), {}, Policy.ALL, "not running"),
+        (container(), {}, CapturePolicy.ALL, ""),
+        (container(namespace=""), {}, CapturePolicy.ALL, "no network namespace of its own"),
+        (container(running=False), {}, CapturePolicy.ALL, "not running"),
         (
             container(attachments=(Attachment("b", "172.17.0.2"),)),
             {},
-            Policy.ALL,
+            CapturePolicy.ALL,
             "on no user-defined network",
         ),
-        (container(), {}, Policy.OFF, "capture is off on this node"),
-        (container(), {}, Policy.LABELLED, "no label mesh.capture=on"),
-        (container(), {"mesh.capture": "on"}, Policy.LABELLED, ""),
-        (container(), {"mesh.capture": "off"}, Policy.ALL, "label mesh.capture=off"),
-        (container(labels={"mesh.capture": "on"}), {"mesh.capture": "off"}, Policy.ALL, ""),
-        (container(), {"mesh.enable": "false"}, Policy.ALL, "label mesh.enable=false"),
+        (container(), {}, CapturePolicy.OFF, "capture is off on this node"),
+        (container(), {}, CapturePolicy.LABELLED, "no label mesh.capture=on"),
+        (container(), {"mesh.capture": "on"}, CapturePolicy.LABELLED, ""),
+        (container(), {"mesh.capture": "off"}, CapturePolicy.ALL, "label mesh.capture=off"),
+        (container(labels={"mesh.capture": "on"}), {"mesh.capture": "off"}, CapturePolicy.ALL, ""),
+        (container(), {"mesh.enable": "false"}, CapturePolicy.ALL, "label mesh.enable=false"),
     ],
 )
 def test_which_containers_are_captured(
-    box: Container, labels: dict[str, str], policy: Policy, reason: str
+    box: Container, labels: dict[str, str], policy: CapturePolicy, reason: str
 ) -> None:
     assert why_not(box, replace(service(), labels=labels), policy, NETWORKS) == reason
 
@@ -231,7 +233,7 @@ async def test_in_real_namespaces(lab: Lab) -> None:
             self.udp.close()
             self.tcp.close()
 
-    capture = Capture(tasks, Tables(worker), Endpoint)
+    capture = ContainerCapture(tasks, Tables(worker), Endpoint)
     containers = {
         f"c{n}": container(f"c{n}", namespace=box.path, attachments=(Attachment("n1", f"10.9.0.{n + 20}"),))
         for n, box in enumerate(boxes)

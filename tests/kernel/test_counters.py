@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mesh.balance.hash_slots import Choice
 from mesh.catalog.model import Protocol
-from mesh.kernel.counters import Counted, Totals, counting_update, read_counters
+from mesh.kernel.counters import CountedPort, Totals, counting_update, read_counters
 from mesh.kernel.netfilter import nft, nft_batch
 from mesh.kernel.netfilter.transaction import as_text
 from mesh.kernel.rulesets import (
@@ -54,7 +54,7 @@ table ip mesh {
 
 
 def test_a_listing_is_read() -> None:
-    assert read_counters(LISTING) == {"80/tcp": Counted(3, 0, 700, 0), "53/udp": Counted(0, 2)}
+    assert read_counters(LISTING) == {"80/tcp": CountedPort(3, 0, 700, 0), "53/udp": CountedPort(0, 2)}
     assert read_counters("") == {}
 
 
@@ -77,7 +77,7 @@ def test_totals_add_up_over_tables(tables: list[list[int]], told: bool) -> None:
             last = 0
         for step in steps:
             counted += step
-            totals.take({"80/tcp": Counted(connections=counted)})
+            totals.take({"80/tcp": CountedPort(connections=counted)})
             expected += counted - last if counted >= last else counted
             last = counted
             assert totals.ports["80/tcp"].connections == expected

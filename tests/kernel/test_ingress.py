@@ -11,7 +11,7 @@ from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError
 from mesh.kernel.cleanup import cleanup
 from mesh.kernel.firewall.forward_chain import Firewall
-from mesh.kernel.ingress import Ingress, locate
+from mesh.kernel.ingress import IngressRules, locate
 from mesh.kernel.netfilter.transaction import Transaction
 from mesh.kernel.rulesets import HostPath
 from mesh.kernel.table import Tables
@@ -100,7 +100,7 @@ async def test_ports_follow_the_catalogue_and_the_ingress_namespace(lab: Lab, tm
     failures: list[BaseException] = []
     tasks, worker = Tasks(lambda _, error: failures.append(error)), NamespaceWorker()
     firewall = InNamespace()
-    ingress = Ingress(
+    ingress = IngressRules(
         tasks,
         Tables(worker),
         worker,
@@ -213,7 +213,7 @@ async def test_totals_are_told_while_tables_are_opened_and_outlive_them(
     tasks, worker = Tasks(lambda _, error: failures.append(error)), NamespaceWorker()
     first, second = Counters(), Counters()
     tables = SlowTables(Counters(), first, Counters(), second)
-    ingress = Ingress(
+    ingress = IngressRules(
         tasks,
         tables,
         worker,

@@ -10,11 +10,11 @@ from mesh.balance.hash_slots import Choice
 from mesh.catalog.model import Attachment, Container, Network, Node, Protocol, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError
-from mesh.kernel.devconf import Setting, write
+from mesh.kernel.devconf import InterfaceSetting, write
 from mesh.kernel.netfilter import conntrack, nft, nft_batch
-from mesh.kernel.netfilter.ctnetlink import Wanted
-from mesh.kernel.return_paths import ReturnPaths, kept_connections, put_in, take_out
-from mesh.kernel.return_rules import Entry
+from mesh.kernel.netfilter.ctnetlink import FlowMatch
+from mesh.kernel.return_paths import ReturnPathRules, kept_connections, put_in, take_out
+from mesh.kernel.return_rules import ReturnEntry
 from mesh.kernel.rulesets import HostPath, PortTarget, host_rules, host_update, ingress_rules, ingress_update
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
@@ -59,7 +59,7 @@ class World:
         inside(sandbox, "ip", "route", "add", "default", "via", "172.18.0.1")
         for box, interfaces in ((host, ("ens32", "docker_gwbridge")), (sandbox, ("eth0", "eth1"))):
             for name in interfaces:
-                box.call(lambda name=name: write(name, {Setting.forwarding: 1}))  # type: ignore[misc]
+                box.call(lambda name=name: write(name, {InterfaceSetting.forwarding: 1}))  # type: ignore[misc]
         ports = {
             "80/tcp": PortTarget(80, Protocol.TCP, 8080, Choice((TASK,))),
             "81/tcp": PortTarget(81, Protocol.TCP, 8080, Choice((TASK,)), masqueraded=True),
@@ -130,7 +130,7 @@ def test_open_connections_that_need_the_way_back_are_counted(lab: Lab) -> None:
             assert world.task.call(kept_connections) == 1
             # Docker's IPVS forgets a connection that has been silent for 900 s (moby#31208). Ours is kept:
             for place in (host, sandbox, world.task):
-                flows = place.call(lambda: conntrack.find(Wanted()))
+                flows = place.call(lambda: conntrack.find(FlowMatch()))
                 assert [flow.left > 3600 for flow in flows if flow.open] == [True], place.path
             client.close()
             assert accepted.recv(1) == b""
@@ -145,7 +145,7 @@ async def test_what_is_said_follows_what_is_set_up(lab: Lab) -> None:
     inside(task, "ip", "route", "add", "default", "via", "10.0.0.1")
     failures: list[BaseException] = []
     tasks, worker, said = Tasks(lambda _, error: failures.append(error)), NamespaceWorker(), asyncio.Event()
-    paths = ReturnPaths(tasks, worker, said.set)
+    paths = ReturnPathRules(tasks, worker, said.set)
     snapshot = Snapshot().apply(
         Change(networks={"in": Network("in", "ingress", ("10.0.0.0/24",), ingress=True)})
     )
@@ -163,7 +163,7 @@ async def test_what_is_said_follows_what_is_set_up(lab: Lab) -> None:
                 said.clear()
                 await said.wait()
 
-    paths.own_entry(Entry("10.0.0.2", mac(2)))
+    paths.own_entry(ReturnEntry("10.0.0.2", mac(2)))
     await says(ReturnPath("10.0.0.2", mac(2)))
     publish(Change(containers={"c1": box(task, "in", "other")}))
     await says(ReturnPath("10.0.0.2", mac(2), ("10.0.0.2",), (TASK,)))

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from mesh.balance.hash_slots import NOBODY, Choice, Draw
+from mesh.balance.hash_slots import NOBODY, Choice, SlotDraw
 from mesh.catalog.model import Protocol
 from mesh.errors import KernelError, NamespaceGone
-from mesh.kernel.devconf import Setting, read, write
+from mesh.kernel.devconf import InterfaceSetting, read, write
 from mesh.kernel.heartbeat import Heartbeat
 from mesh.kernel.netfilter import conntrack, nft, nft_batch
 from mesh.kernel.netfilter.nft_batch import Batches
@@ -127,9 +127,9 @@ def test_every_small_change_is_accepted_by_the_kernel(
         {VIP: Choice(("10.9.0.11", "10.9.0.12")), "10.9.0.3": NOBODY},
         {VIP: NOBODY, "10.9.0.3": Choice(("10.9.0.12",))},
         {"10.9.0.3": Choice(("10.9.0.11",))},
-        {"10.9.0.3": Choice(("10.9.0.11", "10.9.0.12"), Draw.HASH)},
-        {"10.9.0.3": Choice(("10.9.0.12", "10.9.0.11"), Draw.HASH)},
-        {"10.9.0.3": Choice(("10.9.0.12", "10.9.0.11"), Draw.RANDOM)},
+        {"10.9.0.3": Choice(("10.9.0.11", "10.9.0.12"), SlotDraw.HASH)},
+        {"10.9.0.3": Choice(("10.9.0.12", "10.9.0.11"), SlotDraw.HASH)},
+        {"10.9.0.3": Choice(("10.9.0.12", "10.9.0.11"), SlotDraw.RANDOM)},
         {},
     ]
     client.call(lambda: nft.run(container_rules({}, None)))
@@ -225,7 +225,11 @@ def test_nft_quotes_what_it_refuses(lab: Lab) -> None:
 
 def test_settings_of_an_interface_without_proc_sys(lab: Lab) -> None:
     box = lab.namespace("box")
-    wanted = {Setting.forwarding: 1, Setting.rp_filter: 2, Setting.route_localnet: 1}
+    wanted = {
+        InterfaceSetting.forwarding: 1,
+        InterfaceSetting.rp_filter: 2,
+        InterfaceSetting.route_localnet: 1,
+    }
     box.call(lambda: write("lo", wanted))
     assert box.call(lambda: {setting: read("lo", setting) for setting in wanted}) == wanted
     with pytest.raises(NamespaceGone):
@@ -244,9 +248,12 @@ def ingress(lab: Lab) -> tuple[Namespace, Namespace, Namespace, Namespace]:
     lab.plug(one, "eth0", "10.0.0.11/24", overlay)
     lab.plug(two, "eth0", "10.0.0.12/24", overlay)
     inside(sandbox, "ip", "route", "add", "default", "via", "172.18.0.1")
-    forward = {Setting.forwarding: 1}
+    forward = {InterfaceSetting.forwarding: 1}
     host.call(
-        lambda: (write("ens32", forward), write("docker_gwbridge", forward | {Setting.route_localnet: 1}))
+        lambda: (
+            write("ens32", forward),
+            write("docker_gwbridge", forward | {InterfaceSetting.route_localnet: 1}),
+        )
     )
     sandbox.call(lambda: (write("eth0", forward), write("eth1", forward)))
     Greeter(one, "0.0.0.0", 8080, "one")

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from mesh.balance.hash_slots import NOBODY, Choice, Draw
+from mesh.balance.hash_slots import NOBODY, Choice, SlotDraw
 from mesh.catalog.model import (
     Attachment,
     Container,
@@ -195,7 +195,7 @@ def test_what_the_relay_gets_and_answers_by_udp_is_not_tracked() -> None:
 
 def test_the_ingress_namespace() -> None:
     ports = {
-        "80/tcp": PortTarget(80, Protocol.TCP, 8080, Choice(("10.0.0.7", "10.0.0.8"), Draw.RANDOM)),
+        "80/tcp": PortTarget(80, Protocol.TCP, 8080, Choice(("10.0.0.7", "10.0.0.8"), SlotDraw.RANDOM)),
         "53/udp": PortTarget(53, Protocol.UDP, 5353, to("10.0.0.9")),
         "81/tcp": PortTarget(81, Protocol.TCP, 8080),  # no task: no element, so the packet is refused
     }
@@ -267,8 +267,8 @@ def test_a_virtual_ips_labels() -> None:
     labels = {"mesh.vip.policy": "random", "mesh.vip.locality": "node"}
     near, far = task("1", n1="10.0.1.10"), replace(task("2", n1="10.0.1.11"), node="other")
     web = service("web", near, far, labels=labels, n1="10.0.1.4")
-    assert service_vips(BOX, web, "other") == {"10.0.1.4": Choice(("10.0.1.11",), Draw.RANDOM)}
-    both = Choice(("10.0.1.10", "10.0.1.11"), Draw.RANDOM)
+    assert service_vips(BOX, web, "other") == {"10.0.1.4": Choice(("10.0.1.11",), SlotDraw.RANDOM)}
+    both = Choice(("10.0.1.10", "10.0.1.11"), SlotDraw.RANDOM)
     assert service_vips(BOX, web, "third") == {"10.0.1.4": both}
 
 

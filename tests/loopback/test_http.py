@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mesh.http.downstream import entry_points
-from sidecar.app import Bound
+from sidecar.app import BoundAddresses
 from tests.http.conftest import Conversation, serving
 from tests.http.h2_peer import h2_client
 from tests.loopback.test_relay_workers import free_port
@@ -34,7 +34,7 @@ async def connected(port: int) -> AsyncIterator[Conversation]:
         writer.close()
 
 
-async def counted(bound: Bound, *lines: str) -> None:
+async def counted(bound: BoundAddresses, *lines: str) -> None:
     """The metrics come to say this: processes that serve report every second."""
 
     async def told() -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.app import Bound, Sidecar
+from sidecar.app import BoundAddresses, Sidecar
 from tests.http.conftest import Conversation, parsed, serving
 from tests.loopback.test_relay_workers import DEADLINE, free_port
 from tests.loopback.test_sidecar import catalogue, config, get
@@ -30,7 +30,9 @@ pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /
 
 
 class Running:
-    def __init__(self, sidecar: Sidecar, bound: Bound, plain: int, secure: int, folder: Path) -> None:
+    def __init__(
+        self, sidecar: Sidecar, bound: BoundAddresses, plain: int, secure: int, folder: Path
+    ) -> None:
         self.sidecar, self.bound, self.plain, self.secure = sidecar, bound, plain, secure
         self.folder = folder
 

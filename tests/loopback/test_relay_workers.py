@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.app import Bound, Sidecar
+from sidecar.app import BoundAddresses, Sidecar
 from tests.loopback.test_sidecar import catalogue, config, get, variables
 from tests.support.waiting import until
 from tests.support.workers import answer, answering, children, connected, greeting, holds, is_listened_on
@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 class Running:
-    def __init__(self, sidecar: Sidecar, bound: Bound, published: int) -> None:
+    def __init__(self, sidecar: Sidecar, bound: BoundAddresses, published: int) -> None:
         self.sidecar, self.bound, self.published = sidecar, bound, published
 
     async def processes(self) -> list[int]:

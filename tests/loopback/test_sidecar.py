@@ -13,7 +13,7 @@ import yaml
 from dnslib import QTYPE, DNSRecord
 
 from mesh.errors import ConfigError
-from sidecar.app import Bound, Sidecar
+from sidecar.app import BoundAddresses, Sidecar
 from sidecar.config import Address, Config, build
 
 DEADLINE = 10.0
@@ -57,7 +57,7 @@ def config(folder: Path, **environment: str) -> Config:
 
 
 @asynccontextmanager
-async def running(settings: Config) -> AsyncIterator[Bound]:
+async def running(settings: Config) -> AsyncIterator[BoundAddresses]:
     sidecar = Sidecar(settings)
     try:
         yield await sidecar.start()

@@ -126,5 +126,5 @@ def test_listeners_are_the_same_by_netlink_and_in_proc(lab: Lab) -> None:
 
 
 def test_socket_tables_are_read_as_the_kernel_prints_them() -> None:
-    assert proc.parse(PROC_TCP, listening=True) == [proc.Bound("127.0.0.11", 0xA3C5, 4711)]
+    assert proc.parse(PROC_TCP, listening=True) == [proc.BoundSocket("127.0.0.11", 0xA3C5, 4711)]
     assert [one.inode for one in proc.parse(PROC_TCP, listening=False)] == [4711, 4712]

@@ -15,8 +15,8 @@ import pytest
 
 from mesh.balance.policies import Endpoint
 from mesh.net import acceptor
-from mesh.relay.tcp_connection import Options
-from mesh.relay.tcp_port import Port, listen
+from mesh.relay.tcp_connection import RelayOptions
+from mesh.relay.tcp_port import TcpPort, listen
 from tests.support.waiting import until
 
 CONNECTIONS = 2000
@@ -75,8 +75,8 @@ def echo() -> Iterator[Echo]:
 
 
 @pytest.fixture
-async def relayed(echo: Echo) -> AsyncIterator[Port]:
-    made = Port(listen("127.0.0.1", 0), [echo.endpoint], Options())
+async def relayed(echo: Echo) -> AsyncIterator[TcpPort]:
+    made = TcpPort(listen("127.0.0.1", 0), [echo.endpoint], RelayOptions())
     yield made
     await made.close()
 
@@ -99,7 +99,7 @@ def no_descriptors() -> Iterator[None]:
             os.close(one)
 
 
-async def test_a_soak_of_half_closing_connections_leaves_nothing(relayed: Port) -> None:
+async def test_a_soak_of_half_closing_connections_leaves_nothing(relayed: TcpPort) -> None:
     before = descriptors()
 
     def some(start: int) -> None:
@@ -114,7 +114,7 @@ async def test_a_soak_of_half_closing_connections_leaves_nothing(relayed: Port) 
     await until(lambda: descriptors() <= before + 2)
 
 
-async def test_a_storm_of_resets_leaves_nothing_and_the_next_client_is_served(relayed: Port) -> None:
+async def test_a_storm_of_resets_leaves_nothing_and_the_next_client_is_served(relayed: TcpPort) -> None:
     before = descriptors()
 
     def storm() -> None:
@@ -131,7 +131,7 @@ async def test_a_storm_of_resets_leaves_nothing_and_the_next_client_is_served(re
     await until(lambda: descriptors() <= before + 2)
 
 
-async def test_clients_that_say_nothing_or_read_nothing_hold_nobody_up(relayed: Port) -> None:
+async def test_clients_that_say_nothing_or_read_nothing_hold_nobody_up(relayed: TcpPort) -> None:
     before = descriptors()
     with ExitStack() as stack:
         for _ in range(200):
@@ -146,7 +146,7 @@ async def test_clients_that_say_nothing_or_read_nothing_hold_nobody_up(relayed: 
 
 
 async def test_without_descriptors_clients_wait_and_are_served_when_there_are_some(
-    relayed: Port, monkeypatch: pytest.MonkeyPatch
+    relayed: TcpPort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acceptor, "PAUSE_SECONDS", 0.02)
     with ExitStack() as stack:
@@ -164,7 +164,7 @@ async def test_without_descriptors_clients_wait_and_are_served_when_there_are_so
     assert relayed.stats.errors.keys() == {"fd_limit"}
 
 
-async def test_a_service_without_tasks_refuses_each_of_many_at_once(relayed: Port) -> None:
+async def test_a_service_without_tasks_refuses_each_of_many_at_once(relayed: TcpPort) -> None:
     relayed.retarget([])
 
     def refused() -> int:
@@ -180,7 +180,7 @@ async def test_a_service_without_tasks_refuses_each_of_many_at_once(relayed: Por
     assert relayed.stats.errors == {"no_endpoint": 200}
 
 
-async def test_urgent_data_does_not_hold_up_what_follows(relayed: Port) -> None:
+async def test_urgent_data_does_not_hold_up_what_follows(relayed: TcpPort) -> None:
     """A read ends short of the urgent byte; what comes after it is there, and not told again."""
 
     def talk() -> bytes:
@@ -199,7 +199,7 @@ async def test_urgent_data_does_not_hold_up_what_follows(relayed: Port) -> None:
 async def test_a_client_that_has_said_all_and_then_resets_is_noticed_at_once() -> None:
     """Its task is silent: nothing that is sent would tell."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = Port(listen("127.0.0.1", 0), [Endpoint(*silent.getsockname()[:2])], Options())
+        port = TcpPort(listen("127.0.0.1", 0), [Endpoint(*silent.getsockname()[:2])], RelayOptions())
         client = socket.create_connection(port.address, timeout=30)
         client.sendall(b"all")
         client.shutdown(socket.SHUT_WR)

@@ -17,9 +17,9 @@ from mesh.net.tasks import Tasks
 from mesh.relay import port_reconciler as ports_module
 from mesh.relay.port_interface import PortOpener
 from mesh.relay.port_reconciler import RelayPorts
-from mesh.relay.stats import Seen
-from mesh.relay.tcp_connection import Options
-from mesh.relay.tcp_port import Port as RelayedPort
+from mesh.relay.stats import EndpointStatus
+from mesh.relay.tcp_connection import RelayOptions
+from mesh.relay.tcp_port import TcpPort as RelayedPort
 from mesh.relay.tcp_port import listen, plain_socket
 from tests.support.waiting import until
 
@@ -177,7 +177,7 @@ async def test_what_a_port_has_experienced_of_its_endpoints_can_be_seen(rig: Rig
     published = free_port()
     await rig.publish(service(published, target, "127.0.0.2", "127.0.0.4"))  # nobody listens on the second
 
-    def second() -> Seen:
+    def second() -> EndpointStatus:
         found = {str(one.endpoint): one for one in rig.ports.seen(f"{published}/tcp")}
         assert found[f"127.0.0.2:{target}"].ejected_for == 0.0
         return found[f"127.0.0.4:{target}"]
@@ -255,7 +255,7 @@ async def test_ports_share_a_poller_and_take_a_descriptor_each() -> None:
     def open_one() -> None:
         listener = listen("127.0.0.1", 0)
         found = (Endpoint("127.0.0.2", target),)
-        opened.append(opener.open(listener, found, Options(), plain_socket, ()))
+        opened.append(opener.open(listener, found, RelayOptions(), plain_socket, ()))
 
     open_one()
     gc.collect()  # what tests before this one have left in circles would close meanwhile

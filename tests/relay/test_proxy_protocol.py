@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 import pytest
 
 from mesh.errors import WireError
-from mesh.relay.proxy_protocol import HEADER_MAX, SIGNATURE, Header, header, parse, trusts
+from mesh.relay.proxy_protocol import HEADER_MAX, SIGNATURE, ProxyHeader, header, parse, trusts
 
 
 def test_version_1() -> None:
@@ -25,11 +25,11 @@ def test_none() -> None:
     assert header("", ("10.1.2.3", 4711), ("10.0.0.1", 80)) == b""
 
 
-def some_header(rng: random.Random) -> tuple[bytes, Header]:
+def some_header(rng: random.Random) -> tuple[bytes, ProxyHeader]:
     kind, bits = rng.choice([(IPv4Address, 32), (IPv6Address, 128)])
     client, local = ((str(kind(rng.getrandbits(bits))), rng.randrange(65536)) for _ in range(2))
     data = header(rng.choice(["v1", "v2"]), client, local)
-    return data, Header(len(data), client, local)
+    return data, ProxyHeader(len(data), client, local)
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -56,7 +56,7 @@ def test_any_bytes_are_a_header_an_incomplete_one_or_an_error_and_more_of_them_c
             found = type(error)
         assert verdict is None or found == verdict
         verdict = found
-        if isinstance(found, Header):
+        if isinstance(found, ProxyHeader):
             assert found.length <= end
 
 
@@ -64,7 +64,7 @@ def test_tlvs_are_passed_over() -> None:
     data = bytearray(header("v2", ("10.1.2.3", 4711), ("10.0.0.1", 80)))
     data[15] += 7
     data += b"\x04\x00\x04abcd"
-    assert parse(bytes(data) + b"GET") == Header(len(data), ("10.1.2.3", 4711), ("10.0.0.1", 80))
+    assert parse(bytes(data) + b"GET") == ProxyHeader(len(data), ("10.1.2.3", 4711), ("10.0.0.1", 80))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_tlvs_are_passed_over() -> None:
     ],
 )
 def test_headers_that_name_nobody(data: bytes) -> None:
-    assert parse(data + b"more") == Header(len(data))
+    assert parse(data + b"more") == ProxyHeader(len(data))
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from mesh.net import acceptor
 from mesh.relay import tcp_connection as connection_module
 from mesh.relay.proxy_protocol import header
 from mesh.relay.splice import BULK_BYTES
-from mesh.relay.tcp_connection import Options
-from mesh.relay.tcp_port import Port, PortTaken, listen
+from mesh.relay.tcp_connection import RelayOptions
+from mesh.relay.tcp_port import PortTaken, TcpPort, listen
 from tests.support.waiting import until
 
 
@@ -82,11 +82,11 @@ def backends() -> Iterator[Callable[..., Backend]]:
 
 
 @pytest.fixture
-async def port() -> AsyncIterator[Callable[..., Port]]:
-    made: list[Port] = []
+async def port() -> AsyncIterator[Callable[..., TcpPort]]:
+    made: list[TcpPort] = []
 
-    def make(*endpoints: Endpoint, **options: object) -> Port:
-        made.append(Port(listen("127.0.0.1", 0), endpoints, Options(**options)))  # type: ignore[arg-type]
+    def make(*endpoints: Endpoint, **options: object) -> TcpPort:
+        made.append(TcpPort(listen("127.0.0.1", 0), endpoints, RelayOptions(**options)))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -128,7 +128,7 @@ def read_greeting(sock: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, BULK_BYTES * 20])
 async def test_half_close_goes_through_and_every_byte_arrives(
-    backends: Callable[..., Backend], port: Callable[..., Port], size: int
+    backends: Callable[..., Backend], port: Callable[..., TcpPort], size: int
 ) -> None:
     relayed = port(backends(digest_at_eof).endpoint)
     data = os.urandom(size)
@@ -139,7 +139,7 @@ async def test_half_close_goes_through_and_every_byte_arrives(
 
 
 async def test_bulk_both_ways_at_once_with_a_reader_that_starts_late(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     def echo(sock: socket.socket) -> None:
         while chunk := sock.recv(65536):
@@ -166,7 +166,7 @@ async def test_bulk_both_ways_at_once_with_a_reader_that_starts_late(
 
 
 async def test_soak_of_half_closing_connections(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     """Hundreds of connections, many at once, each half-closed by the client and then by the task."""
     relayed = port(backends(digest_at_eof).endpoint, backends(digest_at_eof).endpoint)
@@ -185,7 +185,7 @@ async def test_soak_of_half_closing_connections(
 
 
 async def test_a_dead_endpoint_is_retried_on_another_and_then_avoided(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     relayed = port(dead_endpoint(), backends(greet(b"hello")).endpoint)
     for _ in range(20):
@@ -195,7 +195,7 @@ async def test_a_dead_endpoint_is_retried_on_another_and_then_avoided(
 
 
 async def test_an_endpoint_that_does_not_answer_costs_the_connect_timeout_once(
-    backends: Callable[..., Backend], port: Callable[..., Port], monkeypatch: pytest.MonkeyPatch
+    backends: Callable[..., Backend], port: Callable[..., TcpPort], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A listener whose backlog is full does not answer further connects.
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
@@ -210,20 +210,20 @@ async def test_an_endpoint_that_does_not_answer_costs_the_connect_timeout_once(
         assert relayed.stats.errors == {"timeout": 1}
 
 
-async def test_no_endpoint_is_a_reset_at_once(port: Callable[..., Port]) -> None:
+async def test_no_endpoint_is_a_reset_at_once(port: Callable[..., TcpPort]) -> None:
     relayed = port()
     assert await asyncio.to_thread(was_reset, relayed.address)
     assert relayed.stats.errors == {"no_endpoint": 1}
 
 
-async def test_only_dead_endpoints_is_a_reset(port: Callable[..., Port]) -> None:
+async def test_only_dead_endpoints_is_a_reset(port: Callable[..., TcpPort]) -> None:
     relayed = port(dead_endpoint())
     assert await asyncio.to_thread(was_reset, relayed.address)
     assert relayed.stats.errors == {"refused": 1}
 
 
 async def test_a_reset_by_the_task_reaches_the_client_as_a_reset(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     def cut(sock: socket.socket) -> None:
         sock.sendall(b"half of the ans")
@@ -235,7 +235,7 @@ async def test_a_reset_by_the_task_reaches_the_client_as_a_reset(
 
 
 async def test_idle_connections_end_with_a_reset(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     relayed = port(backends(lambda sock: read_all(sock) and None).endpoint, idle_timeout=0.2)
     assert await asyncio.to_thread(was_reset, relayed.address)
@@ -243,7 +243,7 @@ async def test_idle_connections_end_with_a_reset(
 
 
 async def test_connections_to_an_endpoint_that_left_end_after_the_drain_time(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     relayed = port(backends(lambda sock: read_all(sock) and None).endpoint, drain=0.1)
     waiting = asyncio.create_task(asyncio.to_thread(was_reset, relayed.address))
@@ -255,7 +255,7 @@ async def test_connections_to_an_endpoint_that_left_end_after_the_drain_time(
 
 
 async def test_closing_lets_connections_end_by_themselves(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     go = threading.Event()
 
@@ -273,7 +273,7 @@ async def test_closing_lets_connections_end_by_themselves(
 
 
 async def test_those_who_wait_to_be_accepted_when_a_port_closes_are_served(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     relayed = port(backends(greet(b"hello")).endpoint)
     waiting = [socket.create_connection(relayed.address, 30) for _ in range(100)]  # our loop stands still
@@ -283,7 +283,7 @@ async def test_those_who_wait_to_be_accepted_when_a_port_closes_are_served(
 
 
 async def test_running_out_of_descriptors_pauses_accepting(
-    backends: Callable[..., Backend], port: Callable[..., Port], monkeypatch: pytest.MonkeyPatch
+    backends: Callable[..., Backend], port: Callable[..., TcpPort], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     relayed = port(backends(greet(b"hello")).endpoint)
     listening, failures = relayed._listener, [OSError(24, "too many open files")]
@@ -306,7 +306,7 @@ async def test_running_out_of_descriptors_pauses_accepting(
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 async def test_the_proxy_protocol_header_comes_first(
-    backends: Callable[..., Backend], port: Callable[..., Port], version: str
+    backends: Callable[..., Backend], port: Callable[..., TcpPort], version: str
 ) -> None:
     relayed = port(backends(lambda sock: sock.sendall(read_all(sock))).endpoint, proxy_protocol=version)
     answer = await asyncio.to_thread(exchange, relayed.address, b"data")
@@ -324,7 +324,7 @@ CLIENT, LOCAL = ("203.0.113.9", 4711), ("198.51.100.1", 443)
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 async def test_a_trusted_proxys_header_names_the_client_for_the_task_and_is_not_relayed_itself(
-    backends: Callable[..., Backend], port: Callable[..., Port], version: str
+    backends: Callable[..., Backend], port: Callable[..., TcpPort], version: str
 ) -> None:
     echo = backends(lambda sock: sock.sendall(read_all(sock)))
     relayed = port(echo.endpoint, proxy_protocol="v1", trusted=LOOPBACK)
@@ -336,7 +336,7 @@ async def test_a_trusted_proxys_header_names_the_client_for_the_task_and_is_not_
 
 
 async def test_a_trusted_proxys_client_is_the_one_that_is_hashed(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     tasks = [backends(greet(bytes([65 + n]))) for n in range(4)]
     endpoints = [task.endpoint for task in tasks]
@@ -349,7 +349,7 @@ async def test_a_trusted_proxys_client_is_the_one_that_is_hashed(
 
 
 async def test_a_header_may_come_byte_by_byte(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     relayed = port(backends(lambda sock: sock.sendall(read_all(sock))).endpoint, trusted=LOOPBACK)
     data = header("v1", CLIENT, LOCAL) + b"data"
@@ -367,7 +367,7 @@ async def test_a_header_may_come_byte_by_byte(
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 10", b""])
 async def test_without_its_header_a_trusted_proxy_is_reset_and_counted(
-    backends: Callable[..., Backend], port: Callable[..., Port], data: bytes
+    backends: Callable[..., Backend], port: Callable[..., TcpPort], data: bytes
 ) -> None:
     relayed = port(backends(greet(b"hello")).endpoint, trusted=LOOPBACK)
 
@@ -383,7 +383,7 @@ async def test_without_its_header_a_trusted_proxy_is_reset_and_counted(
 
 
 async def test_a_header_that_does_not_come_is_not_waited_for_long(
-    backends: Callable[..., Backend], port: Callable[..., Port], monkeypatch: pytest.MonkeyPatch
+    backends: Callable[..., Backend], port: Callable[..., TcpPort], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "HEADER_SECONDS", 0.05)
     relayed = port(backends(greet(b"hello")).endpoint, trusted=LOOPBACK)
@@ -392,7 +392,7 @@ async def test_a_header_that_does_not_come_is_not_waited_for_long(
 
 
 async def test_who_is_not_trusted_cannot_say_who_it_is(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     echo = backends(lambda sock: sock.sendall(read_all(sock)))
     relayed = port(echo.endpoint, proxy_protocol="v1", trusted=(ip_network("10.0.0.0/8"),))
@@ -403,7 +403,7 @@ async def test_who_is_not_trusted_cannot_say_who_it_is(
 
 
 async def test_closing_does_not_wait_for_a_header(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     relayed = port(backends(greet(b"hello")).endpoint, trusted=LOOPBACK)
     waiting = asyncio.create_task(asyncio.to_thread(was_reset, relayed.address))
@@ -414,7 +414,7 @@ async def test_closing_does_not_wait_for_a_header(
 
 
 async def test_round_robin_and_least_connections(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     one, two = backends(greet(b"1")), backends(greet(b"2"))
     relayed = port(one.endpoint, two.endpoint)
@@ -426,7 +426,7 @@ async def test_round_robin_and_least_connections(
 
 
 async def test_near_endpoints_come_first_while_one_of_them_answers(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     far, near = backends(greet(b"far")), backends(greet(b"near"))
     relayed = port(far.endpoint, near.endpoint)
@@ -439,7 +439,7 @@ async def test_near_endpoints_come_first_while_one_of_them_answers(
 
 
 async def test_by_p2c_who_did_not_answer_is_not_preferred(
-    backends: Callable[..., Backend], port: Callable[..., Port]
+    backends: Callable[..., Backend], port: Callable[..., TcpPort]
 ) -> None:
     relayed = port(dead_endpoint(), backends(greet(b"hello")).endpoint, policy=Policy.P2C)
     for _ in range(20):
@@ -451,10 +451,10 @@ async def test_a_new_endpoint_starts_slowly_and_those_of_the_beginning_do_not(
     backends: Callable[..., Backend],
 ) -> None:
     first, second, new = (backends(greet(name)) for name in (b"1", b"2", b"new"))
-    relayed = Port(
+    relayed = TcpPort(
         listen("127.0.0.1", 0),
         [first.endpoint, second.endpoint],
-        Options(slow_start=3600.0),
+        RelayOptions(slow_start=3600.0),
         draw=lambda: 0.5,
     )
     assert {await asyncio.to_thread(greeting, relayed.address) for _ in range(2)} == {b"1", b"2"}

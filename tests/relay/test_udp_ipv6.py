@@ -10,7 +10,7 @@ import pytest
 from mesh.balance.policies import Endpoint
 from mesh.net.netns import in_new_namespace
 from mesh.net.proc import has_ipv6
-from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_port import PortTaken
 from mesh.relay.udp_port import UdpPort, listen_udp
 from tests.net.lab import needs_root
@@ -32,7 +32,7 @@ async def exchange(listen: str, asked: str) -> tuple[bytes, bytes, str]:
     """What a task gets and what its client gets back, and from which address, without its scope."""
     with socket_at("127.0.0.1") as task, socket_at("::") as client:
         endpoint = Endpoint(*task.getsockname())
-        port = UdpPort(listen_udp(listen, 0), [endpoint], Options())
+        port = UdpPort(listen_udp(listen, 0), [endpoint], RelayOptions())
         to = socket.getaddrinfo(asked, port.address[1], type=socket.SOCK_DGRAM)[0][4]
         client.sendto(b"question", to)
         got, sender = await asyncio.to_thread(task.recvfrom, 100)

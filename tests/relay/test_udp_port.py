@@ -10,7 +10,7 @@ import pytest
 
 from mesh.balance.policies import Endpoint, Policy
 from mesh.relay import udp_port as udp_module
-from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_port import PortTaken
 from mesh.relay.udp_port import UdpPort, listen_udp
 from tests.net.lab import needs_root
@@ -96,7 +96,7 @@ async def port() -> AsyncIterator[Callable[..., UdpPort]]:
     made: list[UdpPort] = []
 
     def make(*endpoints: Endpoint, listen: str = "0.0.0.0", **options: object) -> UdpPort:
-        made.append(UdpPort(listen_udp(listen, 0), endpoints, Options(**options)))  # type: ignore[arg-type]
+        made.append(UdpPort(listen_udp(listen, 0), endpoints, RelayOptions(**options)))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -245,7 +245,7 @@ async def test_silent_sessions_end_unanswered_ones_sooner(
     client(relayed).send(b"2")
     await until(lambda: relayed.stats.connections == 2 and relayed.stats.active == 1)
     assert [one.active for one in relayed.seen()] == [1, 0]
-    relayed.retarget(relayed.endpoints, Options(idle_timeout=0.1))
+    relayed.retarget(relayed.endpoints, RelayOptions(idle_timeout=0.1))
     short = port(loud.endpoint, idle_timeout=0.1)
     await client(short).ask(b"1")
     await until(lambda: short.stats.active == 0)
@@ -298,7 +298,7 @@ async def test_closing_lets_answers_arrive_and_takes_nobody_new(
     late.send(b"2")
     slow.sock.sendto(b"at last", slow.senders[0])
     assert await one.answer() == b"at last"
-    relayed.retarget(relayed.endpoints, Options(drain=0.01))
+    relayed.retarget(relayed.endpoints, RelayOptions(drain=0.01))
     relayed.retarget([])  # its task leaves: nobody is left to wait for
     await closing
     assert (relayed.stats.connections, relayed.stats.active) == (1, 0)
@@ -326,7 +326,7 @@ async def test_out_of_descriptors_is_counted_and_gets_over(
             raise OSError(24, "too many open files")
         return udp_module.plain_udp_socket()
 
-    relayed = UdpPort(listen_udp("127.0.0.1", 0), [endpoint], Options(), connect)
+    relayed = UdpPort(listen_udp("127.0.0.1", 0), [endpoint], RelayOptions(), connect)
     one = client(relayed)
     one.send(b"1")
     await until(lambda: relayed.stats.errors["fd_limit"] == 1)

@@ -12,8 +12,8 @@ from mesh.catalog import codec
 from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import Busy
-from mesh.telemetry.explain import Hop, PortPath, ServicePath, State, TaskPath, Unused, VipPath, VipTask
-from mesh.telemetry.metrics import Reading
+from mesh.telemetry.explain import Hop, HopState, PortPath, ServicePath, TaskPath, Unused, VipPath, VipTask
+from mesh.telemetry.metrics import MetricsReading
 from sidecar import status_model
 from sidecar.admin import api
 from sidecar.config import Address
@@ -51,25 +51,27 @@ services:
     "test",
 )
 
-STATUS = status_model.Status(
+STATUS = status_model.StatusReport(
     version="1.2.3",
     node="swarm00",
     role="manager",
     started=1000.0,
     catalog_version=7,
-    source=status_model.Source("docker", connected=True, age=0.25),
-    feed=status_model.Feed(serving=True, clients=2, refused=1),
+    source=status_model.SourceView("docker", connected=True, age=0.25),
+    feed=status_model.FeedView(serving=True, clients=2, refused=1),
     containers=(
-        status_model.Container("abcdef0123456789", "web.1.a", captured=True),
-        status_model.Container("fedcba9876543210", "plain", captured=False, reason="label mesh.capture=off"),
+        status_model.ContainerView("abcdef0123456789", "web.1.a", captured=True),
+        status_model.ContainerView(
+            "fedcba9876543210", "plain", captured=False, reason="label mesh.capture=off"
+        ),
     ),
     ports=(
-        status_model.Port(80, "tcp", "web", status_model.Carrier.KERNEL, serving=1, total=2),
-        status_model.Port(443, "tcp", "tls", status_model.Carrier.TAKEN, note="nginx (pid 12)"),
+        status_model.PortView(80, "tcp", "web", status_model.PortCarrier.KERNEL, serving=1, total=2),
+        status_model.PortView(443, "tcp", "tls", status_model.PortCarrier.TAKEN, note="nginx (pid 12)"),
     ),
     listeners=(
-        status_model.Listener("dns", "172.18.0.1:53"),
-        status_model.Listener("metrics", "0.0.0.0:9180", error="address in use"),
+        status_model.ListenerView("dns", "172.18.0.1:53"),
+        status_model.ListenerView("metrics", "0.0.0.0:9180", error="address in use"),
     ),
     problems=("web: label mesh.port.80.mode: 'fast' is not kernel or proxy",),
 )
@@ -83,7 +85,7 @@ WEB_80 = PortPath(
     "round_robin",
     hops=(
         Hop("swarm00:80/tcp", "host's table mesh: dnat to ingress_sbox 172.18.0.2"),
-        Hop("ingress_sbox:80/tcp", "dnat to the one task", State.MISSING, "not loaded yet"),
+        Hop("ingress_sbox:80/tcp", "dnat to the one task", HopState.MISSING, "not loaded yet"),
     ),
     tasks=(TaskPath("web.1.a", "swarm00", "10.1.0.3:8080", 1.0, "masqueraded", "by label", "back"),),
     unused=(Unused("web.2.b", "swarm01", "dead", "its node is down"),),
@@ -98,7 +100,7 @@ WEB = ServicePath(
             "10.0.0.2",
             "led",
             (VipTask("web.1.a", "swarm00", "10.0.0.3"),),
-            (Hop("cart", "dnat", State.DIFFERS, "it still leads to 10.0.0.9"),),
+            (Hop("cart", "dnat", HopState.DIFFERS, "it still leads to 10.0.0.9"),),
             unseen=3,
         ),
     ),
@@ -114,17 +116,17 @@ class FakeState:
             Change(nodes=CATALOGUE.nodes, networks=CATALOGUE.networks, services=CATALOGUE.services)
         )
     )
-    told: status_model.Status = STATUS
+    told: status_model.StatusReport = STATUS
     reasons: tuple[str, ...] = ()
     leaves_out: dict[str, str] = field(default_factory=dict)
 
-    def status(self) -> status_model.Status:
+    def status(self) -> status_model.StatusReport:
         return self.told
 
     def routes(self) -> status_model.Routes:
         return status_model.Routes(
             (
-                status_model.Route(
+                status_model.RouteView(
                     "web", "Host(`a`)", ("web",), 9, "web", ("StripPrefix",), ("10.0.1.3:80", "10.0.1.4:80")
                 ),
             )
@@ -136,8 +138,8 @@ class FakeState:
     def unready(self) -> Sequence[str]:
         return self.reasons
 
-    async def reading(self) -> Reading:
-        return Reading(version="1.2.3", snapshot=self.snapshot)
+    async def reading(self) -> MetricsReading:
+        return MetricsReading(version="1.2.3", snapshot=self.snapshot)
 
     async def explain_port(self, published: int, protocol: str) -> Sequence[PortPath]:
         if published == 503:
@@ -176,7 +178,7 @@ class FakeState:
         if asker not in ("", "web.1.a"):
             raise LookupError(f"no container '{asker}' on this node")
         known = name == "web"
-        answers = (status_model.Answer("web.", type_, 5, "10.0.0.2"),) if known else ()
+        answers = (status_model.ResolvedRecord("web.", type_, 5, "10.0.0.2"),) if known else ()
         return status_model.Resolution(
             name=name,
             type=type_,
@@ -196,14 +198,14 @@ def state() -> FakeState:
 
 @pytest.fixture
 async def metrics_address(state: FakeState) -> AsyncIterator[Address]:
-    server = api.Server(api.metrics_app(state), LOOPBACK)
+    server = api.SurfaceServer(api.metrics_app(state), LOOPBACK)
     yield await server.start()
     await server.stop()
 
 
 @pytest.fixture
 async def admin_address(state: FakeState) -> AsyncIterator[Address]:
-    server = api.Server(api.admin_app(state), LOOPBACK)
+    server = api.SurfaceServer(api.admin_app(state), LOOPBACK)
     yield await server.start()
     await server.stop()
 
@@ -218,7 +220,7 @@ def running(state: FakeState) -> Iterator[Address]:
     def call(work: Callable[[], object]) -> object:
         return asyncio.run_coroutine_threadsafe(work(), loop).result(10)  # type: ignore[arg-type]
 
-    server = api.Server(api.admin_app(state), LOOPBACK)
+    server = api.SurfaceServer(api.admin_app(state), LOOPBACK)
     address = call(server.start)
     assert isinstance(address, Address)
     yield address

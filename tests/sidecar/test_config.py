@@ -13,7 +13,7 @@ from mesh.errors import ConfigError
 from sidecar import config
 from sidecar.config import (
     Address,
-    Capture,
+    CaptureMode,
     Config,
     DiscoveryKind,
     LogFormat,
@@ -76,7 +76,7 @@ def test_the_environment_wins_over_the_file_and_flags_over_both() -> None:
         MESH_DNS_TTL="7",
         MESH_METRICS_LISTEN="127.0.0.1:2",
     )
-    assert (got.dns.ttl, got.dns.cache, got.capture) == (7, 2, Capture.OFF)
+    assert (got.dns.ttl, got.dns.cache, got.capture) == (7, 2, CaptureMode.OFF)
     assert got.metrics.listen == Address("127.0.0.1", 3)
     assert got.dns.listen == (Address("127.0.0.1", 5353), Address("::1", 5353))
 
@@ -153,11 +153,11 @@ def test_every_variable_reaches_its_place() -> None:
             mixed_case=False,
             resolv_conf="/host/etc/resolv.conf",
         ),
-        capture=Capture.LABELLED,
-        ingress=config.Ingress("127.0.0.1", PortMode.PROXY),
+        capture=CaptureMode.LABELLED,
+        ingress=config.IngressConfig("127.0.0.1", PortMode.PROXY),
         metrics=config.Metrics(Address("127.0.0.1", 0)),
         admin=config.Admin(Address("::1", 0), "/a"),
-        feed=config.Feed(Address("::", 9182)),
+        feed=config.FeedConfig(Address("::", 9182)),
         docker=config.Docker("/d", "/n", "/c"),
         log=config.Log(LogLevel.DEBUG, LogFormat.TEXT),
         state_dir="/s",

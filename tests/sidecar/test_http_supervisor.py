@@ -13,8 +13,8 @@ from mesh.catalog.store import Store
 from mesh.internal_errors import ERRORS
 from mesh.net.tasks import Tasks
 from mesh.relay.tcp_port import listen
-from sidecar.config import Address, Entry, Http, Log
-from sidecar.workers.http_messages import Learn
+from sidecar.config import Address, EntryPointAddress, Http, Log
+from sidecar.workers.http_messages import LearnHttp
 from sidecar.workers.http_supervisor import HttpSupervisor
 from sidecar.workers.privileges import Restriction
 from tests.http.conftest import NET, routed, saying, serving
@@ -37,7 +37,7 @@ class Running:
         self.tasks = Tasks(lambda _, error: self.failures.append(error))
         self.store = Store(later=asyncio.get_running_loop().call_later)
         self.store.publish(Change(networks={NET.id: NET}))
-        config = Http(entrypoints=(Entry("web", Address("127.0.0.1", 0), tls=False),))
+        config = Http(entrypoints=(EntryPointAddress("web", Address("127.0.0.1", 0), tls=False),))
         self.supervisor = HttpSupervisor(config, Log(), self.tasks, self.store, RESTRICTION, None)
         listener = listen("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
@@ -94,7 +94,7 @@ async def test_processes_forget_what_a_failed_change_has_told_them(
     def fails_late(message: object, sockets: Sequence[object] = ()) -> None:
         nonlocal failed
         tell(message)
-        if isinstance(message, Learn) and "bad" in message.services:
+        if isinstance(message, LearnHttp) and "bad" in message.services:
             failed += 1
             raise RuntimeError("a fault of ours")
 
@@ -133,7 +133,7 @@ async def test_what_a_restart_does_not_name_is_no_more(running: Running) -> None
 def test_a_whole_message_takes_the_rest_away() -> None:
     now = Snapshot().apply(Change(networks={NET.id: NET}, services={"a": Service("a", "a")}))
     b = Service("b", "b")
-    assert Learn("", {}, {"b": b}).change(now) == Change(services={"b": b})
-    whole = Learn.all_of(Snapshot().apply(Change(services={"b": b})))
+    assert LearnHttp("", {}, {"b": b}).change(now) == Change(services={"b": b})
+    whole = LearnHttp.all_of(Snapshot().apply(Change(services={"b": b})))
     assert dict(whole.change(now).services) == {"a": None, "b": b}
     assert dict(whole.change(now).networks) == {NET.id: None}

@@ -4,20 +4,27 @@ from collections.abc import Sequence
 
 from mesh.http.codec.h1_head import Fields, RequestFields, ResponseHead
 from mesh.http.middleware.forward_auth import judge, question
-from mesh.http.request_plan import Asked, Step, Treatment, Unanswered, Unverified, go_on
+from mesh.http.request_plan import (
+    NeedsAuthRequest,
+    NeedsPasswordCheck,
+    RequestContext,
+    RequestPlan,
+    Step,
+    go_on,
+)
 
 SENT = b"Host: a.example\r\nX-User: root\r\n"  # of a request, as an endpoint gets it
 
 
-def treat(made: Sequence[Step], asked: Asked, verdict: ResponseHead | None = None) -> Treatment:
+def treat(made: Sequence[Step], asked: RequestContext, verdict: ResponseHead | None = None) -> RequestPlan:
     """`verdict`: what is said whenever somebody has to be asked."""
-    treatment = Treatment(asked.request.path, asked.request.query)
+    treatment = RequestPlan(asked.request.path, asked.request.query)
     while True:
         try:
             go_on(made, asked, treatment)
-        except Unverified as unverified:
+        except NeedsPasswordCheck as unverified:
             unverified.verify()
-        except Unanswered as unanswered:
+        except NeedsAuthRequest as unanswered:
             lines = question(unanswered.one, asked, treatment, SENT)
             assert RequestFields(Fields(lines)).length == 0
             judge(unanswered.one, asked, treatment, SENT, verdict, b"")

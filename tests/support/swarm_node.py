@@ -40,8 +40,19 @@ from mesh.kernel.netfilter import nft
 from mesh.net.netns import Namespace
 from mesh.net.setns import CLONE_NEWNET, libc, open_own_namespace, setns
 from sidecar.app import Sidecar
-from sidecar.config import Address, Admin, Config, Dns, Docker, Entry, Http, Ingress, Metrics, OverIpv6
-from sidecar.wiring.data_plane import Carrying
+from sidecar.config import (
+    Address,
+    Admin,
+    Config,
+    Dns,
+    Docker,
+    EntryPointAddress,
+    Http,
+    IngressConfig,
+    Metrics,
+    OverIpv6,
+)
+from sidecar.wiring.data_plane import DataPlane
 
 NODE, INGRESS = "node", "ingress"
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
@@ -125,12 +136,12 @@ class _MadeUp(DockerSource):
 
 
 class NodeSidecar(Sidecar):
-    carrying: Carrying
+    carrying: DataPlane
 
     def _docker_source(self) -> DockerSource:
         return _MadeUp()
 
-    async def _carry(self, *how: Any) -> Carrying:
+    async def _carry(self, *how: Any) -> DataPlane:
         self.carrying = await super()._carry(*how)
         return self.carrying
 
@@ -189,8 +200,8 @@ def config(folder: Path, **http: object) -> Config:
     return Config(
         node=NODE,
         dns=Dns(listen=(Address("127.0.0.1", 5300),), upstreams=("127.0.0.1:9",)),
-        ingress=Ingress(ipv6=OverIpv6.TRUE),
-        http=Http(entrypoints=(Entry("web", ENTRY),), **http),  # type: ignore[arg-type]
+        ingress=IngressConfig(ipv6=OverIpv6.TRUE),
+        http=Http(entrypoints=(EntryPointAddress("web", ENTRY),), **http),  # type: ignore[arg-type]
         metrics=Metrics(Address("127.0.0.1", 9180)),
         admin=Admin(socket=str(folder / "admin.sock")),
         docker=Docker(netns=str(folder / "netns"), certificates=str(folder / "none")),

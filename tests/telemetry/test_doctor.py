@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mesh.telemetry import doctor
-from mesh.telemetry.doctor import Check, Dropped, Passage, PublishedPort, Settings, Verdict
+from mesh.telemetry.doctor import Check, DoctorSettings, Dropped, Passage, PublishedPort, Verdict
 
 OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
 TAKEN = PublishedPort("80/tcp", "web", "taken", "cannot listen on 0.0.0.0:80: held by nginx (12)")
@@ -39,35 +39,47 @@ POLICY = Dropped("-P INPUT DROP", True, ("81/tcp of old",))
         (lambda: doctor.descriptors(1024), WARN, "1024"),
         (lambda: doctor.unseen("x", "no permission"), WARN, "no permission"),
         # forwarding
-        (lambda: doctor.forwarding(Settings(0)), FAIL, "ip_forward is 0"),
-        (lambda: doctor.forwarding(Settings(1)), OK, "no ingress namespace"),
+        (lambda: doctor.forwarding(DoctorSettings(0)), FAIL, "ip_forward is 0"),
+        (lambda: doctor.forwarding(DoctorSettings(1)), OK, "no ingress namespace"),
         (
-            lambda: doctor.forwarding(Settings(1, sandbox_forwarding={"eth0": 1, "eth1": 0})),
+            lambda: doctor.forwarding(DoctorSettings(1, sandbox_forwarding={"eth0": 1, "eth1": 0})),
             FAIL,
             "off on eth1",
         ),
-        (lambda: doctor.forwarding(Settings(1, sandbox_forwarding={"eth0": 1, "eth1": 1})), OK, "on, on"),
-        (lambda: doctor.localhost(Settings(1)), OK, "no docker_gwbridge"),
-        (lambda: doctor.localhost(Settings(1, route_localnet=1)), OK, "on"),
-        (lambda: doctor.localhost(Settings(1, route_localnet=0)), WARN, "127.0.0.1:PORT"),
-        # reverse path filter
-        (lambda: doctor.reverse_paths(Settings(1)), OK, "not strict"),
         (
-            lambda: doctor.reverse_paths(Settings(1, task_rp_filter={"abc": 1, "def": 2})),
+            lambda: doctor.forwarding(DoctorSettings(1, sandbox_forwarding={"eth0": 1, "eth1": 1})),
+            OK,
+            "on, on",
+        ),
+        (lambda: doctor.localhost(DoctorSettings(1)), OK, "no docker_gwbridge"),
+        (lambda: doctor.localhost(DoctorSettings(1, route_localnet=1)), OK, "on"),
+        (lambda: doctor.localhost(DoctorSettings(1, route_localnet=0)), WARN, "127.0.0.1:PORT"),
+        # reverse path filter
+        (lambda: doctor.reverse_paths(DoctorSettings(1)), OK, "not strict"),
+        (
+            lambda: doctor.reverse_paths(DoctorSettings(1, task_rp_filter={"abc": 1, "def": 2})),
             FAIL,
             "strict in abc:",
         ),
-        (lambda: doctor.reverse_paths(Settings(1, task_rp_filter={"abc": 2, "def": 0})), OK, "not strict"),
         (
-            lambda: doctor.reverse_paths(Settings(1, rp_filter={"eth0": 1, "lo": 1, "docker0": 1})),
+            lambda: doctor.reverse_paths(DoctorSettings(1, task_rp_filter={"abc": 2, "def": 0})),
+            OK,
+            "not strict",
+        ),
+        (
+            lambda: doctor.reverse_paths(DoctorSettings(1, rp_filter={"eth0": 1, "lo": 1, "docker0": 1})),
             OK,
             "eth0 only",
         ),
-        (lambda: doctor.reverse_paths(Settings(1, rp_filter={"eth0": 1, "eth1": 1})), WARN, "eth0, eth1"),
-        (lambda: doctor.reverse_paths(Settings(1, rp_filter={"eth0": 2, "eth1": 2})), OK, "not strict"),
-        (lambda: doctor.ways_back(Settings(1)), OK, "no task here"),
-        (lambda: doctor.ways_back(Settings(1, task_rp_filter={"a": 2})), OK, "prepared in 1"),
-        (lambda: doctor.ways_back(Settings(1, broken_ways=["web.1"])), FAIL, "gone in web.1:"),
+        (
+            lambda: doctor.reverse_paths(DoctorSettings(1, rp_filter={"eth0": 1, "eth1": 1})),
+            WARN,
+            "eth0, eth1",
+        ),
+        (lambda: doctor.reverse_paths(DoctorSettings(1, rp_filter={"eth0": 2, "eth1": 2})), OK, "not strict"),
+        (lambda: doctor.ways_back(DoctorSettings(1)), OK, "no task here"),
+        (lambda: doctor.ways_back(DoctorSettings(1, task_rp_filter={"a": 2})), OK, "prepared in 1"),
+        (lambda: doctor.ways_back(DoctorSettings(1, broken_ways=["web.1"])), FAIL, "gone in web.1:"),
         # firewall
         (lambda: doctor.passage(Passage(False)), OK, "no published port"),
         (lambda: doctor.passage(Passage(True, allowed=True)), OK, "lets"),
@@ -137,7 +149,7 @@ def test_the_mtu_that_would_fit_is_in_the_remedy() -> None:
 
 def test_one_line_names_a_few() -> None:
     many = {f"task{n}": 1 for n in range(20)}
-    assert "and 14 more" in doctor.reverse_paths(Settings(1, task_rp_filter=many)).seen
+    assert "and 14 more" in doctor.reverse_paths(DoctorSettings(1, task_rp_filter=many)).seen
 
 
 def test_a_warning_is_no_failure() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from mesh.telemetry import doctor_cluster as cluster
 from mesh.telemetry.doctor import Check, Verdict
-from mesh.telemetry.doctor_cluster import Engine, Peer, Sidecar
+from mesh.telemetry.doctor_cluster import EngineSeen, Peer, SidecarSeen
 
 OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
 DAY = 86_400.0
@@ -16,18 +16,18 @@ DOWN = Peer("d", True, down=True)
 DEAF = Peer("x", True, gossip="no answer from 10.0.0.9:7946", control="refused", feed="refused")
 
 
-def sidecar(**changed: object) -> Sidecar:
-    return Sidecar(**{"connected": True, "age": 0.5, "role": "worker", "following": "m", **changed})  # type: ignore[arg-type]
+def sidecar(**changed: object) -> SidecarSeen:
+    return SidecarSeen(**{"connected": True, "age": 0.5, "role": "worker", "following": "m", **changed})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("judge", "verdict", "says"),
     [
-        (lambda: cluster.engine(Engine("20.10.24+dfsg1", "active", True)), OK, "20.10.24+dfsg1, manager"),
-        (lambda: cluster.engine(Engine("26.1.5", "active")), OK, "worker"),
-        (lambda: cluster.engine(Engine("19.03.1", "active")), WARN, "19.03.1"),
-        (lambda: cluster.engine(Engine("dev", "active")), OK, "dev"),
-        (lambda: cluster.engine(Engine("26.1.5", "inactive")), FAIL, "in no Swarm (state: inactive)"),
+        (lambda: cluster.engine(EngineSeen("20.10.24+dfsg1", "active", True)), OK, "20.10.24+dfsg1, manager"),
+        (lambda: cluster.engine(EngineSeen("26.1.5", "active")), OK, "worker"),
+        (lambda: cluster.engine(EngineSeen("19.03.1", "active")), WARN, "19.03.1"),
+        (lambda: cluster.engine(EngineSeen("dev", "active")), OK, "dev"),
+        (lambda: cluster.engine(EngineSeen("26.1.5", "inactive")), FAIL, "in no Swarm (state: inactive)"),
         (lambda: cluster.no_engine("no socket"), FAIL, "no socket"),
         (lambda: cluster.certificates("swarm-worker", 60 * DAY), OK, "valid for 60 days"),
         (lambda: cluster.certificates("swarm-worker", 2 * DAY), WARN, "2.0 days"),

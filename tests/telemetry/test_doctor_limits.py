@@ -6,22 +6,24 @@ import pytest
 
 from mesh.telemetry import doctor_limits
 from mesh.telemetry.doctor import Check, Verdict
-from mesh.telemetry.doctor_limits import Limits
+from mesh.telemetry.doctor_limits import ProcessLimits
 
 OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
 MIB = 2**20
 
 
 def descriptors(used: int, most: int | None) -> Check:
-    return doctor_limits.descriptors(Limits(descriptors=used, descriptors_max=most, reserved=512))
+    return doctor_limits.descriptors(ProcessLimits(descriptors=used, descriptors_max=most, reserved=512))
 
 
 def memory(used: int, most: int | None) -> Check:
-    return doctor_limits.memory(Limits(memory=used * MIB, memory_max=None if most is None else most * MIB))
+    return doctor_limits.memory(
+        ProcessLimits(memory=used * MIB, memory_max=None if most is None else most * MIB)
+    )
 
 
 def processes(used: int, most: int | None) -> Check:
-    return doctor_limits.processes(Limits(processes=used, processes_max=most))
+    return doctor_limits.processes(ProcessLimits(processes=used, processes_max=most))
 
 
 @pytest.mark.parametrize(
@@ -38,12 +40,12 @@ def processes(used: int, most: int | None) -> Check:
         (lambda: memory(400, 512), WARN, "400 of 512"),
         (lambda: memory(500, 512), FAIL, "ends a process"),
         (lambda: memory(124, None), OK, "without a limit"),
-        (lambda: doctor_limits.memory(Limits()), OK, "not limited here"),
+        (lambda: doctor_limits.memory(ProcessLimits()), OK, "not limited here"),
         (lambda: processes(14, 1000), OK, "14 of 1000"),
         (lambda: processes(14, 40), WARN, "few are left"),
         (lambda: processes(14, 20), FAIL, "can't be started anew"),
         (lambda: processes(14, None), OK, "without a limit"),
-        (lambda: doctor_limits.processes(Limits()), OK, "not limited here"),
+        (lambda: doctor_limits.processes(ProcessLimits()), OK, "not limited here"),
         (lambda: doctor_limits.conntrack(10, 262_144), OK, "10 of 262144"),
         (lambda: doctor_limits.conntrack(10, 8_192), WARN, "no more than 8192 connections"),
         (lambda: doctor_limits.conntrack(8_000, 8_192), FAIL, "dropped"),

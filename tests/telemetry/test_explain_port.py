@@ -19,13 +19,13 @@ from mesh.catalog.model import (
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.kernel.firewall.rule_walk import Obstacle
 from mesh.kernel.inspect import HostPort, Leading, SandboxPort, WayBack
-from mesh.kernel.return_rules import Entry
+from mesh.kernel.return_rules import ReturnEntry
 from mesh.kernel.rulesets import PortTarget
 from mesh.labels.ports import Carrier, PortPlan, plan
-from mesh.telemetry.explain import PortPath, State
-from mesh.telemetry.explain_port import Kernel, Reached, Relay, port_path, why_masqueraded
+from mesh.telemetry.explain import HopState, PortPath
+from mesh.telemetry.explain_port import Kernel, Reached, RelayHop, port_path, why_masqueraded
 
-ENTRY = Entry("10.0.0.2", "02:42:0a:00:00:02")
+ENTRY = ReturnEntry("10.0.0.2", "02:42:0a:00:00:02")
 NEAR, FAR = "10.0.0.3", "10.0.0.4"
 SANDBOX = "172.18.0.2"
 
@@ -65,7 +65,7 @@ def explained(
     target: PortTarget | None = TARGET,
     kept: tuple[str, ...] = (NEAR, FAR),
     nodes: dict[str, Node] = NODES,
-    relay: Relay | None = None,
+    relay: RelayHop | None = None,
 ) -> PortPath:
     (one,) = plan(service).ports
     return port_path(cluster(service, nodes), one, target, kept, kernel, relay)
@@ -75,14 +75,14 @@ def test_a_port_as_it_should_be() -> None:
     path = explained()
     assert (path.port, path.service, path.carrier, path.node) == ("80/tcp", "web", "kernel", "swarm00")
     assert [(hop.where, hop.state, hop.note) for hop in path.hops] == [
-        ("swarm00:80/tcp", State.OK, ""),
-        ("FORWARD", State.OK, ""),
-        ("ingress_sbox:80/tcp", State.OK, ""),
+        ("swarm00:80/tcp", HopState.OK, ""),
+        ("FORWARD", HopState.OK, ""),
+        ("ingress_sbox:80/tcp", HopState.OK, ""),
     ]
     assert path.hops[2].what == "dnat to one of 2 tasks, in turn"
     near, far = path.tasks
     assert (near.task, near.node, near.address, near.share) == ("web.1.x", "swarm00", f"{NEAR}:8080", 0.5)
-    assert (near.client, near.why, near.state) == ("kept", "", State.OK)
+    assert (near.client, near.why, near.state) == ("kept", "", HopState.OK)
     assert near.back == "through 10.0.0.2 (this node), mark 0x6d650002"
     assert far.back == "through 10.0.0.2 (this node), as swarm01 says"
     assert path.unused == ()
@@ -91,43 +91,45 @@ def test_a_port_as_it_should_be() -> None:
 @pytest.mark.parametrize(
     ("changed", "hop", "state", "note"),
     [
-        ({"host": None}, 0, State.UNKNOWN, "could not be read"),
-        ({"host": HostPort(False)}, 0, State.MISSING, "flushed"),
-        ({"host": HostPort(True)}, 0, State.MISSING, "not loaded yet"),
-        ({"host": HostPort(True, "172.18.0.9")}, 0, State.DIFFERS, "it leads to 172.18.0.9"),
-        ({"gated": True}, 0, State.MISSING, "expired"),
-        ({"passes": False}, 1, State.MISSING, "no rule of ours"),
-        ({"passes": None}, 1, State.UNKNOWN, "could not be read"),
-        ({"sandbox": None}, 2, State.UNKNOWN, "could not be read"),
-        ({"sandbox": SandboxPort(False)}, 2, State.MISSING, "flushed"),
-        ({"sandbox": SandboxPort(True)}, 2, State.MISSING, "not loaded yet"),
+        ({"host": None}, 0, HopState.UNKNOWN, "could not be read"),
+        ({"host": HostPort(False)}, 0, HopState.MISSING, "flushed"),
+        ({"host": HostPort(True)}, 0, HopState.MISSING, "not loaded yet"),
+        ({"host": HostPort(True, "172.18.0.9")}, 0, HopState.DIFFERS, "it leads to 172.18.0.9"),
+        ({"gated": True}, 0, HopState.MISSING, "expired"),
+        ({"passes": False}, 1, HopState.MISSING, "no rule of ours"),
+        ({"passes": None}, 1, HopState.UNKNOWN, "could not be read"),
+        ({"sandbox": None}, 2, HopState.UNKNOWN, "could not be read"),
+        ({"sandbox": SandboxPort(False)}, 2, HopState.MISSING, "flushed"),
+        ({"sandbox": SandboxPort(True)}, 2, HopState.MISSING, "not loaded yet"),
         (
             {"sandbox": SandboxPort(True, Leading("the only one", (NEAR,), 8080))},
             2,
-            State.DIFFERS,
+            HopState.DIFFERS,
             f"it does not lead to {FAR} yet",
         ),
         (
             {"sandbox": SandboxPort(True, Leading("in turn", (NEAR, FAR, "10.0.0.7"), 8080))},
             2,
-            State.DIFFERS,
+            HopState.DIFFERS,
             "it still leads to 10.0.0.7",
         ),
         (
             {"sandbox": SandboxPort(True, Leading("in turn", (NEAR, NEAR, FAR), 8080))},
             2,
-            State.DIFFERS,
+            HopState.DIFFERS,
             "other shares",
         ),
         (
             {"sandbox": SandboxPort(True, Leading("in turn", (NEAR, FAR), 80))},
             2,
-            State.DIFFERS,
+            HopState.DIFFERS,
             "to port 80, wanted is 8080",
         ),
     ],
 )
-def test_a_hop_that_is_not_as_wanted(changed: dict[str, object], hop: int, state: State, note: str) -> None:
+def test_a_hop_that_is_not_as_wanted(
+    changed: dict[str, object], hop: int, state: HopState, note: str
+) -> None:
     found = explained(replace(SEEN, **changed)).hops[hop]  # type: ignore[arg-type]
     assert (found.state, note in found.note) == (state, True), found
 
@@ -140,8 +142,8 @@ def test_rules_of_the_nodes_firewall_that_keep_clients_out_are_named() -> None:
     ):
         found = [(hop.what, hop.state, hop.note) for hop in path.hops if hop.where == "firewall"]
         assert found == [
-            ("drops some clients", State.OK, some.rule),
-            ("drops every client", State.DIFFERS, every.rule),
+            ("drops some clients", HopState.OK, some.rule),
+            ("drops every client", HopState.DIFFERS, every.rule),
         ]
 
 
@@ -152,13 +154,13 @@ def test_gated_rules_that_are_alive_are_well() -> None:
         host=HostPort(True, SANDBOX, alive=True),
         sandbox=replace(SEEN.sandbox, alive=True),
     )
-    assert {hop.state for hop in explained(alive).hops} == {State.OK}
+    assert {hop.state for hop in explained(alive).hops} == {HopState.OK}
 
 
 def test_nothing_is_carried_and_why() -> None:
     path = explained(Kernel(fault="no ingress namespace: gone"))
     (hop,) = path.hops
-    assert (hop.what, hop.state, hop.note) == ("not carried", State.MISSING, "no ingress namespace: gone")
+    assert (hop.what, hop.state, hop.note) == ("not carried", HopState.MISSING, "no ingress namespace: gone")
     assert path.tasks == ()
 
 
@@ -168,13 +170,13 @@ def test_no_task_serves() -> None:
     )
     target = replace(TARGET, choice=Choice())
     path = explained(replace(SEEN, sandbox=SandboxPort(True)), idle, target, ())
-    assert (path.hops[2].what, path.hops[2].state) == ("no task serves: connections are refused", State.OK)
+    assert (path.hops[2].what, path.hops[2].state) == ("no task serves: connections are refused", HopState.OK)
     assert [(one.task, one.why.partition(",")[0]) for one in path.unused] == [
         ("web.1.x", "not running yet"),
         ("web.2.x", "it is being stopped"),
     ]
     still = explained(SEEN, idle, target, ()).hops[2]
-    assert (still.state, still.note) == (State.DIFFERS, f"it still leads to {NEAR}, {FAR}")
+    assert (still.state, still.note) == (HopState.DIFFERS, f"it still leads to {NEAR}, {FAR}")
 
 
 def test_why_a_task_is_left_out() -> None:
@@ -211,10 +213,10 @@ def test_tasks_of_other_nodes_under_a_label_for_nearness() -> None:
         (NODES["n1"], ENTRY, True, "label source_ip=masquerade"),
         (None, ENTRY, False, "its node is not known"),
         (Node("n1", "swarm01", ""), ENTRY, False, "swarm01 says nothing of a way back"),
-        (NODES["n1"], Entry("", ""), False, "this node's address on the ingress network is not known"),
+        (NODES["n1"], ReturnEntry("", ""), False, "this node's address on the ingress network is not known"),
         (
             NODES["n1"],
-            Entry("10.0.0.77", "m"),
+            ReturnEntry("10.0.0.77", "m"),
             False,
             "swarm01 has no way back through this node (10.0.0.77)",
         ),
@@ -222,7 +224,9 @@ def test_tasks_of_other_nodes_under_a_label_for_nearness() -> None:
         (NODES["n1"], ENTRY, False, ""),
     ],
 )
-def test_why_the_clients_address_is_not_kept(node: Node | None, entry: Entry, label: bool, why: str) -> None:
+def test_why_the_clients_address_is_not_kept(
+    node: Node | None, entry: ReturnEntry, label: bool, why: str
+) -> None:
     said = why_masqueraded(FAR, node, entry, label)
     assert why in said
     assert bool(why) == bool(said)
@@ -232,7 +236,7 @@ def test_a_masqueraded_task_says_why_and_how_its_answers_return() -> None:
     nodes = {**NODES, "n1": Node("n1", "swarm01", "")}
     seen = replace(SEEN, sandbox=replace(SEEN.sandbox, kept=frozenset({NEAR})))
     _, far = explained(seen, kept=(NEAR,), nodes=nodes).tasks
-    assert (far.client, far.state) == ("masqueraded", State.OK)
+    assert (far.client, far.state) == ("masqueraded", HopState.OK)
     assert "says nothing of a way back" in far.why
     assert far.back == "to 10.0.0.2 (ingress_sbox), translated back there"
 
@@ -241,7 +245,7 @@ def test_the_kernel_does_otherwise_with_the_clients_address() -> None:
     none_kept = replace(SEEN, sandbox=replace(SEEN.sandbox, kept=frozenset({NEAR})))
     assert explained(none_kept).tasks[1].note == "masqueraded by the kernel"
     all_kept = explained(SEEN, kept=(NEAR,)).tasks[1]
-    assert (all_kept.state, all_kept.note) == (State.DIFFERS, "kept by the kernel")
+    assert (all_kept.state, all_kept.note) == (HopState.DIFFERS, "kept by the kernel")
 
 
 def test_a_masquerade_label_wins_over_what_tasks_can_do() -> None:
@@ -249,7 +253,7 @@ def test_a_masquerade_label_wins_over_what_tasks_can_do() -> None:
     seen = replace(SEEN, sandbox=replace(SEEN.sandbox, leading=leading))
     path = explained(seen, target=replace(TARGET, masqueraded=True))
     assert {(one.client, one.why, one.state) for one in path.tasks} == {
-        ("masqueraded", "label source_ip=masquerade", State.OK)
+        ("masqueraded", "label source_ip=masquerade", HopState.OK)
     }
 
 
@@ -264,8 +268,8 @@ def test_a_masquerade_label_wins_over_what_tasks_can_do() -> None:
 )
 def test_a_way_back_that_is_broken(way: dict[str, WayBack], note: str) -> None:
     near, far = explained(replace(SEEN, ways_back=way)).tasks
-    assert (near.state, note in near.note) == (State.DIFFERS, True)
-    assert far.state is State.OK
+    assert (near.state, note in near.note) == (HopState.DIFFERS, True)
+    assert far.state is HopState.OK
 
 
 # --- notes --------------------------------------------------------------------------------------------------
@@ -284,7 +288,9 @@ def test_who_else_listens_is_told() -> None:
 # --- relayed, and left to Docker ----------------------------------------------------------------------------
 
 PROXIED = replace(WEB, labels={"mesh.port.80.mode": "proxy"})
-RELAY = Relay("0.0.0.0:80", "", (Reached(f"{NEAR}:8080", active=2), Reached(f"{FAR}:8080", ejected_for=7.4)))
+RELAY = RelayHop(
+    "0.0.0.0:80", "", (Reached(f"{NEAR}:8080", active=2), Reached(f"{FAR}:8080", ejected_for=7.4))
+)
 
 
 def test_a_relayed_port() -> None:
@@ -295,7 +301,7 @@ def test_a_relayed_port() -> None:
         "connects from inside ingress_sbox (10.0.0.2)",
         "the kernel carries it, as in mode kernel",
     ]
-    assert {hop.state for hop in path.hops} == {State.OK}
+    assert {hop.state for hop in path.hops} == {HopState.OK}
     near, far = path.tasks
     assert (near.task, near.note, near.client) == ("web.1.x", "2 open", "not told")
     assert near.why == "label mesh.port.80.proxy_protocol=v2 would tell it"
@@ -318,20 +324,20 @@ def test_a_relayed_udp_port_has_no_header_to_offer() -> None:
 @pytest.mark.parametrize(
     ("relay", "host", "state", "note"),
     [
-        (Relay(fault="held by nginx (12)"), HostPort(True), State.MISSING, "held by nginx (12)"),
-        (replace(RELAY, address="0.0.0.0:40080"), HostPort(True, redirected=40080), State.OK, ""),
-        (replace(RELAY, address="0.0.0.0:40080"), HostPort(True), State.MISSING, "not loaded yet"),
-        (replace(RELAY, address="0.0.0.0:40080"), HostPort(False), State.MISSING, "flushed"),
-        (replace(RELAY, address="0.0.0.0:40080"), None, State.UNKNOWN, "could not be read"),
+        (RelayHop(fault="held by nginx (12)"), HostPort(True), HopState.MISSING, "held by nginx (12)"),
+        (replace(RELAY, address="0.0.0.0:40080"), HostPort(True, redirected=40080), HopState.OK, ""),
+        (replace(RELAY, address="0.0.0.0:40080"), HostPort(True), HopState.MISSING, "not loaded yet"),
+        (replace(RELAY, address="0.0.0.0:40080"), HostPort(False), HopState.MISSING, "flushed"),
+        (replace(RELAY, address="0.0.0.0:40080"), None, HopState.UNKNOWN, "could not be read"),
     ],
 )
-def test_where_a_relay_listens(relay: Relay, host: HostPort | None, state: State, note: str) -> None:
+def test_where_a_relay_listens(relay: RelayHop, host: HostPort | None, state: HopState, note: str) -> None:
     hop = explained(replace(SEEN, host=host), PROXIED, relay=relay).hops[0]
     assert (hop.state, note in hop.note) == (state, True)
 
 
 def test_a_relayed_port_that_would_end_with_the_sidecar() -> None:
-    assert explained(service=PROXIED, relay=RELAY).hops[2].state is State.MISSING
+    assert explained(service=PROXIED, relay=RELAY).hops[2].state is HopState.MISSING
     gated = replace(SEEN, gated=True)
     assert len(explained(gated, PROXIED, relay=RELAY).hops) == 2  # Docker has it then
 

@@ -8,7 +8,7 @@ from mesh.balance.hash_slots import Choice
 from mesh.catalog.model import EndpointMode, Network, Node, Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.kernel.inspect import ContainerVip, Leading
-from mesh.telemetry.explain import NAMED_MAX, ServicePath, State, named
+from mesh.telemetry.explain import NAMED_MAX, HopState, ServicePath, named
 from mesh.telemetry.explain_service import Vips, service_path
 
 VIP, ONE, TWO = "10.0.0.2", "10.0.0.3", "10.0.0.4"
@@ -47,25 +47,25 @@ def test_a_virtual_ip_as_it_should_be() -> None:
         ("web.2", "swarm00", TWO),
     ]
     (hop,) = shop.containers
-    assert (hop.where, hop.what, hop.state) == ("cart", "dnat to one of 2 tasks, in turn", State.OK)
+    assert (hop.where, hop.what, hop.state) == ("cart", "dnat to one of 2 tasks, in turn", HopState.OK)
 
 
 @pytest.mark.parametrize(
     ("changed", "state", "note"),
     [
-        ({"reason": "label mesh.capture=off"}, State.OK, "label mesh.capture=off"),
-        ({"held": None}, State.UNKNOWN, "could not be read"),
-        ({"held": {}}, State.UNKNOWN, "could not be read"),
-        ({"held": {VIP: ContainerVip(False)}}, State.MISSING, "flushed"),
-        ({"held": {VIP: ContainerVip(True)}}, State.MISSING, "not loaded yet"),
-        ({"held": {VIP: ContainerVip(True, Leading("x", (ONE,)))}}, State.DIFFERS, f"not lead to {TWO}"),
-        ({"held": {VIP: ContainerVip(True, CART.held[VIP].leading)}}, State.MISSING, "expired"),
-        ({"wanted": {VIP: Choice()}}, State.DIFFERS, f"it still leads to {ONE}, {TWO}"),
-        ({"wanted": {}, "held": {VIP: ContainerVip(True)}}, State.MISSING, "not loaded yet"),
-        ({"wanted": {}, "held": {VIP: ContainerVip(True, refused=True)}}, State.OK, ""),
+        ({"reason": "label mesh.capture=off"}, HopState.OK, "label mesh.capture=off"),
+        ({"held": None}, HopState.UNKNOWN, "could not be read"),
+        ({"held": {}}, HopState.UNKNOWN, "could not be read"),
+        ({"held": {VIP: ContainerVip(False)}}, HopState.MISSING, "flushed"),
+        ({"held": {VIP: ContainerVip(True)}}, HopState.MISSING, "not loaded yet"),
+        ({"held": {VIP: ContainerVip(True, Leading("x", (ONE,)))}}, HopState.DIFFERS, f"not lead to {TWO}"),
+        ({"held": {VIP: ContainerVip(True, CART.held[VIP].leading)}}, HopState.MISSING, "expired"),
+        ({"wanted": {VIP: Choice()}}, HopState.DIFFERS, f"it still leads to {ONE}, {TWO}"),
+        ({"wanted": {}, "held": {VIP: ContainerVip(True)}}, HopState.MISSING, "not loaded yet"),
+        ({"wanted": {}, "held": {VIP: ContainerVip(True, refused=True)}}, HopState.OK, ""),
     ],
 )
-def test_what_a_container_has(changed: dict[str, object], state: State, note: str) -> None:
+def test_what_a_container_has(changed: dict[str, object], state: HopState, note: str) -> None:
     (shop,) = explained(replace(CART, **changed), gated=True).networks  # type: ignore[arg-type]
     (hop,) = shop.containers
     assert (hop.state, note in hop.note) == (state, True), hop

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mesh.catalog.model import Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.telemetry.histogram import Histogram
-from mesh.telemetry.metrics import Reading, exposition, families
+from mesh.telemetry.metrics import MetricsReading, exposition, families
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -30,7 +30,7 @@ def snapshot(*services: Service) -> Snapshot:
 
 
 WEB = Service("w1", "web", tasks=(task("web.1", TaskState.RUNNING), task("web.2", TaskState.LEAVING)))
-FULL = Reading(
+FULL = MetricsReading(
     version="1.2.3",
     snapshot=snapshot(WEB),
     catalog_age=1.5,
@@ -75,7 +75,7 @@ FULL = Reading(
 )
 
 
-def samples(reading: Reading) -> dict[str, float]:
+def samples(reading: MetricsReading) -> dict[str, float]:
     """name{labels} → value, as a scraper sees them."""
     body, _ = exposition(reading, "")
     return {
@@ -113,12 +113,12 @@ def test_a_reading_becomes_series() -> None:
 
 def test_series_of_vanished_services_are_gone() -> None:
     assert not [name for name in samples(FULL) if "gone" in name]
-    without = Reading(version="1", port_connections=FULL.port_connections)
+    without = MetricsReading(version="1", port_connections=FULL.port_connections)
     assert not [name for name in samples(without) if "web" in name]
 
 
 def test_what_does_not_apply_is_absent_rather_than_zero() -> None:
-    names = samples(Reading(version="1"))
+    names = samples(MetricsReading(version="1"))
     assert "mesh_feed_connected" not in names
     assert "mesh_catalog_age_seconds" not in names
 

@@ -19,6 +19,6 @@ servers, resolvconf, messages, received, health and loops decide; exchange, secu
 act.
 """
 
-from mesh.dns.forward.route import Route, Server, host_socket
+from mesh.dns.forward.route import DnsServer, UpstreamRoute, host_socket
 
 __all__ = ["Route", "Server", "host_socket"]

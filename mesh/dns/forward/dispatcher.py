@@ -29,13 +29,13 @@ from mesh.dns.config import (
     DnsConfig,
 )
 from mesh.dns.forward.dot import SecureConnections
-from mesh.dns.forward.loop_detection import Spellings
-from mesh.dns.forward.query_attempt import Attempt, Means
+from mesh.dns.forward.loop_detection import InFlightSpellings
+from mesh.dns.forward.query_attempt import Attempt, QueryTools
 from mesh.dns.forward.query_builder import Received, UpstreamQuery, is_answer
-from mesh.dns.forward.query_race import Outcome, Race, Try
-from mesh.dns.forward.route import Route, Server
-from mesh.dns.forward.server_health import Health, turns
-from mesh.dns.forward.server_pool import KnownServers
+from mesh.dns.forward.query_race import Race, RaceOutcome, Try
+from mesh.dns.forward.route import DnsServer, UpstreamRoute
+from mesh.dns.forward.server_health import ServerHealth, turns
+from mesh.dns.forward.server_pool import ServerPool
 from mesh.dns.stats import OTHER, RCODES, DnsStats
 from mesh.dns.wire import RD
 from mesh.errors import KernelError, WireError
@@ -61,10 +61,10 @@ class _Waiter:
 
     def __init__(self, asker: Hashable, done: Done, refused: Refused) -> None:
         self.asker, self.done, self.refused = asker, done, refused
-        self.question: _Question | None = None
+        self.question: _PendingQuestion | None = None
 
 
-class _Question:
+class _PendingQuestion:
     """One question under way, and who waits for its reply: by asker, the longest first."""
 
     __slots__ = ("by_asker", "key", "race", "tries")
@@ -73,7 +73,7 @@ class _Question:
         self.key = key
         self.by_asker: dict[Hashable, deque[_Waiter]] = {}
         self.race: Race | None = None
-        self.tries: dict[Try, Health] = {}
+        self.tries: dict[Try, ServerHealth] = {}
 
     def waiters(self) -> list[_Waiter]:
         return [one for among in self.by_asker.values() for one in among]
@@ -90,22 +90,22 @@ class Forwarder:
         self, config: DnsConfig, tasks: Tasks, stats: DnsStats, secure: SecureConnections | None = None
     ) -> None:
         self._config, self._tasks, self._stats = config, tasks, stats
-        self._waiting: dict[Hashable, _Question] = {}
+        self._waiting: dict[Hashable, _PendingQuestion] = {}
         self._shares: FairShares[Hashable, _Waiter] = FairShares(FORWARDS_MAX, FORWARDS_PER_ASKER)
         self._questions = 0
         self._tries, self._tries_max = 0, _descriptors()
         self._tell_again = 0.0  # when to speak of a shortage again
-        self._spellings = Spellings()
-        self._means = Means(
+        self._spellings = InFlightSpellings()
+        self._means = QueryTools(
             secure or SecureConnections(tasks), self._spellings, stats.reject, config.mixed_case
         )
-        self.servers = KnownServers(tasks, self._probe, stats.faults, config.listen)
+        self.servers = ServerPool(tasks, self._probe, stats.faults, config.listen)
 
     def ask(
         self,
         key: Hashable,
         query: UpstreamQuery,
-        route: Route,
+        route: UpstreamRoute,
         asker: Hashable,
         done: Done,
         refused: Refused = _nobody,
@@ -129,7 +129,7 @@ class Forwarder:
         if question is not None:
             self._wait(waiter, question)
             return True
-        question = self._waiting[key] = _Question(key)
+        question = self._waiting[key] = _PendingQuestion(key)
         self._wait(waiter, question)
         question.race = self._race(key, query, route, tcp)
         question.race.start()
@@ -170,7 +170,7 @@ class Forwarder:
             self._give_way(oldest)
         return ""
 
-    def _make_room(self, route: Route, asker: Hashable) -> str:
+    def _make_room(self, route: UpstreamRoute, asker: Hashable) -> str:
         """For one more question to be sent; what keeps it from that, "" for nothing."""
         while limit := self._no_room(route):
             oldest = self._shares.to_give_way(asker)
@@ -179,13 +179,13 @@ class Forwarder:
             self._give_way(oldest)
         return ""
 
-    def _no_room(self, route: Route) -> str:
+    def _no_room(self, route: UpstreamRoute) -> str:
         if self._tries >= self._tries_max:
             return "descriptors"
         usable = self.servers.usable(route).values()
         return "upstream" if usable and all(health.full for health in usable) else ""
 
-    def _wait(self, waiter: _Waiter, question: _Question) -> None:
+    def _wait(self, waiter: _Waiter, question: _PendingQuestion) -> None:
         waiter.question = question
         question.by_asker.setdefault(waiter.asker, deque()).append(waiter)
         self._shares.add(waiter.asker, waiter)
@@ -217,7 +217,7 @@ class Forwarder:
 
     # --- one question ---------------------------------------------------------------------------------------
 
-    def _race(self, key: Hashable, query: UpstreamQuery, route: Route, tcp: bool) -> Race:
+    def _race(self, key: Hashable, query: UpstreamQuery, route: UpstreamRoute, tcp: bool) -> Race:
         question = self._waiting[key]
         self._questions += 1
         whole, rest = divmod(self._questions, EXPLORE_EVERY)
@@ -238,11 +238,11 @@ class Forwarder:
 
     def _begin(
         self,
-        question: _Question,
+        question: _PendingQuestion,
         query: UpstreamQuery,
-        route: Route,
-        server: Server,
-        health: Health,
+        route: UpstreamRoute,
+        server: DnsServer,
+        health: ServerHealth,
         tcp: bool,
     ) -> Try | None:
         if health.full or self._tries >= self._tries_max:
@@ -256,12 +256,12 @@ class Forwarder:
         task.add_done_callback(lambda task: self._one_less(question, task, health))
         return task
 
-    def _one_less(self, question: _Question, task: Try, health: Health) -> None:
+    def _one_less(self, question: _PendingQuestion, task: Try, health: ServerHealth) -> None:
         if question.tries.pop(task, None) is not None:
             self._tries -= 1
             health.outstanding -= 1
 
-    async def _try(self, attempt: Attempt, tcp: bool) -> Outcome:
+    async def _try(self, attempt: Attempt, tcp: bool) -> RaceOutcome:
         """Until there is a reply or the race ends, also when others have begun to be asked meanwhile."""
         route, server, began = attempt.route, attempt.server, monotonic()
         patience = route.manner.try_timeout
@@ -271,7 +271,7 @@ class Forwarder:
         except (OSError, KernelError, WireError) as error:
             self._stats.upstream(server.name, ERROR)
             self._reached_not(route, server, error)
-            return Outcome()
+            return RaceOutcome()
         except asyncio.CancelledError:
             self._stats.upstream(server.name, TIMEOUT if monotonic() - began >= patience else OVERTAKEN)
             raise
@@ -279,9 +279,9 @@ class Forwarder:
             late.cancel()
         self.servers.replied(route, server, attempt.health, monotonic() - began)
         self._stats.upstream(server.name, RCODES.get(received.reply.rcode, OTHER))
-        return Outcome(received if is_answer(received.reply) else None)
+        return RaceOutcome(received if is_answer(received.reply) else None)
 
-    def _reached_not(self, route: Route, server: Server, error: Exception) -> None:
+    def _reached_not(self, route: UpstreamRoute, server: DnsServer, error: Exception) -> None:
         """What this machine is short of is not the server's fault."""
         if not (isinstance(error, OSError) and error.errno in OURS):
             self.servers.failed(route, server)
@@ -289,7 +289,7 @@ class Forwarder:
             self._tell_again = monotonic() + SHORTAGE_TOLD
             logger.warning("cannot ask %s: %s", server, error.strerror)
 
-    async def _probe(self, route: Route, server: Server) -> None:
+    async def _probe(self, route: UpstreamRoute, server: DnsServer) -> None:
         attempt = Attempt(self._means, PROBE, route, server, self.servers.health(route, server))
         async with asyncio.timeout(route.manner.try_timeout):
             await attempt.run(tcp=False)

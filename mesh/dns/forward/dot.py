@@ -14,8 +14,8 @@ from secrets import randbelow
 from time import monotonic
 
 from mesh.dns.config import SECURE_IDLE, SECURE_SILENCE, UPSTREAM_OUTSTANDING_MAX
-from mesh.dns.forward.reply_parser import Match, match
-from mesh.dns.forward.route import Server, host_socket
+from mesh.dns.forward.reply_parser import ReplyMatch, match
+from mesh.dns.forward.route import DnsServer, host_socket
 from mesh.dns.forward.transport import framed
 from mesh.errors import WireError
 from mesh.net import streams
@@ -29,9 +29,9 @@ class SecureConnections:
 
     def __init__(self, tasks: Tasks, context: ssl.SSLContext | None = None) -> None:
         self._tasks, self._context = tasks, context
-        self._open: dict[Server, _Connection] = {}
+        self._open: dict[DnsServer, _DotConnection] = {}
 
-    async def ask(self, server: Server, message: bytes) -> bytes:
+    async def ask(self, server: DnsServer, message: bytes) -> bytes:
         """The reply, with an id of its own. Raises OSError (SSLError is one) or WireError; never gives up."""
         kept = self._open.get(server)
         if kept is not None and kept.silent:
@@ -43,21 +43,21 @@ class SecureConnections:
                 pass
         return await self._begin(server).ask(message)
 
-    def _begin(self, server: Server) -> "_Connection":
+    def _begin(self, server: DnsServer) -> "_DotConnection":
         found = self._open.get(server)
         if found is not None and not found.over:  # somebody else was quicker
             return found
         if self._context is None:
             self._context = ssl.create_default_context()
-        made = self._open[server] = _Connection(server, self._context)
+        made = self._open[server] = _DotConnection(server, self._context)
         self._tasks.start(made.run(), "dns-over-tls")
         return made
 
 
-class _Connection:
+class _DotConnection:
     """One connection from its opening to its end, whatever it is."""
 
-    def __init__(self, server: Server, context: ssl.SSLContext) -> None:
+    def __init__(self, server: DnsServer, context: ssl.SSLContext) -> None:
         self._server, self._context = server, context
         self._waiting: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
         self._ready: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
@@ -136,7 +136,7 @@ class _Connection:
         query, waiting = self._waiting.get(int.from_bytes(reply[:2]), (b"", None))
         if waiting is None or waiting.done():
             return  # whoever asked has given up meanwhile
-        if match(query, reply) not in (Match.YES, Match.CASE):
+        if match(query, reply) not in (ReplyMatch.YES, ReplyMatch.CASE):
             raise WireError("the reply is to another question")
         waiting.set_result(reply)
 

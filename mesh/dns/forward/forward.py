@@ -21,14 +21,14 @@ from mesh.dns.forward.dispatcher import REFRESH, Forwarder
 from mesh.dns.forward.host_servers import HostServers
 from mesh.dns.forward.query_builder import Received, UpstreamQuery
 from mesh.dns.forward.reply_rewrite import passed_back, passed_on, room
-from mesh.dns.forward.route import Manner, Route, Server, SocketFactory, host_socket, parse_servers
-from mesh.dns.forward.upstream_cache import Aging, Forwarded, Kept
-from mesh.dns.lookup import Answer, Outcome
+from mesh.dns.forward.route import DnsServer, Manner, SocketFactory, UpstreamRoute, host_socket, parse_servers
+from mesh.dns.forward.upstream_cache import Aging, CachedReply, UpstreamCache
+from mesh.dns.lookup import LookupAnswer, LookupOutcome
 from mesh.dns.query_log import QueryLog
 from mesh.dns.reply_cache import ReplyCache
 from mesh.dns.scope import Scope
 from mesh.dns.stats import CACHE, FORWARD, STALE, DnsStats
-from mesh.dns.wire import Query, Rcode, parse_query, reply_tail
+from mesh.dns.wire import DnsQuery, Rcode, parse_query, reply_tail
 from mesh.internal_errors import ERRORS
 from mesh.net.tasks import Tasks
 
@@ -42,7 +42,7 @@ class Later(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
+class ContainerPaths:
     """Ways that only an endpoint inside a container's namespace has.
 
     `sockets` makes sockets in there; `docker` is Docker's own resolver of that container, by its real ports
@@ -50,19 +50,19 @@ class Paths:
     """
 
     sockets: SocketFactory | None = None
-    docker: Server | None = None
+    docker: DnsServer | None = None
 
 
-NO_PATHS = Paths()
+NO_PATHS = ContainerPaths()
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class ForwardedQuery:
     """A query on its way to an upstream, with all that its reply will need."""
 
     data: bytes
-    query: Query
-    found: Answer
+    query: DnsQuery
+    found: LookupAnswer
     scope: Scope
     tcp: bool
     respond: Respond
@@ -86,14 +86,14 @@ class Forwarding:
         tasks: Tasks,
         stats: DnsStats,
         cache: ReplyCache,
-        unknown: Callable[[Asking], bool],
+        unknown: Callable[[ForwardedQuery], bool],
         clock: Callable[[], float],
         log: QueryLog | None = None,
     ) -> None:
         self._log = log
         self._config, self._stats, self._cache, self._clock = config, stats, cache, clock
         self._unknown = unknown
-        self._forwarded = Forwarded(config.cache)
+        self._forwarded = UpstreamCache(config.cache)
         self._forwarder = Forwarder(config, tasks, stats)
         self._host = HostServers(config, stats.faults)
         self._manner = Manner(try_timeout=config.try_timeout)
@@ -102,25 +102,25 @@ class Forwarding:
         """Replies kept."""
         return len(self._forwarded)
 
-    def route(self, found: Answer, scope: Scope, paths: Paths) -> Route | None:
+    def route(self, found: LookupAnswer, scope: Scope, paths: ContainerPaths) -> UpstreamRoute | None:
         """Where the question may go; None: nowhere."""
-        if found.outcome is Outcome.LEFT and paths.docker is not None and paths.sockets is not None:
-            return Route("docker", (paths.docker,), scope.container, paths.sockets, self._manner)
+        if found.outcome is LookupOutcome.LEFT and paths.docker is not None and paths.sockets is not None:
+            return UpstreamRoute("docker", (paths.docker,), scope.container, paths.sockets, self._manner)
         if scope.servers and (paths.sockets is not None or scope.external):
             # Dialled from inside the container, so an internal network's own server stays within reach.
             servers = parse_servers(scope.servers, label="container")
             sockets = paths.sockets or host_socket
-            own = Route("container", servers, scope.container, sockets, self._manner)
+            own = UpstreamRoute("container", servers, scope.container, sockets, self._manner)
             if self._forwarder.servers.usable(own):  # one that is ourselves has nothing else to say than we
                 return own
         return self._host_route() if scope.external else None
 
-    def _host_route(self) -> Route:
-        return Route("host", self._host.get(self._clock()), manner=self._host.manner)
+    def _host_route(self) -> UpstreamRoute:
+        return UpstreamRoute("host", self._host.get(self._clock()), manner=self._host.manner)
 
     # --- a question -----------------------------------------------------------------------------------------
 
-    def forward(self, asking: Asking, route: Route | None) -> bytes | Later | None:
+    def forward(self, asking: ForwardedQuery, route: UpstreamRoute | None) -> bytes | Later | None:
         if self._forwarder.came_back(asking.query.question.wire):
             self._stats.refuse("loop")
             return self._fail(asking, Rcode.REFUSED)
@@ -140,7 +140,12 @@ class Forwarding:
         return self._ask(asking, key, wanted, route, kept)
 
     def _ask(
-        self, asking: Asking, key: Hashable, wanted: UpstreamQuery, route: Route, kept: Kept | None
+        self,
+        asking: ForwardedQuery,
+        key: Hashable,
+        wanted: UpstreamQuery,
+        route: UpstreamRoute,
+        kept: CachedReply | None,
     ) -> bytes | Later:
         waiting = _Waiting(asking.respond)
         done = partial(self._ended, asking, key, wanted, route, kept, waiting)
@@ -159,18 +164,18 @@ class Forwarding:
             )
         return Later.PENDING
 
-    def _displaced(self, asking: Asking, kept: Kept | None, waiting: "_Waiting") -> None:
+    def _displaced(self, asking: ForwardedQuery, kept: CachedReply | None, waiting: "_Waiting") -> None:
         """There is no room for it any more: others have less than its asker."""
         if not waiting.told:
             waiting.tell(
                 self._fail(asking, Rcode.REFUSED) if kept is None else self._answer_stale(asking, kept)
             )
 
-    def _lose_patience(self, asking: Asking, kept: Kept, waiting: "_Waiting") -> None:
+    def _lose_patience(self, asking: ForwardedQuery, kept: CachedReply, waiting: "_Waiting") -> None:
         self._stats.refresh(STALE)
         waiting.tell(self._answer_stale(asking, kept))
 
-    def _ended(self, asking: Asking, *more: Any) -> None:
+    def _ended(self, asking: ForwardedQuery, *more: Any) -> None:
         """What has come, told to whoever waits; if that fails of ours, they are told so."""
         try:
             self._pass_on(asking, *more)
@@ -182,11 +187,11 @@ class Forwarding:
 
     def _pass_on(
         self,
-        asking: Asking,
+        asking: ForwardedQuery,
         key: Hashable,
         wanted: UpstreamQuery,
-        route: Route,
-        kept: Kept | None,
+        route: UpstreamRoute,
+        kept: CachedReply | None,
         waiting: "_Waiting",
         received: Received | None,
     ) -> None:
@@ -205,19 +210,19 @@ class Forwarding:
         else:
             waiting.tell(self._fail(asking, Rcode.SERVFAIL))
 
-    def _was_ourselves(self, asking: Asking, route: Route) -> bool:
+    def _was_ourselves(self, asking: ForwardedQuery, route: UpstreamRoute) -> bool:
         """Has it just turned out that all of a container's own servers lead back here?"""
         own = route.kind == "container" and asking.scope.external
         return own and not self._forwarder.servers.usable(route)
 
-    async def docker_says(self, data: bytes, scope: Scope, paths: Paths) -> bytes | None:
+    async def docker_says(self, data: bytes, scope: Scope, paths: ContainerPaths) -> bytes | None:
         """What Docker's own resolver of the asking container replies to a query; None: there is none, or it
         does not answer."""
         if paths.docker is None or paths.sockets is None:
             return None
         said: asyncio.Future[Received | None] = asyncio.get_running_loop().create_future()
         query = parse_query(data)
-        route = Route("docker", (paths.docker,), scope.container, paths.sockets, self._manner)
+        route = UpstreamRoute("docker", (paths.docker,), scope.container, paths.sockets, self._manner)
         wanted = UpstreamQuery.of(query, data)
         done = partial(_settle, said)
         refused = partial(_settle, said, None)
@@ -230,17 +235,17 @@ class Forwarding:
 
     # --- what is kept ---------------------------------------------------------------------------------------
 
-    def _sharing(self, asking: Asking, wanted: UpstreamQuery) -> bool:
+    def _sharing(self, asking: ForwardedQuery, wanted: UpstreamQuery) -> bool:
         """Docker's 600 seconds outlive its tasks: what its resolver says is never kept."""
-        return wanted.shareable and asking.found.outcome is not Outcome.LEFT
+        return wanted.shareable and asking.found.outcome is not LookupOutcome.LEFT
 
-    def _keep(self, key: Hashable, received: Received | None) -> Kept | None:
+    def _keep(self, key: Hashable, received: Received | None) -> CachedReply | None:
         if received is None:
             self._forwarded.failed(key, self._clock())
             return None
         return self._forwarded.put(key, received, self._clock())
 
-    def _refresh(self, key: Hashable, wanted: UpstreamQuery, route: Route, kept: Kept) -> None:
+    def _refresh(self, key: Hashable, wanted: UpstreamQuery, route: UpstreamRoute, kept: CachedReply) -> None:
         """Ask again ahead of time, once; nobody waits for it."""
         if kept.refreshing or self._forwarded.has_just_failed(key, self._clock()):
             return
@@ -258,9 +263,9 @@ class Forwarding:
 
     def _answer(
         self,
-        asking: Asking,
+        asking: ForwardedQuery,
         received: Received,
-        kept: Kept | None,
+        kept: CachedReply | None,
         source: str,
         refresh: Callable[[], None] | None = None,
     ) -> bytes:
@@ -272,7 +277,7 @@ class Forwarding:
             self._leave(asking, aging, CACHE, refresh)
         return self._told(asking, reply, source)
 
-    def _answer_stale(self, asking: Asking, kept: Kept) -> bytes:
+    def _answer_stale(self, asking: ForwardedQuery, kept: CachedReply) -> bytes:
         """An old reply, for now."""
         now = self._clock()
         reply, whole = _made_own(asking, kept.stale(), room(asking.query, asking.tcp))
@@ -281,17 +286,19 @@ class Forwarding:
             self._leave(asking, aging, STALE, None)
         return self._told(asking, reply, STALE)
 
-    def _leave(self, asking: Asking, aging: Aging, source: str, refresh: Callable[[], None] | None) -> None:
+    def _leave(
+        self, asking: ForwardedQuery, aging: Aging, source: str, refresh: Callable[[], None] | None
+    ) -> None:
         """Leave it where the socket's loop finds it next time."""
         rcode = aging.message[3] & 0xF
         cell = self._stats.cell("", asking.query.question.qtype, rcode, source)
         view = self._cache.view(asking.scope.key, asking.tcp)
         self._cache.put_forwarded(view, asking.data[2:], aging, asking.found.names, cell, refresh)
 
-    def _fail(self, asking: Asking, rcode: Rcode) -> bytes:
+    def _fail(self, asking: ForwardedQuery, rcode: Rcode) -> bytes:
         return self._told(asking, asking.data[:2] + reply_tail(asking.query, rcode), FORWARD)
 
-    def _told(self, asking: Asking, reply: bytes, source: str) -> bytes:
+    def _told(self, asking: ForwardedQuery, reply: bytes, source: str) -> bytes:
         """The reply, counted and timed."""
         self._stats.cell("", asking.query.question.qtype, reply[3] & 0xF, source)[0] += 1
         seconds = self._clock() - asking.started
@@ -329,12 +336,12 @@ def _settle(said: "asyncio.Future[Received | None]", received: Received | None) 
         said.set_result(received)
 
 
-def _made_own(asking: Asking, received: Received, limit: int) -> tuple[bytes, bool]:
+def _made_own(asking: ForwardedQuery, received: Received, limit: int) -> tuple[bytes, bool]:
     if received.signed:
         return passed_back(received.message, asking.data, asking.query, limit), False
     return passed_on(received, asking.query, asking.data, limit)
 
 
-def cacheable(query: Query) -> bool:
+def cacheable(query: DnsQuery) -> bool:
     """A query with EDNS options (a cookie, a client subnet) will not come again byte for byte."""
     return query.edns is None or not query.edns.options

@@ -15,7 +15,7 @@ import os
 
 from mesh.dns.config import FORWARD_ROUNDS, RESOLV_CONF_CHECK, UPSTREAMS_CONFIGURED_MAX, DnsConfig
 from mesh.dns.forward.resolvconf import ResolvConf, parse_resolv_conf
-from mesh.dns.forward.route import Manner, Server, parse_servers
+from mesh.dns.forward.route import DnsServer, Manner, parse_servers
 
 DOCKERS_COPY = "/etc/resolv.conf"
 
@@ -39,12 +39,12 @@ class HostServers:
         self._config, self._faults = config, faults
         self._fixed = parse_servers(config.upstreams, most=UPSTREAMS_CONFIGURED_MAX)
         self._path = config.resolv_conf
-        self._servers: tuple[Server, ...] = ()
+        self._servers: tuple[DnsServer, ...] = ()
         self._look_again = 0.0
         self._seen: tuple[int, int, int, int] | None = None
         self.manner = self._manner(ResolvConf())
 
-    def get(self, now: float) -> tuple[Server, ...]:
+    def get(self, now: float) -> tuple[DnsServer, ...]:
         """Whom to ask; how, is in `manner`."""
         if self._fixed:
             return self._fixed

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mesh.dns.config import LOOP_LETTERS
-from mesh.dns.forward.route import Route, Server
+from mesh.dns.forward.route import DnsServer, UpstreamRoute
 
 
-class Spellings:
+class InFlightSpellings:
     """The questions under way, as they were spelled, and whom they were sent to."""
 
     def __init__(self) -> None:
-        self._out: dict[bytes, tuple[Route, Server]] = {}
+        self._out: dict[bytes, tuple[UpstreamRoute, DnsServer]] = {}
 
     @contextmanager
-    def out(self, question: bytes, case: int, route: Route, server: Server) -> Iterator[None]:
+    def out(self, question: bytes, case: int, route: UpstreamRoute, server: DnsServer) -> Iterator[None]:
         """While it is under way. `case` 0: in no spelling of ours."""
         if not case or not _unmistakable(question):
             yield
@@ -31,7 +31,7 @@ class Spellings:
         finally:
             self._out.pop(question, None)
 
-    def sent_to(self, question: bytes) -> tuple[Route, Server] | None:
+    def sent_to(self, question: bytes) -> tuple[UpstreamRoute, DnsServer] | None:
         """Whom a question that came to us in these very bytes was sent to by us; None: it is not ours."""
         return self._out.get(question)
 

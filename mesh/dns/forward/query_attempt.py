@@ -12,10 +12,10 @@ from secrets import randbits, token_bytes
 from time import monotonic
 
 from mesh.dns.forward.dot import SecureConnections
-from mesh.dns.forward.loop_detection import Spellings
+from mesh.dns.forward.loop_detection import InFlightSpellings
 from mesh.dns.forward.query_builder import Received, UpstreamQuery, received
-from mesh.dns.forward.route import Route, Server
-from mesh.dns.forward.server_health import Health
+from mesh.dns.forward.route import DnsServer, UpstreamRoute
+from mesh.dns.forward.server_health import ServerHealth
 from mesh.dns.forward.transport import CaseChanged, Flooded, over_tcp, over_udp
 from mesh.dns.wire import HEADER, Rcode
 from mesh.errors import WireError
@@ -24,11 +24,11 @@ WITHOUT_EDNS = frozenset({Rcode.FORMERR, Rcode.NOTIMP})  # RFC 6891 7: what serv
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class QueryTools:
     """What every try needs. `rejected` is told why a message was passed over."""
 
     secure: SecureConnections
-    spellings: Spellings
+    spellings: InFlightSpellings
     rejected: Callable[[str], None]
     mixed_case: bool = True
 
@@ -37,11 +37,11 @@ class Means:
 class Attempt:
     """`run` once. It waits as long as it is let, and raises OSError, KernelError or WireError."""
 
-    means: Means
+    means: QueryTools
     query: UpstreamQuery
-    route: Route
-    server: Server
-    health: Health
+    route: UpstreamRoute
+    server: DnsServer
+    health: ServerHealth
 
     async def run(self, tcp: bool) -> Received:
         tcp = tcp or self.route.manner.tcp

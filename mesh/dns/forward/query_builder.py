@@ -16,8 +16,8 @@ import struct
 from dataclasses import dataclass
 
 from mesh.dns.config import UDP_REPLY_MAX
-from mesh.dns.forward.reply_parser import Reply, parse_reply
-from mesh.dns.wire import CD, DO, HEADER, RD, QType, Query, Rcode
+from mesh.dns.forward.reply_parser import UpstreamReply, parse_reply
+from mesh.dns.wire import CD, DO, HEADER, RD, DnsQuery, QType, Rcode
 
 AD = 0x0020  # "I understand AD" in a query (RFC 6840 5.7)
 _PASSED_FLAGS = RD | AD | CD
@@ -41,7 +41,7 @@ class UpstreamQuery:
     signed: bytes = b""  # all after the id of a query that must stay as it is
 
     @classmethod
-    def of(cls, query: Query, data: bytes) -> "UpstreamQuery":
+    def of(cls, query: DnsQuery, data: bytes) -> "UpstreamQuery":
         """`data`: the client's message, which `query` was read from."""
         behind = data[HEADER.size + len(query.question.wire) :]
         flags, question = query.flags & _PASSED_FLAGS, query.question.folded
@@ -100,7 +100,7 @@ class Received:
     """
 
     message: bytes
-    reply: Reply
+    reply: UpstreamReply
     options: bytes = b""
     signed: bool = False
 
@@ -132,7 +132,7 @@ def received(query: UpstreamQuery, data: bytes) -> Received:
     return Received(bytes(message), _until(reply, len(message)), options)
 
 
-def _fold(message: bytearray, question: bytes, reply: Reply) -> None:
+def _fold(message: bytearray, question: bytes, reply: UpstreamReply) -> None:
     """Take back our spelling: in the question, and in owners that repeat its name in full."""
     name = question[:-_QUESTION_TAIL]
     message[HEADER.size : HEADER.size + len(question)] = question
@@ -141,15 +141,15 @@ def _fold(message: bytearray, question: bytes, reply: Reply) -> None:
             message[at : at + len(name)] = name
 
 
-def _until(reply: Reply, end: int) -> Reply:
+def _until(reply: UpstreamReply, end: int) -> UpstreamReply:
     """What is to be known of the part up to `end`."""
     offsets = tuple(at for at in reply.ttl_offsets if at < end)
-    return Reply(
+    return UpstreamReply(
         reply.rcode, reply.truncated, reply.negative, reply.ttl, offsets, reply.answer_ends, (), None, end
     )
 
 
-def is_answer(reply: Reply) -> bool:
+def is_answer(reply: UpstreamReply) -> bool:
     """Does it end the search? (Docker since 24.0: anything but SERVFAIL and REFUSED does.)
 
     Nor do errors of EDNS (BADVERS, BADCOOKIE, …): those are between the server and us.

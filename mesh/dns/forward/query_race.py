@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from time import monotonic
 
 from mesh.dns.forward.query_builder import Received
-from mesh.dns.forward.route import Server
+from mesh.dns.forward.route import DnsServer
 from mesh.dns.forward.server_health import Turn
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RaceOutcome:
     """What came of a try. Silence has none."""
 
     received: Received | None = None
 
 
-Try = asyncio.Task[Outcome]
+Try = asyncio.Task[RaceOutcome]
 
 
 class Race:
@@ -38,15 +38,15 @@ class Race:
         self,
         turns: Iterable[Turn],
         deadline: float,
-        begin: Callable[[Server], Try | None],
-        overtaken: Callable[[Server, float], None],
+        begin: Callable[[DnsServer], Try | None],
+        overtaken: Callable[[DnsServer, float], None],
         finish: Callable[[Received | None], None],
     ) -> None:
         self._turns, self._seconds = deque(turns), deadline
         self._begin, self._overtaken, self._finish = begin, overtaken, finish
         self._loop = asyncio.get_running_loop()
-        self._running: dict[Try, tuple[Server, float]] = {}  # in the order in which they began
-        self._failed: set[Server] = set()
+        self._running: dict[Try, tuple[DnsServer, float]] = {}  # in the order in which they began
+        self._failed: set[DnsServer] = set()
         self._patience: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._over = False
@@ -88,7 +88,7 @@ class Race:
         if task.cancelled():  # the owner of all tasks closes: nothing may begin any more
             self._end(None)
             return
-        outcome = Outcome() if task.exception() is not None else task.result()
+        outcome = RaceOutcome() if task.exception() is not None else task.result()
         if outcome.received is not None:
             self._end(outcome.received, server)
             return
@@ -96,7 +96,7 @@ class Race:
         if newest or all(other in self._failed for other, _ in self._running.values()):
             self._next()
 
-    def _end(self, received: Received | None, winner: Server | None = None) -> None:
+    def _end(self, received: Received | None, winner: DnsServer | None = None) -> None:
         if self._over:
             return
         self._over = True

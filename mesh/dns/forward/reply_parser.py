@@ -26,7 +26,7 @@ from mesh.dns.wire import (
 from mesh.errors import WireError
 
 
-class Match(Enum):
+class ReplyMatch(Enum):
     """Is a message the reply to our query? Values other than YES are reasons in metrics."""
 
     YES = "yes"
@@ -35,29 +35,29 @@ class Match(Enum):
     CASE = "case"  # the question, but not as we spelled it
 
 
-def match(query: bytes, reply: bytes) -> Match:
+def match(query: bytes, reply: bytes) -> ReplyMatch:
     """Same id, same question, spelled the same? (Its source is checked by the socket.)
 
     Servers that cannot read a query reply with an error and no question; that is taken too.
     """
     if len(reply) < HEADER.size or reply[:2] != query[:2]:
-        return Match.ID
+        return ReplyMatch.ID
     _, flags, questions, *_ = HEADER.unpack_from(reply)
     if not flags & QR or flags & OPCODE:
-        return Match.ID
+        return ReplyMatch.ID
     if questions == 0:
         failed = flags & 0xF not in (Rcode.NOERROR, Rcode.NXDOMAIN)
-        return Match.YES if failed else Match.QUESTION
+        return ReplyMatch.YES if failed else ReplyMatch.QUESTION
     end = skip_name(query, HEADER.size) + TYPE_CLASS.size
     asked, got = query[HEADER.size : end], reply[HEADER.size : end]
     if questions == 1 and got == asked:
-        return Match.YES
+        return ReplyMatch.YES
     same = got[:-4].lower() == asked[:-4].lower() and got[-4:] == asked[-4:]
-    return Match.CASE if questions == 1 and same else Match.QUESTION
+    return ReplyMatch.CASE if questions == 1 and same else ReplyMatch.QUESTION
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class UpstreamReply:
     """What is to be known of an upstream's reply. Offsets count from the message's beginning."""
 
     rcode: int  # with the upper bits that EDNS adds
@@ -83,7 +83,7 @@ _NAMES_IN: Mapping[int, tuple[int, int, int]] = {
 }
 
 
-class _Found(NamedTuple):
+class _FoundRecords(NamedTuple):
     """One record of a reply: where its name, its TTL, its data begin and where it ends."""
 
     owner: int
@@ -94,7 +94,7 @@ class _Found(NamedTuple):
     end: int
 
 
-def parse_reply(data: bytes) -> Reply:
+def parse_reply(data: bytes) -> UpstreamReply:
     """Walk through a whole reply. Raises WireError for any record that is not inside the message."""
     if len(data) < HEADER.size:
         raise WireError("shorter than a header")
@@ -117,7 +117,7 @@ def parse_reply(data: bytes) -> Reply:
     ttls = [record.ttl for record in plain]
     if negative:
         ttls.append(_absence_ttl(data, found[answers : answers + authorities]))
-    return Reply(
+    return UpstreamReply(
         rcode=rcode,
         truncated=bool(flags & TC),
         negative=negative,
@@ -130,7 +130,7 @@ def parse_reply(data: bytes) -> Reply:
     )
 
 
-def _records(data: bytes, at: int, count: int, known: Names) -> Iterator[_Found]:
+def _records(data: bytes, at: int, count: int, known: Names) -> Iterator[_FoundRecords]:
     """`known`: as for `skip_name`."""
     for _ in range(count):
         owner, at = at, skip_name(data, at, known, HEADER.size)
@@ -142,7 +142,7 @@ def _records(data: bytes, at: int, count: int, known: Names) -> Iterator[_Found]
             _check_names(data, start, start + length, _NAMES_IN[rtype], known)
         if ttl >> 31 and rtype != QType.OPT:
             ttl = 0  # RFC 2181 8
-        yield _Found(owner, rtype, ttl, at + 4, start, start + length)
+        yield _FoundRecords(owner, rtype, ttl, at + 4, start, start + length)
         at = start + length
 
 
@@ -155,7 +155,7 @@ def _check_names(data: bytes, at: int, end: int, names: tuple[int, int, int], kn
         raise WireError("a name in a record's data does not end with it")
 
 
-def _absence_ttl(data: bytes, authority: Sequence[_Found]) -> int:
+def _absence_ttl(data: bytes, authority: Sequence[_FoundRecords]) -> int:
     """RFC 2308 5: the SOA's last number, or its own TTL; without a SOA absence is not kept."""
     soa = next((r for r in authority if r.rtype == QType.SOA and r.end - r.data >= 22), None)
     return 0 if soa is None else min(soa.ttl, int.from_bytes(data[soa.end - 4 : soa.end]))

@@ -2,17 +2,17 @@
 
 from mesh.dns.config import PLAIN_UDP, TCP_REPLY_MAX
 from mesh.dns.forward.query_builder import Received, opt
-from mesh.dns.wire import HEADER, TC, Query, Rcode, reply_tail
+from mesh.dns.wire import HEADER, TC, DnsQuery, Rcode, reply_tail
 
 
-def room(query: Query, tcp: bool) -> int:
+def room(query: DnsQuery, tcp: bool) -> int:
     """Bytes that a forwarded reply may have: what the asker announced, be it more than ours ever have."""
     if tcp:
         return TCP_REPLY_MAX
     return PLAIN_UDP if query.edns is None else max(PLAIN_UDP, query.edns.size)
 
 
-def passed_on(received: Received, query: Query, data: bytes, limit: int) -> tuple[bytes, bool]:
+def passed_on(received: Received, query: DnsQuery, data: bytes, limit: int) -> tuple[bytes, bool]:
     """(the message for whoever sent `data`, whether it is the whole reply).
 
     What does not fit loses first the sections behind the answer, which stub resolvers do not need, unless
@@ -36,7 +36,7 @@ def passed_on(received: Received, query: Query, data: bytes, limit: int) -> tupl
     return header + question.wire + message[end : max(ends, default=end)] + own, False
 
 
-def passed_back(message: bytes, data: bytes, query: Query, limit: int) -> bytes:
+def passed_back(message: bytes, data: bytes, query: DnsQuery, limit: int) -> bytes:
     """The same for a signed reply, which must stay as it is or be asked for over TCP."""
     if len(message) <= limit:
         return data[:2] + message[2:]

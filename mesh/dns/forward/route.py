@@ -28,7 +28,7 @@ class BadServer(MeshError):
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class DnsServer:
     """Where one resolver listens.
 
     `tcp_port` 0: the same. `label`: what it is called in metrics, "" for its address. `tls_name`: it is
@@ -66,13 +66,13 @@ class Server:
         return address, port, 0, parse_int(zone, 0, INTERFACE_MAX) if known else socket.if_nametoindex(zone)
 
 
-def parse_server(text: str, label: str = "") -> Server:
+def parse_server(text: str, label: str = "") -> DnsServer:
     """`ADDR`, `ADDR:PORT`, `[ADDR6]:PORT`, `tls://ADDR:PORT#NAME` → server. Raises BadServer."""
     if not text.startswith(TLS_SCHEME):
-        return Server(*_address_and_port(text, DNS_PORT), label=label)
+        return DnsServer(*_address_and_port(text, DNS_PORT), label=label)
     place, _, name = text.removeprefix(TLS_SCHEME).partition("#")
     address, port = _address_and_port(place, TLS_PORT)
-    return Server(address, port, label=label, tls_name=name or address)
+    return DnsServer(address, port, label=label, tls_name=name or address)
 
 
 def _address_and_port(text: str, default: int) -> tuple[str, int]:
@@ -93,9 +93,9 @@ def _address_and_port(text: str, default: int) -> tuple[str, int]:
     return host, number
 
 
-def parse_servers(texts: Iterable[str], label: str = "", most: int = UPSTREAMS_MAX) -> tuple[Server, ...]:
+def parse_servers(texts: Iterable[str], label: str = "", most: int = UPSTREAMS_MAX) -> tuple[DnsServer, ...]:
     """The servers among the texts, each once, the first `most`; what is none is passed over."""
-    found: dict[Server, None] = {}
+    found: dict[DnsServer, None] = {}
     for text in texts:
         try:
             server = parse_server(text, label)
@@ -127,11 +127,11 @@ USUAL = Manner()
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class UpstreamRoute:
     """Where a question goes. Questions share a reply when `key` and the question are equal."""
 
     kind: Literal["host", "container", "docker"]
-    servers: tuple[Server, ...]
+    servers: tuple[DnsServer, ...]
     container: str = ""  # whose servers, or whose Docker resolver
     sockets: SocketFactory = host_socket
     manner: Manner = USUAL

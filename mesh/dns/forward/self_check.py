@@ -10,17 +10,17 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from mesh.dns.config import BRIDGE, GATEWAY
-from mesh.dns.forward.route import Server
+from mesh.dns.forward.route import DnsServer
 from mesh.errors import KernelError
 from mesh.net import netlink
 
 
-def is_ourselves(server: Server, listen: Iterable[tuple[str, int]]) -> bool:
+def is_ourselves(server: DnsServer, listen: Iterable[tuple[str, int]]) -> bool:
     """`listen`: host (or GATEWAY) and port, as configured."""
     return any(port == server.port and _covers(host, server) for host, port in listen)
 
 
-def _covers(host: str, server: Server) -> bool:
+def _covers(host: str, server: DnsServer) -> bool:
     if host == GATEWAY:
         return server.address in _gateway_addresses()
     if ip_address(host).is_unspecified:
@@ -35,7 +35,7 @@ def _gateway_addresses() -> list[str]:
         return []
 
 
-def _is_local(server: Server) -> bool:
+def _is_local(server: DnsServer) -> bool:
     """The kernel lets nobody bind to an address that is not its own."""
     with socket.socket(server.family, socket.SOCK_DGRAM) as probe:
         try:

@@ -24,10 +24,10 @@ from mesh.dns.config import (
     UNANSWERED_MAX,
     UPSTREAM_OUTSTANDING_MAX,
 )
-from mesh.dns.forward.route import Manner, Server
+from mesh.dns.forward.route import DnsServer, Manner
 
 
-class Health:
+class ServerHealth:
     """What is known of one server. Times in seconds; `now` is any clock that only goes forward."""
 
     __slots__ = (
@@ -126,13 +126,13 @@ class Health:
 class Turn:
     """One try. `patience`: seconds of silence until the next turn begins, beside it."""
 
-    server: Server
+    server: DnsServer
     patience: float
 
 
 def turns(
-    servers: Sequence[Server],
-    health: Callable[[Server], Health],
+    servers: Sequence[DnsServer],
+    health: Callable[[DnsServer], ServerHealth],
     *,
     manner: Manner,
     explore: int | None = None,
@@ -152,14 +152,14 @@ def turns(
     return (*first, later[-1], *(later * (manner.rounds - 1)))
 
 
-def _twice(server: Server, usual: float, whole: float) -> tuple[Turn, ...]:
+def _twice(server: DnsServer, usual: float, whole: float) -> tuple[Turn, ...]:
     """TCP under TLS loses nothing, so asking again soon would not help."""
     if server.tls_name or usual >= whole:
         return (Turn(server, whole),)
     return Turn(server, usual), Turn(server, whole - usual)
 
 
-def _bring_forward(ordered: list[Server], others: list[Server], which: int) -> None:
+def _bring_forward(ordered: list[DnsServer], others: list[DnsServer], which: int) -> None:
     if others:
         chosen = others[which % len(others)]
         ordered.remove(chosen)

@@ -14,22 +14,22 @@ from time import monotonic
 from typing import NamedTuple
 
 from mesh.dns.config import SERVER_UNUSED, SERVERS_KNOWN_MAX
-from mesh.dns.forward.route import Route, Server
+from mesh.dns.forward.route import DnsServer, UpstreamRoute
 from mesh.dns.forward.self_check import is_ourselves
-from mesh.dns.forward.server_health import Health
+from mesh.dns.forward.server_health import ServerHealth
 from mesh.errors import KernelError, WireError
 from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
 # Sends a probe and waits for any reply to it. Raises OSError, TimeoutError, KernelError, WireError.
-Probe = Callable[[Route, Server], Awaitable[None]]
+Probe = Callable[[UpstreamRoute, DnsServer], Awaitable[None]]
 
 
-class Place(NamedTuple):
+class ServerPlace(NamedTuple):
     """A server as it is reached from a container's namespace, "" for our own."""
 
-    server: Server
+    server: DnsServer
     container: str
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Place(NamedTuple):
         return f"DNS server {self.server}{inside}"
 
 
-class KnownServers:
+class ServerPool:
     """Not thread-safe. `faults` is kept up to date: place → what is wrong with it, in words.
 
     `listen`: the addresses on which we answer ourselves.
@@ -47,60 +47,60 @@ class KnownServers:
         self, tasks: Tasks, probe: Probe, faults: dict[str, str], listen: tuple[tuple[str, int], ...]
     ) -> None:
         self._tasks, self._probe, self._faults, self._listen = tasks, probe, faults, listen
-        self._health: dict[Place, Health] = {}
-        self._probing: set[Place] = set()
+        self._health: dict[ServerPlace, ServerHealth] = {}
+        self._probing: set[ServerPlace] = set()
 
-    def health(self, route: Route, server: Server) -> Health:
-        place = Place(server, route.container)
+    def health(self, route: UpstreamRoute, server: DnsServer) -> ServerHealth:
+        place = ServerPlace(server, route.container)
         known = self._health.get(place)
         if known is None:
             if len(self._health) >= SERVERS_KNOWN_MAX:
                 self._forget_one()
-            known = self._health[place] = Health()
+            known = self._health[place] = ServerHealth()
         return known
 
-    def replied(self, route: Route, server: Server, health: Health, seconds: float) -> None:
+    def replied(self, route: UpstreamRoute, server: DnsServer, health: ServerHealth, seconds: float) -> None:
         health.replied(seconds)
         if self._faults and not health.loops(monotonic()):
-            self._well(Place(server, route.container))
+            self._well(ServerPlace(server, route.container))
 
-    def failed(self, route: Route, server: Server) -> None:
+    def failed(self, route: UpstreamRoute, server: DnsServer) -> None:
         """A try has failed: probe it, unless that is being done."""
         self.health(route, server).failed(monotonic())
         self._begin_probing(route, server)
 
-    def overtaken(self, route: Route, server: Server, seconds: float) -> None:
+    def overtaken(self, route: UpstreamRoute, server: DnsServer, seconds: float) -> None:
         health = self.health(route, server)
         health.overtaken(seconds, monotonic())
         if health.failing:
             self._begin_probing(route, server)
 
-    def led_back(self, route: Route, server: Server) -> None:
+    def led_back(self, route: UpstreamRoute, server: DnsServer) -> None:
         """A question that was sent there came back to us."""
         ourselves = is_ourselves(server, self._listen)
         self.health(route, server).note_loop(monotonic(), ourselves)
         what = "is this resolver itself: it is left out" if ourselves else "asks this resolver in its turn"
-        self._ill(Place(server, route.container), what)
+        self._ill(ServerPlace(server, route.container), what)
 
-    def usable(self, route: Route) -> dict[Server, Health]:
+    def usable(self, route: UpstreamRoute) -> dict[DnsServer, ServerHealth]:
         """The servers of the route that are not ourselves, in their order."""
         now = monotonic()
         known = {server: self.health(route, server) for server in route.servers}
         return {server: health for server, health in known.items() if not health.left_out(now)}
 
-    def all_failing(self, route: Route) -> bool:
+    def all_failing(self, route: UpstreamRoute) -> bool:
         """Is there little hope for a question that goes this way?"""
         return all(health.failing for health in self.usable(route).values())
 
     # --- probing --------------------------------------------------------------------------------------------
 
-    def _begin_probing(self, route: Route, server: Server) -> None:
-        place = Place(server, route.container)
+    def _begin_probing(self, route: UpstreamRoute, server: DnsServer) -> None:
+        place = ServerPlace(server, route.container)
         if place not in self._probing:
             self._probing.add(place)
             self._tasks.start(self._probe_until_well(route, place), "dns-probe")
 
-    async def _probe_until_well(self, route: Route, place: Place) -> None:
+    async def _probe_until_well(self, route: UpstreamRoute, place: ServerPlace) -> None:
         health = self.health(route, place.server)
         try:
             while health.failing and monotonic() - health.used_at < SERVER_UNUSED:
@@ -120,12 +120,12 @@ class KnownServers:
             if not health.loops(monotonic()):
                 self._well(place)
 
-    def _ill(self, place: Place, what: str) -> None:
+    def _ill(self, place: ServerPlace, what: str) -> None:
         if str(place) not in self._faults:
             logger.warning("%s %s", place, what)
         self._faults[str(place)] = f"{place} {what}"
 
-    def _well(self, place: Place) -> None:
+    def _well(self, place: ServerPlace) -> None:
         if self._faults.pop(str(place), None) is not None:
             logger.info("%s is fine again, or not needed any more", place)
 

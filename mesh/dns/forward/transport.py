@@ -11,8 +11,8 @@ import socket
 from collections.abc import Callable
 
 from mesh.dns.config import FORGERIES_MAX, TCP_REPLY_MAX
-from mesh.dns.forward.reply_parser import Match, match
-from mesh.dns.forward.route import Server, SocketFactory
+from mesh.dns.forward.reply_parser import ReplyMatch, match
+from mesh.dns.forward.route import DnsServer, SocketFactory
 from mesh.errors import WireError
 
 Rejected = Callable[[str], None]  # told the reason
@@ -27,7 +27,7 @@ class Flooded(WireError):
 
 
 async def over_udp(
-    message: bytes, server: Server, sockets: SocketFactory, rejected: Rejected, *, exact: bool
+    message: bytes, server: DnsServer, sockets: SocketFactory, rejected: Rejected, *, exact: bool
 ) -> bytes:
     """Waits for the reply as long as it is let. `exact`: the name must come back as it was spelled.
 
@@ -40,15 +40,15 @@ async def over_udp(
         for _ in range(FORGERIES_MAX):
             reply = await loop.sock_recv(connected, TCP_REPLY_MAX)
             found = match(message, reply)
-            if found is Match.YES or (found is Match.CASE and not exact):
+            if found is ReplyMatch.YES or (found is ReplyMatch.CASE and not exact):
                 return reply
             rejected(found.value)
-            if found is Match.CASE:
+            if found is ReplyMatch.CASE:
                 raise CaseChanged("the reply spells the name otherwise")
     raise Flooded(f"{FORGERIES_MAX} messages that are no reply to the query")
 
 
-async def over_tcp(message: bytes, server: Server, sockets: SocketFactory) -> bytes:
+async def over_tcp(message: bytes, server: DnsServer, sockets: SocketFactory) -> bytes:
     """Raises OSError, KernelError, or WireError when the reply is to something else. The case may change."""
     loop = asyncio.get_running_loop()
     with sockets(server.family, socket.SOCK_STREAM) as connection:
@@ -56,7 +56,7 @@ async def over_tcp(message: bytes, server: Server, sockets: SocketFactory) -> by
         await loop.sock_sendall(connection, framed(message))
         length = int.from_bytes(await _exactly(loop, connection, 2))
         reply = await _exactly(loop, connection, length)
-    if match(message, reply) not in (Match.YES, Match.CASE):
+    if match(message, reply) not in (ReplyMatch.YES, ReplyMatch.CASE):
         raise WireError("the reply is to another question")
     return reply
 

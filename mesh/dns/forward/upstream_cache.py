@@ -25,7 +25,7 @@ from mesh.dns.config import (
     STALE_TTL,
 )
 from mesh.dns.forward.query_builder import Received
-from mesh.dns.forward.reply_parser import Reply, aged
+from mesh.dns.forward.reply_parser import UpstreamReply, aged
 
 KEY_COST = 400  # bytes, about, of a key and its places in dictionaries
 
@@ -40,7 +40,7 @@ class Aging:
         self.stored, self.expires = stored, expires
 
     @classmethod
-    def of(cls, message: bytes, reply: Reply, now: float) -> "Aging | None":
+    def of(cls, message: bytes, reply: UpstreamReply, now: float) -> "Aging | None":
         """None: not to be kept."""
         seconds = lifetime(reply)
         return cls(message, reply.ttl_offsets, now, now + seconds) if seconds > 0 else None
@@ -50,12 +50,12 @@ class Aging:
         return aged(self.message, self.offsets, int(now - self.stored))
 
 
-def lifetime(reply: Reply) -> int:
+def lifetime(reply: UpstreamReply) -> int:
     """Seconds that a reply is good for, 0 for not at all (RFC 2308; RFC 2181 8; no error but NXDOMAIN is)."""
     return min(reply.ttl, CACHED_NEGATIVE_TTL_MAX if reply.negative else CACHED_TTL_MAX)
 
 
-class Kept:
+class CachedReply:
     """One reply in the cache."""
 
     __slots__ = ("expires", "received", "refreshing", "stored")
@@ -87,19 +87,19 @@ class Kept:
         return replace(self.received, message=bytes(message))
 
 
-class Forwarded:
+class UpstreamCache:
     """Replies of upstreams by (servers asked, what was asked), and what they have failed to answer."""
 
     def __init__(self, capacity: int, bytes_max: int = FORWARDED_BYTES_MAX) -> None:
         self._capacity, self._bytes_max = capacity, bytes_max
-        self._kept: dict[Hashable, Kept] = {}  # the one used longest ago comes first
+        self._kept: dict[Hashable, CachedReply] = {}  # the one used longest ago comes first
         self._failed: dict[Hashable, float] = {}  # until when nobody asks again
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, key: Hashable, now: float) -> Kept | None:
+    def get(self, key: Hashable, now: float) -> CachedReply | None:
         """Fresh or stale; None when there is neither."""
         found = self._kept.pop(key, None)
         if found is None:
@@ -110,7 +110,7 @@ class Forwarded:
         self._kept[key] = found
         return found
 
-    def put(self, key: Hashable, received: Received, now: float) -> Kept | None:
+    def put(self, key: Hashable, received: Received, now: float) -> CachedReply | None:
         """None: not to be kept. The same reply again is what is kept already."""
         found = self._kept.get(key)
         if found is not None and found.received is received:
@@ -121,7 +121,7 @@ class Forwarded:
             self._drop(key)  # whatever comes next: it is no longer what upstreams say
         if seconds <= 0 or len(received.message) > CACHED_REPLY_MAX or self._capacity <= 0:
             return None
-        made = self._kept[key] = Kept(received, now, now + seconds)
+        made = self._kept[key] = CachedReply(received, now, now + seconds)
         self.bytes += _cost(made)
         while len(self._kept) > self._capacity or self.bytes > self._bytes_max:
             self._drop(next(iter(self._kept)))
@@ -152,5 +152,5 @@ class Forwarded:
         return until is not None
 
 
-def _cost(kept: Kept) -> int:
+def _cost(kept: CachedReply) -> int:
     return KEY_COST + kept.received.cost

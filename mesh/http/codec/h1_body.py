@@ -8,7 +8,7 @@ import re
 
 from mesh.http.codec.h1_head import Fields, checked_fields
 from mesh.http.codec.protected_fields import as_trailers
-from mesh.http.faults import Fault, Refused
+from mesh.http.faults import HttpFault, RequestRefused
 from mesh.parsing import parse_hex
 
 SIZE_LINE_MAX = 512  # bytes of a chunk's first line: sixteen digits, and extensions that nobody uses
@@ -31,7 +31,7 @@ class ChunkedReader:
 
     __slots__ = ("_expects", "_extensions", "_fault", "_left", "_line", "done", "rest", "trailers")
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: HttpFault) -> None:
         """`fault`: what a malformed body is, by whose it is."""
         self._fault = fault
         self._left = 0  # of the chunk's payload, and of the CRLF after it
@@ -59,11 +59,11 @@ class ChunkedReader:
         if found is None:
             return self._incomplete(data, at, SIZE_LINE_MAX, "a chunk's size is malformed")
         if found.end() - at > SIZE_LINE_MAX:
-            raise Refused(self._fault, "a chunk's first line is too long")
+            raise RequestRefused(self._fault, "a chunk's first line is too long")
         if found[2] is not None:
             self._extensions += len(found[2])
             if self._extensions > EXTENSIONS_MAX:
-                raise Refused(self._fault, "too many chunk extensions")
+                raise RequestRefused(self._fault, "too many chunk extensions")
         self._left = parse_hex(found[1], CHUNK_MAX) + 2
         self._expects = self._payload if self._left > 2 else self._trailer
         return found.end()
@@ -77,7 +77,7 @@ class ChunkedReader:
             return at + len(piece)
         end = data[at : at + self._left]
         if end != b"\r\n"[2 - self._left :][: len(end)]:
-            raise Refused(self._fault, "a chunk is longer than its size")
+            raise RequestRefused(self._fault, "a chunk is longer than its size")
         self._left -= len(end)
         if not self._left:
             self._expects = self._size_line
@@ -91,11 +91,11 @@ class ChunkedReader:
         if end < 0:
             return self._incomplete(data, at, TRAILERS_MAX, "the trailers are malformed")
         if end - at > TRAILERS_MAX:
-            raise Refused(self._fault, "the trailers are too long")
+            raise RequestRefused(self._fault, "the trailers are too long")
         try:
             fields = checked_fields(data[at : end + 2])
-        except Refused as refused:
-            raise Refused(self._fault, str(refused)) from refused
+        except RequestRefused as refused:
+            raise RequestRefused(self._fault, str(refused)) from refused
         self.trailers = allowed_trailers(fields)
         self.done = True
         return end + 4
@@ -104,9 +104,9 @@ class ChunkedReader:
         """Keep what is no whole line yet; but not when it can never become one."""
         line = data[at:]
         if (b"\n" in line and self._expects == self._size_line) or line.count(b"\n") != line.count(b"\r\n"):
-            raise Refused(self._fault, message)
+            raise RequestRefused(self._fault, message)
         if len(line) > most:
-            raise Refused(self._fault, message)
+            raise RequestRefused(self._fault, message)
         self._line = line
         return len(data)
 

@@ -11,7 +11,7 @@ compares bytes before it reads anything anew (`RequestReader`). HTTP/2 builds th
 import re
 from dataclasses import dataclass
 
-from mesh.http.faults import Fault, Refused
+from mesh.http.faults import HttpFault, RequestRefused
 from mesh.parsing import PORT_MAX, parse_int
 
 LINE_MAX = 16 * 1024  # of a request line: what servers behind us take at most (8 to 16 KiB)
@@ -113,9 +113,9 @@ class Fields:
 def checked_fields(block: bytes) -> Fields:
     """Raises Refused (400, 431)."""
     if _FIELDS.fullmatch(block) is None:
-        raise Refused(Fault.BAD_HEAD, "a header field is malformed")
+        raise RequestRefused(HttpFault.BAD_HEAD, "a header field is malformed")
     if block.count(b"\n") > FIELDS_MAX:
-        raise Refused(Fault.HEAD_TOO_LARGE, f"more than {FIELDS_MAX} header fields")
+        raise RequestRefused(HttpFault.HEAD_TOO_LARGE, f"more than {FIELDS_MAX} header fields")
     return Fields(block)
 
 
@@ -138,7 +138,7 @@ class RequestFields:
         """Raises Refused. Of the version only HTTP/1.0 makes a difference: see RequestReader."""
         self.fields = fields
         self.authority, self.host = _host(fields.all(b"host"))
-        self.length = _length(fields, Fault.BAD_HEAD)
+        self.length = _length(fields, HttpFault.BAD_HEAD)
         self.options: tuple[bytes, ...] = fields.options()
         self.close = b"close" in self.options
         self.keep_alive = b"keep-alive" in self.options
@@ -150,7 +150,7 @@ class RequestFields:
             self.upgrade = fields.get(b"upgrade") or b""
         self.expects = fields.has(b"expect")
         if self.expects and fields.tokens(b"expect") != [b"100-continue"]:
-            raise Refused(Fault.EXPECTATION, "the only expectation known is 100-continue")
+            raise RequestRefused(HttpFault.EXPECTATION, "the only expectation known is 100-continue")
 
 
 @dataclass(slots=True)
@@ -206,15 +206,15 @@ class RequestReader:
             target, named = _other_form(method, target)
             if named:
                 if about.authority is None and minor == b"1":
-                    raise Refused(Fault.BAD_HEAD, "no Host")
+                    raise RequestRefused(HttpFault.BAD_HEAD, "no Host")
                 # RFC 9112 section 3.2.2: what the target says counts, not the field.
                 about = _with_host(about, named)
                 host = about.host
         if minor == b"1":
             if about.authority is None:
-                raise Refused(Fault.BAD_HEAD, "no Host")
+                raise RequestRefused(HttpFault.BAD_HEAD, "no Host")
         elif about.length == CHUNKED:
-            raise Refused(Fault.BAD_HEAD, "Transfer-Encoding in HTTP/1.0")
+            raise RequestRefused(HttpFault.BAD_HEAD, "Transfer-Encoding in HTTP/1.0")
         elif about.upgrade:
             about = RequestFields(about.fields)
             about.upgrade = b""  # RFC 9110 section 7.8: of HTTP/1.0 it is no wish for another protocol
@@ -236,9 +236,9 @@ class ResponseHead:
         lower = fields.lower
         self.length = UNTIL_CLOSE
         if b"\ncontent-length:" in lower or b"\ntransfer-encoding:" in lower:
-            self.length = _length(fields, Fault.BAD_RESPONSE)
+            self.length = _length(fields, HttpFault.BAD_RESPONSE)
             if self.length == CHUNKED and not minor:
-                raise Refused(Fault.BAD_RESPONSE, "Transfer-Encoding in HTTP/1.0")
+                raise RequestRefused(HttpFault.BAD_RESPONSE, "Transfer-Encoding in HTTP/1.0")
         self.options: tuple[bytes, ...] = ()
         self.close = not minor
         if b"\nconnection:" in lower:
@@ -279,11 +279,11 @@ def read_response(head: bytes) -> ResponseHead:
     """`head` up to and with its empty line. Raises Refused (502)."""
     line = _STATUS_LINE.match(head)
     if line is None:
-        raise Refused(Fault.BAD_RESPONSE, "the status line is malformed")
+        raise RequestRefused(HttpFault.BAD_RESPONSE, "the status line is malformed")
     minor, status, reason = line.groups()
     block = head[line.end() : -2]
     if _FIELDS.fullmatch(block) is None:
-        raise Refused(Fault.BAD_RESPONSE, "a header field of the response is malformed")
+        raise RequestRefused(HttpFault.BAD_RESPONSE, "a header field of the response is malformed")
     return ResponseHead(parse_int(status, 0, 999), reason or b"", 1 if minor == b"1" else 0, Fields(block))
 
 
@@ -300,11 +300,11 @@ def check_beginning(data: bytes, known: int, end: int) -> None:
     """Raises Refused when this can never become a head. `known`: so many of its bytes were looked at before;
     `end`: where its empty line ends, if it has one."""
     if len(data) > LINE_MAX >= known and data.find(b"\r\n", 0, LINE_MAX + 2) < 0:
-        raise Refused(Fault.TARGET_TOO_LONG, f"a request line longer than {LINE_MAX} bytes")
+        raise RequestRefused(HttpFault.TARGET_TOO_LONG, f"a request line longer than {LINE_MAX} bytes")
     if end > HEAD_MAX or len(data) > HEAD_MAX:
-        raise Refused(Fault.HEAD_TOO_LARGE, f"a head larger than {HEAD_MAX} bytes")
+        raise RequestRefused(HttpFault.HEAD_TOO_LARGE, f"a head larger than {HEAD_MAX} bytes")
     if hopeless(data, known):
-        raise Refused(Fault.BAD_HEAD, "a line that does not end with CRLF")
+        raise RequestRefused(HttpFault.BAD_HEAD, "a line that does not end with CRLF")
 
 
 def hopeless(beginning: bytes, known: int = 0) -> bool:
@@ -317,36 +317,36 @@ def _host(values: list[bytes]) -> tuple[bytes | None, str]:
     if not values:
         return None, ""
     if len(values) > 1:
-        raise Refused(Fault.BAD_HEAD, "more than one Host")
+        raise RequestRefused(HttpFault.BAD_HEAD, "more than one Host")
     value = values[0]
     if not value:
         return value, ""
     found = _HOST.fullmatch(value)
     # Of five digits the greater number is the greater text.
     if found is None or (found[2] is not None and len(found[2]) == 5 and found[2] > _LAST_PORT):
-        raise Refused(Fault.BAD_HEAD, "Host is malformed")
+        raise RequestRefused(HttpFault.BAD_HEAD, "Host is malformed")
     return value, found[1].decode().lower().removesuffix(".")
 
 
-def _length(fields: Fields, fault: Fault) -> int:
+def _length(fields: Fields, fault: HttpFault) -> int:
     """0 when nothing is said. RFC 9112 section 6.3, without the repairs that it allows."""
     lower = fields.lower
     coded, sized = lower.count(b"\ntransfer-encoding:"), lower.count(b"\ncontent-length:")
     if sized and not coded:
         value = fields.get(b"content-length") or b""
         if sized > 1 or _NUMBER.fullmatch(value) is None:
-            raise Refused(fault, "Content-Length is not one number")
+            raise RequestRefused(fault, "Content-Length is not one number")
         return parse_int(value, 0, LENGTH_MAX)
     if not coded:
         return 0
     if sized:
-        raise Refused(fault, "both Content-Length and Transfer-Encoding")
+        raise RequestRefused(fault, "both Content-Length and Transfer-Encoding")
     if coded == 1 and (fields.get(b"transfer-encoding") or b"").lower() == b"chunked":
         return CHUNKED
     codings = fields.tokens(b"transfer-encoding")
-    if fault is Fault.BAD_HEAD and codings.count(b"chunked") == 1 and codings[-1] == b"chunked":
-        raise Refused(Fault.UNKNOWN_CODING, "a transfer coding besides chunked")
-    raise Refused(fault, "Transfer-Encoding is not chunked alone")
+    if fault is HttpFault.BAD_HEAD and codings.count(b"chunked") == 1 and codings[-1] == b"chunked":
+        raise RequestRefused(HttpFault.UNKNOWN_CODING, "a transfer coding besides chunked")
+    raise RequestRefused(fault, "Transfer-Encoding is not chunked alone")
 
 
 def _other_form(method: bytes, target: bytes) -> tuple[bytes, bytes]:
@@ -354,10 +354,10 @@ def _other_form(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     if target == b"*" and method == b"OPTIONS":
         return target, b""
     if method == b"CONNECT":
-        raise Refused(Fault.METHOD, "CONNECT: this is not a forward proxy")
+        raise RequestRefused(HttpFault.METHOD, "CONNECT: this is not a forward proxy")
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
-        raise Refused(Fault.BAD_HEAD, "the request target is malformed")
+        raise RequestRefused(HttpFault.BAD_HEAD, "the request target is malformed")
     authority, rest = absolute.groups()
     rest = rest or b"/"
     return (rest if rest[:1] == b"/" else b"/" + rest), authority
@@ -367,10 +367,10 @@ def _with_host(about: RequestFields, authority: bytes) -> RequestFields:
     return RequestFields(Fields(b"Host: " + authority + b"\r\n" + about.fields.without(b"host")))
 
 
-def _bad_line(line: bytes) -> Refused:
+def _bad_line(line: bytes) -> RequestRefused:
     if len(line) > LINE_MAX:
-        return Refused(Fault.TARGET_TOO_LONG, f"a request line longer than {LINE_MAX} bytes")
+        return RequestRefused(HttpFault.TARGET_TOO_LONG, f"a request line longer than {LINE_MAX} bytes")
     version = _VERSION.fullmatch(line.rpartition(b" ")[2])
     if version is not None and version[1] != b"1":
-        return Refused(Fault.VERSION, "not HTTP/1")
-    return Refused(Fault.BAD_HEAD, "the request line is malformed")
+        return RequestRefused(HttpFault.VERSION, "not HTTP/1")
+    return RequestRefused(HttpFault.BAD_HEAD, "the request line is malformed")

@@ -20,8 +20,8 @@ from mesh.http.codec.h1_head import (
     ResponseHead,
     checked_fields,
 )
-from mesh.http.faults import Fault, Refused
-from mesh.http.local_reply import Answer, reason_phrase
+from mesh.http.faults import HttpFault, RequestRefused
+from mesh.http.local_reply import LocalReply, reason_phrase
 from mesh.parsing import parse_int
 
 List = Iterable[tuple[bytes, bytes]]
@@ -57,23 +57,23 @@ class RequestLists:
             if name[:1] != b":":
                 rest.append(one)
             elif rest or name in pseudo:
-                raise Refused(Fault.BAD_HEAD, "a pseudo-header field in the wrong place")
+                raise RequestRefused(HttpFault.BAD_HEAD, "a pseudo-header field in the wrong place")
             else:
                 pseudo[name] = one[1]
         method, target = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
         authority = pseudo.get(b":authority")
         if not pseudo.keys() <= {b":method", b":scheme", b":path", b":authority"}:
-            raise Refused(Fault.BAD_HEAD, "an unknown pseudo-header field")
+            raise RequestRefused(HttpFault.BAD_HEAD, "an unknown pseudo-header field")
         if _METHOD.fullmatch(method) is None:
-            raise Refused(Fault.BAD_HEAD, "the method is malformed")
+            raise RequestRefused(HttpFault.BAD_HEAD, "the method is malformed")
         if method == b"CONNECT":
-            raise Refused(Fault.METHOD, "CONNECT: this is not a forward proxy")
+            raise RequestRefused(HttpFault.METHOD, "CONNECT: this is not a forward proxy")
         if len(target) > LINE_MAX:
-            raise Refused(Fault.TARGET_TOO_LONG, f"a path longer than {LINE_MAX} bytes")
+            raise RequestRefused(HttpFault.TARGET_TOO_LONG, f"a path longer than {LINE_MAX} bytes")
         if _TARGET.fullmatch(target) is None and not (target == b"*" and method == b"OPTIONS"):
-            raise Refused(Fault.BAD_HEAD, "the path is malformed")
+            raise RequestRefused(HttpFault.BAD_HEAD, "the path is malformed")
         if pseudo.get(b":scheme") not in (b"http", b"https"):
-            raise Refused(Fault.BAD_HEAD, "the scheme is neither http nor https")
+            raise RequestRefused(HttpFault.BAD_HEAD, "the scheme is neither http nor https")
         known = (authority, ended, ended and method in _WITH_BODY, rest)
         about = self._about
         if about is None or known != self._known:
@@ -88,38 +88,38 @@ def _about(
 ) -> RequestFields:
     lines, cookies, sized = [], [], False
     for name, value in rest:
-        _check(name, value, Fault.BAD_HEAD)
+        _check(name, value, HttpFault.BAD_HEAD)
         if name == b"cookie":
             cookies.append(value)
         elif name == b"host":
             if authority is not None and value.lower() != authority.lower():
-                raise Refused(Fault.BAD_HEAD, "Host is not the authority")
+                raise RequestRefused(HttpFault.BAD_HEAD, "Host is not the authority")
             authority = value if authority is None else authority
         else:
             if name == b"te" and value.lower() != b"trailers":
-                raise Refused(Fault.BAD_HEAD, "TE is not trailers")
+                raise RequestRefused(HttpFault.BAD_HEAD, "TE is not trailers")
             sized = sized or name == b"content-length"
             lines.append(b"%b: %b\r\n" % (name, value))
     if authority is None:
-        raise Refused(Fault.BAD_HEAD, "no authority")
-    _check(b"host", authority, Fault.BAD_HEAD)
+        raise RequestRefused(HttpFault.BAD_HEAD, "no authority")
+    _check(b"host", authority, HttpFault.BAD_HEAD)
     if cookies:  # section 8.2.3
         lines.append(b"cookie: %b\r\n" % b"; ".join(cookies))
     if ended and not sized and method in _WITH_BODY:
         lines.append(b"content-length: 0\r\n")  # RFC 9110 section 8.6; some servers answer 411 otherwise
     about = RequestFields(checked_fields(b"host: %b\r\n%b" % (authority, b"".join(lines))))
     if ended and about.length:
-        raise Refused(Fault.BAD_HEAD, "a Content-Length, but no content")
+        raise RequestRefused(HttpFault.BAD_HEAD, "a Content-Length, but no content")
     if not ended and not sized:
         about.length = CHUNKED
     return about
 
 
-def _check(name: bytes, value: bytes, fault: Fault) -> None:
+def _check(name: bytes, value: bytes, fault: HttpFault) -> None:
     if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
-        raise Refused(fault, "a header field is malformed")
+        raise RequestRefused(fault, "a header field is malformed")
     if name in _OF_CONNECTIONS:
-        raise Refused(fault, "a header field of HTTP/1's connections")
+        raise RequestRefused(fault, "a header field of HTTP/1's connections")
 
 
 def read_response(fields: List) -> ResponseHead:
@@ -130,10 +130,10 @@ def read_response(fields: List) -> ResponseHead:
         if name == b":status" and not status and not lines:
             status = value
             continue
-        _check(name, value, Fault.BAD_RESPONSE)
+        _check(name, value, HttpFault.BAD_RESPONSE)
         lines.append(b"%b: %b\r\n" % (name, value))
     if _STATUS.fullmatch(status) is None or status == b"101":
-        raise Refused(Fault.BAD_RESPONSE, "the status is malformed")
+        raise RequestRefused(HttpFault.BAD_RESPONSE, "the status is malformed")
     code = parse_int(status, 100, 599)
     head = ResponseHead(code, reason_phrase(code).encode(), 1, Fields(b"".join(lines)))
     if b"\ncontent-length:" not in head.fields.lower:
@@ -141,7 +141,7 @@ def read_response(fields: List) -> ResponseHead:
     return head
 
 
-def read_trailers(fields: List, fault: Fault) -> bytes:
+def read_trailers(fields: List, fault: HttpFault) -> bytes:
     """As field lines, each with its CRLF. Raises Refused."""
     lines = []
     for name, value in fields:
@@ -149,8 +149,8 @@ def read_trailers(fields: List, fault: Fault) -> bytes:
         lines.append(b"%b: %b\r\n" % (name, value))
     try:
         return allowed_trailers(checked_fields(b"".join(lines)))
-    except Refused as refused:
-        raise Refused(fault, str(refused)) from refused
+    except RequestRefused as refused:
+        raise RequestRefused(fault, str(refused)) from refused
 
 
 def request_list(head: RequestHead, target: bytes, lines: bytes, scheme: bytes) -> list[tuple[bytes, bytes]]:
@@ -177,7 +177,7 @@ def response_list(head: ResponseHead) -> list[tuple[bytes, bytes]]:
     return listed
 
 
-def answer_list(answer: Answer) -> list[tuple[bytes, bytes]]:
+def answer_list(answer: LocalReply) -> list[tuple[bytes, bytes]]:
     listed = [(b":status", b"%d" % answer.status)]
     listed += [(name.lower(), value) for name, value in answer.fields]
     if answer.status not in (204, 304):

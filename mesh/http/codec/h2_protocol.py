@@ -82,7 +82,7 @@ class Code(IntEnum):
     ENHANCE_YOUR_CALM = 0xB
 
 
-class Broken(WireError):
+class H2Broken(WireError):
     """The connection cannot go on."""
 
     def __init__(self, code: Code, message: str) -> None:
@@ -103,7 +103,7 @@ class Stream:
         self.ended_out = False  # we have
 
 
-class Side(Protocol):
+class H2Side(Protocol):
     """Whose connection it is."""
 
     def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
@@ -136,7 +136,7 @@ class Side(Protocol):
 class Wire:
     """Call `start` first; take `out` and clear it whenever it is time to send."""
 
-    def __init__(self, side: Side, *, client: bool = False, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, side: H2Side, *, client: bool = False, clock: Callable[[], float] = monotonic) -> None:
         self._side = side
         self._client = client
         self.out = bytearray()
@@ -195,7 +195,7 @@ class Wire:
         at, end = 0, len(data)
         if self._preface:
             if not PREFACE.startswith(data[:24]) and not data.startswith(PREFACE):
-                raise Broken(Code.PROTOCOL_ERROR, "not HTTP/2's preface")
+                raise H2Broken(Code.PROTOCOL_ERROR, "not HTTP/2's preface")
             if end < len(PREFACE):
                 self._got = data
                 return False
@@ -206,15 +206,15 @@ class Wire:
             high, low, kind, flags, id_ = _HEAD.unpack_from(data, at)
             length = high << 8 | low
             if length > FRAME_MAX:
-                raise Broken(Code.FRAME_SIZE_ERROR, "a frame larger than was allowed")
+                raise H2Broken(Code.FRAME_SIZE_ERROR, "a frame larger than was allowed")
             if end - at - 9 < length:
                 break
             begin, at = at, at + 9 + length
             self._work += 1
             if not self._settled and kind != SettingsFrame.type:
-                raise Broken(Code.PROTOCOL_ERROR, "no SETTINGS at the beginning")
+                raise H2Broken(Code.PROTOCOL_ERROR, "no SETTINGS at the beginning")
             if self._block_of and kind != ContinuationFrame.type:
-                raise Broken(Code.PROTOCOL_ERROR, "a frame within a block of fields")
+                raise H2Broken(Code.PROTOCOL_ERROR, "a frame within a block of fields")
             if kind > _HEADERS or flags & (_PADDED | _PRIORITY) or not id_ & _LAST_ID:
                 self._frame(data[begin:at])
             elif (
@@ -232,7 +232,7 @@ class Wire:
             frame, _ = Frame.parse_frame_header(view[:9])
             frame.parse_body(view[9:])
         except HyperframeError as error:
-            raise Broken(Code.FRAME_SIZE_ERROR, f"a malformed frame: {error}") from error
+            raise H2Broken(Code.FRAME_SIZE_ERROR, f"a malformed frame: {error}") from error
         handler = self._handlers.get(frame.type) if frame.type is not None else None
         if handler is None:
             self._spend(1)  # unknown ones are read over: section 4.1
@@ -241,7 +241,7 @@ class Wire:
 
     def _headers(self, frame: HeadersFrame) -> None:
         if "PRIORITY" in frame.flags and frame.depends_on == frame.stream_id:
-            raise Broken(Code.PROTOCOL_ERROR, "a stream that depends on itself")
+            raise H2Broken(Code.PROTOCOL_ERROR, "a stream that depends on itself")
         flags = _END_STREAM if "END_STREAM" in frame.flags else 0
         self._head(frame.stream_id, flags | (_END_HEADERS if "END_HEADERS" in frame.flags else 0), frame.data)
 
@@ -257,11 +257,11 @@ class Wire:
 
     def _continuation(self, frame: ContinuationFrame) -> None:
         if not self._block_of or self._block_of != frame.stream_id:
-            raise Broken(Code.PROTOCOL_ERROR, "CONTINUATION of nothing")
+            raise H2Broken(Code.PROTOCOL_ERROR, "CONTINUATION of nothing")
         self._block.append(frame.data)
         self._block_size += len(frame.data)
         if len(self._block) > CONTINUATIONS_MAX or self._block_size > FIELDS_BYTES_MAX:
-            raise Broken(Code.ENHANCE_YOUR_CALM, "a block of fields without an end")
+            raise H2Broken(Code.ENHANCE_YOUR_CALM, "a block of fields without an end")
         if "END_HEADERS" in frame.flags:
             id_, block = self._block_of, b"".join(self._block)
             self._block_of = 0
@@ -273,12 +273,12 @@ class Wire:
         try:
             fields = self._decoding.decode(block)
         except OversizedHeaderListError as error:
-            raise Broken(Code.ENHANCE_YOUR_CALM, "too many fields") from error
+            raise H2Broken(Code.ENHANCE_YOUR_CALM, "too many fields") from error
         except HPACKError as error:
-            raise Broken(Code.COMPRESSION_ERROR, f"fields that cannot be decoded: {error}") from error
+            raise H2Broken(Code.COMPRESSION_ERROR, f"fields that cannot be decoded: {error}") from error
         self._work += HEAD_WORK + self._decoding.decoded // BYTES_PER_WORK
         if not self._budget.spend_on_head(len(block), self._decoding.decoded):
-            raise Broken(Code.ENHANCE_YOUR_CALM, "too many fields that were only named")
+            raise H2Broken(Code.ENHANCE_YOUR_CALM, "too many fields that were only named")
         ended, stream = self._block_ends, self.streams.get(id_)
         if stream is None:
             self._new(id_, fields, ended)
@@ -364,14 +364,14 @@ class Wire:
                 self._encoding.limit(min(value, TABLE_MAX))
             elif name == SettingsFrame.ENABLE_PUSH:
                 if value not in (0, 1) or (self._client and value):
-                    raise Broken(Code.PROTOCOL_ERROR, "ENABLE_PUSH is malformed")
+                    raise H2Broken(Code.PROTOCOL_ERROR, "ENABLE_PUSH is malformed")
             elif name == SettingsFrame.MAX_CONCURRENT_STREAMS:
                 self.streams_max = value
             elif name == SettingsFrame.INITIAL_WINDOW_SIZE:
                 self._first_window(value)
             elif name == SettingsFrame.MAX_FRAME_SIZE:
                 if not 16_384 <= value < 2**24:
-                    raise Broken(Code.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of range")
+                    raise H2Broken(Code.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of range")
                 self._frame_max = min(value, 64 * 1024)
         self.out += SettingsFrame(0, flags=["ACK"]).serialize()
         self._spend(1 + len(frame.settings) / SETTINGS_PER_FRAME)
@@ -379,15 +379,15 @@ class Wire:
 
     def _first_window(self, value: int) -> None:
         if value > _WINDOW_MAX:
-            raise Broken(Code.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is out of range")
+            raise H2Broken(Code.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is out of range")
         more, self._room_of_new = value - self._room_of_new, value
         for stream in self.streams.values():
             stream.room += more
             if stream.room > _WINDOW_MAX:
-                raise Broken(Code.FLOW_CONTROL_ERROR, "a window is too large")
+                raise H2Broken(Code.FLOW_CONTROL_ERROR, "a window is too large")
 
     def _push(self, _: Frame) -> None:
-        raise Broken(Code.PROTOCOL_ERROR, "PUSH_PROMISE, which was not allowed")
+        raise H2Broken(Code.PROTOCOL_ERROR, "PUSH_PROMISE, which was not allowed")
 
     def _nothing(self, _: Frame) -> None:
         self._spend(1)
@@ -413,7 +413,7 @@ class Wire:
         if not frame.stream_id:
             self._room += more
             if self._room > _WINDOW_MAX:
-                raise Broken(Code.FLOW_CONTROL_ERROR, "the connection's window is too large")
+                raise H2Broken(Code.FLOW_CONTROL_ERROR, "the connection's window is too large")
             self._side.room(None)
             return
         stream = self.streams.get(frame.stream_id)
@@ -430,11 +430,11 @@ class Wire:
         """Frames for a stream that is no more may still come; not for one that never was (section 5.1)."""
         ours = bool(id_ % 2) == self._client
         if id_ >= self._next if ours else id_ > self.highest:
-            raise Broken(Code.PROTOCOL_ERROR, "a frame of a stream that was never opened")
+            raise H2Broken(Code.PROTOCOL_ERROR, "a frame of a stream that was never opened")
 
     def _spend(self, cost: float) -> None:
         if not self._budget.spend(cost):
-            raise Broken(Code.ENHANCE_YOUR_CALM, "too many frames that achieve nothing")
+            raise H2Broken(Code.ENHANCE_YOUR_CALM, "too many frames that achieve nothing")
 
     # --- out ---
 

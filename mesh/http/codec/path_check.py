@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from mesh.http.config.matchers import normal_path
-from mesh.http.faults import Fault, Refused
+from mesh.http.faults import HttpFault, RequestRefused
 
 DECODINGS_MAX = 4  # times that a segment is decoded; usual servers decode once, some twice
 READINGS_MAX = 16  # ways to read one path; each costs a look at the routers
@@ -97,7 +97,7 @@ def check_path(path: str, allowed: EncodedCharacters = DEFAULT) -> tuple[str, Re
         return normal_path(path), ()
     why = _why_refused(path) or _why_not_allowed(path, allowed)
     if why:
-        raise Refused(Fault.BAD_PATH, why)
+        raise RequestRefused(HttpFault.BAD_PATH, why)
     normal = normal_path(path)
     if "%" not in normal and ";" not in normal:
         return normal, ()
@@ -165,7 +165,7 @@ def _readings(normal: str, allowed: EncodedCharacters) -> Readings:
     found |= _each(found, lambda path: _CUT.sub("", path))
     readings = {normal_path(path) for path in found} - {normal}
     if len(readings) > READINGS_MAX:
-        raise Refused(Fault.BAD_PATH, "a path that can be read in too many ways")
+        raise RequestRefused(HttpFault.BAD_PATH, "a path that can be read in too many ways")
     return tuple(sorted(readings))
 
 

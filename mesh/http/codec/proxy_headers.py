@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from mesh.http.byte_budget import Account, ByteBudget
+from mesh.http.byte_budget import ByteAccount, ByteBudget
 from mesh.http.codec.h1_head import CHUNKED, Fields, RequestFields, ResponseHead
 from mesh.http.codec.protected_fields import from_proxy, from_stranger, is_protected, without_names
 
@@ -42,7 +42,7 @@ _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
 @dataclass(slots=True)
-class Edge:
+class ClientInfo:
     """A connection from outside, as those behind us are told of it. Each connection has one: it is
     not frozen, which would take three times as long to make."""
 
@@ -53,13 +53,13 @@ class Edge:
     version: str = ""  # of HTTP, where requests do not say it themselves
     budget: ByteBudget | None = field(default=None, compare=False, repr=False)  # of its process
     trusted: bool = field(init=False)  # so is this client
-    _account: Account | None = field(default=None, init=False, compare=False, repr=False)
+    _account: ByteAccount | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self.trusted = self.trusts(self.client)
 
     @property
-    def account(self) -> Account | None:
+    def account(self) -> ByteAccount | None:
         """Of the bytes held for it; None: nobody counts them. It is made when it is first asked for: small
         requests that are answered at once need none."""
         if self._account is None and self.budget is not None:
@@ -78,7 +78,7 @@ class Edge:
         return f'"[{self.client}]"' if ":" in self.client else self.client
 
 
-def request_block(about: RequestFields, edge: Edge) -> bytes:
+def request_block(about: RequestFields, edge: ClientInfo) -> bytes:
     """The field lines for the endpoint, all but the request's id. Framing of a chunked body is in it."""
     fields = about.fields
     lower = fields.lower
@@ -114,13 +114,13 @@ def request_block(about: RequestFields, edge: Edge) -> bytes:
     return b"".join(lines)
 
 
-def _begun(about: RequestFields, edge: Edge) -> tuple[bytes, ...]:
+def _begun(about: RequestFields, edge: ClientInfo) -> tuple[bytes, ...]:
     """Values for the lines `_OF_CLIENT`."""
     client = edge.client.encode()
     return client, edge.scheme.encode(), about.authority or b"", b"%d" % edge.port, client
 
 
-def _continued(about: RequestFields, edge: Edge) -> dict[bytes, bytes]:
+def _continued(about: RequestFields, edge: ClientInfo) -> dict[bytes, bytes]:
     """What a trusted proxy said stays; it is added to the list of those who passed the request on."""
     fields = about.fields
     begun = dict(zip(_OF_CLIENT, _begun(about, edge), strict=True))
@@ -134,7 +134,7 @@ def _continued(about: RequestFields, edge: Edge) -> dict[bytes, bytes]:
     return added
 
 
-def source_of(fields: Fields, edge: Edge) -> str:
+def source_of(fields: Fields, edge: ClientInfo) -> str:
     """Whose request it is: of those whom proxies name, the last one that is no trusted proxy itself. What
     somebody further away says of himself does not count."""
     source = edge.client

@@ -3,13 +3,13 @@
 from collections import Counter
 from typing import TypeVar
 
-from mesh.http.config.model import Route
+from mesh.http.config.model import HttpRoute
 
 T = TypeVar("T")
 Names = tuple[str, ...]
 
 
-class Certified:
+class AcmeDomains:
     """`version` tells whether anything has changed."""
 
     def __init__(self) -> None:
@@ -31,10 +31,10 @@ class Certified:
         """Is there to be a certificate with this name?"""
         return host in self._hosts
 
-    def add(self, route: Route) -> None:
+    def add(self, route: HttpRoute) -> None:
         self._count(route, 1)
 
-    def remove(self, route: Route) -> None:
+    def remove(self, route: HttpRoute) -> None:
         self._count(route, -1)
 
     def clear(self) -> None:
@@ -43,7 +43,7 @@ class Certified:
         self._hosts.clear()
         self.version += 1
 
-    def _count(self, route: Route, by: int) -> None:
+    def _count(self, route: HttpRoute, by: int) -> None:
         for names in route.certificates:
             _add(self._wanted, names, by)
             _add(self._stacks.setdefault(names, Counter()), route.scope, by)

@@ -55,7 +55,7 @@ Hosts = frozenset[str] | None
 Paths = frozenset[PathKey] | None
 
 
-class Match(Protocol):
+class Matcher(Protocol):
     def matches(self, request: Request) -> bool: ...
     @property
     def hosts(self) -> Hosts:
@@ -89,7 +89,7 @@ class Always(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class Host(_Anywhere):
+class HostMatcher(_Anywhere):
     name: str  # lower case
 
     def matches(self, request: Request) -> bool:
@@ -151,7 +151,7 @@ class Method(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class Header(_Anywhere):
+class HeaderMatcher(_Anywhere):
     name: str  # lower case
     value: str
 
@@ -169,7 +169,7 @@ class HeaderRegexp(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class Query(_Anywhere):
+class QueryMatcher(_Anywhere):
     name: str
     value: str | None  # None: any
 
@@ -196,7 +196,7 @@ class ClientIP(_Anywhere):
 
 @dataclass(frozen=True, slots=True)
 class Not(_Anywhere):
-    inner: Match
+    inner: Matcher
 
     def matches(self, request: Request) -> bool:
         return not self.inner.matches(request)
@@ -204,8 +204,8 @@ class Not(_Anywhere):
 
 @dataclass(frozen=True, slots=True)
 class And:
-    left: Match
-    right: Match
+    left: Matcher
+    right: Matcher
 
     def matches(self, request: Request) -> bool:
         return self.left.matches(request) and self.right.matches(request)
@@ -226,8 +226,8 @@ class And:
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    left: Match
-    right: Match
+    left: Matcher
+    right: Matcher
 
     def matches(self, request: Request) -> bool:
         return self.left.matches(request) or self.right.matches(request)

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 from mesh.balance.outlier_detection import EJECT_SECONDS, EJECT_SHARE, FAILURES_TO_EJECT
 from mesh.balance.policies import Policy
 from mesh.balance.retry_budget import LEAST, SHARE
-from mesh.http.config.matchers import Match
+from mesh.http.config.matchers import Matcher
 from mesh.http.config.regex import Expression
 
 Network = IPv4Network | IPv6Network
@@ -160,7 +160,7 @@ class IpStrategy:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ClientKeySource:
     """By what requests are told apart: the value of a field, the host that is asked for, or an address."""
 
     header: str = ""
@@ -182,13 +182,13 @@ class RateLimit:
 
     average: float  # requests per second
     burst: int = 1
-    source: Source = Source()
+    source: ClientKeySource = ClientKeySource()
 
 
 @dataclass(frozen=True, slots=True)
 class InFlightReq:
     amount: int  # of one source at once, on one node
-    source: Source = Source()
+    source: ClientKeySource = ClientKeySource()
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +328,7 @@ class Router:
     name: str
     owner: str
     rule: str
-    match: Match
+    match: Matcher
     entrypoints: tuple[str, ...] = ()  # none: all
     service: str = ""  # "": the owner's only one
     middlewares: tuple[str, ...] = ()
@@ -340,13 +340,13 @@ class Router:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class HttpRoute:
     """A router with everything found that it names."""
 
     name: str
     owner: str
     rule: str
-    match: Match
+    match: Matcher
     entrypoints: tuple[str, ...]
     service: str
     middlewares: tuple[Middleware, ...]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 
 from mesh.http.config import matchers
-from mesh.http.config.matchers import And, Match, Not, Or
+from mesh.http.config.matchers import And, Matcher, Not, Or
 from mesh.http.config.regex import Expression
 
 RULE_MAX = 4096  # characters
@@ -28,7 +28,7 @@ _TOKEN = re.compile(r"\s*(?:(?P<word>[A-Za-z]+)|(?P<text>`[^`]*`|\"[^\"]*\")|(?P
 _HOST = re.compile(r"[0-9A-Za-z._-]*[0-9A-Za-z_-]\.?|\[[0-9A-Fa-f:.]+\]")  # a name, or an address as in URLs
 
 
-def read_rule(text: str) -> Match:
+def read_rule(text: str) -> Matcher:
     """Raises RuleError."""
     if len(text) > RULE_MAX:
         raise RuleError(f"longer than {RULE_MAX} characters")
@@ -43,27 +43,27 @@ class _Parser:
         self._kind, self._token, self._start = "", "", 0
         self._advance()
 
-    def whole(self) -> Match:
+    def whole(self) -> Matcher:
         match = self._either()
         if self._token:
             raise self._expected("'&&', '||' or the end")
         return match
 
-    def _either(self) -> Match:
+    def _either(self) -> Matcher:
         match = self._all()
         while self._token == "||":
             self._advance()
             match = Or(match, self._all())
         return match
 
-    def _all(self) -> Match:
+    def _all(self) -> Matcher:
         match = self._factor()
         while self._token == "&&":
             self._advance()
             match = And(match, self._factor())
         return match
 
-    def _factor(self) -> Match:
+    def _factor(self) -> Matcher:
         self._depth += 1
         if self._depth > DEPTH_MAX:
             raise RuleError(f"nested more than {DEPTH_MAX} deep")
@@ -80,7 +80,7 @@ class _Parser:
         finally:
             self._depth -= 1
 
-    def _matcher(self) -> Match:
+    def _matcher(self) -> Matcher:
         if self._kind != "word":
             raise self._expected("a matcher such as Host or PathPrefix")
         name, start = self._token, self._start
@@ -147,16 +147,16 @@ def _expression(text: str) -> Expression:
     return expression
 
 
-def _host(name: str) -> Match:
+def _host(name: str) -> Matcher:
     if not name.isascii():
         raise ValueError(f"{name!r} has letters that requests write as xn--…")
     if _HOST.fullmatch(name) is None:
         raise ValueError(f"{name!r} is no host name")
-    return matchers.Host(name.lower().rstrip("."))
+    return matchers.HostMatcher(name.lower().rstrip("."))
 
 
-def _path(make: Callable[[str], Match]) -> Callable[[str], Match]:
-    def made(path: str) -> Match:
+def _path(make: Callable[[str], Matcher]) -> Callable[[str], Matcher]:
+    def made(path: str) -> Matcher:
         if not path.startswith("/"):
             raise ValueError(f"{path!r} does not begin with /")
         if "{" in path:
@@ -168,23 +168,23 @@ def _path(make: Callable[[str], Match]) -> Callable[[str], Match]:
     return made
 
 
-def _header(name: str, value: str) -> Match:
-    return matchers.Header(name.lower(), value)
+def _header(name: str, value: str) -> Matcher:
+    return matchers.HeaderMatcher(name.lower(), value)
 
 
-def _header_regexp(name: str, value: str) -> Match:
+def _header_regexp(name: str, value: str) -> Matcher:
     return matchers.HeaderRegexp(name.lower(), _expression(value))
 
 
-def _query(name: str, value: str | None = None) -> Match:
-    return matchers.Query(name, value)
+def _query(name: str, value: str | None = None) -> Matcher:
+    return matchers.QueryMatcher(name, value)
 
 
-def _client_ip(text: str) -> Match:
+def _client_ip(text: str) -> Matcher:
     return matchers.ClientIP(ip_network(text, strict=False))
 
 
-_MATCHERS: Mapping[str, tuple[Callable[..., Match], int, int]] = {  # and how many values each takes
+_MATCHERS: Mapping[str, tuple[Callable[..., Matcher], int, int]] = {  # and how many values each takes
     "host": (_host, 1, 1),
     "hostregexp": (lambda text: matchers.HostRegexp(_expression(text)), 1, 1),
     "path": (_path(matchers.Path), 1, 1),
@@ -201,7 +201,7 @@ _SAYS_ITSELF = ("host", "path", "pathprefix", "clientip")  # that an empty value
 _OF_V2 = {"headers": "Header", "headersregexp": "HeaderRegexp"}
 
 
-def _made(name: str, arguments: list[str]) -> Match:
+def _made(name: str, arguments: list[str]) -> Matcher:
     known = name.lower()
     if known in _OF_V2:
         raise ValueError(f"is Traefik v2's; v3 calls it {_OF_V2[known]}")

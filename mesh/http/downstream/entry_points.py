@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mesh.errors import KernelError
-from mesh.http.downstream.listener import Front
-from mesh.http.routing.passthrough import Passing
-from mesh.http.routing.router import Site
-from mesh.http.runtime import Core
+from mesh.http.downstream.listener import HttpListener
+from mesh.http.routing.passthrough import TlsPassthrough
+from mesh.http.routing.router import RequestRouter
+from mesh.http.runtime import HttpRuntime
 from mesh.net.tasks import Tasks
 from mesh.relay.tcp_port import listen
-from mesh.relay.tcp_proxy import Relaying
+from mesh.relay.tcp_proxy import TcpProxy
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +38,12 @@ class EntryPoints:
     def __init__(
         self,
         tasks: Tasks,
-        core: Core,
-        site: Site,
+        core: HttpRuntime,
+        site: RequestRouter,
         places: Sequence[tuple[str, str, int]],
         trusted: Callable[[str], bool],
         tls: Callable[[str], ssl.SSLContext | None] = lambda _name: None,
-        passing: Passing | None = None,
+        passing: TlsPassthrough | None = None,
         opened: Callable[[str, socket.socket], None] | None = None,
     ) -> None:
         self._tasks = tasks
@@ -54,8 +54,8 @@ class EntryPoints:
         self._tls = tls
         self._passing = passing
         self._opened = opened
-        self._fronts: dict[tuple[str, str, int], Front] = {}
-        self._adopted: list[Front] = []
+        self._fronts: dict[tuple[str, str, int], HttpListener] = {}
+        self._adopted: list[HttpListener] = []
         self._listeners: dict[tuple[str, str, int], socket.socket] = {}  # of those that are served elsewhere
         self._faults: dict[tuple[str, str, int], str] = {}
         self._running: list[asyncio.Task[None]] = []
@@ -125,27 +125,29 @@ class EntryPoints:
                 self._listeners[place] = listener
                 self._opened(name, listener)
 
-    def _front(self, name: str, listener: socket.socket) -> Front:
-        passed = _Passed(self._passing, self._site, name) if self._passing is not None else None
-        return Front(self._core, listener, self._site.serving(name), self._trusted, self._tls(name), passed)
+    def _front(self, name: str, listener: socket.socket) -> HttpListener:
+        passed = _PassedEntry(self._passing, self._site, name) if self._passing is not None else None
+        return HttpListener(
+            self._core, listener, self._site.serving(name), self._trusted, self._tls(name), passed
+        )
 
-    def _all(self) -> list[Front]:
+    def _all(self) -> list[HttpListener]:
         return [*self._fronts.values(), *self._adopted]
 
 
 @dataclass(frozen=True, slots=True)
-class _Passed:
+class _PassedEntry:
     """What of an entry point's TLS is passed on: a name with a TCP router of its own; any other if there is
     one for all, and no router of HTTP for that host."""
 
-    passing: Passing
-    site: Site
+    passing: TlsPassthrough
+    site: RequestRouter
     entry: str
 
     def any(self) -> bool:
         return self.passing.serves(self.entry)
 
-    def whose(self, name: str) -> Relaying | None:
+    def whose(self, name: str) -> TcpProxy | None:
         found = self.passing.lookup(self.entry, name)
         if found is None and not self.site.serves(self.entry, name):
             found = self.passing.catch_all(self.entry, name)

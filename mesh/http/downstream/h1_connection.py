@@ -17,7 +17,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from mesh.http import limits
-from mesh.http.byte_budget import FREE_BYTES, HEAD_COPIES, Account, ByteBudget, HeldByConnection, Over
+from mesh.http.byte_budget import FREE_BYTES, HEAD_COPIES, ByteAccount, ByteBudget, HeldByConnection, Over
 from mesh.http.codec.h1_body import END_OF_CHUNKS, LAST_CHUNK, ChunkedReader, chunk
 from mesh.http.codec.h1_head import (
     CHUNKED,
@@ -31,13 +31,13 @@ from mesh.http.codec.h1_head import (
     without_empty_lines,
 )
 from mesh.http.codec.h2_protocol import PREFACE
-from mesh.http.codec.proxy_headers import Edge, given_request_id, request_block, response_lines
+from mesh.http.codec.proxy_headers import ClientInfo, given_request_id, request_block, response_lines
 from mesh.http.downstream.interfaces import H1Host
 from mesh.http.exchange import Exchange
-from mesh.http.faults import Fault, Refused
+from mesh.http.faults import HttpFault, RequestRefused
 from mesh.http.least_rate import LEAST_BYTES, BodyPace, ReaderPace
-from mesh.http.local_reply import Answer, as_http1, error_answer
-from mesh.net.idle_timer import NEVER, Timed
+from mesh.http.local_reply import LocalReply, as_http1, error_answer
+from mesh.net.idle_timer import NEVER, IdleTimer
 from mesh.net.isolation import run
 from mesh.net.poller import FAILED, PEER_DONE, READABLE, UNUSUAL, WRITABLE
 from mesh.net.would_block import WOULD_BLOCK, end_records, unsent
@@ -46,7 +46,7 @@ from mesh.relay.splice import reset_on_close
 INCOMING = READABLE | PEER_DONE | UNUSUAL
 
 
-class State(Enum):
+class DownstreamState(Enum):
     HEAD = 1
     BODY = 2
     WAIT = 3
@@ -55,10 +55,10 @@ class State(Enum):
     CLOSED = 6
 
 
-HEAD, BODY, WAIT, TUNNEL, LINGER, CLOSED = State
+HEAD, BODY, WAIT, TUNNEL, LINGER, CLOSED = DownstreamState
 
 
-class H1Client(Timed):
+class H1Client(IdleTimer):
     __slots__ = (
         "_block",
         "_block_of",
@@ -91,7 +91,7 @@ class H1Client(Timed):
         "request_id",
     )
 
-    def __init__(self, host: H1Host, sock: socket.socket, edge: Edge) -> None:
+    def __init__(self, host: H1Host, sock: socket.socket, edge: ClientInfo) -> None:
         super().__init__(host.deadlines)
         self._host = host
         self._poller = host.poller
@@ -213,7 +213,7 @@ class H1Client(Timed):
                 self._pace.received += len(data)
             try:
                 payload, complete = self._of_body(data)
-            except Refused as refused:
+            except RequestRefused as refused:
                 self._refuse(refused)
                 return
             self._pass_on(payload, complete)
@@ -249,12 +249,12 @@ class H1Client(Timed):
             else:
                 self._state = BODY
                 self._left = head.length
-                self._chunks = ChunkedReader(Fault.BAD_BODY) if head.length == CHUNKED else None
+                self._chunks = ChunkedReader(HttpFault.BAD_BODY) if head.length == CHUNKED else None
                 body, complete = self._of_body(rest)
                 if not complete:
                     self._pace = BodyPace(self._account(), head.length != CHUNKED)
                     self.within(limits.BODY_SECONDS)
-        except Refused as refused:
+        except RequestRefused as refused:
             if not self._served and data.startswith(PREFACE[:18]) and not self._in_records:
                 self._hand_over(data)
             else:
@@ -283,7 +283,7 @@ class H1Client(Timed):
             check_beginning(data, known, end)
             if len(data) > FREE_BYTES:
                 self._hold_head(len(data))
-        except Refused as refused:
+        except RequestRefused as refused:
             self._refuse(refused)
             return
         self._got = data
@@ -344,7 +344,7 @@ class H1Client(Timed):
         if state is TUNNEL and self._exchange is not None:
             self._exchange.client_ended()
         elif state is HEAD and self._got:
-            self._refuse(Refused(Fault.BAD_HEAD, "the head is cut off"))
+            self._refuse(RequestRefused(HttpFault.BAD_HEAD, "the head is cut off"))
         else:
             self._gone()
 
@@ -504,7 +504,7 @@ class H1Client(Timed):
             self._out.append(LAST_CHUNK + trailers + b"\r\n" if trailers else END_OF_CHUNKS)
         self._ended()
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: LocalReply) -> None:
         exchange = self._exchange
         minor = exchange.head.minor if exchange is not None else 1
         keep = self._keep and self._state is WAIT and not self._host.closing and minor == 1
@@ -566,7 +566,7 @@ class H1Client(Timed):
 
     # --- what is held for it ---
 
-    def _account(self) -> Account:
+    def _account(self) -> ByteAccount:
         return self.edge.account or ByteBudget().account(self.edge.client)
 
     def _counting(self) -> HeldByConnection:
@@ -592,7 +592,7 @@ class H1Client(Timed):
 
     # --- the end ---
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: RequestRefused) -> None:
         """It cannot be understood, so it is not known where the next request would begin."""
         self._host.refused(refused.fault, str(refused))
         self._keep = False
@@ -634,9 +634,9 @@ class H1Client(Timed):
         if self._held or state in (LINGER, TUNNEL):
             self._gone()
         elif state is HEAD and self._partial:
-            self._refuse(Refused(Fault.HEAD_TIMEOUT, "the head took too long"))
+            self._refuse(RequestRefused(HttpFault.HEAD_TIMEOUT, "the head took too long"))
         elif state is BODY and not self._hold:
-            self._refuse(Refused(Fault.BODY_TIMEOUT, "the body took too long"))
+            self._refuse(RequestRefused(HttpFault.BODY_TIMEOUT, "the body took too long"))
         elif state is HEAD:
             self._close()
 

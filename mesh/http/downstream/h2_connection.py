@@ -3,18 +3,18 @@
 import socket
 
 from mesh.http import limits
-from mesh.http.byte_budget import HEAD_COPIES, REQUEST_BYTES, Account, ByteBudget, Over
+from mesh.http.byte_budget import HEAD_COPIES, REQUEST_BYTES, ByteAccount, ByteBudget, Over
 from mesh.http.codec.h1_head import CHUNKED, KEPT_MAX, RequestFields, RequestHead, ResponseHead
 from mesh.http.codec.h2_headers import RequestLists, answer_list, read_trailers, response_list
-from mesh.http.codec.h2_protocol import Broken, Code, Stream
+from mesh.http.codec.h2_protocol import Code, H2Broken, Stream
 from mesh.http.codec.hpack import Fields
-from mesh.http.codec.proxy_headers import Edge, given_request_id, request_block
-from mesh.http.downstream.interfaces import Host
+from mesh.http.codec.proxy_headers import ClientInfo, given_request_id, request_block
+from mesh.http.downstream.interfaces import ConnectionOwner
 from mesh.http.exchange import Exchange
-from mesh.http.faults import Fault, Refused
+from mesh.http.faults import HttpFault, RequestRefused
 from mesh.http.h2_transport import H2Connection, Outgoing
 from mesh.http.least_rate import LEAST_BYTES, BodyPace
-from mesh.http.local_reply import Answer, error_answer
+from mesh.http.local_reply import LocalReply, error_answer
 from mesh.net.idle_timer import NEVER
 from mesh.net.isolation import run
 from mesh.relay.splice import reset_on_close
@@ -25,9 +25,9 @@ ANSWER_BYTES = 4096  # that a stream must take for an answer of ours: all of our
 class H2Client(H2Connection):
     """`start` it; `host` is told when it is `over`."""
 
-    account: Account
+    account: ByteAccount
 
-    def __init__(self, host: Host, sock: socket.socket, edge: Edge) -> None:
+    def __init__(self, host: ConnectionOwner, sock: socket.socket, edge: ClientInfo) -> None:
         super().__init__(host.poller, host.deadlines, sock, client=False)
         self.host = host
         self.edge = edge
@@ -92,7 +92,7 @@ class H2Client(H2Connection):
             if over is None:
                 run(request.open, head, ended)
                 return
-        except Refused as refused:
+        except RequestRefused as refused:
             if (over := request.count(REQUEST_BYTES)) is None:
                 request.refuse(refused)
                 return
@@ -140,8 +140,8 @@ class H2Client(H2Connection):
 
     # --- the end ---
 
-    def broke(self, broken: Broken) -> None:
-        fault = Fault.H2_FLOOD if broken.code is Code.ENHANCE_YOUR_CALM else Fault.H2_PROTOCOL
+    def broke(self, broken: H2Broken) -> None:
+        fault = HttpFault.H2_FLOOD if broken.code is Code.ENHANCE_YOUR_CALM else HttpFault.H2_PROTOCOL
         self.host.refused(fault, str(broken))
         self._all_gone()
         super().broke(broken)
@@ -152,7 +152,7 @@ class H2Client(H2Connection):
         if not self._held and not self._lingering and not self.wire.in_block and not self._requests:
             self.leave()  # idle
         elif self.wire.in_block:
-            self.host.refused(Fault.HEAD_TIMEOUT, "the head took too long")
+            self.host.refused(HttpFault.HEAD_TIMEOUT, "the head took too long")
             self._all_gone()
             self.leave(Code.PROTOCOL_ERROR)
         else:
@@ -288,8 +288,8 @@ class H2Request(Outgoing):
             return
         self.limit = NEVER
         try:
-            trailers = read_trailers(fields, Fault.BAD_BODY)
-        except Refused as refused:
+            trailers = read_trailers(fields, HttpFault.BAD_BODY)
+        except RequestRefused as refused:
             self._malformed(str(refused))
             return
         if self._body_left > 0:
@@ -318,7 +318,7 @@ class H2Request(Outgoing):
     def forwarded(self, head: RequestHead) -> bytes:
         return b"%bX-Request-Id: %b\r\n" % (self._client.block(head.about), self.request_id)
 
-    def refuse(self, refused: Refused) -> None:
+    def refuse(self, refused: RequestRefused) -> None:
         """There is no exchange: this is no request."""
         self._client.host.refused(refused.fault, str(refused))
         self.request_id = self._client.host.request_id()
@@ -340,7 +340,7 @@ class H2Request(Outgoing):
         else:
             self._too_much(over.refused)
 
-    def _too_much(self, refused: Refused) -> None:
+    def _too_much(self, refused: RequestRefused) -> None:
         """Of what its client does not take."""
         if self._exchange is not None:
             self._exchange.give_up(refused.fault)
@@ -368,7 +368,7 @@ class H2Request(Outgoing):
 
     def _malformed(self, message: str) -> None:
         """RFC 9113 section 8.1.1."""
-        self._client.host.refused(Fault.BAD_BODY, message)
+        self._client.host.refused(HttpFault.BAD_BODY, message)
         stream = self.stream
         assert stream is not None
         self._client.wire.fail(stream, Code.PROTOCOL_ERROR)
@@ -418,7 +418,7 @@ class H2Request(Outgoing):
         else:
             self.finish(trailers)
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: LocalReply) -> None:
         self._head = answer_list(answer)
         if answer.body and not self._head_only:
             self.put(answer.body)
@@ -450,9 +450,9 @@ class H2Request(Outgoing):
                 exchange.gone()
         else:
             self._exchange = None
-            self._client.host.refused(Fault.BODY_TIMEOUT, "the body took too long")
+            self._client.host.refused(HttpFault.BODY_TIMEOUT, "the body took too long")
             exchange.gone()
-            self.answer(error_answer(Fault.BODY_TIMEOUT, self.request_id))
+            self.answer(error_answer(HttpFault.BODY_TIMEOUT, self.request_id))
 
     def on_fault(self) -> None:
         """Something of ours has failed at it."""

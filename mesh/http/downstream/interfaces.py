@@ -4,17 +4,17 @@ import socket
 from typing import Protocol
 
 from mesh.http.codec.h1_head import RequestHead
-from mesh.http.codec.proxy_headers import Edge
+from mesh.http.codec.proxy_headers import ClientInfo
 from mesh.http.exchange import Downstream, Exchange
-from mesh.http.faults import Fault
+from mesh.http.faults import HttpFault
 from mesh.net.poller import Poller
 from mesh.net.timers import Deadlines
 
 
-class Client(Protocol):
+class HttpClient(Protocol):
     """A connection, whatever it speaks."""
 
-    edge: Edge
+    edge: ClientInfo
 
     @property
     def spare_order(self) -> tuple[bool, float] | None:
@@ -31,7 +31,7 @@ class Client(Protocol):
         ...
 
 
-class Host(Protocol):
+class ConnectionOwner(Protocol):
     closing: bool
 
     @property
@@ -40,18 +40,18 @@ class Host(Protocol):
     def deadlines(self) -> Deadlines: ...
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange: ...
     def request_id(self) -> bytes: ...
-    def refused(self, fault: Fault, message: str) -> None:
+    def refused(self, fault: HttpFault, message: str) -> None:
         """Something came that is no request."""
         ...
 
-    def over(self, client: Client) -> None:
+    def over(self, client: HttpClient) -> None:
         """It is closed."""
         ...
 
 
-class H1Host(Host, Protocol):
+class H1Host(ConnectionOwner, Protocol):
     """And another protocol may follow."""
 
-    def speaks_h2(self, client: Client, sock: socket.socket, data: bytes) -> None:
+    def speaks_h2(self, client: HttpClient, sock: socket.socket, data: bytes) -> None:
         """What it takes for a client of HTTP/1 has begun with HTTP/2's preface; `data` was read of it."""
         ...

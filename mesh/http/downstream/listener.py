@@ -12,64 +12,64 @@ from typing import Any, Protocol
 
 from mesh.http import limits
 from mesh.http.codec.h1_head import RequestHead
-from mesh.http.codec.proxy_headers import Edge
+from mesh.http.codec.proxy_headers import ClientInfo
 from mesh.http.downstream.h1_connection import H1Client
 from mesh.http.downstream.h2_connection import H2Client
-from mesh.http.downstream.interfaces import Client
+from mesh.http.downstream.interfaces import HttpClient
 from mesh.http.exchange import Downstream, Exchange
-from mesh.http.faults import Fault
-from mesh.http.runtime import Core
-from mesh.http.tls.handshake_base import Greeting
+from mesh.http.faults import HttpFault
+from mesh.http.runtime import HttpRuntime
+from mesh.http.tls.handshake_base import TlsAccept
 from mesh.http.tls.handshake_places import HandshakePlaces
 from mesh.http.tls.server_handshake import Handshake
-from mesh.http.tls.sni_peek import Peeking
+from mesh.http.tls.sni_peek import SniPeek
 from mesh.net.acceptor import Accepting
 from mesh.net.isolation import report_fault, run
 from mesh.net.limits.per_client_limit import Addresses
 from mesh.net.poller import Poller
 from mesh.net.timers import Deadlines
 from mesh.relay.splice import reset_on_close
-from mesh.relay.tcp_proxy import Relaying
+from mesh.relay.tcp_proxy import TcpProxy
 
 
-class Serving(Protocol):
+class RequestHandler(Protocol):
     """Who answers this listener's requests."""
 
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange: ...
 
 
-class Passed(Protocol):
+class PassedConnection(Protocol):
     """TLS connections that are not ours to end."""
 
     def any(self) -> bool:
         """Is there a name for which there are such?"""
         ...
 
-    def whose(self, name: str) -> Relaying | None:
+    def whose(self, name: str) -> TcpProxy | None:
         """Who relays those for this name."""
         ...
 
 
-class Front:
+class HttpListener:
     """`trusted` says of an address whether it may speak for others."""
 
     def __init__(
         self,
-        core: Core,
+        core: HttpRuntime,
         listener: socket.socket,
-        serving: Serving,
+        serving: RequestHandler,
         trusted: Callable[[str], bool] = lambda _: False,
         tls: ssl.SSLContext | None = None,
-        passed: Passed | None = None,
+        passed: PassedConnection | None = None,
     ) -> None:
         self._core = core
         self._listener = listener
         self._serving = serving
         self._trusted = trusted
         self._tls = tls
-        self._clients: set[Client] = set()
+        self._clients: set[HttpClient] = set()
         self._passed = passed
-        self._handshakes: HandshakePlaces[Greeting[Any]] = HandshakePlaces()
+        self._handshakes: HandshakePlaces[TlsAccept[Any]] = HandshakePlaces()
         self._addresses = Addresses(core.per_address)
         self._empty = asyncio.Event()  # set when the last client of a closing front is gone
         self._port = int(listener.getsockname()[1])
@@ -120,9 +120,9 @@ class Front:
         self.connections += 1
         address = peer[0].removeprefix("::ffff:") if "." in peer[0] else peer[0]
         scheme = "https" if self._tls else "http"
-        edge = Edge(address, scheme, self._port, self._trusted, budget=self._core.bytes)
+        edge = ClientInfo(address, scheme, self._port, self._trusted, budget=self._core.bytes)
         if self._is_full() and not self._make_room(-1):
-            self._refuse(sock, Fault.FULL.reason)
+            self._refuse(sock, HttpFault.FULL.reason)
         elif not edge.trusted and not self._addresses.enter(address):
             self._refuse(sock, "per_address")
         elif self._tls is not None and not self._make_room_for_handshake(edge):
@@ -160,14 +160,14 @@ class Front:
             client.abort()
         return bool(spare)
 
-    def _make_room_for_handshake(self, edge: Edge) -> bool:
+    def _make_room_for_handshake(self, edge: ClientInfo) -> bool:
         may, giving_way = self._handshakes.room_for(edge.client, shared=edge.trusted)
         if giving_way is not None:
             self.refusals["gave_way"] += 1
             giving_way.abort()
         return may
 
-    def _begin(self, sock: socket.socket, edge: Edge) -> None:
+    def _begin(self, sock: socket.socket, edge: ClientInfo) -> None:
         if self._tls is None:
             self._serve(sock, edge)
         elif self._passed is not None and self._passed.any():
@@ -175,10 +175,12 @@ class Front:
         else:
             self._secure(sock, edge, self._tls)
 
-    def _peek(self, sock: socket.socket, edge: Edge, context: ssl.SSLContext, passed: Passed) -> None:
+    def _peek(
+        self, sock: socket.socket, edge: ClientInfo, context: ssl.SSLContext, passed: PassedConnection
+    ) -> None:
         """For whom is it? The name stands in its first message."""
 
-        def done(one: Peeking, sock: socket.socket, name: str) -> None:
+        def done(one: SniPeek, sock: socket.socket, name: str) -> None:
             self._handshakes.remove(one)
             relaying = passed.whose(name)
             if relaying is None:
@@ -193,12 +195,14 @@ class Front:
                 return
             relaying.begin(sock, (edge.client, peer[1]), partial(self._leave, edge))
 
-        peeking = Peeking(self.poller, self.deadlines, sock, done, partial(self._not_secured, edge))
+        peeking = SniPeek(self.poller, self.deadlines, sock, done, partial(self._not_secured, edge))
         self._handshakes.add(edge.client, peeking)
         peeking.heard = partial(self._handshakes.heard, edge.client, peeking)
         run(peeking.start)
 
-    def _secure(self, sock: socket.socket, edge: Edge, context: ssl.SSLContext, heard: bool = False) -> None:
+    def _secure(
+        self, sock: socket.socket, edge: ClientInfo, context: ssl.SSLContext, heard: bool = False
+    ) -> None:
         def done(one: Handshake, secured: ssl.SSLSocket) -> None:
             self._handshakes.remove(one)
             self._serve(secured, edge)
@@ -215,7 +219,7 @@ class Front:
         handshake.heard = partial(self._handshakes.heard, edge.client, handshake)
         run(handshake.start)
 
-    def _serve(self, sock: socket.socket, edge: Edge) -> None:
+    def _serve(self, sock: socket.socket, edge: ClientInfo) -> None:
         h2 = isinstance(sock, ssl.SSLSocket) and sock.selected_alpn_protocol() == "h2"
         client = H2Client(self, sock, edge) if h2 else H1Client(self, sock, edge)
         self._clients.add(client)
@@ -224,16 +228,16 @@ class Front:
         except Exception as error:  # noqa: BLE001 - the boundary of a connection
             report_fault(client.start, error)
 
-    def _not_secured(self, edge: Edge, one: Greeting[Any]) -> None:
+    def _not_secured(self, edge: ClientInfo, one: TlsAccept[Any]) -> None:
         self._handshakes.remove(one)
         self.refusals["tls"] += 1
         self._left(edge)
 
-    def _left(self, edge: Edge) -> None:
+    def _left(self, edge: ClientInfo) -> None:
         self._leave(edge)
         self._note_empty()
 
-    def _leave(self, edge: Edge) -> None:
+    def _leave(self, edge: ClientInfo) -> None:
         if not edge.trusted:
             self._addresses.leave(edge.client)
 
@@ -253,16 +257,16 @@ class Front:
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
         return self._serving.exchange(client, head)
 
-    def refused(self, fault: Fault, message: str) -> None:
+    def refused(self, fault: HttpFault, message: str) -> None:
         self.refusals[fault.reason] += 1
 
-    def speaks_h2(self, client: Client, sock: socket.socket, data: bytes) -> None:
+    def speaks_h2(self, client: HttpClient, sock: socket.socket, data: bytes) -> None:
         self._clients.discard(client)
         instead = H2Client(self, sock, client.edge)
         self._clients.add(instead)
         run(instead.start, data)
 
-    def over(self, client: Client) -> None:
+    def over(self, client: HttpClient) -> None:
         self._clients.discard(client)
         self._left(client.edge)
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 
 from mesh.balance.policies import Endpoint
 from mesh.http.codec.h1_head import RequestHead
-from mesh.http.downstream.listener import Front
+from mesh.http.downstream.listener import HttpListener
 from mesh.http.exchange import Downstream, Exchange
-from mesh.http.runtime import Core
-from mesh.http.upstream.service import Target
+from mesh.http.runtime import HttpRuntime
+from mesh.http.upstream.service import UpstreamService
 from mesh.relay.proxy_protocol import trusts
-from mesh.relay.stats import PortStats, Seen
-from mesh.relay.tcp_connection import Options
+from mesh.relay.stats import EndpointStatus, PortStats
+from mesh.relay.tcp_connection import RelayOptions
 
 
 class HttpPort:
@@ -20,17 +20,17 @@ class HttpPort:
 
     def __init__(
         self,
-        core: Core,
+        core: HttpRuntime,
         service: str,
         listener: socket.socket,
         endpoints: Sequence[Endpoint],
-        options: Options,
+        options: RelayOptions,
         connect: Callable[[], socket.socket],
         near: Collection[Endpoint] = (),
     ) -> None:
         self.options = options
-        self.target = Target(core, service, connect)
-        self._front = Front(core, listener, self, self._trusts)
+        self.target = UpstreamService(core, service, connect)
+        self._front = HttpListener(core, listener, self, self._trusts)
         self.retarget(endpoints, options, near)
 
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
@@ -62,18 +62,18 @@ class HttpPort:
             "http",
         )
 
-    def seen(self) -> tuple[Seen, ...]:
+    def seen(self) -> tuple[EndpointStatus, ...]:
         """The endpoints, with requests under way."""
         backend, now = self.target.backend, asyncio.get_running_loop().time()
         return tuple(
-            Seen(one, server.active, backend.health.ejected_for(one, now))
+            EndpointStatus(one, server.active, backend.health.ejected_for(one, now))
             for one, server in backend.servers.items()
         )
 
     def retarget(
         self,
         endpoints: Sequence[Endpoint],
-        options: Options | None = None,
+        options: RelayOptions | None = None,
         near: Collection[Endpoint] = (),
     ) -> None:
         """New requests go to these, to the `near` first; those under way end where they are."""

@@ -23,7 +23,7 @@ _NOTHING: Mapping[str, float] = {}
 
 
 @dataclass(slots=True)
-class _Read:
+class _ReadClaims:
     """A service as it was read last, and as it is told."""
 
     raw: Service
@@ -40,7 +40,7 @@ class HostBook:
     hand_over: float = HAND_OVER_SECONDS
     version: int = 0  # tells whether the record has changed
     since: float | None = None  # when it has begun to watch; None: it does not, or has lost sight of it
-    _read: dict[str, _Read] = field(default_factory=dict)
+    _read: dict[str, _ReadClaims] = field(default_factory=dict)
     _ownership: HostOwnership = field(default_factory=HostOwnership)
 
     def begin(
@@ -88,14 +88,14 @@ class HostBook:
         """What a book says that knows better. It shows with the next view."""
         self._ownership.adopt(record)
 
-    def _look(self, service: Service, before: _Read | None, created: str) -> None:
+    def _look(self, service: Service, before: _ReadClaims | None, created: str) -> None:
         if before is not None and before.raw.labels == service.labels and before.raw.name == service.name:
             before.raw = service
             return
         claims = self._claims(service)
         self.version += claims != (before.claims if before is not None else Claims())
         self._ownership.claim(service.id, owner_of(service), claims, created=created)
-        self._read[service.id] = _Read(service, claims, service)
+        self._read[service.id] = _ReadClaims(service, claims, service)
 
     def _claims(self, service: Service) -> Claims:
         try:
@@ -108,7 +108,7 @@ class HostBook:
         ERRORS.mended(WHERE, f"service {service.name}")
         return claims
 
-    def _tell(self, one: _Read) -> None:
+    def _tell(self, one: _ReadClaims) -> None:
         """Without claims there is nothing to be recorded."""
         holds = self._ownership.holds(one.raw.id) if one.claims else _NOTHING
         if not one.claims:

@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 from mesh.catalog.model import Service
 from mesh.http.config import matchers
-from mesh.http.config.matchers import Match, PathKey
+from mesh.http.config.matchers import Matcher, PathKey
 from mesh.http.config.model import Declared
 from mesh.http.labels.passthrough import ANY, TcpDeclared
 
@@ -71,7 +71,7 @@ def covers(outer: PathKey | None, inner: PathKey | None) -> bool:
     return inner == outer if outer.exact else inner.text.startswith(outer.text)
 
 
-def areas_of(match: Match) -> tuple[Area, ...]:
+def areas_of(match: Matcher) -> tuple[Area, ...]:
     found = _areas(match)
     if len(found) > AREAS_MAX:
         found = {_Raw(one.host, one.fits, None) for one in found}
@@ -126,9 +126,9 @@ class _Raw:
     path: PathKey | None = None
 
 
-def _areas(match: Match) -> set[_Raw]:
+def _areas(match: Matcher) -> set[_Raw]:
     match match:
-        case matchers.Host():
+        case matchers.HostMatcher():
             return {_Raw(match.name)}
         case matchers.HostRegexp() if not all(map(match.pattern.found, _UNLIKE)):
             return {_Raw(fits=(match.pattern.text,))}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from mesh.http.config.matchers import Hosts, Match, PathKey, Paths, Request
-from mesh.http.config.model import Route
+from mesh.http.config.matchers import Hosts, Matcher, PathKey, Paths, Request
+from mesh.http.config.model import HttpRoute
 from mesh.http.hosts.claims import Area, Breadth, areas_of, shown_owner
 from mesh.http.hosts.ownership import Holder, HostOwnership, Right
 
@@ -41,7 +41,7 @@ class PathSet:
 class Entitled:
     """A rule on these hosts alone; by host (`ANY_HOST`: all) without some paths, or on some paths alone."""
 
-    inner: Match
+    inner: Matcher
     hosts: Hosts
     paths: Paths
     without: Mapping[str, PathSet]
@@ -61,7 +61,7 @@ class Entitled:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class HostRefusal:
     """A part of a rule that is somebody else's."""
 
     area: str  # in words
@@ -78,11 +78,11 @@ class Refusal:
         return f"{whose} since {since} UTC; this router is not served for it until that lets go of it"
 
 
-def entitled(route: Route, ownership: HostOwnership) -> tuple[Route | None, tuple[Refusal, ...]]:
+def entitled(route: HttpRoute, ownership: HostOwnership) -> tuple[HttpRoute | None, tuple[HostRefusal, ...]]:
     """The route as it is to be served, None where nothing of it is; and what of it is refused."""
     rights = {area: ownership.right(route.scope, area) for area in areas_of(route.match)}
     refusals = tuple(
-        Refusal(shown(area), right.refused_by)
+        HostRefusal(shown(area), right.refused_by)
         for area, right in rights.items()
         if right.refused_by is not None
     )
@@ -123,13 +123,13 @@ def _parts(rights: Mapping[Area, Right]) -> tuple[dict[str, PathSet], dict[str, 
 
 
 def _certificates(
-    route: Route, ownership: HostOwnership
-) -> tuple[tuple[tuple[str, ...], ...], tuple[Refusal, ...]]:
+    route: HttpRoute, ownership: HostOwnership
+) -> tuple[tuple[tuple[str, ...], ...], tuple[HostRefusal, ...]]:
     """Those without a name that is somebody else's alone, and what is refused."""
     kept, refused = [], []
     for names in route.certificates:
         found = [(name, ownership.sole_holder(name, route.scope)) for name in names]
-        others = [Refusal(f"the certificate of {name}", one) for name, one in found if one is not None]
+        others = [HostRefusal(f"the certificate of {name}", one) for name, one in found if one is not None]
         refused += others
         if not others:
             kept.append(names)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from mesh.balance.policies import Policy
 from mesh.catalog.model import Protocol, PublishMode, Service
 from mesh.errors import Problem
-from mesh.http.config.matchers import Always, And, Match
+from mesh.http.config.matchers import Always, And, Matcher
 from mesh.http.config.model import (
     BAD_STATUSES,
     NEVER_SET,
@@ -40,14 +40,14 @@ LABELS_MAX = 500  # of one service that are read
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ReadRouters:
     """Declared, and what is wrong with it (`file` is the service's name, `key` the label)."""
 
     declared: Declared = field(default_factory=Declared)
     problems: tuple[Problem, ...] = ()
 
 
-def read_labels(service: Service, exposed_by_default: bool = True) -> Read:
+def read_labels(service: Service, exposed_by_default: bool = True) -> ReadRouters:
     """Nothing where no label is ours or Traefik's for HTTP, or where one says that it is not to be served."""
     found = {key.strip().lower(): (key, value.strip()) for key, value in service.labels.items()}
     relevant = {
@@ -56,8 +56,8 @@ def read_labels(service: Service, exposed_by_default: bool = True) -> Read:
         if key.startswith(OURS) or (key.startswith(TRAEFIK) and key != "traefik.enable")
     }
     if not relevant or not service.enabled:
-        return Read()
-    reader = _Reader(service, relevant)
+        return ReadRouters()
+    reader = _LabelReader(service, relevant)
     for key, value in service.labels.items():
         lower = key.strip().lower()
         if lower in relevant and relevant[lower][0] != key:
@@ -67,12 +67,12 @@ def read_labels(service: Service, exposed_by_default: bool = True) -> Read:
     enabled = reader.switch("traefik.enable", found.get("traefik.enable"), exposed_by_default)
     if not enabled and any(key.startswith(TRAEFIK) for key in relevant):
         relevant = {key: one for key, one in relevant.items() if key.startswith(OURS)}
-        reader = _Reader(service, relevant, reader.problems, contradicted=reader.contradicted)
+        reader = _LabelReader(service, relevant, reader.problems, contradicted=reader.contradicted)
     return reader.read()
 
 
 @dataclass(slots=True)
-class _Reader:
+class _LabelReader:
     service: Service
     labels: Mapping[str, tuple[str, str]]  # lower-case key → key as written, value
     problems: list[Problem] = field(default_factory=list)
@@ -85,11 +85,11 @@ class _Reader:
     stray: dict[str, str] = field(default_factory=dict)  # router → label that must have been meant for it
     faulty: set[tuple[str, str]] = field(default_factory=set)  # kind and name of what cannot be made
 
-    def read(self) -> Read:
+    def read(self) -> ReadRouters:
         if len(self.labels) > LABELS_MAX:
             # What is not read may be what keeps others out.
             self.fault(min(self.labels), f"more than {LABELS_MAX} labels; the service is not served")
-            return Read(Declared(), tuple(self.problems))
+            return ReadRouters(Declared(), tuple(self.problems))
         for key, (written, value) in sorted(self.labels.items()):
             self._sort(key, written, value)
         middlewares = self._middlewares()
@@ -100,7 +100,7 @@ class _Reader:
         # What several routers share is told once.
         problems = tuple(dict.fromkeys(self.problems))
         scope = owner_of(self.service)
-        return Read(Declared(routers, services, middlewares, frozenset(self.faulty), scope), problems)
+        return ReadRouters(Declared(routers, services, middlewares, frozenset(self.faulty), scope), problems)
 
     def fault(self, key: str, message: str) -> None:
         self.problems.append(Problem(self.service.name, key, message))
@@ -367,7 +367,7 @@ class _Reader:
     ) -> None:
         service = self._plain_service(name)
         router = Router(name, self.service.id, "", Always(), service=name)
-        clauses: list[tuple[str, Match]] = []
+        clauses: list[tuple[str, Matcher]] = []
         broken = False
         for option, (key, value) in options.items():
             if option in _CLAUSES:
@@ -442,11 +442,11 @@ def _normal(name: str) -> str:
     return re.sub(r"[^0-9A-Za-z]+", "-", name).strip("-").lower()
 
 
-def _clause(rule: str) -> tuple[str, Match]:
+def _clause(rule: str) -> tuple[str, Matcher]:
     return f"({rule})", read_rule(rule)
 
 
-def _any_of(matcher: str) -> Callable[[str], tuple[str, Match]]:
+def _any_of(matcher: str) -> Callable[[str], tuple[str, Matcher]]:
     return lambda text: _clause(" || ".join(f"{matcher}(`{one.strip()}`)" for one in text.split(",")))
 
 
@@ -688,7 +688,7 @@ _OUR_SERVICE: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "mirror_from": _to("mirror_from", _stacks),
     "sticky": _to("sticky", _our_cookie),
 }
-_CLAUSES: Mapping[str, Callable[[str], tuple[str, Match]]] = {  # what a request must be; all must hold
+_CLAUSES: Mapping[str, Callable[[str], tuple[str, Matcher]]] = {  # what a request must be; all must hold
     "host": _any_of("Host"),
     "path": _any_of("PathPrefix"),
     "rule": _clause,

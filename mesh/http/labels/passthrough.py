@@ -59,7 +59,7 @@ class TcpDeclared:
 
 
 def read_tcp_labels(service: Service) -> TcpDeclared:
-    reading = _Reading(service)
+    reading = _TcpReading(service)
     for written, value in sorted(service.labels.items()):
         key = written.lower()
         if key.startswith(PREFIX):
@@ -67,7 +67,7 @@ def read_tcp_labels(service: Service) -> TcpDeclared:
     return reading.finished()
 
 
-class _Reading:
+class _TcpReading:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.found = TcpDeclared()

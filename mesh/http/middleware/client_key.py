@@ -8,12 +8,19 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Protocol
 
 from mesh.http.config.matchers import Request
-from mesh.http.config.model import InFlightReq, IpAllowList, IpStrategy, Middleware, RateLimit, Source
+from mesh.http.config.model import (
+    ClientKeySource,
+    InFlightReq,
+    IpAllowList,
+    IpStrategy,
+    Middleware,
+    RateLimit,
+)
 
 KEY_MAX = 64  # characters; longer ones are kept as a digest, for clients write them
 
 
-class Asking(Protocol):
+class RequestSource(Protocol):
     @property
     def request(self) -> Request: ...
     @property
@@ -31,7 +38,7 @@ def by_proxies(one: Middleware) -> bool:
             return False
 
 
-def address(strategy: IpStrategy, asked: Asking) -> str:
+def address(strategy: IpStrategy, asked: RequestSource) -> str:
     """As written; "" when the proxies in front have not named so many."""
     if strategy.depth:
         named = asked.forwarded_for
@@ -41,7 +48,7 @@ def address(strategy: IpStrategy, asked: Asking) -> str:
     return asked.request.client
 
 
-def key(source: Source, asked: Asking) -> str:
+def key(source: ClientKeySource, asked: RequestSource) -> str:
     """The same for requests of the same source."""
     if source.header:
         found = "\n".join(asked.request.header(source.header.lower()))

@@ -16,8 +16,8 @@ from functools import lru_cache
 from mesh.http.codec.h1_head import CHUNKED, Fields, ResponseHead
 from mesh.http.config.model import Compress
 from mesh.http.exchange import Downstream
-from mesh.http.middleware.response_filter import Around
-from mesh.net.limits.semaphore import Room
+from mesh.http.middleware.response_filter import ResponseFilter
+from mesh.net.limits.semaphore import Semaphore
 from mesh.parsing import parse_float
 
 LEVEL = 4  # 6 takes twice the time for a twentieth less
@@ -110,12 +110,14 @@ def _changed(head: ResponseHead, block: bytes) -> ResponseHead:
     return ResponseHead(head.status, head.reason, head.minor, Fields(block))
 
 
-class Compressing(Around):
+class CompressFilter(ResponseFilter):
     """Around one response. `ended` when the request is over."""
 
     __slots__ = ("_coder", "_first", "_head", "_head_only", "_one", "_room", "_stream", "_unsaid", "_wanted")
 
-    def __init__(self, client: Downstream, one: Compress, wanted: bool, head_only: bool, room: Room) -> None:
+    def __init__(
+        self, client: Downstream, one: Compress, wanted: bool, head_only: bool, room: Semaphore
+    ) -> None:
         """`wanted`: the client understands it; `head_only`: the request was HEAD."""
         super().__init__(client)
         self._one = one

@@ -5,7 +5,7 @@ A response that is not the same for all origins says so (Vary), or a cache would
 
 from mesh.http.config.matchers import Request
 from mesh.http.config.model import Cors
-from mesh.http.local_reply import Answer
+from mesh.http.local_reply import LocalReply
 
 Lines = list[tuple[str, str | None]]
 
@@ -19,7 +19,7 @@ def is_preflight(request: Request) -> bool:
     )
 
 
-def preflight(one: Cors, request: Request) -> Answer:
+def preflight(one: Cors, request: Request) -> LocalReply:
     """To an origin that may do nothing too: what is missing in it tells the browser."""
     lines = _origin(one, request)
     if one.methods:
@@ -27,7 +27,7 @@ def preflight(one: Cors, request: Request) -> Answer:
     if one.headers:
         lines.append(("Access-Control-Allow-Headers", ", ".join(one.headers)))
     lines.append(("Access-Control-Max-Age", str(one.max_age)))
-    return Answer(200, tuple((name.encode(), value.encode("latin-1")) for name, value in lines if value))
+    return LocalReply(200, tuple((name.encode(), value.encode("latin-1")) for name, value in lines if value))
 
 
 def response_lines(one: Cors, request: Request) -> Lines:

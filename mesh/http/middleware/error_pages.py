@@ -13,11 +13,11 @@ from mesh.http.codec.h1_head import Fields, ResponseHead
 from mesh.http.codec.proxy_headers import NOT_WITHOUT_BODY
 from mesh.http.config.model import ErrorPages
 from mesh.http.exchange import Exchange
-from mesh.http.local_reply import Answer, changed_answer, status_answer
+from mesh.http.local_reply import LocalReply, changed_answer, status_answer
 from mesh.http.middleware.forward_auth import answered
-from mesh.http.middleware.response_filter import Around
-from mesh.http.upstream.service import Target
-from mesh.http.upstream.subrequest import Aside
+from mesh.http.middleware.response_filter import ResponseFilter
+from mesh.http.upstream.service import UpstreamService
+from mesh.http.upstream.subrequest import Subrequest
 from mesh.internal_errors import ERRORS
 from mesh.net.isolation import run
 from mesh.net.limits.semaphore import Places
@@ -42,17 +42,17 @@ def question(lines: bytes) -> bytes:
     return Fields(lines).without(*NOT_WITHOUT_BODY, *_NOT_ASKED)
 
 
-def page(held: Answer, got: ResponseHead, body: bytes) -> Answer:
+def page(held: LocalReply, got: ResponseHead, body: bytes) -> LocalReply:
     """What the client gets."""
     found = answered(got, body)
     kept = [one for one in held.fields if one[0].lower() in _KEPT]
     named = {name.lower() for name, _ in kept}
-    return Answer(
+    return LocalReply(
         held.status, (*kept, *(one for one in found.fields if one[0].lower() not in named)), found.body
     )
 
 
-class Paging(Around):
+class ErrorPageFilter(ResponseFilter):
     """Around the client of one exchange."""
 
     __slots__ = (
@@ -67,7 +67,12 @@ class Paging(Around):
     )
 
     def __init__(
-        self, exchange: Exchange, one: ErrorPages, target: Target | None, deadlines: Deadlines, room: Places
+        self,
+        exchange: Exchange,
+        one: ErrorPages,
+        target: UpstreamService | None,
+        deadlines: Deadlines,
+        room: Places,
     ) -> None:
         """`target`: who has the pages, if there is anybody."""
         super().__init__(exchange.client)
@@ -124,7 +129,7 @@ class Paging(Around):
         else:
             self._instead(self._left_of(self._head))
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: LocalReply) -> None:
         if self._concerns(answer.status):
             self._instead(answer)
         else:
@@ -135,17 +140,17 @@ class Paging(Around):
             return False
         return any(low <= status <= high for low, high in self._one.statuses)
 
-    def _left_of(self, head: ResponseHead) -> Answer:
+    def _left_of(self, head: ResponseHead) -> LocalReply:
         """Of a response whose body is not here."""
         answer = status_answer(head.status, self.request_id)
         kept = [one for one in answered(head, b"").fields if one[0].lower() in _KEPT]
         return replace(answer, fields=(*answer.fields, *kept))
 
-    def _instead(self, held: Answer) -> None:
+    def _instead(self, held: LocalReply) -> None:
         exchange, target = self._exchange, self._target
         assert target is not None
 
-        def told(aside: Aside) -> None:
+        def told(aside: Subrequest) -> None:
             answer = held
             try:
                 if aside.head is not None:
@@ -157,7 +162,7 @@ class Paging(Around):
 
         self._held.clear()
         self.client.hold_body(True)
-        aside = Aside(self._deadlines, self._room, self.edge, self.request_id, told)
+        aside = Subrequest(self._deadlines, self._room, self.edge, self.request_id, told)
         exchange.afterwards = aside.drop
         path = page_path(self._one, held.status, exchange.head.target.decode("latin-1"))
         aside.ask(target, b"GET", path.encode(), question(self.client.forwarded(exchange.head)))

@@ -12,15 +12,15 @@ from mesh.http.codec.h1_head import Fields, ResponseHead
 from mesh.http.codec.protected_fields import canonical
 from mesh.http.codec.proxy_headers import NOT_WITHOUT_BODY, response_lines, with_fields
 from mesh.http.config.model import NEVER_SET, ForwardAuth
-from mesh.http.faults import Fault
-from mesh.http.local_reply import Answer
-from mesh.http.request_plan import Asked, Treatment, put
+from mesh.http.faults import HttpFault
+from mesh.http.local_reply import LocalReply
+from mesh.http.request_plan import RequestContext, RequestPlan, put
 
 _NOT_ASKED = (*NOT_WITHOUT_BODY, b"host", b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-host")
 _OURS = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip")
 
 
-def question(one: ForwardAuth, asked: Asked, treatment: Treatment, lines: bytes) -> bytes:
+def question(one: ForwardAuth, asked: RequestContext, treatment: RequestPlan, lines: bytes) -> bytes:
     """Its field lines. `lines`: those of the request, as an endpoint would get them."""
     given = Fields(with_fields(lines, treatment.request_fields))
     target = f"{treatment.path}?{treatment.query}" if treatment.query else treatment.path
@@ -42,11 +42,16 @@ def question(one: ForwardAuth, asked: Asked, treatment: Treatment, lines: bytes)
 
 
 def judge(
-    one: ForwardAuth, asked: Asked, treatment: Treatment, lines: bytes, head: ResponseHead | None, body: bytes
+    one: ForwardAuth,
+    asked: RequestContext,
+    treatment: RequestPlan,
+    lines: bytes,
+    head: ResponseHead | None,
+    body: bytes,
 ) -> None:
     """What was said; `head` None: nothing."""
     if head is None:
-        treatment.refuse(Fault.NO_VERDICT, asked.request_id)
+        treatment.refuse(HttpFault.NO_VERDICT, asked.request_id)
     elif 200 <= head.status < 300:
         for name, values in _for_the_task(one, lines, head):
             put(treatment.request_fields, name, *values)
@@ -58,13 +63,13 @@ def judge(
         treatment.answer = answered(head, body, "" if one.keep_location else one.url)
 
 
-def answered(head: ResponseHead, body: bytes, base: str = "") -> Answer:
+def answered(head: ResponseHead, body: bytes, base: str = "") -> LocalReply:
     """The response as an answer of ours; a relative Location is meant from `base`."""
     block = Fields(response_lines(head).partition(b"\r\n")[2])
     fields = Fields(block.without(b"content-length", b"trailer")).items()
     if base:
         fields = [_absolute(one, base) for one in fields]
-    return Answer(head.status, tuple(fields), body)
+    return LocalReply(head.status, tuple(fields), body)
 
 
 def _absolute(line: tuple[bytes, bytes], base: str) -> tuple[bytes, bytes]:

@@ -29,7 +29,7 @@ class LabelError(ValueError):
         self.option = f".{option}" if option else ""
 
 
-class _Options:
+class _MiddlewareOptions:
     """One middleware's, as written; asked for without regard to case."""
 
     def __init__(self, options: Mapping[str, str]) -> None:
@@ -98,7 +98,7 @@ def read_middleware(kind: str, options: Mapping[str, str]) -> tuple[model.Middle
         return NOTHING, []
     if make is None:
         raise LabelError("", f"{kind} is not supported (known are {', '.join(sorted(_KINDS))})")
-    given = _Options(options)
+    given = _MiddlewareOptions(options)
     made = make(given)
     harmless = HARMLESS.get(kind)
     for option in given.ignored() if harmless is not None else ():
@@ -169,7 +169,7 @@ def _field_name(text: str) -> str:
     return text
 
 
-def _redirect_scheme(options: _Options) -> model.Middleware:
+def _redirect_scheme(options: _MiddlewareOptions) -> model.Middleware:
     scheme = options.read("scheme", str.lower)
     if scheme not in ("http", "https"):
         raise LabelError("scheme", f"{scheme!r} is neither http nor https")
@@ -177,7 +177,7 @@ def _redirect_scheme(options: _Options) -> model.Middleware:
     return model.RedirectScheme(scheme, options.read("permanent", _flag, False), port)
 
 
-def _redirect_regex(options: _Options) -> model.Middleware:
+def _redirect_regex(options: _MiddlewareOptions) -> model.Middleware:
     return model.RedirectRegex(
         options.read("regex", Expression),
         options.read("replacement", _text),
@@ -185,18 +185,18 @@ def _redirect_regex(options: _Options) -> model.Middleware:
     )
 
 
-def _strip_prefix(options: _Options) -> model.Middleware:
+def _strip_prefix(options: _MiddlewareOptions) -> model.Middleware:
     options.read("forceslash", _flag, True)
     return model.StripPrefix(options.read("prefixes", lambda text: tuple(map(_path, _list(text)))))
 
 
-def _strip_prefix_regex(options: _Options) -> model.Middleware:
+def _strip_prefix_regex(options: _MiddlewareOptions) -> model.Middleware:
     return model.StripPrefixRegex(
         options.read("regex", lambda text: tuple(Expression(one) for one in _list(text)))
     )
 
 
-def _headers(options: _Options) -> model.Middleware:
+def _headers(options: _MiddlewareOptions) -> model.Middleware:
     request = [_field(*one) for one in options.below("customrequestheaders")]
     response = [_field(*one) for one in options.below("customresponseheaders")]
     age = options.read("stsseconds", _positive, 0)
@@ -215,7 +215,7 @@ def _headers(options: _Options) -> model.Middleware:
     return model.Headers(tuple(request), tuple(response), _cors(options))
 
 
-def _cors(options: _Options) -> model.Cors | None:
+def _cors(options: _MiddlewareOptions) -> model.Cors | None:
     cors = model.Cors(
         origins=options.read("accesscontrolalloworiginlist", _words, ()),
         expressions=options.read(
@@ -254,7 +254,7 @@ def _field(name: str, value: str) -> tuple[str, str]:
     return name, value
 
 
-def _basic_auth(options: _Options) -> model.Middleware:
+def _basic_auth(options: _MiddlewareOptions) -> model.Middleware:
     users = []
     for entry in options.read("users", _list):
         name, colon, hashed = entry.partition(":")
@@ -272,7 +272,7 @@ def _basic_auth(options: _Options) -> model.Middleware:
     return model.BasicAuth(tuple(users), realm, not removed, header)
 
 
-def _forward_auth(options: _Options) -> model.Middleware:
+def _forward_auth(options: _MiddlewareOptions) -> model.Middleware:
     auth: model.ForwardAuth = options.read("address", _address)
     return replace(
         auth,
@@ -314,7 +314,7 @@ def _settable(text: str) -> tuple[str, ...]:
     return names
 
 
-def _compress(options: _Options) -> model.Middleware:
+def _compress(options: _MiddlewareOptions) -> model.Middleware:
     options.read("", _text, "true")
     included = options.read("includedcontenttypes", _media_types, ())
     excluded = options.read("excludedcontenttypes", _media_types, ())
@@ -323,7 +323,7 @@ def _compress(options: _Options) -> model.Middleware:
     return model.Compress(options.read("minresponsebodybytes", _count, 1024), included, excluded)
 
 
-def _errors(options: _Options) -> model.Middleware:
+def _errors(options: _MiddlewareOptions) -> model.Middleware:
     service: str = options.read("service", _text)
     return model.ErrorPages(
         options.read("status", lambda text: tuple(map(_statuses, _list(text)))),
@@ -340,14 +340,14 @@ def _statuses(text: str) -> tuple[int, int]:
     return found
 
 
-def _ip_allow_list(options: _Options) -> model.Middleware:
+def _ip_allow_list(options: _MiddlewareOptions) -> model.Middleware:
     status = options.read("rejectstatuscode", _positive, 403)
     if not 400 <= status <= 599:
         raise LabelError("rejectstatuscode", f"{status} is not from 400 to 599")
     return model.IpAllowList(options.read("sourcerange", _networks), _ip_strategy(options, ""), status)
 
 
-def _ip_strategy(options: _Options, within: str) -> model.IpStrategy:
+def _ip_strategy(options: _MiddlewareOptions, within: str) -> model.IpStrategy:
     options.read(f"{within}ipstrategy", _text, "true")
     return model.IpStrategy(
         options.read(f"{within}ipstrategy.depth", _count, 0),
@@ -355,7 +355,7 @@ def _ip_strategy(options: _Options, within: str) -> model.IpStrategy:
     )
 
 
-def _source(options: _Options, default: model.Source) -> model.Source:
+def _source(options: _MiddlewareOptions, default: model.ClientKeySource) -> model.ClientKeySource:
     """Where nothing is said, or several things at once that exclude each other, it cannot be told apart."""
     strategy = _ip_strategy(options, "sourcecriterion.")
     prefix = options.read("sourcecriterion.ipstrategy.ipv6subnet", _count, 0)
@@ -365,28 +365,30 @@ def _source(options: _Options, default: model.Source) -> model.Source:
     host = options.read("sourcecriterion.requesthost", _flag, False)
     if bool(header) + host + (strategy.named or prefix > 0) > 1:
         raise LabelError("sourcecriterion", "several criteria")
-    found = model.Source(header, host, strategy, prefix)
-    return found if found != model.Source() else default
+    found = model.ClientKeySource(header, host, strategy, prefix)
+    return found if found != model.ClientKeySource() else default
 
 
-def _rate_limit(options: _Options) -> model.Middleware:
+def _rate_limit(options: _MiddlewareOptions) -> model.Middleware:
     period = options.read("period", duration, 1.0)
     average, burst = options.read("average", _count, 0), options.read("burst", _positive, 1)
-    source = _source(options, model.Source())
+    source = _source(options, model.ClientKeySource())
     return model.RateLimit(average / period, burst, source) if average else NOTHING
 
 
-def _in_flight(options: _Options) -> model.Middleware:
+def _in_flight(options: _MiddlewareOptions) -> model.Middleware:
     # Without a criterion it is the host that is asked for, with Traefik.
-    return model.InFlightReq(options.read("amount", _positive), _source(options, model.Source(host=True)))
+    return model.InFlightReq(
+        options.read("amount", _positive), _source(options, model.ClientKeySource(host=True))
+    )
 
 
-def _buffering(options: _Options) -> model.Middleware:
+def _buffering(options: _MiddlewareOptions) -> model.Middleware:
     most = options.read("maxrequestbodybytes", _count, 0)
     return model.BodyLimit(most) if most else NOTHING
 
 
-_KINDS: Mapping[str, Callable[[_Options], model.Middleware]] = {
+_KINDS: Mapping[str, Callable[[_MiddlewareOptions], model.Middleware]] = {
     "addprefix": lambda options: model.AddPrefix(options.read("prefix", _path)),
     "basicauth": _basic_auth,
     "buffering": _buffering,

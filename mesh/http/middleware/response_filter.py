@@ -5,19 +5,19 @@ around its client pays nothing for it.
 """
 
 from mesh.http.codec.h1_head import RequestHead, ResponseHead
-from mesh.http.codec.proxy_headers import Edge
+from mesh.http.codec.proxy_headers import ClientInfo
 from mesh.http.exchange import Downstream
-from mesh.http.local_reply import Answer
+from mesh.http.local_reply import LocalReply
 
 
-class Around:
+class ResponseFilter:
     """Derive from it; `client` is the side nearer to the client."""
 
     __slots__ = ("client", "edge", "request_id")
 
     def __init__(self, client: Downstream) -> None:
         self.client = client
-        self.edge: Edge = client.edge
+        self.edge: ClientInfo = client.edge
         self.request_id = client.request_id
 
     def respond(self, head: ResponseHead, length: int) -> None:
@@ -41,7 +41,7 @@ class Around:
     def end(self, trailers: bytes) -> None:
         self.client.end(trailers)
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: LocalReply) -> None:
         self.client.answer(answer)
 
     def cut(self) -> None:

@@ -14,14 +14,14 @@ from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import Problem
 from mesh.http.config.model import HttpService
 from mesh.http.hosts.claims import owner_of, tcp_area_of
-from mesh.http.hosts.entitlement import Refusal
+from mesh.http.hosts.entitlement import HostRefusal
 from mesh.http.hosts.ownership import HostOwnership
 from mesh.http.labels.passthrough import ANY, PREFIX, TcpDeclared, TcpRouter, TcpService, read_tcp_labels
-from mesh.http.runtime import Core
-from mesh.http.upstream.network_reach import Reach, endpoints_of, network_for, within_reach
+from mesh.http.runtime import HttpRuntime
+from mesh.http.upstream.network_reach import NetworkReach, endpoints_of, network_for, within_reach
 from mesh.relay.stats import PortStats
-from mesh.relay.tcp_connection import Options
-from mesh.relay.tcp_proxy import Relaying
+from mesh.relay.tcp_connection import RelayOptions
+from mesh.relay.tcp_proxy import TcpProxy
 
 
 @dataclass(slots=True)
@@ -30,22 +30,26 @@ class _Aimed:
 
     service: TcpService
     network: str
-    relaying: Relaying
+    relaying: TcpProxy
 
 
 @dataclass(slots=True)
-class _Known:
+class _KnownPassthrough:
     labels: Mapping[str, str]
     declared: TcpDeclared
     unreachable: list[Problem] = field(default_factory=list)
 
 
-class Passing:
+class TlsPassthrough:
     """`start`, subscribe `update`. `lookup(entry, name)` says who relays a connection, if anybody does.
     `entries`: the entry points with TLS."""
 
     def __init__(
-        self, core: Core, reach: Reach, entries: Sequence[str], ownership: HostOwnership | None = None
+        self,
+        core: HttpRuntime,
+        reach: NetworkReach,
+        entries: Sequence[str],
+        ownership: HostOwnership | None = None,
     ) -> None:
         """`ownership`: whose hosts are, kept by somebody who is told of changes before us (`Site`)."""
         self._ownership = ownership
@@ -54,9 +58,9 @@ class Passing:
         self._reach = reach
         self._entries = tuple(entries)
         self._snapshot = Snapshot()
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _KnownPassthrough] = {}
         self._aimed: dict[str, _Aimed] = {}
-        self._leaving: set[Relaying] = set()
+        self._leaving: set[TcpProxy] = set()
         self._tables: dict[str, dict[str, TcpRouter]] = {}
         self._services: dict[str, TcpService] = {}
         self._conflicts: list[Problem] = []
@@ -86,7 +90,7 @@ class Passing:
         """Are there any at this entry point? If not, nobody's first bytes need be looked at."""
         return bool(self._tables.get(entry))
 
-    def lookup(self, entry: str, name: str) -> Relaying | None:
+    def lookup(self, entry: str, name: str) -> TcpProxy | None:
         """By the name itself, *.its-domain, or any."""
         table = self._tables.get(entry, {})
         router = table.get(name)
@@ -97,7 +101,7 @@ class Passing:
                 return None
         return self._relaying(router)
 
-    def catch_all(self, entry: str, name: str = "") -> Relaying | None:
+    def catch_all(self, entry: str, name: str = "") -> TcpProxy | None:
         """For names that nobody else has."""
         router = self._tables.get(entry, {}).get(ANY)
         if router is not None and self._ownership is not None:
@@ -115,7 +119,7 @@ class Passing:
             name, router.scope, since
         )
 
-    def _relaying(self, router: TcpRouter | None) -> Relaying | None:
+    def _relaying(self, router: TcpRouter | None) -> TcpProxy | None:
         aimed = self._aimed.get(router.target) if router is not None else None
         return aimed.relaying if aimed is not None else None
 
@@ -128,7 +132,7 @@ class Passing:
             if service is None or not any(key.lower().startswith(PREFIX) for key in service.labels):
                 declared = self._known.pop(id_, None) is not None or declared
             elif known is None or known.labels != service.labels:
-                self._known[id_] = _Known(service.labels, read_tcp_labels(service))
+                self._known[id_] = _KnownPassthrough(service.labels, read_tcp_labels(service))
                 declared = True
         version = self._ownership.tls_version if self._ownership is not None else -1
         if declared or (self._known and version != self._version):
@@ -191,11 +195,11 @@ class Passing:
             return True
         refused_by = self._ownership.right(router.scope, tcp_area_of(name)).refused_by
         if refused_by is not None:
-            refusal = Refusal(f"HostSNI(`{name}`)", refused_by)
+            refusal = HostRefusal(f"HostSNI(`{name}`)", refused_by)
             self._problem(owner, f"routers.{router.name}.rule", str(refusal))
         return refused_by is None
 
-    def _aim(self, service: Service, known: _Known) -> None:
+    def _aim(self, service: Service, known: _KnownPassthrough) -> None:
         known.unreachable = []
         for name, tcp in known.declared.services.items():
             key = _key(name, owner_of(service))
@@ -211,8 +215,8 @@ class Passing:
             if aimed is None or aimed.service != tcp or aimed.network != wanted:
                 self._drop(key)
                 connect = self._reach.connect(wanted) if network else _nowhere
-                options = Options(proxy_protocol=tcp.proxy_protocol)
-                made = Relaying(self._core.poller, self._core.deadlines, (), options, connect)
+                options = RelayOptions(proxy_protocol=tcp.proxy_protocol)
+                made = TcpProxy(self._core.poller, self._core.deadlines, (), options, connect)
                 aimed = self._aimed[key] = _Aimed(tcp, wanted, made)
             found = endpoints_of(as_http, service, network, False) if network else ()
             endpoints, refused = within_reach(found, self._reach)
@@ -235,7 +239,7 @@ class Passing:
             yield from known.unreachable
         yield from self._conflicts
 
-    def routers(self) -> Iterator[tuple[TcpRouter, tuple[str, ...], Relaying | None]]:
+    def routers(self) -> Iterator[tuple[TcpRouter, tuple[str, ...], TcpProxy | None]]:
         """Each with its entry points, and where it leads."""
         found = {(one.name, one.scope): one for table in self._tables.values() for one in table.values()}
         for key in sorted(found):

@@ -19,9 +19,9 @@ from mesh.http.config.model import (
     Deny,
     ErrorPages,
     ForwardAuth,
+    HttpRoute,
     HttpService,
     Middleware,
-    Route,
     Router,
 )
 from mesh.http.hosts.claims import shown_owner
@@ -40,19 +40,19 @@ def _unknown_since(_name: Name, _scope: str) -> float:
 
 
 @dataclass(slots=True)
-class Changed:
+class ChangedReferences:
     """What is different after an update."""
 
-    removed: list[Route] = field(default_factory=list)
-    added: list[Route] = field(default_factory=list)
-    opened: list[Route] = field(default_factory=list)  # closed ones that are no more
-    closed: list[Route] = field(default_factory=list)  # that let nobody through
+    removed: list[HttpRoute] = field(default_factory=list)
+    added: list[HttpRoute] = field(default_factory=list)
+    opened: list[HttpRoute] = field(default_factory=list)  # closed ones that are no more
+    closed: list[HttpRoute] = field(default_factory=list)  # that let nobody through
     services: set[str] = field(default_factory=set)  # keys to be looked at again
 
 
 @dataclass(frozen=True, slots=True)
 class _Resolved:
-    route: Route | None
+    route: HttpRoute | None
     names: frozenset[Name]  # that were looked at, found or not
     problems: tuple[Problem, ...] = ()
 
@@ -67,7 +67,7 @@ class _Links:
     faults: tuple[tuple[str, str], ...]  # label, why
 
 
-class Directory:
+class ReferenceResolver:
     """Owners are Swarm services (ids); the scope of a name is the stack of its owner. `since`: since when a
     scope has had a name."""
 
@@ -84,7 +84,7 @@ class Directory:
         self._canaries: dict[str, dict[tuple[str, str], HttpService]] = {}  # key of a service → its canaries
         self._mirrors: dict[str, str] = {}  # key of a service → key of who gets copies
 
-    def update(self, owner: str, name: str, declared: Declared) -> Changed:
+    def update(self, owner: str, name: str, declared: Declared) -> ChangedReferences:
         """This is what the service (id, name) declares from now on."""
         scope = declared.scope
         before = self._declared.get(owner, _NOTHING)
@@ -107,15 +107,15 @@ class Directory:
             del self._declared[owner], self._file[owner], self._scope[owner]
         services = {one for one in touched if one[0] == SERVICE}
         both = [one.services.get(called) for _, called in services for one in (before, declared)]
-        changed = Changed(services={one.key for one in both if one is not None})
+        changed = ChangedReferences(services={one.key for one in both if one is not None})
         self._follow_links(owner, services)
         for router in self._affected(touched):
             self._resolve_again(router, changed)
         return changed
 
-    def reconsider(self, name: Name) -> Changed:
+    def reconsider(self, name: Name) -> ChangedReferences:
         """Somebody has had this name longer than was thought."""
-        changed = Changed()
+        changed = ChangedReferences()
         self._follow_links("", {name} if name[0] == SERVICE else set())
         for router in self._affected({name}):
             self._resolve_again(router, changed)
@@ -150,7 +150,7 @@ class Directory:
             for where, why in links.faults:
                 yield Problem(self._file[owner], where, why)
 
-    def routes(self) -> Iterator[Route]:
+    def routes(self) -> Iterator[HttpRoute]:
         """Those that let somebody through."""
         for one in self._resolved.values():
             if one.route is not None and not one.route.closed:
@@ -231,7 +231,7 @@ class Directory:
         nothing = "; no requests are taken" if kind == "canary" else "; no copies are sent"
         try:
             found = self._followed(SERVICE, reference, service.scope, names)
-        except _Fault:
+        except _ReferenceFault:
             missing = f"there is no service {reference!r}"
             faults.append((where, missing if kind == "canary" else f"{reference!r} is no service{nothing}"))
             return None
@@ -256,7 +256,7 @@ class Directory:
                 affected |= {(owner, one[1]) for owner in self._owners.get(one, ())}
         return affected
 
-    def _resolve_again(self, router: tuple[str, str], changed: Changed) -> None:
+    def _resolve_again(self, router: tuple[str, str], changed: ChangedReferences) -> None:
         old = self._resolved.pop(router, None)
         if old is not None:
             for name in old.names:
@@ -288,19 +288,19 @@ class Directory:
             return _Resolved(None, frozenset(names), (self._problem(router, "rule", why, "is left out"),))
         try:
             service = self._followed(SERVICE, router.service, scope, names)
-        except _Fault as fault:
+        except _ReferenceFault as fault:
             faults.append(self._problem(router, "service", str(fault), "is left out"))
         try:
             middlewares = tuple(self._followed_middlewares(router.middlewares, scope, names, ()))
             if len(middlewares) > CHAIN_MAX:
-                raise _Fault(f"more than {CHAIN_MAX} middlewares")
-        except _Fault as fault:
+                raise _ReferenceFault(f"more than {CHAIN_MAX} middlewares")
+        except _ReferenceFault as fault:
             faults.append(self._problem(router, "middlewares", str(fault), "is not served"))
             guarded = False
         if service is None and guarded:
             return _Resolved(None, frozenset(names), tuple(faults))
         assert service is None or isinstance(service, HttpService)
-        route = Route(
+        route = HttpRoute(
             router.name,
             router.owner,
             router.rule,
@@ -338,10 +338,10 @@ class Directory:
         """What is meant by a name in this scope. Raises _Fault."""
         name, at, provider = reference.partition("@")
         if at and provider not in PROVIDERS:
-            raise _Fault(f"{reference!r} is not of the Swarm")
+            raise _ReferenceFault(f"{reference!r} is not of the Swarm")
         names.add((kind, name))
         if not name:
-            raise _Fault(f"no {kind} is named")
+            raise _ReferenceFault(f"no {kind} is named")
         owners = self._owners.get((kind, name), set())
         own = [one for one in owners if self._scope[one] == scope]
         scopes = {self._scope[one] for one in owners}
@@ -349,11 +349,11 @@ class Directory:
         meant = sorted(own or [one for one in owners if self._scope[one] == first])
         found = [one for owner in meant if (one := _get(self._declared[owner], (kind, name))) is not None]
         if (len(found) < len(meant) and kind == MIDDLEWARE) or (meant and not found):
-            raise _Fault(f"the {kind} {name!r} is faulty")  # nobody else's is taken for it
+            raise _ReferenceFault(f"the {kind} {name!r} is faulty")  # nobody else's is taken for it
         if not found:
-            raise _Fault(f"there is no {kind} {name!r}")
+            raise _ReferenceFault(f"there is no {kind} {name!r}")
         if kind == MIDDLEWARE and any(one != found[0] for one in found):
-            raise _Fault(f"{name!r} is declared by several services of its stack, and differently")
+            raise _ReferenceFault(f"{name!r} is declared by several services of its stack, and differently")
         return found[0]
 
     def _scope_of(self, kind: str, reference: str, scope: str) -> str:
@@ -372,7 +372,7 @@ class Directory:
             whose = self._scope_of(MIDDLEWARE, reference, scope)
             place = whose, reference.partition("@")[0]
             if place in within or len(within) > CHAIN_MAX:
-                raise _Fault(f"the chain {place[1]!r} is part of itself")
+                raise _ReferenceFault(f"the chain {place[1]!r} is part of itself")
             if isinstance(found, Chain):
                 yield from self._followed_middlewares(found.names, whose, names, (*within, place))
             elif isinstance(found, ErrorPages):
@@ -386,7 +386,7 @@ class Directory:
         """With the key of the service that has the pages, if there is one."""
         try:
             service = self._followed(SERVICE, one.service, scope, names)
-        except _Fault:
+        except _ReferenceFault:
             return one
         assert isinstance(service, HttpService)
         return replace(one, service=service.key)
@@ -399,7 +399,7 @@ def _certificates(router: Router) -> tuple[tuple[str, ...], ...]:
     return router.domains or (tuple(sorted(router.match.hosts or ())),)
 
 
-class _Fault(Exception):
+class _ReferenceFault(Exception):
     """A name that leads nowhere; the text says why."""
 
 

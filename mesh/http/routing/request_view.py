@@ -5,19 +5,19 @@ from dataclasses import dataclass
 
 from mesh.http.codec.h1_head import RequestHead
 from mesh.http.codec.path_check import DEFAULT, EncodedCharacters, check_path, is_plain
-from mesh.http.codec.proxy_headers import Edge, source_of
+from mesh.http.codec.proxy_headers import ClientInfo, source_of
 from mesh.http.config.matchers import routing_path
 
 _SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 
 
-class AskedHead:
+class RequestView:
     """`matching.Request` over a head. `sent_path` is what goes on to a task; `readings` are the other paths
     that a server could take it for."""
 
     __slots__ = ("_edge", "_head", "client", "host", "path", "query", "readings", "sent_path")
 
-    def __init__(self, head: RequestHead, edge: Edge, allowed: EncodedCharacters = DEFAULT) -> None:
+    def __init__(self, head: RequestHead, edge: ClientInfo, allowed: EncodedCharacters = DEFAULT) -> None:
         """Raises Refused when the path is one that servers read in different ways."""
         self._head = head
         self._edge = edge
@@ -30,7 +30,7 @@ class AskedHead:
             self.path = routing_path(self.sent_path)
         self.client = source_of(head.fields, edge)
 
-    def read_as(self, path: str) -> "AskedHead":
+    def read_as(self, path: str) -> "RequestView":
         """The same request with one of the `readings` as its path."""
         other = copy(self)
         other.path = routing_path(path)
@@ -62,7 +62,7 @@ class AskedHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Imagined:
+class SyntheticRequest:
     """A request that nobody has made, for `mesh explain http`."""
 
     host: str

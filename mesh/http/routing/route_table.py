@@ -15,34 +15,34 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from mesh.http.config.matchers import Match, PathKey, Request
-from mesh.http.config.model import Route
+from mesh.http.config.matchers import Matcher, PathKey, Request
+from mesh.http.config.model import HttpRoute
 from mesh.http.hosts.claims import Breadth, areas_of
 
-Order = Callable[[Route], tuple[float, int, str]]
+Order = Callable[[HttpRoute], tuple[float, int, str]]
 
 
-def order(route: Route) -> tuple[float, int, str]:
+def order(route: HttpRoute) -> tuple[float, int, str]:
     """The first in it wins."""
     return 0.0, -route.priority, route.name
 
 
-def seniority(route: Route) -> tuple[float, int, str]:
+def seniority(route: HttpRoute) -> tuple[float, int, str]:
     """Between stacks."""
     return route.seniority, -route.priority, route.name
 
 
 @dataclass(slots=True)
-class _Place:
+class _RoutePlace:
     """Routers under one host."""
 
     by: Order = order
-    exact: dict[str, list[Route]] = field(default_factory=dict)
-    prefixes: dict[str, list[Route]] = field(default_factory=dict)
+    exact: dict[str, list[HttpRoute]] = field(default_factory=dict)
+    prefixes: dict[str, list[HttpRoute]] = field(default_factory=dict)
     lengths: Counter[int] = field(default_factory=Counter)  # of the prefixes
-    rest: list[Route] = field(default_factory=list)
+    rest: list[HttpRoute] = field(default_factory=list)
 
-    def lists(self, path: str) -> Iterator[list[Route]]:
+    def lists(self, path: str) -> Iterator[list[HttpRoute]]:
         if self.exact and (found := self.exact.get(path)):
             yield found
         for length in self.lengths:
@@ -51,12 +51,12 @@ class _Place:
         if self.rest:
             yield self.rest
 
-    def add(self, key: PathKey | None, route: Route) -> None:
+    def add(self, key: PathKey | None, route: HttpRoute) -> None:
         insort(self._list(key), route, key=self.by)
         if key is not None and not key.exact:
             self.lengths[len(key.text)] += 1
 
-    def remove(self, key: PathKey | None, route: Route) -> None:
+    def remove(self, key: PathKey | None, route: HttpRoute) -> None:
         among = self._list(key)
         among.remove(route)
         if key is None:
@@ -68,12 +68,12 @@ class _Place:
         if not among:
             del (self.exact if key.exact else self.prefixes)[key.text]
 
-    def _list(self, key: PathKey | None) -> list[Route]:
+    def _list(self, key: PathKey | None) -> list[HttpRoute]:
         if key is None:
             return self.rest
         return (self.exact if key.exact else self.prefixes).setdefault(key.text, [])
 
-    def find(self, request: Request, best: Route | None = None) -> Route | None:
+    def find(self, request: Request, best: HttpRoute | None = None) -> HttpRoute | None:
         """The first in order that matches; `best` is one that does."""
         by = self.by
         for among in self.lists(request.path):
@@ -94,17 +94,17 @@ def nobody_assigned(_host: str) -> str | None:
     return None
 
 
-class Table:
+class RouteTable:
     """The routers of one entry point. `assigned`: whose a host is by configuration."""
 
     def __init__(self, assigned: Callable[[str], str | None] = nobody_assigned) -> None:
         self._assigned = assigned
-        self._places: dict[str, _Place] = {}  # by host
-        self._some = _Place(seniority)  # of hosts that fit an expression
-        self._all = _Place()
-        self._open_of: dict[str, _Place] = {}  # by stack: what it has in either of these
+        self._places: dict[str, _RoutePlace] = {}  # by host
+        self._some = _RoutePlace(seniority)  # of hosts that fit an expression
+        self._all = _RoutePlace()
+        self._open_of: dict[str, _RoutePlace] = {}  # by stack: what it has in either of these
 
-    def find(self, request: Request) -> Route | None:
+    def find(self, request: Request) -> HttpRoute | None:
         place = self._places.get(request.host)
         best = place.find(request) if place is not None else None
         if best is None:
@@ -117,12 +117,12 @@ class Table:
         own = self._open_of.get(best.scope)
         return own.find(request, best) if own is not None else best
 
-    def add(self, route: Route) -> None:
+    def add(self, route: HttpRoute) -> None:
         for place in self._places_of(route):
             for key in _paths(route.match):
                 place.add(key, route)
 
-    def remove(self, route: Route) -> None:
+    def remove(self, route: HttpRoute) -> None:
         for place in self._places_of(route):
             for key in _paths(route.match):
                 place.remove(key, route)
@@ -134,24 +134,24 @@ class Table:
 
     def clear(self) -> None:
         self._places.clear()
-        self._some, self._all = _Place(seniority), _Place()
+        self._some, self._all = _RoutePlace(seniority), _RoutePlace()
         self._open_of.clear()
 
     def serves(self, host: str) -> bool:
         """Is there a router for this host in particular?"""
         return host in self._places
 
-    def _places_of(self, route: Route) -> tuple[_Place, ...]:
+    def _places_of(self, route: HttpRoute) -> tuple[_RoutePlace, ...]:
         hosts = route.match.hosts
         if hosts is not None:
-            return tuple(self._places.setdefault(host, _Place()) for host in hosts)
+            return tuple(self._places.setdefault(host, _RoutePlace()) for host in hosts)
         breadth = route.breadth
         if breadth < 0:
             breadth = max((one.breadth for one in areas_of(route.match)), default=Breadth.ALL)
-        own = self._open_of.setdefault(route.scope, _Place())
+        own = self._open_of.setdefault(route.scope, _RoutePlace())
         return (self._some if breadth == Breadth.SOME else self._all), own
 
 
-def _paths(match: Match) -> tuple[PathKey | None, ...]:
+def _paths(match: Matcher) -> tuple[PathKey | None, ...]:
     paths = match.paths
     return (None,) if paths is None else tuple(paths)

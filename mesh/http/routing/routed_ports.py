@@ -23,7 +23,7 @@ Reference = tuple[str, str, int]  # an HTTP service's name, "", 0; or "", host, 
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _KnownPorts:
     service: Service
     declared: Declared
     references: frozenset[Reference]
@@ -33,7 +33,7 @@ class RoutedPorts:
     def __init__(self, exposed_by_default: bool = True) -> None:
         self._exposed = exposed_by_default
         self._services: Mapping[str, Service] = {}
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _KnownPorts] = {}
         self._references: Counter[Reference] = Counter()
 
     def serves(self, snapshot: Snapshot, service: Service, network: str, port: int) -> bool:
@@ -47,7 +47,7 @@ class RoutedPorts:
         published = (one.port.target for one in plan(service).ports if one.carrier is Carrier.HTTP)
         return port in published or self._is_asked(service, port)
 
-    def _routed(self, known: _Known, network: str) -> Iterator[HttpService]:
+    def _routed(self, known: _KnownPorts, network: str) -> Iterator[HttpService]:
         for http in known.declared.services.values():
             if self._references[http.name, "", 0] and http.network in ("", network):
                 yield http
@@ -71,15 +71,15 @@ class RoutedPorts:
         for gone in before.values():
             self._count(gone.references, -1)
 
-    def _read(self, service: Service, known: _Known | None) -> _Known:
+    def _read(self, service: Service, known: _KnownPorts | None) -> _KnownPorts:
         if known is not None and _alike(known.service, service):
-            return _Known(service, known.declared, known.references)
+            return _KnownPorts(service, known.declared, known.references)
         declared = read_labels(service, self._exposed).declared
         references = frozenset(_references(declared))
         if known is not None:
             self._count(known.references, -1)
         self._count(references, 1)
-        return _Known(service, declared, references)
+        return _KnownPorts(service, declared, references)
 
     def _count(self, references: Iterable[Reference], by: int) -> None:
         for one in references:

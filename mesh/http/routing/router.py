@@ -16,29 +16,29 @@ from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import Problem
 from mesh.http.codec.h1_head import RequestHead
 from mesh.http.codec.path_check import DEFAULT, EncodedCharacters
-from mesh.http.config.acme_domains import Certified
+from mesh.http.config.acme_domains import AcmeDomains
 from mesh.http.config.matchers import Request
-from mesh.http.config.model import Declared, ErrorPages, ForwardAuth, HttpService, Route
+from mesh.http.config.model import Declared, ErrorPages, ForwardAuth, HttpRoute, HttpService
 from mesh.http.exchange import Downstream, Exchange
-from mesh.http.faults import Fault, Refused
+from mesh.http.faults import HttpFault, RequestRefused
 from mesh.http.hosts.claims import Claims, areas_of, claims_of, owner_of
-from mesh.http.hosts.entitlement import Refusal, entitled
+from mesh.http.hosts.entitlement import HostRefusal, entitled
 from mesh.http.hosts.ownership import HostOwnership
 from mesh.http.labels.http import read_labels
 from mesh.http.labels.passthrough import PREFIX, read_tcp_labels
-from mesh.http.local_reply import Answer, error_answer
-from mesh.http.middleware.runner import Treating
-from mesh.http.request_plan import Asked, Step, Treatment, steps
-from mesh.http.routing.reference_resolver import Changed, Directory
-from mesh.http.routing.request_view import AskedHead
-from mesh.http.routing.route_table import Table
-from mesh.http.runtime import Core
-from mesh.http.upstream.external_client import Outside
+from mesh.http.local_reply import LocalReply, error_answer
+from mesh.http.middleware.runner import MiddlewareRunner
+from mesh.http.request_plan import RequestContext, RequestPlan, Step, steps
+from mesh.http.routing.reference_resolver import ChangedReferences, ReferenceResolver
+from mesh.http.routing.request_view import RequestView
+from mesh.http.routing.route_table import RouteTable
+from mesh.http.runtime import HttpRuntime
+from mesh.http.upstream.external_client import ExternalClient
 from mesh.http.upstream.mirror import Mirroring
-from mesh.http.upstream.network_reach import Reach
+from mesh.http.upstream.network_reach import NetworkReach
 from mesh.http.upstream.routed_service import RoutedTarget
-from mesh.http.upstream.service import Target
-from mesh.http.upstream.service_lookup import Named, Use
+from mesh.http.upstream.service import UpstreamService
+from mesh.http.upstream.service_lookup import ServiceLookup, ServiceUse
 from mesh.http.upstream.service_registry import Targets, no_socket
 from mesh.internal_errors import ERRORS
 from mesh.net.isolation import report_fault, run
@@ -60,14 +60,14 @@ class EntryPoint:
 class _Planned:
     """A route, ready to be taken. `served` is None where all that it claims is others'."""
 
-    route: Route  # as resolved
-    served: Route | None  # as its stack may serve it
+    route: HttpRoute  # as resolved
+    served: HttpRoute | None  # as its stack may serve it
     steps: tuple[Step, ...]
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[HostRefusal, ...] = ()
 
 
 @dataclass(slots=True)
-class _Known:
+class _KnownRoutes:
     """What was read of a service."""
 
     labels: Mapping[str, str]
@@ -77,20 +77,20 @@ class _Known:
     unreachable: dict[str, Problem] = field(default_factory=dict)  # by HTTP service
 
 
-class Site:
+class RequestRouter:
     """`start`, subscribe `update` to the store; `serving(entry)` answers a listener's requests."""
 
     def __init__(
         self,
-        core: Core,
-        reach: Reach,
+        core: HttpRuntime,
+        reach: NetworkReach,
         entries: tuple[EntryPoint, ...],
         *,
         exposed_by_default: bool = True,
         as_published: Callable[[], bool] = lambda: False,
         draw: Callable[[], float] = random.random,
-        over: Callable[[Exchange, Route | None], None] = lambda _exchange, _route: None,
-        outside: Outside | None = None,
+        over: Callable[[Exchange, HttpRoute | None], None] = lambda _exchange, _route: None,
+        outside: ExternalClient | None = None,
         checks: bool = True,
         ownership: HostOwnership | None = None,
         clock: Callable[[], float] = time,
@@ -103,18 +103,18 @@ class Site:
         self._snapshot = Snapshot()
         self.ownership = ownership or HostOwnership()
         self._clock = clock
-        self._directory = Directory(self.ownership.since_of)
-        self._known: dict[str, _Known] = {}  # by Swarm service
-        self._tables = {name: Table(self.ownership.assigned) for name in self._entries}
+        self._directory = ReferenceResolver(self.ownership.since_of)
+        self._known: dict[str, _KnownRoutes] = {}  # by Swarm service
+        self._tables = {name: RouteTable(self.ownership.assigned) for name in self._entries}
         self._claiming: dict[str, set[tuple[str, str]]] = {}  # group of areas → routes (owner, name)
         self._planned: dict[tuple[str, str], _Planned] = {}
         self._targets = Targets(core, reach, as_published, checks=checks)
-        self._named = Named(core, reach, as_published)
+        self._named = ServiceLookup(core, reach, as_published)
         self._outside = outside
-        self._treating = Treating(core, self._targets, self._named, outside)
+        self._treating = MiddlewareRunner(core, self._targets, self._named, outside)
         self._mirroring = Mirroring(core, self._targets, draw)
-        self._nobody = Target(core, "", no_socket)
-        self.certified = Certified()
+        self._nobody = UpstreamService(core, "", no_socket)
+        self.certified = AcmeDomains()
         # What is answered to an authority that asks for this token at this host; None: nothing.
         self.proof: Callable[[str, str], str | None] = lambda _host, _token: None
 
@@ -135,7 +135,7 @@ class Site:
     def restart(self, snapshot: Snapshot) -> None:
         """Forget what was read of labels, and read all of them anew. Endpoints and connections stay."""
         self.ownership.restart()
-        self._directory = Directory(self.ownership.since_of)
+        self._directory = ReferenceResolver(self.ownership.since_of)
         self._known, self._planned, self._claiming = {}, {}, {}
         self.certified.clear()
         for table in self._tables.values():
@@ -189,7 +189,7 @@ class Site:
         self._claim(service, read.declared)
         if known is None and not read.declared and not read.problems:
             return False
-        self._known[id_] = _Known(service.labels, service.holds, read.declared, read.problems)
+        self._known[id_] = _KnownRoutes(service.labels, service.holds, read.declared, read.problems)
         return True
 
     def _claim(self, service: Service, declared: Declared) -> None:
@@ -200,7 +200,7 @@ class Site:
         # Who is there without a claim is still of its stack: that goes on while one of it is there.
         self.ownership.claim(service.id, owner_of(service), claims, service.holds)
 
-    def _apply(self, changed: Changed) -> None:
+    def _apply(self, changed: ChangedReferences) -> None:
         for route in (*changed.removed, *changed.opened):
             self._take_out(self._planned.pop((route.owner, route.name)))
             for use in _named_by(route):
@@ -248,14 +248,14 @@ class Site:
             for name in self._on(served):
                 self._tables[name].remove(served)
 
-    def _on(self, route: Route) -> Iterator[str]:
+    def _on(self, route: HttpRoute) -> Iterator[str]:
         """The entry points that it is served on: a router with TLS is not for those without."""
         for name in route.entrypoints or self._entries:
             entry = self._entries.get(name)
             if entry is not None and (entry.tls or not route.tls):
                 yield name
 
-    def _aim(self, http: HttpService, service: Service, known: _Known) -> None:
+    def _aim(self, http: HttpService, service: Service, known: _KnownRoutes) -> None:
         if self._directory.service(http.key) != http:
             return  # another service's of the same name counts
         if why := self._targets.aim(http, service, self._snapshot):
@@ -270,36 +270,36 @@ class Site:
         return _Entry(self, self._entries[entry], self._tables[entry])
 
     def exchange(
-        self, table: Table, client: Downstream, head: RequestHead, allowed: EncodedCharacters = DEFAULT
+        self, table: RouteTable, client: Downstream, head: RequestHead, allowed: EncodedCharacters = DEFAULT
     ) -> Exchange:
         """Never raises: what fails of ours is answered with 500."""
         try:
             return self._exchange(table, client, head, allowed)
         except Exception as error:  # noqa: BLE001 - the boundary of a request
             ERRORS.report("routing a request", error)
-            return self._refused(client, head, Fault.INTERNAL)
+            return self._refused(client, head, HttpFault.INTERNAL)
 
     def _exchange(
-        self, table: Table, client: Downstream, head: RequestHead, allowed: EncodedCharacters
+        self, table: RouteTable, client: Downstream, head: RequestHead, allowed: EncodedCharacters
     ) -> Exchange:
         try:
-            request = AskedHead(head, client.edge, allowed)
-        except Refused as refused:
+            request = RequestView(head, client.edge, allowed)
+        except RequestRefused as refused:
             return self._refused(client, head, refused.fault)
         if request.path.startswith(PROOF_PATH) and (proof := self._proof(request)) is not None:
-            return self._answered(client, head, Treatment("", "", answer=proof))
+            return self._answered(client, head, RequestPlan("", "", answer=proof))
         route = table.find(request)
         if request.readings and any(
             table.find(request.read_as(one)) is not route for one in request.readings
         ):
-            return self._refused(client, head, Fault.BAD_PATH)
+            return self._refused(client, head, HttpFault.BAD_PATH)
         if route is None or route.closed:
-            return self._refused(client, head, Fault.NO_ROUTE)
+            return self._refused(client, head, HttpFault.NO_ROUTE)
         planned = self._planned[route.owner, route.name]
         target = self._target(route)
         if target is None:
-            return self._refused(client, head, Fault.NO_ENDPOINT)
-        treatment = Treatment(request.sent_path, request.query)
+            return self._refused(client, head, HttpFault.NO_ENDPOINT)
+        treatment = RequestPlan(request.sent_path, request.query)
 
         def over(exchange: Exchange) -> None:
             for end in treatment.at_end:
@@ -326,7 +326,7 @@ class Site:
             )
         return exchange
 
-    def _target(self, route: Route) -> RoutedTarget | None:
+    def _target(self, route: HttpRoute) -> RoutedTarget | None:
         key = route.target
         if canaries := self._directory.canaries_of(key):
             drawn = self._draw() * 100
@@ -336,16 +336,16 @@ class Site:
                     return target
         return self._targets.get(key)
 
-    def _refused(self, client: Downstream, head: RequestHead, fault: Fault) -> Exchange:
+    def _refused(self, client: Downstream, head: RequestHead, fault: HttpFault) -> Exchange:
         answer = error_answer(fault, client.request_id)
-        return self._answered(client, head, Treatment("", "", answer=answer, fault=fault))
+        return self._answered(client, head, RequestPlan("", "", answer=answer, fault=fault))
 
-    def _proof(self, request: Request) -> Answer | None:
+    def _proof(self, request: Request) -> LocalReply | None:
         """Ahead of all routers: one that redirects everything must not keep its own certificate away."""
         text = self.proof(request.host, request.path.removeprefix(PROOF_PATH))
-        return Answer(200, PROOF_FIELDS, text.encode("ascii")) if text is not None else None
+        return LocalReply(200, PROOF_FIELDS, text.encode("ascii")) if text is not None else None
 
-    def _answered(self, client: Downstream, head: RequestHead, treatment: Treatment) -> Exchange:
+    def _answered(self, client: Downstream, head: RequestHead, treatment: RequestPlan) -> Exchange:
         """By us."""
 
         def over(exchange: Exchange) -> None:
@@ -423,7 +423,7 @@ class Site:
         """Endpoints of an HTTP service (key) that do not pass their check; None: they were not asked yet."""
         return self._targets.unwell(self._key(name))
 
-    def routes(self) -> Iterator[tuple[Route, tuple[str, ...], RoutedTarget | None]]:
+    def routes(self) -> Iterator[tuple[HttpRoute, tuple[str, ...], RoutedTarget | None]]:
         """Each with its entry points, and where it leads. One that is closed, or whose hosts others have, is
         served at none."""
         for planned in sorted(self._planned.values(), key=lambda one: (one.route.name, one.route.owner)):
@@ -435,7 +435,7 @@ class Site:
         """Those that this entry point lets through."""
         return self._entries[entry].encoded_characters
 
-    def would_take(self, entry: str, request: Request) -> Route | None:
+    def would_take(self, entry: str, request: Request) -> HttpRoute | None:
         """The route of a request to this entry point, as it would be taken now."""
         route = self._tables[entry].find(request)
         return None if route is None or route.closed else route
@@ -468,17 +468,17 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    site: Site
+    site: RequestRouter
     entry: EntryPoint
-    table: Table
+    table: RouteTable
 
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
         return self.site.exchange(self.table, client, head, self.entry.encoded_characters)
 
 
-def _asked(request: AskedHead, client: Downstream, head: RequestHead) -> Asked:
+def _asked(request: RequestView, client: Downstream, head: RequestHead) -> RequestContext:
     """As the route's middlewares see it."""
-    return Asked(
+    return RequestContext(
         request,
         request.scheme,
         (head.about.authority or b"").decode("latin-1"),
@@ -489,13 +489,13 @@ def _asked(request: AskedHead, client: Downstream, head: RequestHead) -> Asked:
     )
 
 
-def _groups_of(route: Route) -> set[str]:
+def _groups_of(route: HttpRoute) -> set[str]:
     """Of areas: what becomes of the route depends on who has what there."""
     return {area.group for area in areas_of(route.match)}.union(*route.certificates)
 
 
-def _named_by(route: Route) -> Iterator[Use]:
+def _named_by(route: HttpRoute) -> Iterator[ServiceUse]:
     """Services that its middlewares call by an address."""
     for one in route.middlewares:
         if isinstance(one, ForwardAuth) and not one.tls:
-            yield Use(route.owner, one.host, one.port, one.scope)
+            yield ServiceUse(route.owner, one.host, one.port, one.scope)

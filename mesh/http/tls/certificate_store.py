@@ -47,7 +47,7 @@ class KeyPair(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Seen:
+class _SeenFiles:
     """A file as it was when it was last looked at."""
 
     stamp: tuple[tuple[int, int], ...]
@@ -124,7 +124,7 @@ class GivenCertificates(CertificateStore):
             self.arrange([certificate for _, certificate in given.values()])
 
 
-class Certificates(CertificateStore):
+class TlsCertificates(CertificateStore):
     """Those of a folder: `look` again every few seconds."""
 
     def __init__(self, folder: str, issued: Path | None = None) -> None:
@@ -132,7 +132,7 @@ class Certificates(CertificateStore):
         super().__init__()
         self._folder = Path(folder)
         self._issued = issued
-        self._seen: dict[Path, _Seen] = {}
+        self._seen: dict[Path, _SeenFiles] = {}
         self._trouble: Problem | None = None  # of the folder
 
     @property
@@ -146,7 +146,7 @@ class Certificates(CertificateStore):
 
     def look(self) -> None:
         """Read what has changed. It blocks, for as long as reading some files takes."""
-        seen: dict[Path, _Seen] = {}
+        seen: dict[Path, _SeenFiles] = {}
         try:
             self._look_into(self._folder, seen)
             self._trouble = None
@@ -169,7 +169,7 @@ class Certificates(CertificateStore):
         if changed:
             self.arrange(self.certificates())
 
-    def _look_into(self, folder: Path, seen: dict[Path, _Seen]) -> None:
+    def _look_into(self, folder: Path, seen: dict[Path, _SeenFiles]) -> None:
         """Raises OSError."""
         files = sorted(one for one in folder.iterdir() if not one.name.startswith("."))[:FILES_MAX]
         keys = {one.stem: one for one in files if one.suffix == ".key"}
@@ -201,7 +201,7 @@ class Certificates(CertificateStore):
     def certificates(self) -> list[Certificate]:
         return [one.certificate for one in self._seen.values() if one.certificate is not None]
 
-    def _looked(self, file: Path, key: Path | None) -> _Seen | None:
+    def _looked(self, file: Path, key: Path | None) -> _SeenFiles | None:
         """None: it is no certificate at all."""
         before = self._seen.get(file)
         try:
@@ -219,13 +219,13 @@ class Certificates(CertificateStore):
             return None  # others are known by it, as `tls_ca` and `http.acme.ca` have it
         try:
             pair = KeyPair(text, key.read_bytes() if key is not None else b"")
-            return _Seen(stamp, _read(file, text, key), pair=pair)
+            return _SeenFiles(stamp, _read(file, text, key), pair=pair)
         except (ValueError, ssl.SSLError, OSError) as error:
             logger.error("%s: %s", file, error)
             problem = Problem(str(file), "", str(error))
             if before is None:
-                return _Seen(stamp, None, problem)
-            return _Seen(stamp, before.certificate, problem, before.pair)
+                return _SeenFiles(stamp, None, problem)
+            return _SeenFiles(stamp, before.certificate, problem, before.pair)
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -29,7 +29,7 @@ def server_name(data: bytes) -> str | None:
         if message and message[0] != _CLIENT_HELLO:
             raise WireError("a handshake that does not begin with ClientHello")
         if len(message) >= 4 and len(message) >= 4 + int.from_bytes(message[1:4]):
-            return _name_in(_Reader(message[4 : 4 + int.from_bytes(message[1:4])]))
+            return _name_in(_HelloReader(message[4 : 4 + int.from_bytes(message[1:4])]))
         at += 5 + size
         if at >= len(data):
             return None
@@ -40,7 +40,7 @@ def _check_beginning(record: bytes) -> None:
         raise WireError("not TLS")
 
 
-class _Reader:
+class _HelloReader:
     """Takes fields off the front. WireError where they are cut short."""
 
     def __init__(self, data: bytes) -> None:
@@ -55,12 +55,12 @@ class _Reader:
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size))
 
-    def part(self, size: int) -> "_Reader":
+    def part(self, size: int) -> "_HelloReader":
         """What has its length, in so many bytes, in front."""
-        return _Reader(self.take(self.number(size)))
+        return _HelloReader(self.take(self.number(size)))
 
 
-def _name_in(hello: _Reader) -> str:
+def _name_in(hello: _HelloReader) -> str:
     hello.take(2 + 32)  # version, random
     hello.part(1)  # session id
     hello.part(2)  # cipher suites
@@ -75,7 +75,7 @@ def _name_in(hello: _Reader) -> str:
     return ""
 
 
-def _host_in(names: _Reader) -> str:
+def _host_in(names: _HelloReader) -> str:
     while names.data:
         kind, name = names.number(1), names.part(2).data
         if kind == _HOST_NAME:

@@ -9,21 +9,21 @@ from typing import Generic, TypeVar
 
 from mesh.http import limits
 from mesh.internal_errors import ERRORS
-from mesh.net.idle_timer import Timed
+from mesh.net.idle_timer import IdleTimer
 from mesh.net.poller import READABLE, Poller
 from mesh.net.timers import Deadlines
 
 S = TypeVar("S", bound=socket.socket)
 
 
-class Greeting(Timed, Generic[S]):
+class TlsAccept(IdleTimer, Generic[S]):
     """`failed`: the client has gone, took too long or cannot speak TLS. The socket is closed then. `heard`:
     its first bytes have come."""
 
     __slots__ = ("_failed", "_poller", "_sock", "heard")
 
     def __init__(
-        self, poller: Poller, deadlines: Deadlines, sock: S, failed: Callable[["Greeting[S]"], None]
+        self, poller: Poller, deadlines: Deadlines, sock: S, failed: Callable[["TlsAccept[S]"], None]
     ) -> None:
         super().__init__(deadlines)
         self._poller = poller

@@ -5,12 +5,12 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from mesh.http.tls.handshake_base import Greeting
+from mesh.http.tls.handshake_base import TlsAccept
 from mesh.net.poller import Poller
 from mesh.net.timers import Deadlines
 
 
-class Handshake(Greeting[ssl.SSLSocket]):
+class Handshake(TlsAccept[ssl.SSLSocket]):
     """`done` gets the socket, `failed` is told nothing: a client that cannot speak TLS gets no page.
     Raises OSError when the client has gone already."""
 
@@ -23,7 +23,7 @@ class Handshake(Greeting[ssl.SSLSocket]):
         sock: socket.socket,
         context: ssl.SSLContext,
         done: Callable[["Handshake", ssl.SSLSocket], None],
-        failed: Callable[[Greeting[ssl.SSLSocket]], None],
+        failed: Callable[[TlsAccept[ssl.SSLSocket]], None],
     ) -> None:
         secured = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         super().__init__(poller, deadlines, secured, failed)

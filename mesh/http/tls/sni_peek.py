@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 from mesh.errors import WireError
 from mesh.http.tls.client_hello import HELLO_MAX, server_name
-from mesh.http.tls.handshake_base import Greeting
+from mesh.http.tls.handshake_base import TlsAccept
 from mesh.net.poller import PEER_DONE, UNUSUAL, Poller
 from mesh.net.timers import Deadlines
 
 
-class Peeking(Greeting[socket.socket]):
+class SniPeek(TlsAccept[socket.socket]):
     """`done` gets the socket, no longer watched, and the name: "" when none is named, or it is no TLS."""
 
     __slots__ = ("_done", "_name")
@@ -20,8 +20,8 @@ class Peeking(Greeting[socket.socket]):
         poller: Poller,
         deadlines: Deadlines,
         sock: socket.socket,
-        done: Callable[["Peeking", socket.socket, str], None],
-        failed: Callable[[Greeting[socket.socket]], None],
+        done: Callable[["SniPeek", socket.socket, str], None],
+        failed: Callable[[TlsAccept[socket.socket]], None],
     ) -> None:
         super().__init__(poller, deadlines, sock, failed)
         self._done = done

@@ -16,8 +16,8 @@ from yarl import URL
 from mesh.http import limits
 from mesh.http.codec.h1_head import Fields, ResponseHead, read_response
 from mesh.http.config.internal_targets import InternalTargets, TargetRefused
-from mesh.http.faults import Refused
-from mesh.net.limits.semaphore import Room, SharedRoom
+from mesh.http.faults import RequestRefused
+from mesh.net.limits.semaphore import Semaphore, SharedRoom
 from mesh.net.own_addresses import leads_here
 from mesh.net.tasks import Tasks
 
@@ -25,7 +25,7 @@ from mesh.net.tasks import Tasks
 _NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
-class Outside:
+class ExternalClient:
     """`trust`: whose certificates count; `internal`: what is not connected to. `close` it."""
 
     def __init__(
@@ -37,20 +37,20 @@ class Outside:
         self._tasks = tasks
         self.internal = internal or InternalTargets(is_own=leads_here)
         self._trust = trust
-        self._room = SharedRoom(Room(limits.OUTSIDE_MAX))
+        self._room = SharedRoom(Semaphore(limits.OUTSIDE_MAX))
         self._session: aiohttp.ClientSession | None = None
 
     def ask(
-        self, url: str, method: str, lines: bytes, told: Callable[["Question"], None], owner: str = ""
-    ) -> "Question":
+        self, url: str, method: str, lines: bytes, told: Callable[["ExternalRequest"], None], owner: str = ""
+    ) -> "ExternalRequest":
         """`lines`: all field lines. Told later, once; or at once when too many of the owner's (a service, for
         whose router it is) wait already."""
         room = self._room.share(owner)
         if not room.take():
-            question = Question(told, lambda: None)
+            question = ExternalRequest(told, lambda: None)
             question.ended(None, b"")
         else:
-            question = Question(told, room.give_back)
+            question = ExternalRequest(told, room.give_back)
             question.task = self._tasks.start(self._asked(question, url, method, lines), f"asking {url}")
         return question
 
@@ -58,10 +58,10 @@ class Outside:
         if self._session is not None:
             await self._session.close()
 
-    async def _asked(self, question: "Question", url: str, method: str, lines: bytes) -> None:
+    async def _asked(self, question: "ExternalRequest", url: str, method: str, lines: bytes) -> None:
         try:
             head, body = await self._answer(url, method, lines)
-        except (aiohttp.ClientError, OSError, TimeoutError, Refused, ValueError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, RequestRefused, ValueError) as error:
             head, body = None, b""  # there is none: that is what is told
             self._remember(url, error)
         else:
@@ -107,10 +107,10 @@ class Outside:
         return self._session
 
 
-class Question:
+class ExternalRequest:
     """As an `Aside`: `head` of an answer that is whole, or None."""
 
-    def __init__(self, told: Callable[["Question"], None], over: Callable[[], None]) -> None:
+    def __init__(self, told: Callable[["ExternalRequest"], None], over: Callable[[], None]) -> None:
         self.head: ResponseHead | None = None
         self.body = b""
         self.done = False

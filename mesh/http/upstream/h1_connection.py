@@ -19,27 +19,27 @@ from typing import Protocol
 from mesh.http import limits
 from mesh.http.codec.h1_body import LAST_CHUNK, ChunkedReader, chunk
 from mesh.http.codec.h1_head import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
-from mesh.http.endpoint_pool import Server
-from mesh.http.faults import Fault, Refused
-from mesh.net.idle_timer import NEVER, Timed
+from mesh.http.endpoint_pool import PooledEndpoint
+from mesh.http.faults import HttpFault, RequestRefused
+from mesh.net.idle_timer import NEVER, IdleTimer
 from mesh.net.isolation import run
 from mesh.net.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
 from mesh.net.timers import Deadlines
 from mesh.net.would_block import WOULD_BLOCK
-from mesh.peers.tunnel.client import Dialled
+from mesh.peers.tunnel.client import DialledTunnel
 from mesh.relay.splice import reset_on_close
 
 INCOMING = READABLE | PEER_DONE | UNUSUAL
 
 
-class State(Enum):
+class UpstreamState(Enum):
     CONNECTING = 1
     BUSY = 2
     IDLE = 3
     CLOSED = 4
 
 
-class Asking(Protocol):
+class UpstreamHandler(Protocol):
     """The exchange, as its upstream connection needs it."""
 
     method: bytes
@@ -51,20 +51,20 @@ class Asking(Protocol):
         ...
 
     def connected(self) -> None: ...
-    def not_connected(self, fault: Fault) -> None: ...
+    def not_connected(self, fault: HttpFault) -> None: ...
     def interim(self, head: ResponseHead) -> None: ...
     def responded(self, head: ResponseHead, length: int) -> None: ...
     def whole(self, head: ResponseHead, body: bytes) -> None: ...
     def switched(self, head: ResponseHead) -> None: ...
     def payload(self, data: bytes) -> None: ...
     def ended(self, trailers: bytes) -> None: ...
-    def broken(self, fault: Fault, *, unprocessed: bool = False) -> None: ...
+    def broken(self, fault: HttpFault, *, unprocessed: bool = False) -> None: ...
     def pushed(self) -> bool: ...
     def upstream_room(self) -> None: ...
     def on_fault(self) -> None: ...
 
 
-class H1Upstream(Timed):
+class H1Upstream(IdleTimer):
     __slots__ = (
         "_chunked",
         "_chunks",
@@ -89,12 +89,16 @@ class H1Upstream(Timed):
         "state",
     )
 
-    def __init__(self, poller: Poller, deadlines: Deadlines, server: Server, exchange: Asking) -> None:
+    def __init__(
+        self, poller: Poller, deadlines: Deadlines, server: PooledEndpoint, exchange: UpstreamHandler
+    ) -> None:
         super().__init__(deadlines)
         self._poller = poller
         self.server = server
-        self._exchange: Asking | None = exchange
-        self._last: Asking | None = exchange  # also when it is done with us: what it does then may fail
+        self._exchange: UpstreamHandler | None = exchange
+        self._last: UpstreamHandler | None = (
+            exchange  # also when it is done with us: what it does then may fail
+        )
         self._sock: socket.socket | None = None
         self._got = b""  # the beginning of a head
         self._held = b""  # what the endpoint has not taken yet
@@ -111,7 +115,7 @@ class H1Upstream(Timed):
         self.head: ResponseHead | None = None
         self.reused = False
         self.idle_since = 0.0
-        self.state = State.CONNECTING
+        self.state = UpstreamState.CONNECTING
 
     # --- begin ---
 
@@ -123,7 +127,7 @@ class H1Upstream(Timed):
             code = self._sock.connect_ex((endpoint.address, endpoint.port))
             if code == errno.EINPROGRESS:
                 self.within(seconds)
-                if isinstance(self._sock, Dialled):
+                if isinstance(self._sock, DialledTunnel):
                     self._sock.when_open(self._connected)
                 else:
                     self._poller.watch(self._sock, self._told)
@@ -139,10 +143,10 @@ class H1Upstream(Timed):
         assert exchange is not None
         if code:
             self._close()
-            exchange.not_connected(Fault.CONNECT_FAILED)
+            exchange.not_connected(HttpFault.CONNECT_FAILED)
             return
         assert self._sock is not None
-        if isinstance(self._sock, Dialled):
+        if isinstance(self._sock, DialledTunnel):
             self._poller.watch(self._sock, self._told)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._through()
@@ -150,13 +154,13 @@ class H1Upstream(Timed):
     def _through(self) -> None:
         assert self._exchange is not None
         self.limit = NEVER
-        self.state = State.BUSY
+        self.state = UpstreamState.BUSY
         self._exchange.connected()
 
-    def take(self, exchange: Asking) -> None:
+    def take(self, exchange: UpstreamHandler) -> None:
         """From the stack, for another exchange."""
         self._exchange = self._last = exchange
-        self.state = State.BUSY
+        self.state = UpstreamState.BUSY
         self.reused = True
         self.head = None
         self._request_sent = False
@@ -243,7 +247,7 @@ class H1Upstream(Timed):
 
     def _told(self, mask: int) -> None:
         state = self.state
-        if state is State.CONNECTING:
+        if state is UpstreamState.CONNECTING:
             if mask & (WRITABLE | UNUSUAL):
                 assert self._sock is not None
                 code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & UNUSUAL else 0
@@ -252,7 +256,7 @@ class H1Upstream(Timed):
         if mask & INCOMING:
             if mask & (PEER_DONE | UNUSUAL):
                 self._eof_follows = True
-            if state is State.IDLE:
+            if state is UpstreamState.IDLE:
                 if self._eof_follows or self._says_something():
                     self._leave_stack()
                 return
@@ -260,7 +264,7 @@ class H1Upstream(Timed):
                 self._unread = True
             else:
                 self._readable()
-        if self._held and mask & WRITABLE and self.state is State.BUSY:
+        if self._held and mask & WRITABLE and self.state is UpstreamState.BUSY:
             self._writable()
 
     def _says_something(self) -> bool:
@@ -280,7 +284,7 @@ class H1Upstream(Timed):
             return
         exchange = self._exchange
         for _ in range(limits.READS_AT_ONCE):
-            if self.state is not State.BUSY or exchange is not self._exchange or exchange is None:
+            if self.state is not UpstreamState.BUSY or exchange is not self._exchange or exchange is None:
                 return
             assert self._sock is not None
             try:
@@ -297,11 +301,11 @@ class H1Upstream(Timed):
                 if self.head is None and not self._got and self._whole(data, exchange):
                     return
                 self._take(data, exchange)
-            except Refused as refused:
+            except RequestRefused as refused:
                 self._close()
                 exchange.broken(refused.fault)
                 return
-            if self.state is not State.BUSY or exchange is not self._exchange:
+            if self.state is not UpstreamState.BUSY or exchange is not self._exchange:
                 return
             if not exchange.pushed():
                 self._paused = True
@@ -312,7 +316,7 @@ class H1Upstream(Timed):
                 return
         self._poller.again(self._readable)
 
-    def _whole(self, data: bytes, exchange: Asking) -> bool:
+    def _whole(self, data: bytes, exchange: UpstreamHandler) -> bool:
         """Most responses come in one read and fit what their head says: the short way."""
         end = data.find(b"\r\n\r\n") + 4
         if end < 4 or self._eof_follows or not self._request_sent:
@@ -322,7 +326,7 @@ class H1Upstream(Timed):
             return False
         self.limit = NEVER
         self._exchange = None
-        self.state = State.IDLE
+        self.state = UpstreamState.IDLE
         self.server.keep(self)
         exchange.whole(head, data[end:])
         if self._last is exchange:
@@ -331,7 +335,7 @@ class H1Upstream(Timed):
             )
         return True
 
-    def _take(self, data: bytes, exchange: Asking) -> None:
+    def _take(self, data: bytes, exchange: UpstreamHandler) -> None:
         if self.head is None:
             if self._got:
                 data = self._got + data
@@ -371,13 +375,13 @@ class H1Upstream(Timed):
                 self._keep = False
             self._done(exchange)
 
-    def _heads(self, data: bytes, exchange: Asking) -> bytes | None:
+    def _heads(self, data: bytes, exchange: UpstreamHandler) -> bytes | None:
         """Interim responses and the final one; what follows it. None: it is not whole yet."""
         while True:
             end = data.find(b"\r\n\r\n") + 4
             if end < 4 or end > limits.RESPONSE_HEAD_MAX:
                 if len(data) > limits.RESPONSE_HEAD_MAX:
-                    raise Refused(Fault.BAD_RESPONSE, "the head of the response is too large")
+                    raise RequestRefused(HttpFault.BAD_RESPONSE, "the head of the response is too large")
                 self._got = data
                 return None
             head = self.server.reader.read(data[:end])
@@ -386,19 +390,19 @@ class H1Upstream(Timed):
                 break
             if head.status == 101:
                 if not exchange.upgrades:
-                    raise Refused(Fault.BAD_RESPONSE, "101 to a request that asked for no upgrade")
+                    raise RequestRefused(HttpFault.BAD_RESPONSE, "101 to a request that asked for no upgrade")
                 self._switch(head, exchange)
                 return data
             exchange.interim(head)
         self.head = head
         self._left = left = head.body_length(exchange.method)
         self._keep = not head.close and left != UNTIL_CLOSE and self._request_sent
-        self._chunks = ChunkedReader(Fault.BAD_RESPONSE) if left == CHUNKED else None
+        self._chunks = ChunkedReader(HttpFault.BAD_RESPONSE) if left == CHUNKED else None
         self.limit = NEVER
         exchange.responded(head, left)
         return data
 
-    def _switch(self, head: ResponseHead, exchange: Asking) -> None:
+    def _switch(self, head: ResponseHead, exchange: UpstreamHandler) -> None:
         """Another protocol from here on: bytes both ways until one side ends."""
         self.head = head
         self._chunked = False
@@ -408,12 +412,12 @@ class H1Upstream(Timed):
         exchange.switched(head)
         self.limit = NEVER
 
-    def _done(self, exchange: Asking, trailers: bytes = b"") -> None:
+    def _done(self, exchange: UpstreamHandler, trailers: bytes = b"") -> None:
         self.limit = NEVER
         self._exchange = None
         self._paused = self._unread = False
         if self._keep and not self._eof_follows and not self._held:
-            self.state = State.IDLE
+            self.state = UpstreamState.IDLE
             self.server.keep(self)
         else:
             self._close()
@@ -421,7 +425,7 @@ class H1Upstream(Timed):
 
     def _at_eof(self) -> None:
         exchange = self._exchange
-        broken = isinstance(self._sock, Dialled) and self._sock.broken
+        broken = isinstance(self._sock, DialledTunnel) and self._sock.broken
         if exchange is not None and self.head is not None and self._left == UNTIL_CLOSE and not broken:
             self._keep = False
             self._done(exchange)
@@ -432,19 +436,19 @@ class H1Upstream(Timed):
         exchange = self._exchange
         self._close()
         if exchange is not None:
-            exchange.broken(Fault.ENDPOINT_CLOSED)
+            exchange.broken(HttpFault.ENDPOINT_CLOSED)
 
     # --- the end ---
 
     def too_late(self) -> None:
-        exchange, connecting = self._exchange, self.state is State.CONNECTING
+        exchange, connecting = self._exchange, self.state is UpstreamState.CONNECTING
         self._close()
         if exchange is None:
             return
         if connecting:
-            exchange.not_connected(Fault.CONNECT_TIMEOUT)
+            exchange.not_connected(HttpFault.CONNECT_TIMEOUT)
         else:
-            exchange.broken(Fault.RESPONSE_TIMEOUT)
+            exchange.broken(HttpFault.RESPONSE_TIMEOUT)
 
     def shut_request(self) -> None:
         """After an upgrade: the client has said all."""
@@ -470,10 +474,10 @@ class H1Upstream(Timed):
         self._close()
 
     def _close(self) -> None:
-        if self.state is State.CLOSED:
+        if self.state is UpstreamState.CLOSED:
             return
-        busy = self.state is State.BUSY
-        self.state = State.CLOSED
+        busy = self.state is UpstreamState.BUSY
+        self.state = UpstreamState.CLOSED
         self._exchange = None
         self.stop_clock()
         if self._sock is not None:

@@ -6,10 +6,10 @@ share, and this one goes by that.
 
 import ssl
 
-from mesh.http.endpoint_pool import Server
+from mesh.http.endpoint_pool import PooledEndpoint
 from mesh.http.exchange import Exchange
-from mesh.http.faults import Fault
-from mesh.http.upstream.h1_connection import Asking, H1Upstream, State
+from mesh.http.faults import HttpFault
+from mesh.http.upstream.h1_connection import H1Upstream, UpstreamHandler, UpstreamState
 from mesh.http.upstream.h2_connection import begin_link
 from mesh.http.upstream.tls import TaskTls
 from mesh.net.poller import Poller
@@ -21,7 +21,7 @@ class SecuredUpstream(H1Upstream):
     __slots__ = ("_asking", "_either", "_securing", "_tls")
 
     def __init__(
-        self, poller: Poller, deadlines: Deadlines, server: Server, exchange: Exchange, tls: TaskTls
+        self, poller: Poller, deadlines: Deadlines, server: PooledEndpoint, exchange: Exchange, tls: TaskTls
     ) -> None:
         super().__init__(poller, deadlines, server, exchange)
         self._tls = tls
@@ -63,7 +63,7 @@ class SecuredUpstream(H1Upstream):
             assert asking is not None
             self._sock = self._exchange = None
             self.stop_clock()
-            self.state = State.CLOSED
+            self.state = UpstreamState.CLOSED
             try:
                 begin_link(self._poller, self._deadlines, self.server, sock, asking)
             except Exception:  # a fault of ours: nobody else has the socket now
@@ -78,18 +78,18 @@ class SecuredUpstream(H1Upstream):
         self._tls.failed(str(self.server.endpoint), error)
         self._close()
         bad = isinstance(error, ssl.SSLCertVerificationError)
-        exchange.not_connected(Fault.CERTIFICATE if bad else Fault.TLS_FAILED)
+        exchange.not_connected(HttpFault.CERTIFICATE if bad else HttpFault.TLS_FAILED)
 
     def _told(self, mask: int) -> None:
-        if self._securing and self.state is State.CONNECTING:
+        if self._securing and self.state is UpstreamState.CONNECTING:
             self._handshake()
         else:
             super()._told(mask)
 
-    def _whole(self, data: bytes, exchange: Asking) -> bool:
+    def _whole(self, data: bytes, exchange: UpstreamHandler) -> bool:
         return False  # a further record may wait in the kernel's buffer, of which nobody would be told again
 
-    def _done(self, exchange: Asking, trailers: bytes = b"") -> None:
+    def _done(self, exchange: UpstreamHandler, trailers: bytes = b"") -> None:
         self._keep = self._keep and self._is_quiet()
         super()._done(exchange, trailers)
 

@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 from mesh.http import limits
 from mesh.http.codec.h1_head import RequestHead, ResponseHead
 from mesh.http.codec.h2_headers import read_response, read_trailers, request_list
-from mesh.http.codec.h2_protocol import STREAMS_MAX, Broken, Code, Stream
+from mesh.http.codec.h2_protocol import STREAMS_MAX, Code, H2Broken, Stream
 from mesh.http.codec.hpack import Fields
-from mesh.http.endpoint_pool import Server
+from mesh.http.endpoint_pool import PooledEndpoint
 from mesh.http.exchange import Exchange
-from mesh.http.faults import Fault, Refused
+from mesh.http.faults import HttpFault, RequestRefused
 from mesh.http.h2_transport import H2Connection, Outgoing
-from mesh.http.upstream.h1_connection import Asking
+from mesh.http.upstream.h1_connection import UpstreamHandler
 from mesh.net.idle_timer import NEVER
 from mesh.net.isolation import run
 from mesh.net.poller import UNUSUAL, WRITABLE, Poller
 from mesh.net.timers import Deadlines
-from mesh.peers.tunnel.client import Dialled
+from mesh.peers.tunnel.client import DialledTunnel
 
 IDLE_SECONDS = 60.0  # without a stream
 
@@ -34,7 +34,9 @@ class H2Link(H2Connection):
     idle_seconds = IDLE_SECONDS
     unheard_max = 2**31  # what it can make us say is bounded: see `frame_budget`
 
-    def __init__(self, poller: Poller, deadlines: Deadlines, sock: socket.socket, server: Server) -> None:
+    def __init__(
+        self, poller: Poller, deadlines: Deadlines, sock: socket.socket, server: PooledEndpoint
+    ) -> None:
         super().__init__(poller, deadlines, sock, client=True)
         self.server = server
         self.served = False  # something has come from it
@@ -62,7 +64,7 @@ class H2Link(H2Connection):
         endpoint = self.server.endpoint
         try:
             code = self.sock.connect_ex((endpoint.address, endpoint.port))
-            if isinstance(self.sock, Dialled):
+            if isinstance(self.sock, DialledTunnel):
                 self.sock.when_open(self._connected)
             else:
                 self.poller.watch(self.sock, self._told)
@@ -127,9 +129,9 @@ class H2Link(H2Connection):
 
     def _connected(self, code: int) -> None:
         if code:
-            self._fail(Fault.CONNECT_FAILED)
+            self._fail(HttpFault.CONNECT_FAILED)
             return
-        if isinstance(self.sock, Dialled):
+        if isinstance(self.sock, DialledTunnel):
             self.poller.watch(self.sock, self._told)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._opened()
@@ -169,35 +171,35 @@ class H2Link(H2Connection):
             self.server.links.remove(self)
         for id_ in [id_ for id_ in self._asked if id_ > last]:
             asked = self._asked.pop(id_)
-            run(asked.broken, Fault.ENDPOINT_CLOSED, unprocessed=True)
+            run(asked.broken, HttpFault.ENDPOINT_CLOSED, unprocessed=True)
         self._look_at_end()
 
     # --- the end ---
 
-    def broke(self, broken: Broken) -> None:
-        self._all_broken(Fault.BAD_RESPONSE)
+    def broke(self, broken: H2Broken) -> None:
+        self._all_broken(HttpFault.BAD_RESPONSE)
         super().broke(broken)
 
     def lost(self) -> None:
-        self._fail(Fault.ENDPOINT_CLOSED)
+        self._fail(HttpFault.ENDPOINT_CLOSED)
 
     def too_late(self) -> None:
         if self._open and self.reads(1):
             return
         if not self._open:
-            self._fail(Fault.CONNECT_TIMEOUT)
+            self._fail(HttpFault.CONNECT_TIMEOUT)
         elif not self._asked:
             self.retire()
             if self._lingering:
                 self.close()
         else:
-            self._fail(Fault.RESPONSE_TIMEOUT)
+            self._fail(HttpFault.RESPONSE_TIMEOUT)
 
-    def _fail(self, fault: Fault) -> None:
+    def _fail(self, fault: HttpFault) -> None:
         self.close()
         self._all_broken(fault)
 
-    def _all_broken(self, fault: Fault) -> None:
+    def _all_broken(self, fault: HttpFault) -> None:
         if self in self.server.links:
             self.server.links.remove(self)
         connecting, self._connecting = self._connecting, []
@@ -227,12 +229,14 @@ class H2Upstream(Outgoing):
         "server",
     )
 
-    def __init__(self, poller: Poller, deadlines: Deadlines, server: Server, exchange: Asking) -> None:
+    def __init__(
+        self, poller: Poller, deadlines: Deadlines, server: PooledEndpoint, exchange: UpstreamHandler
+    ) -> None:
         super().__init__(None, None, deadlines)
         self._poller = poller
         self._deadlines_of = deadlines
         self.server = server
-        self._exchange: Asking | None = exchange
+        self._exchange: UpstreamHandler | None = exchange
         self._last = exchange  # also when it is done with us: what it does then may fail
         self.link: H2Link | None = None
         self.reused = False
@@ -255,7 +259,7 @@ class H2Upstream(Outgoing):
         try:
             sock = make()
         except OSError:
-            self.not_connected(Fault.CONNECT_FAILED)
+            self.not_connected(HttpFault.CONNECT_FAILED)
             return
         self.link = link = H2Link(self._poller, self._deadlines_of, sock, self.server)
         link.join(self)
@@ -267,7 +271,7 @@ class H2Upstream(Outgoing):
         if self._exchange is not None:
             self._exchange.connected()
 
-    def not_connected(self, fault: Fault) -> None:
+    def not_connected(self, fault: HttpFault) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.not_connected(fault)
@@ -323,12 +327,12 @@ class H2Upstream(Outgoing):
             return
         try:
             if self.head is not None:
-                self._done(read_trailers(fields, Fault.BAD_RESPONSE))
+                self._done(read_trailers(fields, HttpFault.BAD_RESPONSE))
                 return
             head = read_response(fields)
             if head.status < 200 and ended:
-                raise Refused(Fault.BAD_RESPONSE, "an interim response that is the last")
-        except Refused as refused:
+                raise RequestRefused(HttpFault.BAD_RESPONSE, "an interim response that is the last")
+        except RequestRefused as refused:
             self._wrong(refused)
             return
         if head.status < 200:
@@ -352,12 +356,12 @@ class H2Upstream(Outgoing):
         if exchange is None or self.head is None:
             link.wire.consumed(stream, len(data))
             if exchange is not None:
-                self._wrong(Refused(Fault.BAD_RESPONSE, "content without a head"))
+                self._wrong(RequestRefused(HttpFault.BAD_RESPONSE, "content without a head"))
             return
         if self._body_left >= 0:
             self._body_left -= len(data)
             if self._body_left < 0 or (ended and self._body_left):
-                self._wrong(Refused(Fault.BAD_RESPONSE, "the body is not of the length announced"))
+                self._wrong(RequestRefused(HttpFault.BAD_RESPONSE, "the body is not of the length announced"))
                 return
         if data:
             exchange.payload(data)
@@ -388,7 +392,7 @@ class H2Upstream(Outgoing):
         if exchange is not None:
             exchange.ended(trailers)
 
-    def _wrong(self, refused: Refused) -> None:
+    def _wrong(self, refused: RequestRefused) -> None:
         exchange = self._exchange
         self._end(Code.PROTOCOL_ERROR)
         if exchange is not None:
@@ -400,9 +404,9 @@ class H2Upstream(Outgoing):
         refused = code == Code.REFUSED_STREAM
         if refused:
             self.reused = False  # it does not want more just now: another endpoint may
-        self.broken(Fault.ENDPOINT_CLOSED, unprocessed=refused)
+        self.broken(HttpFault.ENDPOINT_CLOSED, unprocessed=refused)
 
-    def broken(self, fault: Fault, *, unprocessed: bool = False) -> None:
+    def broken(self, fault: HttpFault, *, unprocessed: bool = False) -> None:
         """The stream is no more."""
         exchange, self._exchange = self._exchange, None
         self.stream = None
@@ -417,7 +421,7 @@ class H2Upstream(Outgoing):
         exchange = self._exchange
         self._end(Code.CANCEL)
         if exchange is not None:
-            exchange.broken(Fault.RESPONSE_TIMEOUT)
+            exchange.broken(HttpFault.RESPONSE_TIMEOUT)
 
     def discard(self) -> None:
         self._end(Code.CANCEL)
@@ -439,7 +443,7 @@ class H2Upstream(Outgoing):
         link.over(self, stream)
 
 
-def free_link(server: Server) -> H2Link | None:
+def free_link(server: PooledEndpoint) -> H2Link | None:
     """One that takes one more stream; None: another one is to be opened. Streams whose bodies the endpoint
     does not take can keep its connection's window: then others get another one, while there are few."""
     taking = [one for one in server.links if isinstance(one, H2Link) and one.takes]
@@ -450,7 +454,7 @@ def free_link(server: Server) -> H2Link | None:
 
 
 def begin_link(
-    poller: Poller, deadlines: Deadlines, server: Server, sock: socket.socket, exchange: Exchange
+    poller: Poller, deadlines: Deadlines, server: PooledEndpoint, sock: socket.socket, exchange: Exchange
 ) -> None:
     """A connected socket of which it has turned out that HTTP/2 is spoken there."""
     poller.unwatch(sock)  # so that the link is told of what has come already

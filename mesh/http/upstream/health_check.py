@@ -21,7 +21,7 @@ _SERVING = b"\0\0\0\0\2\x08\1"  # field 1, `status`, is SERVING
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class HealthRequest:
     """A request, but for where it goes."""
 
     method: bytes
@@ -30,7 +30,7 @@ class Question:
     body: bytes = b""
 
 
-def question(check: HealthCheck, endpoint: Endpoint, path: str = "") -> Question:
+def question(check: HealthCheck, endpoint: Endpoint, path: str = "") -> HealthRequest:
     """`path`: where a redirect leads to."""
     fields = [("Host", _host(check, endpoint)), ("User-Agent", "mesh-probe"), *check.headers]
     body = b""
@@ -42,7 +42,7 @@ def question(check: HealthCheck, endpoint: Endpoint, path: str = "") -> Question
         fields.append(("Content-Length", "0"))
     lines = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in fields)
     method = "POST" if check.grpc else check.method
-    return Question(
+    return HealthRequest(
         method.encode(), (path or (_GRPC_PATH if check.grpc else check.path)).encode(), lines, body
     )
 

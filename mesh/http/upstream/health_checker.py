@@ -13,21 +13,21 @@ from dataclasses import replace
 
 from mesh.balance.health_state import Pulse, Result
 from mesh.balance.policies import Endpoint
-from mesh.http.codec.proxy_headers import Edge
+from mesh.http.codec.proxy_headers import ClientInfo
 from mesh.http.config.model import HealthCheck, HttpService, Scheme
-from mesh.http.faults import Fault, Refused
-from mesh.http.runtime import Core
+from mesh.http.faults import HttpFault, RequestRefused
+from mesh.http.runtime import HttpRuntime
 from mesh.http.stats import ServiceStats
 from mesh.http.upstream.health_check import REDIRECTS_MAX, onward, pause, question, verdict
 from mesh.http.upstream.routed_service import RoutedTarget
-from mesh.http.upstream.subrequest import Aside
-from mesh.net.limits.semaphore import Room
+from mesh.http.upstream.subrequest import Subrequest
+from mesh.net.limits.semaphore import Semaphore
 
 logger = logging.getLogger(__name__)
 
 BUSY_SECONDS = 0.2  # until the next attempt, when too many others are under way
 SPREAD = 0.2  # of a pause, by which checks are moved apart at random
-_OURSELVES = Edge("127.0.0.1", "http", 0)
+_OURSELVES = ClientInfo("127.0.0.1", "http", 0)
 
 
 class Checks:
@@ -35,7 +35,7 @@ class Checks:
 
     def __init__(
         self,
-        core: Core,
+        core: HttpRuntime,
         http: HttpService,
         connect: Callable[[], socket.socket],
         told: Callable[[Mapping[Endpoint, Result | None]], None],
@@ -88,7 +88,7 @@ class _Checked:
         self._endpoint = endpoint
         self._target = _target(checks, endpoint)
         self._entry = 0.0
-        self._aside: Aside | None = None
+        self._aside: Subrequest | None = None
         self._path = ""
         self._redirects = 0
         self._has_place = False  # among the CHECKS_AT_ONCE
@@ -131,13 +131,13 @@ class _Checked:
         check, deadlines = self._checks.check, self._checks.core.deadlines
         asked = question(check, self._endpoint, path)
         self._path = asked.path.decode()
-        self._aside = Aside(deadlines, Room(1), _OURSELVES, b"", self._answered, check.timeout)
+        self._aside = Subrequest(deadlines, Semaphore(1), _OURSELVES, b"", self._answered, check.timeout)
         try:
             self._aside.ask(self._target, asked.method, asked.path, asked.lines, asked.body)
-        except Refused:  # the label's host is none
+        except RequestRefused:  # the label's host is none
             self._found(Result.BROKEN)
 
-    def _answered(self, aside: Aside) -> None:
+    def _answered(self, aside: Subrequest) -> None:
         check = self._checks.check
         if aside.head is None:
             self._found(_RESULTS.get(aside.fault, Result.BROKEN))
@@ -166,11 +166,11 @@ class _Checked:
 
 
 # Why nothing came back. Without a fault it was given up because it took too long.
-_RESULTS: dict[Fault | None, Result] = {
+_RESULTS: dict[HttpFault | None, Result] = {
     None: Result.TIMEOUT,
-    Fault.CONNECT_FAILED: Result.REFUSED,
-    Fault.CONNECT_TIMEOUT: Result.TIMEOUT,
-    Fault.RESPONSE_TIMEOUT: Result.TIMEOUT,
+    HttpFault.CONNECT_FAILED: Result.REFUSED,
+    HttpFault.CONNECT_TIMEOUT: Result.TIMEOUT,
+    HttpFault.RESPONSE_TIMEOUT: Result.TIMEOUT,
 }
 
 

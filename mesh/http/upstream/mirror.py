@@ -10,21 +10,23 @@ from collections.abc import Callable
 
 from mesh.http import limits
 from mesh.http.exchange import Exchange
-from mesh.http.faults import Refused
-from mesh.http.runtime import Core
+from mesh.http.faults import RequestRefused
+from mesh.http.runtime import HttpRuntime
 from mesh.http.upstream.routed_service import RoutedTarget
 from mesh.http.upstream.service_registry import Targets
-from mesh.http.upstream.subrequest import Aside
-from mesh.net.limits.semaphore import Room
+from mesh.http.upstream.subrequest import Subrequest
+from mesh.net.limits.semaphore import Semaphore
 
 
 class Mirroring:
-    def __init__(self, core: Core, targets: Targets, draw: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, core: HttpRuntime, targets: Targets, draw: Callable[[], float] = random.random
+    ) -> None:
         self._core = core
         self._targets = targets
         self._draw = draw
-        self._room = Room(limits.MIRRORS_MAX)
-        self._copies: set[Aside] = set()
+        self._room = Semaphore(limits.MIRRORS_MAX)
+        self._copies: set[Subrequest] = set()
 
     def look_at(self, exchange: Exchange, target: RoutedTarget, mirror: str) -> None:
         """It is over, and was for a service that wants copies to go to this one (key; "": there is none)."""
@@ -52,7 +54,7 @@ class Mirroring:
             return "full"
         lines, client = exchange.request_lines(), exchange.client
 
-        def told(copy: Aside) -> None:
+        def told(copy: Subrequest) -> None:
             self._copies.discard(copy)
             self._room.give_back()
             target.stats.mirrored["answered" if copy.head is not None else "failed"] += 1
@@ -62,11 +64,13 @@ class Mirroring:
                 return  # all is closed
             try:
                 copy.ask(mirror, exchange.method, exchange.target, lines, body)
-            except Refused:  # a middleware has set what a request cannot have; its own task may take it
+            except (
+                RequestRefused
+            ):  # a middleware has set what a request cannot have; its own task may take it
                 told(copy)
 
         copy = _Copy(
-            self._core.deadlines, Room(1), client.edge, client.request_id, told, limits.MIRROR_SECONDS
+            self._core.deadlines, Semaphore(1), client.edge, client.request_id, told, limits.MIRROR_SECONDS
         )
         self._copies.add(copy)
         # Not at once: the response may still have to be written.
@@ -74,7 +78,7 @@ class Mirroring:
         return ""
 
 
-class _Copy(Aside):
+class _Copy(Subrequest):
     """The response is read, so that the connection can be used again, and thrown away."""
 
     def write(self, data: bytes) -> None:

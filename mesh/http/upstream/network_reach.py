@@ -24,7 +24,7 @@ LB_PREFIX, LB_ID = "lb_", 9  # Docker names that namespace by the first characte
 Connect = Callable[[], socket.socket]
 
 
-class Reach(Protocol):
+class NetworkReach(Protocol):
     """Where sockets come from."""
 
     def here(self, network: Network, snapshot: Snapshot) -> bool:
@@ -158,7 +158,7 @@ class Namespaces:
 
 
 def network_for(
-    http: HttpService, service: Service, snapshot: Snapshot, reach: Reach
+    http: HttpService, service: Service, snapshot: Snapshot, reach: NetworkReach
 ) -> tuple[Network | None, str]:
     """The network on which its tasks are reached from here; None, and why there is none."""
     networks = snapshot.networks
@@ -182,7 +182,7 @@ def network_for(
     return None, f"this node has nothing on {names}" if names else "it is on no network"
 
 
-def within_reach(endpoints: Sequence[Endpoint], reach: Reach) -> tuple[tuple[Endpoint, ...], str]:
+def within_reach(endpoints: Sequence[Endpoint], reach: NetworkReach) -> tuple[tuple[Endpoint, ...], str]:
     """Those that may be connected to, and why others may not."""
     refused = {one: why for one in endpoints if (why := reach.why_refused(one.address))}
     return tuple(one for one in endpoints if one not in refused), next(iter(refused.values()), "")

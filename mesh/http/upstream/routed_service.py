@@ -4,21 +4,21 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
 
-from mesh.balance.outlier_detection import Ejection, Health
+from mesh.balance.outlier_detection import Ejection, OutlierDetection
 from mesh.balance.policies import Endpoint
 from mesh.balance.retry_budget import RetryBudget
 from mesh.http.config.model import HashBy, HttpService, Scheme, StickyCookie
-from mesh.http.endpoint_pool import Server
+from mesh.http.endpoint_pool import PooledEndpoint
 from mesh.http.exchange import Exchange
-from mesh.http.faults import Fault
-from mesh.http.request_timeout import Overall
-from mesh.http.runtime import Core
-from mesh.http.upstream.service import Target
+from mesh.http.faults import HttpFault
+from mesh.http.request_timeout import RequestTimeout
+from mesh.http.runtime import HttpRuntime
+from mesh.http.upstream.service import UpstreamService
 from mesh.http.upstream.tls import TaskTls
 
 
-class RoutedTarget(Target):
-    def __init__(self, core: Core, http: HttpService, connect: Callable[[], socket.socket]) -> None:
+class RoutedTarget(UpstreamService):
+    def __init__(self, core: HttpRuntime, http: HttpService, connect: Callable[[], socket.socket]) -> None:
         """OSError when TLS to it cannot be as its labels say."""
         super().__init__(core, http.owner, connect, http.policy)
         if http.scheme is Scheme.HTTPS:
@@ -28,30 +28,32 @@ class RoutedTarget(Target):
         self.repeats_late = bool(http.try_timeout)
         self.attempts = http.attempts
         self.budget = RetryBudget(http.retry_budget, http.retry_min)
-        self.backend.health = Health(Ejection(http.outlier_failures, http.outlier_time, http.outlier_share))
+        self.backend.health = OutlierDetection(
+            Ejection(http.outlier_failures, http.outlier_time, http.outlier_share)
+        )
         self.backend.bad = http.outlier_statuses
         self.h2 = http.scheme is Scheme.H2C
-        self._tokens: dict[str, Server] = {}  # what the cookie says → the endpoint
+        self._tokens: dict[str, PooledEndpoint] = {}  # what the cookie says → the endpoint
         self._hash_by = http.hash_by if http.hash_by != HashBy() else None
         self._cookie = _cookie_name(http) if http.sticky else ""
 
-    def limit(self, exchange: Exchange) -> Overall | None:
+    def limit(self, exchange: Exchange) -> RequestTimeout | None:
         """From now on, as far as the service has one."""
         seconds = self.http.timeout
-        return Overall(self._core.deadlines, seconds, exchange.too_late) if seconds else None
+        return RequestTimeout(self._core.deadlines, seconds, exchange.too_late) if seconds else None
 
     def retarget(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
         super().retarget(endpoints, near)
         if self._cookie:
             self._tokens = {_token(one): server for one, server in self.backend.servers.items()}
 
-    def pick(self, exchange: Exchange) -> Server | None:
+    def pick(self, exchange: Exchange) -> PooledEndpoint | None:
         server = self._picked(exchange)
         if server is not None and not self.http.pass_host:
             exchange.address_to(str(server.endpoint))
         return server
 
-    def _picked(self, exchange: Exchange) -> Server | None:
+    def _picked(self, exchange: Exchange) -> PooledEndpoint | None:
         if not self._cookie:
             return self._free(self._chosen(exchange), exchange)
         kept = self._tokens.get(_cookie_value(exchange, self._cookie))
@@ -62,21 +64,21 @@ class RoutedTarget(Target):
             exchange.set_cookie(_cookie(self._cookie, _token(server.endpoint), self.http.sticky))
         return server
 
-    def _chosen(self, exchange: Exchange) -> Server | None:
+    def _chosen(self, exchange: Exchange) -> PooledEndpoint | None:
         by = self._hash_by
         if by is None:
             return super().pick(exchange)
         key = _cookie_value(exchange, by.cookie) if by.cookie else _header(exchange, by.header)
         return self.backend.pick(key or exchange.source, exchange.tried)
 
-    def _free(self, server: Server | None, exchange: Exchange) -> Server | None:
+    def _free(self, server: PooledEndpoint | None, exchange: Exchange) -> PooledEndpoint | None:
         """It, or another one if it has as many requests as it may; None when all have."""
         most = self.http.max_requests
         if server is None or not most or server.active < most:
             return server
         free = [one for one in self.backend.offered if one.active < most]
         if not free:
-            exchange.fault = Fault.OVERLOADED
+            exchange.fault = HttpFault.OVERLOADED
         return min(free, key=lambda one: one.active, default=None)
 
 

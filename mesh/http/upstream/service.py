@@ -9,9 +9,9 @@ from mesh.balance.policies import Endpoint, Policy
 from mesh.balance.retry_budget import RetryBudget
 from mesh.errors import KernelError, NamespaceGone
 from mesh.http import limits
-from mesh.http.endpoint_pool import Backend, Server
+from mesh.http.endpoint_pool import HttpEndpointPool, PooledEndpoint
 from mesh.http.exchange import Exchange, Upstream
-from mesh.http.runtime import Core
+from mesh.http.runtime import HttpRuntime
 from mesh.http.upstream.h1_connection import H1Upstream
 from mesh.http.upstream.h1_tls_connection import SecuredUpstream
 from mesh.http.upstream.h2_connection import H2Upstream, free_link
@@ -21,12 +21,12 @@ from mesh.net.limits.descriptors import for_client
 RESPONSE_SECONDS = 300.0  # to a response's first byte: a report may take minutes, a hanging task for ever
 
 
-class Target:
+class UpstreamService:
     """`service`: whose it is, the Swarm's id. `connect`: makes the non-blocking socket to a task."""
 
     def __init__(
         self,
-        core: Core,
+        core: HttpRuntime,
         service: str,
         connect: Callable[[], socket.socket],
         policy: Policy = Policy.ROUND_ROBIN,
@@ -38,7 +38,7 @@ class Target:
         self.repeats_late = False
         self.attempts = limits.ATTEMPTS
         self.budget = RetryBudget()
-        self.backend = Backend(policy, core.has_idle)
+        self.backend = HttpEndpointPool(policy, core.has_idle)
         self.stats = self.backend.stats = core.stats_of(service)
         self.h2 = False  # endpoints are asked in HTTP/2, with prior knowledge
         self.tls: TaskTls | None = None
@@ -46,7 +46,7 @@ class Target:
     def retarget(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
         self.backend.retarget(endpoints, near)
 
-    def pick(self, exchange: Exchange) -> Server | None:
+    def pick(self, exchange: Exchange) -> PooledEndpoint | None:
         """By the client's address, where the policy asks for it."""
         return self.backend.pick(exchange.source, exchange.tried)
 
@@ -59,7 +59,7 @@ class Target:
         self.stats.retries_refused += not exchange.repeating
         return exchange.repeating
 
-    def connection(self, server: Server, exchange: Exchange) -> Upstream:
+    def connection(self, server: PooledEndpoint, exchange: Exchange) -> Upstream:
         """Not connected yet."""
         if self.h2:
             return H2Upstream(self._core.poller, self._core.deadlines, server, exchange)

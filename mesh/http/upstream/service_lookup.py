@@ -17,35 +17,35 @@ from mesh.errors import Problem
 from mesh.http import limits
 from mesh.http.config.model import HttpService
 from mesh.http.hosts.claims import owner_of
-from mesh.http.runtime import Core
-from mesh.http.upstream.network_reach import Reach
+from mesh.http.runtime import HttpRuntime
+from mesh.http.upstream.network_reach import NetworkReach
 from mesh.http.upstream.routed_service import RoutedTarget
 from mesh.http.upstream.service_registry import Targets
 
 
-class Use(NamedTuple):
+class ServiceUse(NamedTuple):
     owner: str  # service id, of the router
     host: str  # lower case
     port: int
     scope: str = ""  # the stack whose label it is
 
 
-class Named:
+class ServiceLookup:
     """`use` for each router that names one; `update` as the catalogue changes."""
 
-    def __init__(self, core: Core, reach: Reach, as_published: Callable[[], bool]) -> None:
+    def __init__(self, core: HttpRuntime, reach: NetworkReach, as_published: Callable[[], bool]) -> None:
         self._targets = Targets(core, reach, as_published)
-        self._uses: Counter[Use] = Counter()
-        self._found: dict[Use, str] = {}  # → service id
-        self._of: dict[str, set[Use]] = {}  # service id → uses that found it
-        self._why: dict[Use, str] = {}  # it cannot be asked
+        self._uses: Counter[ServiceUse] = Counter()
+        self._found: dict[ServiceUse, str] = {}  # → service id
+        self._of: dict[str, set[ServiceUse]] = {}  # service id → uses that found it
+        self._why: dict[ServiceUse, str] = {}  # it cannot be asked
 
-    def use(self, use: Use, snapshot: Snapshot) -> None:
+    def use(self, use: ServiceUse, snapshot: Snapshot) -> None:
         self._uses[use] += 1
         if self._uses[use] == 1:
             self._find(use, snapshot)
 
-    def drop(self, use: Use) -> None:
+    def drop(self, use: ServiceUse) -> None:
         self._uses[use] -= 1
         if not self._uses[use]:
             del self._uses[use]
@@ -58,7 +58,7 @@ class Named:
         self._uses.clear()
         self._why.clear()
 
-    def target(self, use: Use) -> RoutedTarget | None:
+    def target(self, use: ServiceUse) -> RoutedTarget | None:
         found = self._found.get(use)
         return self._targets.get(_name(found, use.port)) if found is not None else None
 
@@ -67,7 +67,7 @@ class Named:
 
     def update(self, old: Snapshot, new: Snapshot, services: Collection[str]) -> None:
         """These have changed, or can be reached otherwise."""
-        again: set[Use] = set()
+        again: set[ServiceUse] = set()
         for id_ in services if self._uses else ():
             before, after = old.services.get(id_), new.services.get(id_)
             if _networks(before) != _networks(after) or _names(before) != _names(after):
@@ -90,7 +90,7 @@ class Named:
     def close(self) -> None:
         self._targets.close()
 
-    def _find(self, use: Use, snapshot: Snapshot) -> None:
+    def _find(self, use: ServiceUse, snapshot: Snapshot) -> None:
         service, why = _meant(use, snapshot)
         if service is None:
             self._why[use] = why
@@ -99,7 +99,7 @@ class Named:
         self._of.setdefault(service.id, set()).add(use)
         self._aim(use, service, snapshot)
 
-    def _aim(self, use: Use, service: Service, snapshot: Snapshot) -> None:
+    def _aim(self, use: ServiceUse, service: Service, snapshot: Snapshot) -> None:
         http = HttpService(
             _name(service.id, use.port), service.id, use.port, response_timeout=limits.ASIDE_SECONDS
         )
@@ -108,7 +108,7 @@ class Named:
         if why:
             self._why[use] = f"cannot be reached: {why}"
 
-    def _lose(self, use: Use) -> None:
+    def _lose(self, use: ServiceUse) -> None:
         self._why.pop(use, None)
         id_ = self._found.pop(use, None)
         if id_ is None:
@@ -145,7 +145,7 @@ def _of_stack(having: list[Service], stack: str, host: str) -> list[Service]:
     return [one for one in of if one.name.lower() == host] or of
 
 
-def _meant(use: Use, snapshot: Snapshot) -> tuple[Service | None, str]:
+def _meant(use: ServiceUse, snapshot: Snapshot) -> tuple[Service | None, str]:
     host = _plain(use.host)
     having = [one for one in snapshot.services.values() if host in _names(one)]
     own = [one for one in having if one.name.lower() == host]

@@ -8,15 +8,15 @@ from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Snapshot
 from mesh.http.config.model import HttpService
-from mesh.http.runtime import Core
+from mesh.http.runtime import HttpRuntime
 from mesh.http.upstream.health_checker import Checks, off
-from mesh.http.upstream.network_reach import Reach, endpoints_of, network_for, within_reach
+from mesh.http.upstream.network_reach import NetworkReach, endpoints_of, network_for, within_reach
 from mesh.http.upstream.routed_service import RoutedTarget
 
 
 class Targets:
     def __init__(
-        self, core: Core, reach: Reach, as_published: Callable[[], bool], *, checks: bool = True
+        self, core: HttpRuntime, reach: NetworkReach, as_published: Callable[[], bool], *, checks: bool = True
     ) -> None:
         """`checks`: endpoints are asked whether they are well."""
         self._with_checks = checks

@@ -7,28 +7,28 @@ client's side: it takes the response as a whole, if that is not too large and co
 from collections.abc import Callable
 
 from mesh.http import limits
-from mesh.http.byte_budget import ByteBudget, Held
+from mesh.http.byte_budget import ByteBudget, HeldBytes
 from mesh.http.codec.h1_head import Fields, RequestFields, RequestHead, ResponseHead
-from mesh.http.codec.proxy_headers import Edge
+from mesh.http.codec.proxy_headers import ClientInfo
 from mesh.http.exchange import Exchange
-from mesh.http.faults import Fault
-from mesh.http.local_reply import Answer
-from mesh.http.upstream.service import Target
+from mesh.http.faults import HttpFault
+from mesh.http.local_reply import LocalReply
+from mesh.http.upstream.service import UpstreamService
 from mesh.net.isolation import run
 from mesh.net.limits.semaphore import Places
 from mesh.net.timers import Deadlines
 
 
-class Aside:
+class Subrequest:
     """Told once, perhaps at once; never after `drop`."""
 
     def __init__(
         self,
         deadlines: Deadlines,
         room: Places,
-        edge: Edge,
+        edge: ClientInfo,
         request_id: bytes,
-        told: Callable[["Aside"], None],
+        told: Callable[["Subrequest"], None],
         seconds: float = limits.ASIDE_SECONDS,
     ) -> None:
         """`edge`: of the client for whose sake it is."""
@@ -37,7 +37,7 @@ class Aside:
         self.head: ResponseHead | None = None  # of a response that is whole
         self.body = b""
         self.done = False
-        self.fault: Fault | None = None  # without a response; None: it took too long, or was too large
+        self.fault: HttpFault | None = None  # without a response; None: it took too long, or was too large
         self._seconds = seconds
         self._deadlines = deadlines
         self._room = room
@@ -46,10 +46,12 @@ class Aside:
         self._coming: ResponseHead | None = None
         self._pieces: list[bytes] = []
         self._too_large = False  # or more than is still held for this client
-        self._held = Held(edge.account or ByteBudget().account(edge.client))
+        self._held = HeldBytes(edge.account or ByteBudget().account(edge.client))
         self._entry = 0.0
 
-    def ask(self, target: Target, method: bytes, path: bytes, lines: bytes, body: bytes = b"") -> None:
+    def ask(
+        self, target: UpstreamService, method: bytes, path: bytes, lines: bytes, body: bytes = b""
+    ) -> None:
         """`lines`: all field lines, Host too. Raises Refused if they cannot be a request's."""
         head = RequestHead(method, path, 1, RequestFields(Fields(lines)), "")
         if not self._room.take():
@@ -99,7 +101,7 @@ class Aside:
     def end(self, trailers: bytes) -> None:
         self._complete()
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: LocalReply) -> None:
         if self._exchange is not None:
             self.fault = self._exchange.fault
         self._ended(None)
@@ -141,5 +143,5 @@ class Aside:
         run(self._told, self)
 
 
-def _nobody(_: Aside) -> None:
+def _nobody(_: Subrequest) -> None:
     """Wants to know."""

@@ -28,19 +28,19 @@ Listener = tuple[str, int]  # "tcp", 80
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PacketVerdict:
     """What becomes of a family's packets: asked of every back end in `mark`, or dropped. Neither: let in."""
 
     mark: int = 0
     dropped: bool = False
 
 
-LET_IN, DROPPED = Verdict(), Verdict(dropped=True)
+LET_IN, DROPPED = PacketVerdict(), PacketVerdict(dropped=True)
 
 
 def listener_rules(
     listeners: Collection[Listener],
-    verdicts: Mapping[Family, Verdict],
+    verdicts: Mapping[Family, PacketVerdict],
     private: Collection[int] = (),
 ) -> str:
     """The whole table, in place of what was there. `private`: TCP ports on 127.0.0.0/8, for
@@ -78,7 +78,7 @@ def listener_update(before: Collection[Listener], after: Collection[Listener]) -
 _OURS = f'iifname != "lo" meta l4proto . th dport @{LISTENER_SET}'
 
 
-def _decided(family: Family, verdict: Verdict) -> str:
+def _decided(family: Family, verdict: PacketVerdict) -> str:
     match = f"    meta nfproto ipv{int(family)}"
     if verdict.dropped:
         return f"{match} drop\n"

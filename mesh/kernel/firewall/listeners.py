@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Collection
 
 from mesh.errors import KernelError
-from mesh.kernel.capture import Table, Tables
+from mesh.kernel.capture import TableHandle, TableOpener
 from mesh.kernel.firewall.filter_table import Family, plan_input, plan_without_input
 from mesh.kernel.firewall.iptables import Backend, backends
 from mesh.kernel.firewall.listener_rules import (
@@ -22,7 +22,7 @@ from mesh.kernel.firewall.listener_rules import (
     MARK_LEGACY,
     MARK_NFT,
     Listener,
-    Verdict,
+    PacketVerdict,
     listener_rules,
     listener_update,
 )
@@ -37,7 +37,7 @@ class ListenerFirewall:
 
     def __init__(
         self,
-        tables: Tables,
+        tables: TableOpener,
         *,
         namespace: str | None = None,
         private: Collection[int] = (),
@@ -47,8 +47,8 @@ class ListenerFirewall:
         self._private = frozenset(private)
         self.on_ipv6: Callable[[], None] = lambda: None  # called when an IPv6 DOCKER-USER has come or gone
         self._covered: dict[str, frozenset[Listener]] = {}
-        self._verdicts: dict[Family, Verdict] = dict.fromkeys(Family, LET_IN)
-        self._table: Table | None = None
+        self._verdicts: dict[Family, PacketVerdict] = dict.fromkeys(Family, LET_IN)
+        self._table: TableHandle | None = None
         self._loaded: frozenset[Listener] | None = None  # None: what the kernel holds is unknown
         self._closed = False
         self._faults: dict[Family, str] = {}
@@ -116,7 +116,7 @@ class ListenerFirewall:
         if self.asks_operator(Family.IPV6) is not was_asked:
             self.on_ipv6()
 
-    async def _verdict(self, family: Family) -> Verdict:
+    async def _verdict(self, family: Family) -> PacketVerdict:
         mark = 0
         try:
             found = backends(family, self._namespace)
@@ -132,7 +132,7 @@ class ListenerFirewall:
             self._report(family, str(error))
             return DROPPED
         self._report(family, "")
-        return Verdict(mark)
+        return PacketVerdict(mark)
 
     async def _must_be_without_rules(self, family: Family) -> None:
         listed = "ip" if family is Family.IPV4 else "ip6"

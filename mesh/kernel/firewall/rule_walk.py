@@ -54,7 +54,7 @@ class _Past:
 
 
 @dataclass(slots=True)
-class _Way:
+class _WalkedWay:
     packet: FirstPacket
     table: FilterTable
     found: dict[str, bool] = field(default_factory=dict)  # rule → everybody
@@ -94,7 +94,7 @@ class _Way:
 
 def obstacles(table: FilterTable, chain: str, packet: FirstPacket) -> list[Obstacle]:
     """What of a built-in chain, and of those it leads to, drops the packet."""
-    way = _Way(packet, table)
+    way = _WalkedWay(packet, table)
     past = way.walk(chain, Match.YES)
     unsure = past.accepted and not table.exact  # an accepting rule may be meant for everybody
     if past.some and not unsure and table.policies.get(chain) in ("DROP", "REJECT"):

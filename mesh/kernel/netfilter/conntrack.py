@@ -20,7 +20,7 @@ from mesh.kernel.netfilter.ctnetlink import (
     NEW,
     STATISTICS,
     Flow,
-    Wanted,
+    FlowMatch,
     answers_from,
     delete_request,
     dump_request,
@@ -60,7 +60,7 @@ def _count_by_netlink() -> int:
     return 0
 
 
-def find(wanted: Wanted) -> list[Flow]:
+def find(wanted: FlowMatch) -> list[Flow]:
     """Flows as they are now, FLOWS_MAX at most."""
     return _find(wanted, wanted.matches)
 
@@ -68,7 +68,9 @@ def find(wanted: Wanted) -> list[Flow]:
 def find_led(tasks: Collection[str], fit: Callable[[Flow], bool]) -> list[Flow]:
     """Flows that are led to any of these addresses and `fit`, FLOWS_MAX at most."""
     packed = frozenset(map(socket.inet_aton, tasks))
-    wanted = Wanted(answers_from=next(iter(tasks))) if len(tasks) == 1 else Wanted()  # the kernel finds one
+    wanted = (
+        FlowMatch(answers_from=next(iter(tasks))) if len(tasks) == 1 else FlowMatch()
+    )  # the kernel finds one
     return _find(wanted, lambda flow: flow.led and fit(flow), lambda body: answers_from(body) in packed)
 
 
@@ -76,7 +78,7 @@ def count_open(destination: str) -> Counter[str]:
     """Port ("80/tcp") → connections to it that are open now, of FLOWS_MAX flows to the address at most."""
     packed = socket.inet_aton(destination)
     with _socket() as sock:
-        request = dump_request(Wanted(destination=destination))
+        request = dump_request(FlowMatch(destination=destination))
         sock.send(netlink.message(GET, netlink.F_REQUEST | netlink.F_DUMP, 1, request))
         found = Counter(port_in_use(body, packed) for body in islice(_told(sock), FLOWS_MAX))
     return Counter(
@@ -102,7 +104,7 @@ def _socket() -> socket.socket:
 
 
 def _find(
-    wanted: Wanted, fit: Callable[[Flow], bool], likely: Callable[[bytes], bool] = lambda _: True
+    wanted: FlowMatch, fit: Callable[[Flow], bool], likely: Callable[[bytes], bool] = lambda _: True
 ) -> list[Flow]:
     """`likely` looks at a flow before it is read in full."""
     with _socket() as sock:

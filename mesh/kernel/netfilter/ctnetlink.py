@@ -43,7 +43,7 @@ _REPLY_HEADS = struct.Struct("=2xH2xHHH")
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class FlowSide:
     """One of a flow's two tuples. Ports are 0 for protocols that have none."""
 
     source: str
@@ -57,8 +57,8 @@ class Flow:
     """A connection as conntrack has it."""
 
     protocol: int
-    original: Side
-    reply: Side
+    original: FlowSide
+    reply: FlowSide
     answered: bool = False
     tcp_state: int = 0
     mark: int = 0
@@ -82,7 +82,7 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FlowMatch:
     """Which flows; "" and None: any. `mark`: value and mask."""
 
     answers_from: str = ""  # the task, after a DNAT
@@ -98,7 +98,7 @@ class Wanted:
         )
 
 
-def dump_request(wanted: Wanted) -> bytes:
+def dump_request(wanted: FlowMatch) -> bytes:
     """The body of a dump of IPv4 flows, narrowed as far as the kernel can."""
     body = _generic()
     flags = {}
@@ -185,7 +185,7 @@ def flow_of(body: bytes) -> Flow | None:
     )
 
 
-def _side(data: bytes | None) -> tuple[int, Side] | None:
+def _side(data: bytes | None) -> tuple[int, FlowSide] | None:
     parts = netlink.attributes(data or b"")
     addresses = netlink.attributes(parts.get(TUPLE_IP, b""))
     protocol = netlink.attributes(parts.get(TUPLE_PROTOCOL, b""))
@@ -195,7 +195,7 @@ def _side(data: bytes | None) -> tuple[int, Side] | None:
     number = protocol.get(PROTOCOL_NUMBER, b"\0")[0]
     source, destination = map(socket.inet_ntoa, ends)
     ports = (_number(protocol.get(kind)) for kind in (PROTOCOL_SOURCE, PROTOCOL_DESTINATION))
-    return number, Side(source, destination, *ports)
+    return number, FlowSide(source, destination, *ports)
 
 
 def _tcp_state(values: dict[int, bytes]) -> int:

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 
-from mesh.balance.hash_slots import Draw
+from mesh.balance.hash_slots import SlotDraw
 from mesh.kernel.netfilter.transaction import (
     HASH_SEED,
     Add,
@@ -17,13 +17,13 @@ from mesh.kernel.netfilter.transaction import (
     Drawn,
     Elements,
     Empty,
-    Kind,
     Lead,
     Operation,
+    OperationKind,
     Put,
+    SetOperation,
     Take,
     Transaction,
-    Way,
     What,
 )
 from mesh.net.netlink import F_ACK, F_REQUEST, NESTED, attribute, message
@@ -122,7 +122,7 @@ def _elements(of: Elements, elements: Sequence[tuple[str, str]]) -> Iterator[byt
 
 def _element(of: Elements, key: str, value: str) -> bytes:
     packed = _nested(1, attribute(1, _PACK[of.key](key)))
-    if value and of.value is Kind.VERDICT:
+    if value and of.value is OperationKind.VERDICT:
         packed += _nested(2, _verdict(value))
     elif value and of.value is not None:
         packed += _nested(2, attribute(1, _PACK[of.value](value)))
@@ -149,14 +149,14 @@ def _protocol_port(text: str) -> bytes:
     return struct.pack("!BxxxHxx", PROTOCOLS[protocol], int(port))
 
 
-_PACK: dict[Kind, Callable[[str], bytes]] = {
-    Kind.ADDRESS: lambda text: IPv4Address(text).packed,
-    Kind.SLOT: _host,
-    Kind.PROTOCOL: lambda text: bytes([PROTOCOLS[text]]),
-    Kind.PORT: _port,
-    Kind.PROTOCOL_PORT: _protocol_port,
-    Kind.MAC: lambda text: bytes.fromhex(text.replace(":", "")),
-    Kind.MARK: _host,
+_PACK: dict[OperationKind, Callable[[str], bytes]] = {
+    OperationKind.ADDRESS: lambda text: IPv4Address(text).packed,
+    OperationKind.SLOT: _host,
+    OperationKind.PROTOCOL: lambda text: bytes([PROTOCOLS[text]]),
+    OperationKind.PORT: _port,
+    OperationKind.PROTOCOL_PORT: _protocol_port,
+    OperationKind.MAC: lambda text: bytes.fromhex(text.replace(":", "")),
+    OperationKind.MARK: _host,
 }
 
 
@@ -168,7 +168,7 @@ def _rule(table: str, chain: str, expressions: Iterable[bytes]) -> _Part:
     return NEW_RULE, F_CREATE | F_APPEND, body
 
 
-def _leading(to: str | Drawn, way: Way) -> Iterator[bytes]:
+def _leading(to: str | Drawn, way: SetOperation) -> Iterator[bytes]:
     """Register 1 takes the protocol, the mark and the address, one after the other; 2 the port."""
     if way.protocol:
         yield _payload(1, offset=9, length=1)
@@ -191,12 +191,12 @@ def _leading(to: str | Drawn, way: Way) -> Iterator[bytes]:
 
 def _draw(drawn: Drawn) -> Iterator[bytes]:
     """A slot into register 1."""
-    if drawn.draw is Draw.HASH:
+    if drawn.draw is SlotDraw.HASH:
         yield _payload(2, offset=12, length=4)  # the source address
         hashed = _number(1, 2) + _number(2, 1) + _number(3, 4) + _number(4, drawn.slots)
         yield _expression("hash", hashed + _number(5, HASH_SEED) + _number(6, 0) + _number(7, 0))
     else:
-        kind = 1 if drawn.draw is Draw.RANDOM else 0
+        kind = 1 if drawn.draw is SlotDraw.RANDOM else 0
         yield _expression(
             "numgen", _number(1, 1) + _number(2, drawn.slots) + _number(3, kind) + _number(4, 0)
         )

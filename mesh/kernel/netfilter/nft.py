@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from mesh.errors import KernelError, WireError
 from mesh.kernel.netfilter import nft_messages
-from mesh.kernel.netfilter.nft_messages import Status
+from mesh.kernel.netfilter.nft_messages import NftStatus
 from mesh.net.setns import open_own_namespace
 
 MODULE = "mesh.kernel.netfilter.nft_process"
@@ -48,7 +48,7 @@ class NftProcess:
         with self._lock:
             status, answer = self._call(text.encode(), namespace)
         shown = answer.decode(errors="replace")
-        if status is Status.DONE:
+        if status is NftStatus.DONE:
             return shown
         raise KernelError(shown)
 
@@ -57,15 +57,15 @@ class NftProcess:
         with self._lock:
             self._end()
 
-    def _call(self, text: bytes, namespace: int) -> tuple[Status, bytes]:
+    def _call(self, text: bytes, namespace: int) -> tuple[NftStatus, bytes]:
         if len(text) > nft_messages.MESSAGE_MAX:
             raise KernelError(f"rules of {len(text)} bytes; {nft_messages.MESSAGE_MAX} at most are loaded")
         try:
-            nft_messages.send(self._connected(), Status.REQUEST, text, namespace)
+            nft_messages.send(self._connected(), NftStatus.REQUEST, text, namespace)
         except ConnectionError:  # it was lost since the last call, and has begun nothing of this one
             self._end()
             with self._or_lost():
-                nft_messages.send(self._connected(), Status.REQUEST, text, namespace)
+                nft_messages.send(self._connected(), NftStatus.REQUEST, text, namespace)
         with self._or_lost():
             status, answer, _ = nft_messages.receive(self._connected())
         return status, answer

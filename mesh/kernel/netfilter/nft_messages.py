@@ -20,13 +20,13 @@ READ_BYTES = 262_144  # at a time
 _RIGHTS_ROOM = socket.CMSG_SPACE(array.array("i").itemsize)
 
 
-class Status(IntEnum):
+class NftStatus(IntEnum):
     REQUEST = 0
     DONE = 1
     REFUSED = 2  # by nftables, or by the kernel
 
 
-def send(pair: socket.socket, status: Status, body: bytes, descriptor: int | None = None) -> None:
+def send(pair: socket.socket, status: NftStatus, body: bytes, descriptor: int | None = None) -> None:
     """The caller keeps its descriptor. OSError when the other end is gone; WireError: too large to send."""
     if len(body) > MESSAGE_MAX:
         raise WireError(f"{len(body)} bytes are more than a message holds ({MESSAGE_MAX})")
@@ -39,7 +39,7 @@ def send(pair: socket.socket, status: Status, body: bytes, descriptor: int | Non
     pair.sendall(body)
 
 
-def receive(pair: socket.socket) -> tuple[Status, bytes, int | None]:
+def receive(pair: socket.socket) -> tuple[NftStatus, bytes, int | None]:
     """The next message, and the descriptor that came along, which is the caller's. EOFError: the other end is
     gone. WireError: this is no message of ours."""
     head, rights, flags, _ = pair.recvmsg(1, _RIGHTS_ROOM, socket.MSG_CMSG_CLOEXEC)
@@ -51,9 +51,9 @@ def receive(pair: socket.socket) -> tuple[Status, bytes, int | None]:
         if flags & socket.MSG_CTRUNC or len(came) > 1:
             raise WireError("a descriptor too many, or none left to take it")
         status, length = HEAD.unpack(head + _exactly(pair, HEAD.size - 1) if head else _end())
-        if length > MESSAGE_MAX or status not in tuple(Status):
+        if length > MESSAGE_MAX or status not in tuple(NftStatus):
             raise WireError(f"status {status} and {length} bytes")
-        return Status(status), _exactly(pair, length), came[0] if came else None
+        return NftStatus(status), _exactly(pair, length), came[0] if came else None
     except BaseException:
         for one in came:
             with suppress(OSError):

@@ -20,7 +20,7 @@ import threading
 
 from mesh.errors import KernelError, WireError
 from mesh.kernel.netfilter.libnftables import Context
-from mesh.kernel.netfilter.nft_messages import MESSAGE_MAX, Status, receive, send
+from mesh.kernel.netfilter.nft_messages import MESSAGE_MAX, NftStatus, receive, send
 from mesh.net.setns import libc, open_own_namespace, setns
 
 DESCRIPTORS_MAX = 256  # far below FD_SETSIZE (1024); a request needs four
@@ -29,7 +29,7 @@ LARGE = 65_536  # bytes of rules whose memory is given back: 1.7 MB of them take
 OPEN = "/proc/self/fd"
 
 
-class Server:
+class NftServer:
     """Answers requests until the other end of the pair is gone."""
 
     def __init__(self, pair: socket.socket) -> None:
@@ -42,7 +42,7 @@ class Server:
         while True:
             try:
                 status, text, namespace = receive(self._pair)
-                if status is not Status.REQUEST or namespace is None:
+                if status is not NftStatus.REQUEST or namespace is None:
                     raise WireError("a request without a namespace")
                 self._answer(text, namespace)
             except (EOFError, ConnectionError):
@@ -53,7 +53,7 @@ class Server:
         try:
             context = self._context_in(namespace)
         except KernelError as error:
-            send(self._pair, Status.REFUSED, str(error).encode())
+            send(self._pair, NftStatus.REFUSED, str(error).encode())
             return
         # As another descriptor the context's socket outlives the context.
         sockets = [os.dup(one) for one in _sockets() - before]
@@ -61,9 +61,9 @@ class Server:
             output = context.run(text)
             if len(output) > MESSAGE_MAX:
                 raise KernelError(f"nftables listed {len(output)} bytes; {MESSAGE_MAX} at most are read")
-            send(self._pair, Status.DONE, output)
+            send(self._pair, NftStatus.DONE, output)
         except KernelError as error:
-            send(self._pair, Status.REFUSED, str(error).encode())
+            send(self._pair, NftStatus.REFUSED, str(error).encode())
         finally:
             context.close()
             for one in sockets:
@@ -104,7 +104,7 @@ def main() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
     resource.setrlimit(resource.RLIMIT_NOFILE, (few, few))
-    Server(socket.socket(fileno=int(sys.argv[1]))).serve()
+    NftServer(socket.socket(fileno=int(sys.argv[1]))).serve()
     return 0
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-from mesh.balance.hash_slots import Draw
+from mesh.balance.hash_slots import SlotDraw
 
 
-class Kind(Enum):
+class OperationKind(Enum):
     """What a set's keys, or a map's values, are; with an example of how one is written."""
 
     ADDRESS = "10.0.0.7"
@@ -34,8 +34,8 @@ class Elements:
 
     table: str
     name: str
-    key: Kind
-    value: Kind | None = None
+    key: OperationKind
+    value: OperationKind | None = None
 
 
 class What(StrEnum):
@@ -76,9 +76,9 @@ class Empty:
 
 HASH_SEED = 0x6D657368  # a fixed one: alike on all nodes
 _DRAWS = {
-    Draw.TURN: "numgen inc mod {}",
-    Draw.RANDOM: "numgen random mod {}",
-    Draw.HASH: f"jhash ip saddr mod {{}} seed {HASH_SEED:#x}",
+    SlotDraw.TURN: "numgen inc mod {}",
+    SlotDraw.RANDOM: "numgen random mod {}",
+    SlotDraw.HASH: f"jhash ip saddr mod {{}} seed {HASH_SEED:#x}",
 }
 
 
@@ -86,13 +86,13 @@ _DRAWS = {
 class Drawn:
     """One of the addresses in a map of slots."""
 
-    draw: Draw
+    draw: SlotDraw
     slots: int
     among: str  # the map's name
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class SetOperation:
     """How a flow is led on, beside the address."""
 
     protocol: str = ""  # of the flow; "": whichever
@@ -100,7 +100,7 @@ class Way:
     port: int | None = None  # instead of its own. Asks for a protocol.
 
 
-NO_WAY = Way()
+NO_WAY = SetOperation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Lead:
     table: str
     chain: str
     to: str | Drawn  # an address, or one of many
-    way: Way = NO_WAY
+    way: SetOperation = NO_WAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def line(operation: Operation) -> str:
             return f"delete element ip {out_of.table} {out_of.name} {{ {', '.join(keys)} }}"
 
 
-def _led(to: str | Drawn, way: Way) -> str:
+def _led(to: str | Drawn, way: SetOperation) -> str:
     # nft accepts a port in `dnat to` only after a match on the transport.
     match_ = f"ip protocol {way.protocol} " if way.protocol else ""
     mark = f"ct mark set {way.mark:#x} " if way.mark is not None else ""

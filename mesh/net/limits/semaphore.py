@@ -12,7 +12,7 @@ class Places(Protocol):
     def give_back(self) -> None: ...
 
 
-class Room:
+class Semaphore:
     def __init__(self, most: int) -> None:
         self._left = most
 
@@ -31,7 +31,7 @@ class Room:
     def give_back(self) -> None:
         self._left += 1
 
-    def share(self, _owner: str) -> "Room":
+    def share(self, _owner: str) -> "Semaphore":
         """All of it is everybody's."""
         return self
 
@@ -40,12 +40,12 @@ class SharedRoom:
     """Owners share a room: each may have as many as are still free. One alone gets half of them, and as long
     as there are few greedy ones a newcomer finds a place (a dynamic threshold, as switches share buffers)."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Semaphore) -> None:
         self._room = room
         self._taken: Counter[str] = Counter()
 
-    def share(self, owner: str) -> "Share":
-        return Share(self, owner)
+    def share(self, owner: str) -> "SemaphoreShare":
+        return SemaphoreShare(self, owner)
 
     def take(self, owner: str) -> bool:
         """False: there is no room for another one of this owner."""
@@ -65,7 +65,7 @@ class SharedRoom:
         return len(self._taken)
 
 
-class Share:
+class SemaphoreShare:
     """One owner's part of a `SharedRoom`."""
 
     __slots__ = ("_owner", "_room")

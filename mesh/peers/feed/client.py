@@ -17,7 +17,7 @@ from mesh.discovery.swarm_json import ClusterView
 from mesh.errors import DiscoveryError
 from mesh.peers.feed.codec import decode
 from mesh.peers.feed.server import HEARTBEAT_SECONDS, HOLDS, LENGTH, NEIGHBOURS, PATH, TOLD
-from mesh.peers.swarm_tls import MANAGER_NAME, Certificates, identity_of
+from mesh.peers.swarm_tls import MANAGER_NAME, SwarmCertificates, identity_of
 
 CONNECT_SECONDS = 3.0
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
@@ -37,7 +37,7 @@ class FeedClient:
 
     def __init__(
         self,
-        certificates: Certificates,
+        certificates: SwarmCertificates,
         managers: Callable[[], Sequence[str] | Mapping[str, str]],
         on_view: Callable[[ClusterView], None],
         on_change: Callable[[Change], None],

@@ -26,7 +26,7 @@ _SHOWN = 3  # faults of a message that are quoted
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class ChangedMessage:
     """What changed in the cluster: id → new value, None where it is gone."""
 
     nodes: Mapping[str, Node | None] = field(default_factory=dict)
@@ -36,31 +36,33 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class FeedMessage:
     """Exactly one of them; neither is a heartbeat."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     view: ClusterView | None = None
-    changed: Changed | None = None
+    changed: ChangedMessage | None = None
 
 
-_MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
+_MESSAGE: TypeAdapter[FeedMessage] = TypeAdapter(FeedMessage)
 
 HEARTBEAT = b"{}"
 
 
 def encode_view(view: ClusterView, *, neighbours: bool = True, holds: bool = True) -> bytes:
     left_out = {"view": _left_out(view, neighbours, holds)}
-    return _MESSAGE.dump_json(Message(view=view), exclude=left_out)
+    return _MESSAGE.dump_json(FeedMessage(view=view), exclude=left_out)
 
 
 def encode_change(change: Change, *, neighbours: bool = True, holds: bool = True) -> bytes:
     """The cluster's part of a change; containers and askers never leave their node."""
-    told = Changed(change.nodes, change.networks, change.services, change.neighbours)
-    return _MESSAGE.dump_json(Message(changed=told), exclude={"changed": _left_out(told, neighbours, holds)})
+    told = ChangedMessage(change.nodes, change.networks, change.services, change.neighbours)
+    return _MESSAGE.dump_json(
+        FeedMessage(changed=told), exclude={"changed": _left_out(told, neighbours, holds)}
+    )
 
 
-def _left_out(told: ClusterView | Changed, neighbours: bool, holds: bool) -> dict[str, Any]:
+def _left_out(told: ClusterView | ChangedMessage, neighbours: bool, holds: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if not (neighbours and told.neighbours):
         found["neighbours"] = True

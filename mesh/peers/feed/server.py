@@ -28,9 +28,9 @@ from mesh.net.limits.connection_guard import ConnectionGuard, GuardLimits
 from mesh.net.tls_listener import HandshakeLimits, TlsListener
 from mesh.peers.feed.codec import HEARTBEAT, encode_change, encode_view
 from mesh.peers.refusals import Refusals
-from mesh.peers.report.codec import REPORT_MAX, Report
+from mesh.peers.report.codec import REPORT_MAX, NodeReport
 from mesh.peers.report.server import SIGNS_PATH, SignServer
-from mesh.peers.swarm_tls import MANAGER_NAME, WORKER_NAME, Certificates, Identity, identity_of
+from mesh.peers.swarm_tls import MANAGER_NAME, WORKER_NAME, Identity, SwarmCertificates, identity_of
 
 PATH = "/v1/feed"
 TOLD = (
@@ -66,10 +66,10 @@ class FeedServer:
 
     def __init__(
         self,
-        certificates: Certificates,
+        certificates: SwarmCertificates,
         address: tuple[str, int],
         view: Callable[[], ClusterView],
-        take_report: Callable[[str, Report], None],
+        take_report: Callable[[str, NodeReport], None],
         more: Mapping[str, Handler] | None = None,
     ) -> None:
         self._certificates = certificates
@@ -77,7 +77,7 @@ class FeedServer:
         self._view = view
         self._signs = SignServer(take_report, self._refuse)
         self._more = dict(more or {})
-        self._clients: dict[_Client, None] = {}  # in the order of their arrival
+        self._clients: dict[_ConnectedFollower, None] = {}  # in the order of their arrival
         self._whole: dict[frozenset[str], bytes] = {}  # the view encoded, by what is told, until it changes
         self._runner: web.AppRunner | None = None
         self._listener: TlsListener | None = None
@@ -203,7 +203,7 @@ class FeedServer:
             self._refuse("too many clients")
             raise web.HTTPServiceUnavailable
         told = frozenset(request.query.getall(TOLD, ())) & {NEIGHBOURS, HOLDS}
-        client = _Client(node, transport, told, self._whole_view(told))
+        client = _ConnectedFollower(node, transport, told, self._whole_view(told))
         self._clients[client] = None
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         try:
@@ -253,7 +253,7 @@ class FeedServer:
             self._whole[told] = encode_view(self._view(), neighbours=NEIGHBOURS in told, holds=HOLDS in told)
         return self._whole[told]
 
-    def _tell(self, client: "_Client", message: bytes, change: Change) -> None:
+    def _tell(self, client: "_ConnectedFollower", message: bytes, change: Change) -> None:
         if client.node in change.nodes and change.nodes[client.node] is None:
             self._refuse("not a node of this Swarm", client.node)
             self._cut(client)
@@ -261,12 +261,12 @@ class FeedServer:
             self._refuse("too slow", client.node)
             self._cut(client)
 
-    def _cut(self, client: "_Client") -> None:
+    def _cut(self, client: "_ConnectedFollower") -> None:
         self._clients.pop(client, None)
         client.cut()
 
 
-class _Client:
+class _ConnectedFollower:
     """A connection, and what waits for it. `told`: what of the later additions it is to be told."""
 
     def __init__(self, node: str, transport: asyncio.Transport, told: frozenset[str], first: bytes) -> None:

@@ -13,10 +13,10 @@ from random import Random
 import aiohttp
 
 from mesh.errors import DiscoveryError
-from mesh.peers.manager_links import Hosts, Line, Lines
-from mesh.peers.report.codec import Report, encode_report
+from mesh.peers.manager_links import Hosts, ManagerLink, ManagerLinks
+from mesh.peers.report.codec import NodeReport, encode_report
 from mesh.peers.report.server import SIGNS_PATH
-from mesh.peers.swarm_tls import MANAGER_NAME, Certificates
+from mesh.peers.swarm_tls import MANAGER_NAME, SwarmCertificates
 
 REPEAT_SECONDS = 5.0  # a third of how long a manager keeps what it is not told again
 KEPT_OPEN_SECONDS = 3 * REPEAT_SECONDS  # a connection between two reports
@@ -31,14 +31,16 @@ class SignClient:
 
     def __init__(
         self,
-        certificates: Certificates,
+        certificates: SwarmCertificates,
         managers: Callable[[], Hosts],
-        report: Callable[[], Report],
+        report: Callable[[], NodeReport],
         port: int,
         rng: Random | None = None,
     ) -> None:
         chance = rng or Random()
-        self._lines = Lines(managers, lambda host: _Told(certificates, host, port, report, chance))
+        self._lines = ManagerLinks(
+            managers, lambda host: ReportLink(certificates, host, port, report, chance)
+        )
 
     def news(self) -> None:
         """What is to be said has changed."""
@@ -50,7 +52,7 @@ class SignClient:
         await self._lines.run()
 
 
-class _Told(Line):
+class ReportLink(ManagerLink):
     """A manager that is told."""
 
     about = "signs to"
@@ -59,7 +61,12 @@ class _Told(Line):
     pauses = FIRST_PAUSE, LAST_PAUSE
 
     def __init__(
-        self, certificates: Certificates, host: str, port: int, report: Callable[[], Report], rng: Random
+        self,
+        certificates: SwarmCertificates,
+        host: str,
+        port: int,
+        report: Callable[[], NodeReport],
+        rng: Random,
     ) -> None:
         super().__init__(certificates, host, port, SIGNS_PATH, rng)
         self._report = report
@@ -75,14 +82,14 @@ class _Told(Line):
         report = self._report()
         status = await self._put(session, report)
         understood = status == TAKEN
-        if status in NOT_UNDERSTOOD and (least := Report(report.ending)) != report:
+        if status in NOT_UNDERSTOOD and (least := NodeReport(report.ending)) != report:
             self.failed(f"only what ends on this node is taken there, the answer was {status}")
             status = await self._put(session, least)
         if status != TAKEN:
             raise DiscoveryError(f"a report was answered {status}")
         self.well(faultless=understood)
 
-    async def _put(self, session: aiohttp.ClientSession, report: Report) -> int:
+    async def _put(self, session: aiohttp.ClientSession, report: NodeReport) -> int:
         """Returns the answer's status."""
         async with session.put(
             self.url, data=encode_report(report), server_hostname=MANAGER_NAME, allow_redirects=False

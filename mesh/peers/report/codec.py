@@ -36,7 +36,7 @@ REPORT_MAX = ENDING_BYTES_MAX + CONTAINERS_BYTES_MAX + RETURN_PATH_BYTES_MAX + 6
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class NodeReport:
     """`ending`: task id → service id; `unwell`: those among them that do not end, but fail their probes.
     `containers` by id; their `node` is empty."""
 
@@ -53,21 +53,23 @@ _Mac = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}(:[0-9a-f]{2}){5}
 
 
 @dataclass(frozen=True, slots=True)
-class _Endpoint:
+class _ReportedEndpoint:
     address: _Address
     aliases: Annotated[tuple[_Name, ...], Field(max_length=ALIASES_MAX)] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _Container:
+class _ReportedContainer:
     name: _Name
     hostname: _Name = ""
     stack: _Name = ""
-    networks: Annotated[dict[_Id, _Endpoint], Field(max_length=NETWORKS_MAX)] = field(default_factory=dict)
+    networks: Annotated[dict[_Id, _ReportedEndpoint], Field(max_length=NETWORKS_MAX)] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _ReturnPath:
+class _ReportedReturnPath:
     entry: _Address = ""
     mac: _Mac = ""
     entries: Annotated[tuple[_Address, ...], Field(max_length=ENTRIES_MAX)] = ()
@@ -75,34 +77,34 @@ class _ReturnPath:
 
 
 @dataclass(frozen=True, slots=True)
-class _Report:
+class _EncodedReport:
     __pydantic_config__ = ConfigDict(extra="forbid")
     ending: Annotated[dict[_Id, _Id], Field(max_length=ENDINGS_MAX)]
-    containers: Annotated[dict[_Id, _Container], Field(max_length=CONTAINERS_MAX)] = field(
+    containers: Annotated[dict[_Id, _ReportedContainer], Field(max_length=CONTAINERS_MAX)] = field(
         default_factory=dict
     )
-    return_path: _ReturnPath | None = None
+    return_path: _ReportedReturnPath | None = None
     unwell: Annotated[tuple[_Id, ...], Field(max_length=ENDINGS_MAX)] = ()
 
 
-_REPORT: TypeAdapter[_Report] = TypeAdapter(_Report)
+_REPORT: TypeAdapter[_EncodedReport] = TypeAdapter(_EncodedReport)
 
 
-def encode_report(report: Report) -> bytes:
+def encode_report(report: NodeReport) -> bytes:
     containers = {id_: _as_sent(one) for id_, one in report.containers.items()}
     said = report.return_path
-    return_path = _ReturnPath(said.entry, said.mac, said.entries, said.tasks)
-    sent = _Report(dict(report.ending), containers, return_path, tuple(sorted(report.unwell)))
+    return_path = _ReportedReturnPath(said.entry, said.mac, said.entries, said.tasks)
+    sent = _EncodedReport(dict(report.ending), containers, return_path, tuple(sorted(report.unwell)))
     return _REPORT.dump_json(sent, exclude=_left_out(report))
 
 
-def decode_report(data: bytes) -> Report:
+def decode_report(data: bytes) -> NodeReport:
     """Raises DiscoveryError for anything else."""
     found = valid(_REPORT, data)
     containers = {id_: _as_known(id_, one) for id_, one in found.containers.items()}
-    said = found.return_path or _ReturnPath()
+    said = found.return_path or _ReportedReturnPath()
     return_path = ReturnPath(said.entry, said.mac, said.entries, said.tasks)
-    return Report(found.ending, containers, return_path, frozenset(found.unwell))
+    return NodeReport(found.ending, containers, return_path, frozenset(found.unwell))
 
 
 def check_containers(containers: Mapping[str, Neighbour]) -> None:
@@ -111,7 +113,7 @@ def check_containers(containers: Mapping[str, Neighbour]) -> None:
         raise DiscoveryError(
             f"{len(containers)} plain containers on networks of the Swarm, {CONTAINERS_MAX} at most"
         )
-    data = encode_report(Report({}, containers))
+    data = encode_report(NodeReport({}, containers))
     if len(data) > CONTAINERS_BYTES_MAX:
         raise DiscoveryError(
             f"plain containers take {len(data)} bytes in a report, {CONTAINERS_BYTES_MAX} at most"
@@ -119,7 +121,7 @@ def check_containers(containers: Mapping[str, Neighbour]) -> None:
     decode_report(data)
 
 
-def _left_out(report: Report) -> Any:
+def _left_out(report: NodeReport) -> Any:
     empty = {
         "containers": not report.containers,
         "return_path": report.return_path == NO_RETURN_PATH,
@@ -128,11 +130,11 @@ def _left_out(report: Report) -> Any:
     return {part for part, is_empty in empty.items() if is_empty} or None
 
 
-def _as_sent(one: Neighbour) -> _Container:
-    networks = {a.network: _Endpoint(a.address, a.aliases) for a in one.attachments}
-    return _Container(one.name, one.hostname, one.stack, networks)
+def _as_sent(one: Neighbour) -> _ReportedContainer:
+    networks = {a.network: _ReportedEndpoint(a.address, a.aliases) for a in one.attachments}
+    return _ReportedContainer(one.name, one.hostname, one.stack, networks)
 
 
-def _as_known(id_: str, one: _Container) -> Neighbour:
+def _as_known(id_: str, one: _ReportedContainer) -> Neighbour:
     attachments = tuple(Attachment(n, e.address, e.aliases) for n, e in one.networks.items())
     return Neighbour("", id_, one.name, attachments, one.hostname, one.stack)

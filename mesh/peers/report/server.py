@@ -13,7 +13,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from mesh.errors import DiscoveryError
-from mesh.peers.report.codec import Report, decode_report
+from mesh.peers.report.codec import NodeReport, decode_report
 
 SIGNS_PATH = "/v1/signs"
 READ_SECONDS = 2.0  # for a whole report to arrive
@@ -25,7 +25,7 @@ PAUSE_MAX = 1.0  # seconds; the node waits for its answer
 class SignServer:
     """`take` gets the node's id and its report; `refuse` counts what is not taken, by reason."""
 
-    def __init__(self, take: Callable[[str, Report], None], refuse: Callable[[str], None]) -> None:
+    def __init__(self, take: Callable[[str, NodeReport], None], refuse: Callable[[str], None]) -> None:
         self._take = take
         self._refuse = refuse
         self._busy: set[str] = set()  # nodes whose report is being taken
@@ -46,7 +46,7 @@ class SignServer:
             self._busy.discard(node)
         return web.Response(status=204)
 
-    async def _read(self, request: web.Request) -> Report:
+    async def _read(self, request: web.Request) -> NodeReport:
         try:
             async with asyncio.timeout(READ_SECONDS):
                 return decode_report(await request.read())

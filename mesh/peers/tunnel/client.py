@@ -17,9 +17,9 @@ from mesh.errors import DiscoveryError, WireError
 from mesh.net import streams
 from mesh.net.isolation import run
 from mesh.net.tasks import Tasks
-from mesh.peers.swarm_tls import Certificates
-from mesh.peers.tunnel.copy import PIECE, Side, pump
-from mesh.peers.tunnel.protocol import Wanted, ask, read_answer
+from mesh.peers.swarm_tls import SwarmCertificates
+from mesh.peers.tunnel.copy import PIECE, TunnelSide, pump
+from mesh.peers.tunnel.protocol import TunnelRequest, ask, read_answer
 
 OPEN_SECONDS = 5.0  # to the answer; whoever connects has a limit of its own
 TUNNELS_MAX = 1024  # at once
@@ -28,10 +28,10 @@ ROTATION_SECONDS = 2.0  # between two looks at the certificate files
 logger = logging.getLogger(__name__)
 
 
-class Dialled(socket.socket):
+class DialledTunnel(socket.socket):
     """`connect_ex` begins; `when_open` says whom to tell, once."""
 
-    def __init__(self, end: socket.socket, begin: Callable[["Dialled", str, int], None]) -> None:
+    def __init__(self, end: socket.socket, begin: Callable[["DialledTunnel", str, int], None]) -> None:
         super().__init__(end.family, end.type, end.proto, end.detach())
         self.setblocking(False)
         self._begin = begin
@@ -68,7 +68,7 @@ class Tunnels:
     def __init__(
         self,
         tasks: Tasks,
-        certificates: Certificates,
+        certificates: SwarmCertificates,
         port: int,
         node_of: Callable[[str, str], Node | None],
     ) -> None:
@@ -90,18 +90,18 @@ class Tunnels:
             raise OSError(errno.EMFILE, "too many tunnels")
         ours, theirs = socket.socketpair()
 
-        def begin(dialled: Dialled, address: str, port: int) -> None:
-            self._tasks.start(self._dial(dialled, theirs, Wanted(network, address, port)), "tunnel")
+        def begin(dialled: DialledTunnel, address: str, port: int) -> None:
+            self._tasks.start(self._dial(dialled, theirs, TunnelRequest(network, address, port)), "tunnel")
 
-        return Dialled(ours, begin)
+        return DialledTunnel(ours, begin)
 
-    async def _dial(self, dialled: Dialled, end: socket.socket, wanted: Wanted) -> None:
+    async def _dial(self, dialled: DialledTunnel, end: socket.socket, wanted: TunnelRequest) -> None:
         dialled.broken = not await self.lead(end, wanted, dialled.opened, lambda: dialled.cut)
 
     async def lead(
         self,
         end: socket.socket,
-        wanted: Wanted,
+        wanted: TunnelRequest,
         opened: Callable[[int], None],
         was_cut: Callable[[], bool],
     ) -> bool:
@@ -123,7 +123,7 @@ class Tunnels:
                 opened(errno.EHOSTUNREACH)
                 return True
             try:
-                ours = Side(*await asyncio.open_unix_connection(sock=end, limit=PIECE))
+                ours = TunnelSide(*await asyncio.open_unix_connection(sock=end, limit=PIECE))
             except OSError as error:
                 streams.reset(theirs.writer)
                 self._fail(wanted, error)
@@ -136,7 +136,7 @@ class Tunnels:
             self.active -= 1
             end.close()
 
-    async def _asked(self, wanted: Wanted) -> Side:
+    async def _asked(self, wanted: TunnelRequest) -> TunnelSide:
         node = self._node_of(wanted.network, wanted.address)
         if node is None or not node.address:
             raise OSError(errno.EHOSTUNREACH, "no node is known to have it")
@@ -153,7 +153,7 @@ class Tunnels:
             if isinstance(error, asyncio.LimitOverrunError):
                 raise WireError("an answer without an end") from error
             raise
-        return Side(reader, writer)
+        return TunnelSide(reader, writer)
 
     def _tls(self) -> ssl.SSLContext:
         """With the certificates as they are now. Raises DiscoveryError."""
@@ -167,7 +167,7 @@ class Tunnels:
         assert self._context is not None
         return self._context
 
-    def _fail(self, wanted: Wanted, error: Exception) -> None:
+    def _fail(self, wanted: TunnelRequest, error: Exception) -> None:
         reason = type(error).__name__
         self.failed[reason] += 1
         count = self.failed[reason]

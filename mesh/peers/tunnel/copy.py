@@ -15,12 +15,12 @@ PIECE = 64 * 1024  # bytes of one read; as much again may wait to be written
 
 
 @dataclass(slots=True)
-class Side:
+class TunnelSide:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
 
-class Timed(Protocol):
+class TimedReader(Protocol):
     at: float  # seconds, of the clock: when a byte last went through
 
 
@@ -30,7 +30,7 @@ class Activity:
 
     seconds: float
     clock: Callable[[], float]
-    of: Timed
+    of: TimedReader
 
     def touch(self) -> None:
         self.of.at = self.clock()
@@ -46,8 +46,8 @@ class Activity:
 
 async def pump(
     tasks: Tasks,
-    ours: Side,
-    theirs: Side,
+    ours: TunnelSide,
+    theirs: TunnelSide,
     was_cut: Callable[[], bool] = lambda: False,
     activity: Activity | None = None,
 ) -> bool:

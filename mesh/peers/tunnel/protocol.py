@@ -15,7 +15,7 @@ _REFUSED = re.compile(rb"NO ([ -~]{1,200})\r\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class TunnelRequest:
     """A task's port on a network (its id)."""
 
     network: str
@@ -23,16 +23,16 @@ class Wanted:
     port: int
 
 
-def ask(wanted: Wanted) -> bytes:
+def ask(wanted: TunnelRequest) -> bytes:
     return b"%b %b %b %d\r\n" % (VERSION, wanted.network.encode(), wanted.address.encode(), wanted.port)
 
 
-def read_wanted(line: bytes) -> Wanted:
+def read_wanted(line: bytes) -> TunnelRequest:
     """Raises WireError."""
     found = _WANTED.fullmatch(line)
     if found is None or not is_int(found[3], 0, PORT_MAX):
         raise WireError("a line that asks for no task")
-    return Wanted(found[1].decode(), found[2].decode(), parse_port(found[3], 0))
+    return TunnelRequest(found[1].decode(), found[2].decode(), parse_port(found[3], 0))
 
 
 def refuse(reason: str) -> bytes:

@@ -23,9 +23,9 @@ from mesh.net import streams
 from mesh.net.acceptor import Accepting, Peer
 from mesh.net.tasks import Tasks
 from mesh.peers.refusals import Refusals
-from mesh.peers.swarm_tls import Certificates, Identity, identity_of
-from mesh.peers.tunnel.copy import PIECE, Activity, Side, pump
-from mesh.peers.tunnel.protocol import ASK_MAX, OPEN, Wanted, read_wanted, refuse
+from mesh.peers.swarm_tls import Identity, SwarmCertificates, identity_of
+from mesh.peers.tunnel.copy import PIECE, Activity, TunnelSide, pump
+from mesh.peers.tunnel.protocol import ASK_MAX, OPEN, TunnelRequest, read_wanted, refuse
 from mesh.peers.tunnel.shares import PEER_TUNNELS_MAX, TUNNELS_MAX, Shares, Tunnel
 from mesh.peers.tunnel.task_lookup import service_at
 from mesh.relay.tcp_port import listen
@@ -56,7 +56,7 @@ class TunnelServer:
     def __init__(
         self,
         tasks: Tasks,
-        certificates: Certificates,
+        certificates: SwarmCertificates,
         address: tuple[str, int],
         snapshot: Callable[[], Snapshot],
         connect: Callable[[str], Callable[[], socket.socket]],
@@ -176,7 +176,7 @@ class TunnelServer:
         finally:
             asker.writer.transport.abort()
 
-    async def _greeted(self, sock: socket.socket, address: str) -> Side | None:
+    async def _greeted(self, sock: socket.socket, address: str) -> TunnelSide | None:
         """After the TLS handshake; None when there is none. Its faults are counted by the context."""
         reader = asyncio.StreamReader(limit=PIECE)
         protocol = asyncio.StreamReaderProtocol(reader)
@@ -190,9 +190,9 @@ class TunnelServer:
         except OSError:  # it ended, or its time was over
             self._refuse("no handshake", address)
             return None
-        return Side(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+        return TunnelSide(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
-    async def _admitted(self, asker: Side) -> tuple[Tunnel, Wanted]:
+    async def _admitted(self, asker: TunnelSide) -> tuple[Tunnel, TunnelRequest]:
         """A place for it among the tunnels, and what it wants. Raises WireError: why not."""
         peer = identity_of(asker.writer.get_extra_info("peercert"))
         self._check_peer(peer)
@@ -202,7 +202,7 @@ class TunnelServer:
         if (why := self._why_not(wanted)) or (
             why := self._shares.refusal(peer.node, TUNNELS_MAX, PEER_TUNNELS_MAX)
         ):
-            raise _Refused(why, peer.node)
+            raise _TunnelRefused(why, peer.node)
         if (other := self._shares.giving_way(peer.node, TUNNELS_MAX)) is not None:
             self._refuse("gave way to another node", other.peer)
             self._shares.remove(other)
@@ -216,11 +216,11 @@ class TunnelServer:
 
     def _check_peer(self, peer: Identity) -> None:
         if peer.cluster != self._cluster:
-            raise _Refused("another cluster", peer.node)
+            raise _TunnelRefused("another cluster", peer.node)
         if peer.node not in self._snapshot().nodes:
-            raise _Refused("not a node of this Swarm", peer.node)
+            raise _TunnelRefused("not a node of this Swarm", peer.node)
 
-    def _why_not(self, wanted: Wanted) -> str:
+    def _why_not(self, wanted: TunnelRequest) -> str:
         snapshot = self._snapshot()
         found = service_at(snapshot, wanted.network, wanted.address)
         if found is None or found[1].node != snapshot.this_node:
@@ -230,7 +230,7 @@ class TunnelServer:
 
     # --- peers ---
 
-    async def _carry(self, asker: Side, wanted: Wanted, tunnel: Tunnel) -> None:
+    async def _carry(self, asker: TunnelSide, wanted: TunnelRequest, tunnel: Tunnel) -> None:
         try:
             task = await self._connected(wanted)
         except OSError as error:
@@ -247,7 +247,7 @@ class TunnelServer:
         if idle.is_over:
             self._refuse("idle for too long", tunnel.peer)
 
-    async def _connected(self, wanted: Wanted) -> Side:
+    async def _connected(self, wanted: TunnelRequest) -> TunnelSide:
         """Raises OSError, also when the task is gone again."""
         try:
             sock = self._connect(wanted.network)()
@@ -257,14 +257,14 @@ class TunnelServer:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await asyncio.get_running_loop().sock_connect(sock, (wanted.address, wanted.port))
-            return Side(*await asyncio.open_connection(sock=sock, limit=PIECE))
+            return TunnelSide(*await asyncio.open_connection(sock=sock, limit=PIECE))
         except BaseException:  # TimeoutError and being cancelled among them
             sock.close()
             raise
 
-    async def _say_no(self, asker: Side, error: Exception, peer: str = "") -> None:
+    async def _say_no(self, asker: TunnelSide, error: Exception, peer: str = "") -> None:
         reason = str(error) or type(error).__name__
-        peer = error.peer if isinstance(error, _Refused) else peer
+        peer = error.peer if isinstance(error, _TunnelRefused) else peer
         self._refuse(reason if isinstance(error, WireError) else type(error).__name__, peer)
         writer = asker.writer
         if writer.transport.is_closing():
@@ -284,7 +284,7 @@ class TunnelServer:
             logger.warning("tunnels: a connection was refused, the %d. time: %s%s", count, reason, who)
 
 
-class _Refused(WireError):
+class _TunnelRefused(WireError):
     """`peer`: the node that its certificate names."""
 
     def __init__(self, reason: str, peer: str) -> None:

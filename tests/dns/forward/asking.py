@@ -9,7 +9,7 @@ from mesh.dns.config import DnsConfig
 from mesh.dns.forward.dispatcher import Forwarder
 from mesh.dns.forward.dot import SecureConnections
 from mesh.dns.forward.query_builder import Received, UpstreamQuery
-from mesh.dns.forward.route import Manner, Route, Server
+from mesh.dns.forward.route import DnsServer, Manner, UpstreamRoute
 from mesh.dns.stats import DnsStats
 from mesh.dns.wire import parse_query
 from mesh.net.tasks import Tasks
@@ -31,7 +31,7 @@ class Asking:
         self.forwarder = Forwarder(config, self.tasks, self.stats, secure)
 
     def begin(
-        self, to: Route, name: str = "www.example", *, tcp: bool = False, asker: Hashable = "c1"
+        self, to: UpstreamRoute, name: str = "www.example", *, tcp: bool = False, asker: Hashable = "c1"
     ) -> asyncio.Future[Received | None]:
         query = wanted(name)
         result: asyncio.Future[Received | None] = asyncio.get_running_loop().create_future()
@@ -51,9 +51,9 @@ def wanted(name: str, qtype: str = "A") -> UpstreamQuery:
     return UpstreamQuery.of(parse_query(data), data)
 
 
-def route(*ports: int, alike: bool = False, rounds: int = 2, tcp: bool = False) -> Route:
-    servers = tuple(Server("127.0.0.1", port) for port in ports)
-    return Route("host", servers, manner=Manner(alike, rounds, TRY, tcp))
+def route(*ports: int, alike: bool = False, rounds: int = 2, tcp: bool = False) -> UpstreamRoute:
+    servers = tuple(DnsServer("127.0.0.1", port) for port in ports)
+    return UpstreamRoute("host", servers, manner=Manner(alike, rounds, TRY, tcp))
 
 
 def data(received: Received | None) -> list[str]:

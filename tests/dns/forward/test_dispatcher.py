@@ -17,7 +17,7 @@ from mesh.dns.config import (
 )
 from mesh.dns.forward import dispatcher as forwarder_module
 from mesh.dns.forward.dispatcher import REFRESH
-from mesh.dns.forward.route import Route, Server
+from mesh.dns.forward.route import DnsServer, UpstreamRoute
 from mesh.errors import NamespaceGone
 from tests.dns.fakes import LIMIT, Behaviour, closed_port, say, silence, upstream
 from tests.dns.forward.asking import Asking, data, route, wanted
@@ -56,7 +56,9 @@ async def test_a_reply_that_takes_longer_than_a_try_is_better_than_none(asking: 
         await server.asked(3)  # the third try begins when the first has been silent for a whole one
         server.hold.set()
         assert data(await waiting) == ["192.0.2.1"]
-    assert not asking.forwarder.servers.health(route(server.port), Server("127.0.0.1", server.port)).failing
+    assert not asking.forwarder.servers.health(
+        route(server.port), DnsServer("127.0.0.1", server.port)
+    ).failing
 
 
 async def test_any_other_error_is_the_answer(asking: Asking) -> None:
@@ -116,7 +118,7 @@ async def test_the_same_question_is_asked_once_at_a_time(asking: Asking) -> None
 # --- shares -------------------------------------------------------------------------------------------------
 
 
-def flood(asking: Asking, to: Route, count: int, asker: str) -> int:
+def flood(asking: Asking, to: UpstreamRoute, count: int, asker: str) -> int:
     """How many of that many questions are let through."""
     query = wanted("x")
     tell = asking.forwarder.ask
@@ -218,7 +220,7 @@ async def test_a_namespace_that_is_gone_is_a_failed_server(asking: Asking) -> No
     def gone(_family: int, _kind: int) -> socket.socket:
         raise NamespaceGone("its container ended")
 
-    assert await asking.begin(Route("container", (Server("10.0.0.1"),), "c1", gone)) is None
+    assert await asking.begin(UpstreamRoute("container", (DnsServer("10.0.0.1"),), "c1", gone)) is None
     await until_no_tasks(asking)
     assert asking.stats.faults == {}
 
@@ -227,7 +229,7 @@ async def test_a_lack_of_descriptors_is_not_the_servers_fault(asking: Asking) ->
     def short(_family: int, _kind: int) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    to = Route("host", (Server("10.0.0.1"),), sockets=short)
+    to = UpstreamRoute("host", (DnsServer("10.0.0.1"),), sockets=short)
     assert await asking.begin(to) is None
     assert not asking.forwarder.servers.health(to, to.servers[0]).failing
 

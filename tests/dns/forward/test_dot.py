@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mesh.dns.forward.dot import SecureConnections
-from mesh.dns.forward.route import Manner, Route, Server
+from mesh.dns.forward.route import DnsServer, Manner, UpstreamRoute
 from tests.dns.fakes import Behaviour, say
 from tests.dns.forward.asking import TRY, Asking, data
 from tests.support.docker_fixtures_pki import HEADERS, SwarmCA
@@ -82,9 +82,9 @@ async def trusting(asking: Asking, certified: Certified) -> Asking:
     return asking
 
 
-def to(server: SecureUpstream, name: str = NAME) -> Route:
-    secure = Server("127.0.0.1", server.port, tls_name=name)
-    return Route("host", (secure,), manner=Manner(rounds=1, try_timeout=10 * TRY))
+def to(server: SecureUpstream, name: str = NAME) -> UpstreamRoute:
+    secure = DnsServer("127.0.0.1", server.port, tls_name=name)
+    return UpstreamRoute("host", (secure,), manner=Manner(rounds=1, try_timeout=10 * TRY))
 
 
 async def test_many_questions_share_a_connection_and_replies_come_in_any_order(

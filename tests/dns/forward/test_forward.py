@@ -10,12 +10,12 @@ import pytest
 from dnslib import EDNS0, DNSRecord, EDNSOption
 
 from mesh.dns.config import FAILURE_TTL, FORWARDS_PER_ASKER, STALE_MAX_AGE, STALE_RECHECK, DnsConfig
-from mesh.dns.forward.forward import Later, Paths
+from mesh.dns.forward.forward import ContainerPaths, Later
 from mesh.dns.forward.route import host_socket
 from mesh.dns.node_listener import NODE
 from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
-from mesh.dns.udp_server import Endpoint
+from mesh.dns.udp_server import DnsEndpoint
 from mesh.net.tasks import Tasks
 from tests.dns.fakes import (
     LIMIT,
@@ -61,12 +61,14 @@ class Asking:
         self.resolver = Resolver(made, self.tasks, snapshot(), clock=self.clock)
 
     def begin(
-        self, query: bytes, scope: Scope = FRONT, *, tcp: bool = False, paths: Paths | None = None
+        self, query: bytes, scope: Scope = FRONT, *, tcp: bool = False, paths: ContainerPaths | None = None
     ) -> asyncio.Future[bytes]:
         """As a socket does: the cache first, then the resolver."""
         replied: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         view = self.resolver.view(scope, tcp)
-        reply = self.resolver.reply(query, scope, view, replied.set_result, paths or Paths(), tcp=tcp)
+        reply = self.resolver.reply(
+            query, scope, view, replied.set_result, paths or ContainerPaths(), tcp=tcp
+        )
         assert reply is not None
         if reply is not Later.PENDING:
             replied.set_result(reply)
@@ -368,7 +370,7 @@ async def test_an_upstream_that_is_ourselves_is_found_out_at_once_and_left_out(s
     async with upstream(say("192.0.2.9")) as server:
         with listening() as udp:
             asking = start(f"127.0.0.1:{udp.getsockname()[1]}", server, listen=(udp.getsockname(),))
-            endpoint = Endpoint(asking.resolver, udp, None, NODE)
+            endpoint = DnsEndpoint(asking.resolver, udp, None, NODE)
             await endpoint.start()
             try:
                 assert shown(await over_udp(udp.getsockname()[1], question("database.example"))) == [
@@ -402,11 +404,11 @@ async def test_a_container_whose_own_server_is_ourselves_gets_the_hosts(start: S
             address = f"127.0.0.1:{udp.getsockname()[1]}"
             scope = replace(FRONT, container="c1", servers=(address,))
             asking = start(server, listen=(udp.getsockname(),))
-            endpoint = Endpoint(asking.resolver, udp, None, scope)
+            endpoint = DnsEndpoint(asking.resolver, udp, None, scope)
             await endpoint.start()
             try:
                 for name in ("database.example", "other.example"):
-                    reply = await asking.begin(question(name), scope, paths=Paths(host_socket))
+                    reply = await asking.begin(question(name), scope, paths=ContainerPaths(host_socket))
                     assert shown(reply) == ["192.0.2.9"]
             finally:
                 endpoint.close()
@@ -418,10 +420,12 @@ async def test_an_internal_container_whose_own_server_is_ourselves_gets_nobodys(
             address = f"127.0.0.1:{udp.getsockname()[1]}"
             scope = replace(BACK, container="c1", servers=(address,))
             asking = start(server, listen=(udp.getsockname(),))
-            endpoint = Endpoint(asking.resolver, udp, None, scope)
+            endpoint = DnsEndpoint(asking.resolver, udp, None, scope)
             await endpoint.start()
             try:
-                reply = await asking.begin(question("database.example"), scope, paths=Paths(host_socket))
+                reply = await asking.begin(
+                    question("database.example"), scope, paths=ContainerPaths(host_socket)
+                )
             finally:
                 endpoint.close()
     assert rcode(reply) == 2

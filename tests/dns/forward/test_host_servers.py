@@ -7,7 +7,7 @@ import pytest
 from mesh.dns.config import FORWARD_DEADLINE, DnsConfig
 from mesh.dns.forward import host_servers
 from mesh.dns.forward.host_servers import HostServers
-from mesh.dns.forward.route import Manner, Server
+from mesh.dns.forward.route import DnsServer, Manner
 
 
 class File:
@@ -37,8 +37,8 @@ def file(tmp_path: Path) -> File:
 
 def test_it_is_looked_at_once_a_second(file: File) -> None:
     file.write("10.0.0.22")
-    assert file.servers.get(file.now + 0.9) == (Server("10.0.0.1"),)
-    assert file.servers.get(file.now + 1.0) == (Server("10.0.0.22"),)
+    assert file.servers.get(file.now + 0.9) == (DnsServer("10.0.0.1"),)
+    assert file.servers.get(file.now + 1.0) == (DnsServer("10.0.0.22"),)
 
 
 def test_written_over_in_place(file: File) -> None:
@@ -88,7 +88,7 @@ def test_without_a_file_there_is_nobody_to_ask(tmp_path: Path) -> None:
 def test_configured_servers_leave_it_unread() -> None:
     faults: dict[str, str] = {}
     servers = HostServers(DnsConfig(upstreams=("10.0.0.7:54",), resolv_conf="/nowhere", alike=True), faults)
-    assert servers.get(0) == (Server("10.0.0.7", 54),)
+    assert servers.get(0) == (DnsServer("10.0.0.7", 54),)
     assert servers.manner.alike
     assert faults == {}
 

@@ -7,7 +7,7 @@ import pytest
 from dnslib import QTYPE, RR, A, DNSRecord
 
 from mesh.dns.config import FORGERIES_MAX
-from mesh.dns.forward.route import Route, Server
+from mesh.dns.forward.route import DnsServer, UpstreamRoute
 from tests.dns.fakes import Behaviour, say, silence, upstream
 from tests.dns.forward.asking import Asking, data
 
@@ -79,7 +79,7 @@ async def test_a_reply_from_another_address_does_not_arrive(asking: Asking) -> N
         return made[-1]
 
     async with upstream(silence) as server:
-        waiting = asking.begin(Route("host", (Server("127.0.0.1", server.port),), sockets=factory))
+        waiting = asking.begin(UpstreamRoute("host", (DnsServer("127.0.0.1", server.port),), sockets=factory))
         await server.asked()
         [evil] = say(EVIL)(server.queries[0])
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as spoofer:
@@ -186,6 +186,6 @@ async def test_a_reply_with_a_broken_record_is_a_failure(asking: Asking) -> None
 async def test_over_ipv6_with_a_zone(asking: Asking) -> None:
     """`%1` is the loopback interface, where ::1 is."""
     async with upstream(say("192.0.2.6"), host="::1") as server:
-        to = Route("host", (Server("::1%1", server.port),))
+        to = UpstreamRoute("host", (DnsServer("::1%1", server.port),))
         for tcp in (False, True):
             assert data(await asking.begin(to, tcp=tcp)) == ["192.0.2.6"]

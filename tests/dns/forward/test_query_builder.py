@@ -16,7 +16,7 @@ from mesh.dns.forward.query_builder import (
     received,
     spelled,
 )
-from mesh.dns.forward.reply_parser import Match, match, parse_reply
+from mesh.dns.forward.reply_parser import ReplyMatch, match, parse_reply
 from mesh.dns.wire import parse_query
 from mesh.errors import WireError
 
@@ -72,10 +72,10 @@ def test_any_spelling_is_the_same_name_and_only_the_exact_one_matches(name: str,
     message = query.message(b"\1\2", case)
     assert message.lower() == query.message(b"\1\2").lower()
     reply = bytes(DNSRecord.parse(message).reply().pack())
-    assert match(message, reply) is Match.YES
+    assert match(message, reply) is ReplyMatch.YES
     if spelled(query.question, case) != query.question:
-        assert match(query.message(b"\1\2"), reply) is Match.CASE
-    assert match(query.message(b"\1\3", case), reply) is Match.ID
+        assert match(query.message(b"\1\2"), reply) is ReplyMatch.CASE
+    assert match(query.message(b"\1\3", case), reply) is ReplyMatch.ID
 
 
 @given(st.binary(max_size=60), st.integers(0, 40), st.integers(0, 255))
@@ -85,10 +85,10 @@ def test_what_differs_in_id_or_question_never_matches(noise: bytes, at: int, val
     changed = bytearray(good)
     changed[at % len(good)] = value
     question = slice(12, 12 + 13 + 4)
-    if match(message, bytes(changed)) is Match.YES:
+    if match(message, bytes(changed)) is ReplyMatch.YES:
         assert changed[:2] == good[:2]
         assert changed[question] == good[question] or changed[4:6] == b"\0\0"
-    assert match(message, noise) is not Match.YES or noise[:2] == message[:2]
+    assert match(message, noise) is not ReplyMatch.YES or noise[:2] == message[:2]
 
 
 def reply_to(message: bytes, *, owner: str = "www.example", additional: bool = False) -> bytes:

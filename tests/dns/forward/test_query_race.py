@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mesh.dns.forward.query_builder import Received
-from mesh.dns.forward.query_race import Outcome, Race, Try
+from mesh.dns.forward.query_race import Race, RaceOutcome, Try
 from mesh.dns.forward.reply_parser import parse_reply
-from mesh.dns.forward.route import Server
+from mesh.dns.forward.route import DnsServer
 from mesh.dns.forward.server_health import Turn
 
-A, B, C = (Server(f"10.0.0.{n}") for n in (1, 2, 3))
+A, B, C = (DnsServer(f"10.0.0.{n}") for n in (1, 2, 3))
 REPLY = Received(bytes(12), parse_reply(bytes(12)))
-FAILED, ANSWERED = Outcome(), Outcome(REPLY)
+FAILED, ANSWERED = RaceOutcome(), RaceOutcome(REPLY)
 NO_TIME, LONG = 0.0, 60.0  # seconds
 
 
@@ -21,8 +21,8 @@ class Course:
     """A race whose tries are told their outcome by the test."""
 
     def __init__(self, *turns: Turn, deadline: float = LONG, room: int = 99) -> None:
-        self.tries: list[tuple[Server, asyncio.Future[Outcome], Try]] = []
-        self.overtaken: list[Server] = []
+        self.tries: list[tuple[DnsServer, asyncio.Future[RaceOutcome], Try]] = []
+        self.overtaken: list[DnsServer] = []
         self.finished: asyncio.Future[Received | None] = asyncio.get_running_loop().create_future()
         self._room, self._changed = room, asyncio.Event()
         self.race = Race(
@@ -33,19 +33,19 @@ class Course:
             self.finished.set_result,
         )
 
-    def _begin(self, server: Server) -> Try | None:
+    def _begin(self, server: DnsServer) -> Try | None:
         if len(self.tries) >= self._room:
             return None
-        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        outcome: asyncio.Future[RaceOutcome] = asyncio.get_running_loop().create_future()
 
-        async def wait() -> Outcome:
+        async def wait() -> RaceOutcome:
             return await outcome
 
         self.tries.append((server, outcome, asyncio.create_task(wait())))
         self._changed.set()
         return self.tries[-1][2]
 
-    async def until(self, *servers: Server) -> None:
+    async def until(self, *servers: DnsServer) -> None:
         """Until these have been asked, in this order."""
         async with asyncio.timeout(5):
             while len(self.tries) < len(servers):
@@ -53,7 +53,7 @@ class Course:
                 await self._changed.wait()
         assert [server for server, _, _ in self.tries] == list(servers)
 
-    def tell(self, number: int, outcome: Outcome | Exception) -> None:
+    def tell(self, number: int, outcome: RaceOutcome | Exception) -> None:
         future = self.tries[number][1]
         if isinstance(outcome, Exception):
             future.set_exception(outcome)

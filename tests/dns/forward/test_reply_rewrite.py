@@ -5,10 +5,10 @@ from dnslib import EDNS0, NS, QTYPE, RR, A, DNSRecord
 
 from mesh.dns.forward.query_builder import Received, UpstreamQuery, received
 from mesh.dns.forward.reply_rewrite import passed_back, passed_on, room
-from mesh.dns.wire import Query, parse_query
+from mesh.dns.wire import DnsQuery, parse_query
 
 
-def client(name: str = "WwW.example", size: int | None = None, do: bool = False) -> tuple[bytes, Query]:
+def client(name: str = "WwW.example", size: int | None = None, do: bool = False) -> tuple[bytes, DnsQuery]:
     record = DNSRecord.question(name)
     record.header.id = 0x4321
     if size is not None:

@@ -13,15 +13,15 @@ from mesh.dns.config import (
     SERVER_REST_MAX,
     UNANSWERED_MAX,
 )
-from mesh.dns.forward.route import Manner, Server
-from mesh.dns.forward.server_health import Health, Turn, turns
+from mesh.dns.forward.route import DnsServer, Manner
+from mesh.dns.forward.server_health import ServerHealth, Turn, turns
 
 TRY = 1.5  # seconds
-A, B, C = (Server(f"10.0.0.{n}") for n in (1, 2, 3))
+A, B, C = (DnsServer(f"10.0.0.{n}") for n in (1, 2, 3))
 
 
-def known(latency: float | None = None, failing: bool = False) -> Health:
-    health = Health()
+def known(latency: float | None = None, failing: bool = False) -> ServerHealth:
+    health = ServerHealth()
     for _ in range(50 if latency is not None else 0):
         health.replied(latency or 0.0)
     if failing:
@@ -44,7 +44,7 @@ def test_a_steady_server_is_expected_to_be_steady_and_an_unsteady_one_is_not() -
 
 @given(st.lists(st.floats(0.0, 5.0), min_size=1))
 def test_latency_stays_within_what_was_seen(seen: list[float]) -> None:
-    health = Health()
+    health = ServerHealth()
     for seconds in seen:
         health.replied(seconds)
     assert health.latency is not None
@@ -53,7 +53,7 @@ def test_latency_stays_within_what_was_seen(seen: list[float]) -> None:
 
 
 def test_rests_double_up_to_a_limit_and_any_reply_ends_them() -> None:
-    health, rests = Health(), []
+    health, rests = ServerHealth(), []
     for _ in range(40):
         health.failed(100.0)
         rests.append(health.rests_until - 100.0)
@@ -78,7 +78,7 @@ def test_overtaken_time_and_again_is_failed() -> None:
 
 
 def test_habits_are_forgotten_after_a_while() -> None:
-    health = Health()
+    health = ServerHealth()
     assert (health.changes_case(5.0), health.knows_edns(5.0), health.loops(5.0)) == (False, True, False)
     health.note_case_change(5.0)
     health.note_no_edns(5.0)
@@ -89,7 +89,7 @@ def test_habits_are_forgotten_after_a_while() -> None:
 
 
 def test_only_ourselves_are_left_out() -> None:
-    health = Health()
+    health = ServerHealth()
     health.note_loop(5.0, ourselves=False)
     assert (health.loops(6.0), health.left_out(6.0)) == (True, False)
     health.note_loop(5.0, ourselves=True)
@@ -97,13 +97,13 @@ def test_only_ourselves_are_left_out() -> None:
 
 
 def order(
-    states: dict[Server, Health], *, alike: bool, explore: int | None = None, rounds: int = 1
+    states: dict[DnsServer, ServerHealth], *, alike: bool, explore: int | None = None, rounds: int = 1
 ) -> list[Turn]:
     manner = Manner(alike, rounds, TRY)
     return list(turns(list(states), states.__getitem__, manner=manner, explore=explore))
 
 
-def asked(turns: list[Turn]) -> list[Server]:
+def asked(turns: list[Turn]) -> list[DnsServer]:
     return [turn.server for turn in turns]
 
 
@@ -147,5 +147,5 @@ def test_equals_that_are_not_known_yet_come_first_in_their_order() -> None:
 
 
 def test_over_tls_nothing_is_lost_so_nothing_is_sent_again() -> None:
-    secure = Server("10.0.0.1", 853, tls_name="dns.test")
+    secure = DnsServer("10.0.0.1", 853, tls_name="dns.test")
     assert asked(order({secure: known()}, alike=False)) == [secure]

@@ -7,8 +7,8 @@ from time import monotonic
 import pytest
 
 from mesh.dns.config import SERVERS_KNOWN_MAX
-from mesh.dns.forward.route import Manner, Route, Server
-from mesh.dns.forward.server_health import Health
+from mesh.dns.forward.route import DnsServer, Manner, UpstreamRoute
+from mesh.dns.forward.server_health import ServerHealth
 from tests.dns.fakes import say, silence, upstream
 from tests.dns.forward.asking import Asking, data, route
 from tests.support.waiting import until
@@ -20,7 +20,7 @@ def probes(queries: list[bytes]) -> int:
     return sum(query[12:17] == PROBE for query in queries)
 
 
-def health(asking: Asking, to: Route, number: int = 0) -> Health:
+def health(asking: Asking, to: UpstreamRoute, number: int = 0) -> ServerHealth:
     return asking.forwarder.servers.health(to, to.servers[number])
 
 
@@ -105,14 +105,18 @@ async def test_a_server_that_nobody_needs_is_not_probed(asking: Asking) -> None:
 
 
 async def test_what_one_container_cannot_reach_another_may(asking: Asking) -> None:
-    one, other = (Route("container", (Server("10.9.9.9"),), id_, manner=Manner()) for id_ in ("c1", "c2"))
+    one, other = (
+        UpstreamRoute("container", (DnsServer("10.9.9.9"),), id_, manner=Manner()) for id_ in ("c1", "c2")
+    )
     asking.forwarder.servers.failed(one, one.servers[0])
     assert health(asking, one).failing
     assert not health(asking, other).failing
 
 
 async def test_health_is_remembered_of_so_many_servers_and_no_more(asking: Asking) -> None:
-    places = [Route("container", (Server("10.9.9.9"),), f"c{n}") for n in range(SERVERS_KNOWN_MAX + 3)]
+    places = [
+        UpstreamRoute("container", (DnsServer("10.9.9.9"),), f"c{n}") for n in range(SERVERS_KNOWN_MAX + 3)
+    ]
     health(asking, places[0]).outstanding = 1
     for number, place in enumerate(places):
         health(asking, place).used_at = number

@@ -16,7 +16,7 @@ from mesh.dns.config import (
 )
 from mesh.dns.forward.query_builder import Received
 from mesh.dns.forward.reply_parser import parse_reply
-from mesh.dns.forward.upstream_cache import KEY_COST, Aging, Forwarded, lifetime
+from mesh.dns.forward.upstream_cache import KEY_COST, Aging, UpstreamCache, lifetime
 
 
 def reply(ttl: int = 60, rcode: int = 0, count: int = 1, tc: int = 0) -> Received:
@@ -54,7 +54,7 @@ def test_how_long_a_reply_is_good_for(received: Received, seconds: int) -> None:
 def test_a_reply_grows_older_by_the_second_and_is_fresh_no_longer_than_its_ttl(
     ttl: int, age: float, began: float
 ) -> None:
-    memory, now = Forwarded(1), began + age
+    memory, now = UpstreamCache(1), began + age
     made = memory.put("k", reply(ttl), began)
     assert made is not None
     kept = memory.get("k", now)
@@ -70,7 +70,7 @@ def test_a_reply_grows_older_by_the_second_and_is_fresh_no_longer_than_its_ttl(
 
 
 def test_it_stays_for_a_day_and_no_longer() -> None:
-    memory = Forwarded(1)
+    memory = UpstreamCache(1)
     memory.put("k", reply(60), 0.0)
     assert memory.get("k", 60.0 + STALE_MAX_AGE - 1) is not None
     assert memory.get("k", 60.0 + STALE_MAX_AGE) is None
@@ -78,7 +78,7 @@ def test_it_stays_for_a_day_and_no_longer() -> None:
 
 
 def test_what_was_used_longest_ago_makes_room() -> None:
-    memory = Forwarded(2)
+    memory = UpstreamCache(2)
     memory.put("a", reply(), 0.0)
     memory.put("b", reply(), 0.0)
     memory.get("a", 1.0)
@@ -92,7 +92,7 @@ SIZES = [reply(count=count) for count in (1, 30, 90, 200)]
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(SIZES)), max_size=60))
 def test_bytes_are_counted_and_bounded(puts: list[tuple[int, Received]]) -> None:
     limit = 6000
-    memory = Forwarded(8, limit)
+    memory = UpstreamCache(8, limit)
     for now, (key, received) in enumerate(puts):
         memory.put(key, received, float(now))
         assert memory.bytes <= limit
@@ -103,12 +103,12 @@ def test_bytes_are_counted_and_bounded(puts: list[tuple[int, Received]]) -> None
 
 def test_what_is_too_large_or_without_room_is_not_kept() -> None:
     large = reply(count=CACHED_REPLY_MAX // 16)
-    assert Forwarded(9).put("k", large, 0.0) is None
-    assert Forwarded(0).put("k", reply(), 0.0) is None
+    assert UpstreamCache(9).put("k", large, 0.0) is None
+    assert UpstreamCache(0).put("k", reply(), 0.0) is None
 
 
 def test_a_reply_that_may_not_be_kept_takes_the_older_one_away_but_a_truncated_one_does_not() -> None:
-    memory = Forwarded(9)
+    memory = UpstreamCache(9)
     memory.put("k", reply(), 0.0)
     memory.put("k", reply(tc=1), 1.0)
     assert memory.get("k", 1.0) is not None
@@ -117,13 +117,13 @@ def test_a_reply_that_may_not_be_kept_takes_the_older_one_away_but_a_truncated_o
 
 
 def test_the_same_reply_is_kept_once() -> None:
-    memory, received = Forwarded(9), reply()
+    memory, received = UpstreamCache(9), reply()
     first = memory.put("k", received, 0.0)
     assert memory.put("k", received, 5.0) is first
 
 
 def test_a_failure_is_remembered_shortly_and_a_little_longer_where_there_is_a_stale_reply() -> None:
-    memory = Forwarded(9)
+    memory = UpstreamCache(9)
     memory.put("old", reply(1), 0.0)
     memory.failed("old", 10.0)
     memory.failed("new", 10.0)
@@ -135,7 +135,7 @@ def test_a_failure_is_remembered_shortly_and_a_little_longer_where_there_is_a_st
 
 
 def test_failures_are_bounded() -> None:
-    memory = Forwarded(9)
+    memory = UpstreamCache(9)
     for number in range(FAILURES_MAX + 1):
         memory.failed(number, 0.0)
     assert not memory.has_just_failed(0, 0.0)
@@ -143,7 +143,7 @@ def test_failures_are_bounded() -> None:
 
 
 def test_a_failed_refresh_may_be_tried_again() -> None:
-    memory = Forwarded(9)
+    memory = UpstreamCache(9)
     kept = memory.put("k", reply(100), 0.0)
     assert kept is not None
     assert (kept.due(89.9), kept.due(90.0)) == (False, True)

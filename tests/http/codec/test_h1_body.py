@@ -7,19 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.http.codec.h1_body import END_OF_CHUNKS, LAST_CHUNK, ChunkedReader, chunk
-from mesh.http.faults import Fault, Refused
+from mesh.http.faults import HttpFault, RequestRefused
 
 
 def whole(data: bytes) -> tuple[bytes, bytes, bytes]:
     """Payload, trailers, what follows; fed at once."""
-    reader = ChunkedReader(Fault.BAD_BODY)
+    reader = ChunkedReader(HttpFault.BAD_BODY)
     payload = reader.feed(data)
     assert reader.done
     return payload, reader.trailers, reader.rest
 
 
 def byte_by_byte(data: bytes) -> tuple[bytes, bytes, bytes]:
-    reader = ChunkedReader(Fault.BAD_BODY)
+    reader = ChunkedReader(HttpFault.BAD_BODY)
     payload = b""
     for at in range(len(data)):
         payload += reader.feed(data[at : at + 1])
@@ -73,16 +73,16 @@ def test_payload_and_trailers(data: bytes, payload: bytes, trailers: bytes) -> N
     ],
 )
 def test_what_is_refused(data: bytes) -> None:
-    with pytest.raises(Refused) as caught:
-        ChunkedReader(Fault.BAD_BODY).feed(data)
-    assert caught.value.fault is Fault.BAD_BODY
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused) as caught:
+        ChunkedReader(HttpFault.BAD_BODY).feed(data)
+    assert caught.value.fault is HttpFault.BAD_BODY
+    with pytest.raises(RequestRefused):
         byte_by_byte(data)
 
 
 def test_extensions_cannot_go_on_for_ever() -> None:
-    reader = ChunkedReader(Fault.BAD_BODY)
-    with pytest.raises(Refused, match="extensions"):
+    reader = ChunkedReader(HttpFault.BAD_BODY)
+    with pytest.raises(RequestRefused, match="extensions"):
         reader.feed((b"1;" + b"x" * 400 + b"\r\na\r\n") * 100)
 
 
@@ -91,7 +91,7 @@ def test_what_is_written_is_read_however_it_is_cut(pieces: list[bytes], data: st
     coded = b"".join(map(chunk, pieces)) + data.draw(
         st.sampled_from([END_OF_CHUNKS, LAST_CHUNK + b"A: b\r\n\r\n"])
     )
-    reader, payload, at = ChunkedReader(Fault.BAD_BODY), b"", 0
+    reader, payload, at = ChunkedReader(HttpFault.BAD_BODY), b"", 0
     while at < len(coded):
         step = data.draw(st.integers(1, len(coded)))
         payload += reader.feed(coded[at : at + step])
@@ -103,5 +103,5 @@ def test_what_is_written_is_read_however_it_is_cut(pieces: list[bytes], data: st
 
 @given(st.binary(max_size=80))
 def test_noise_is_a_body_or_refused(noise: bytes) -> None:
-    with suppress(Refused):
-        ChunkedReader(Fault.BAD_BODY).feed(noise)
+    with suppress(RequestRefused):
+        ChunkedReader(HttpFault.BAD_BODY).feed(noise)

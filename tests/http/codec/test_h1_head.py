@@ -16,7 +16,7 @@ from mesh.http.codec.h1_head import (
     hopeless,
     read_response,
 )
-from mesh.http.faults import Fault, Refused
+from mesh.http.faults import HttpFault, RequestRefused
 
 
 def request(*lines: str, first: str = "GET / HTTP/1.1") -> RequestHead:
@@ -24,8 +24,8 @@ def request(*lines: str, first: str = "GET / HTTP/1.1") -> RequestHead:
     return RequestReader().read(head.encode("latin-1"))
 
 
-def refused(*lines: str, first: str = "GET / HTTP/1.1") -> Fault:
-    with pytest.raises(Refused) as caught:
+def refused(*lines: str, first: str = "GET / HTTP/1.1") -> HttpFault:
+    with pytest.raises(RequestRefused) as caught:
         request(*lines, first=first)
     return caught.value.fault
 
@@ -95,48 +95,48 @@ def test_the_length_of_a_body(lines: list[str], length: int) -> None:
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(lines: list[str]) -> None:
-    assert refused("Host: a", *lines) is Fault.BAD_HEAD
+    assert refused("Host: a", *lines) is HttpFault.BAD_HEAD
 
 
 @pytest.mark.parametrize(
     "host", ["a b", "a/b", "a@b", "a,b c", "a:b", "a:70000", "[::1", "a\\b", "a#b", "a?b", "é"]
 )
 def test_a_malformed_host_is_refused(host: str) -> None:
-    assert refused(f"Host: {host}") is Fault.BAD_HEAD
+    assert refused(f"Host: {host}") is HttpFault.BAD_HEAD
 
 
 def test_http_1_1_needs_a_host_and_1_0_does_not() -> None:
-    assert refused() is Fault.BAD_HEAD
+    assert refused() is HttpFault.BAD_HEAD
     assert request(first="GET / HTTP/1.0").host == ""
 
 
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("GET /", Fault.BAD_HEAD),
-        ("GET  / HTTP/1.1", Fault.BAD_HEAD),
-        ("GET / HTTP/1.1 ", Fault.BAD_HEAD),
-        (" GET / HTTP/1.1", Fault.BAD_HEAD),
-        ("GET /a b HTTP/1.1", Fault.BAD_HEAD),
-        ("GET /\x01 HTTP/1.1", Fault.BAD_HEAD),
-        ("GET /é HTTP/1.1", Fault.BAD_HEAD),
-        ("GET /#a HTTP/1.1", Fault.BAD_HEAD),
-        ("G(T / HTTP/1.1", Fault.BAD_HEAD),
-        ("GET\t/ HTTP/1.1", Fault.BAD_HEAD),
-        ("GET a HTTP/1.1", Fault.BAD_HEAD),
-        ("GET * HTTP/1.1", Fault.BAD_HEAD),
-        ("GET http:// HTTP/1.1", Fault.BAD_HEAD),
-        ("GET http://u@a/ HTTP/1.1", Fault.BAD_HEAD),
-        ("GET ftp://a/ HTTP/1.1", Fault.BAD_HEAD),
-        ("GET / http/1.1", Fault.BAD_HEAD),
-        ("GET / HTTP/1.2", Fault.BAD_HEAD),
-        ("GET / HTTP/2.0", Fault.VERSION),
-        ("PRI * HTTP/2.0", Fault.VERSION),
-        ("CONNECT a:443 HTTP/1.1", Fault.METHOD),
-        ("GET /" + "a" * 20_000 + " HTTP/1.1", Fault.TARGET_TOO_LONG),
+        ("GET /", HttpFault.BAD_HEAD),
+        ("GET  / HTTP/1.1", HttpFault.BAD_HEAD),
+        ("GET / HTTP/1.1 ", HttpFault.BAD_HEAD),
+        (" GET / HTTP/1.1", HttpFault.BAD_HEAD),
+        ("GET /a b HTTP/1.1", HttpFault.BAD_HEAD),
+        ("GET /\x01 HTTP/1.1", HttpFault.BAD_HEAD),
+        ("GET /é HTTP/1.1", HttpFault.BAD_HEAD),
+        ("GET /#a HTTP/1.1", HttpFault.BAD_HEAD),
+        ("G(T / HTTP/1.1", HttpFault.BAD_HEAD),
+        ("GET\t/ HTTP/1.1", HttpFault.BAD_HEAD),
+        ("GET a HTTP/1.1", HttpFault.BAD_HEAD),
+        ("GET * HTTP/1.1", HttpFault.BAD_HEAD),
+        ("GET http:// HTTP/1.1", HttpFault.BAD_HEAD),
+        ("GET http://u@a/ HTTP/1.1", HttpFault.BAD_HEAD),
+        ("GET ftp://a/ HTTP/1.1", HttpFault.BAD_HEAD),
+        ("GET / http/1.1", HttpFault.BAD_HEAD),
+        ("GET / HTTP/1.2", HttpFault.BAD_HEAD),
+        ("GET / HTTP/2.0", HttpFault.VERSION),
+        ("PRI * HTTP/2.0", HttpFault.VERSION),
+        ("CONNECT a:443 HTTP/1.1", HttpFault.METHOD),
+        ("GET /" + "a" * 20_000 + " HTTP/1.1", HttpFault.TARGET_TOO_LONG),
     ],
 )
-def test_request_lines_that_are_refused(line: str, fault: Fault) -> None:
+def test_request_lines_that_are_refused(line: str, fault: HttpFault) -> None:
     assert refused("Host: a", first=line) is fault
 
 
@@ -184,19 +184,19 @@ def test_nobody_tunnels_http_2_past_the_rules(protocol: str) -> None:
 
 def test_expectations() -> None:
     assert request("Host: a", "Expect: 100-Continue", "Content-Length: 1").about.expects
-    assert refused("Host: a", "Expect: 200-ok") is Fault.EXPECTATION
+    assert refused("Host: a", "Expect: 200-ok") is HttpFault.EXPECTATION
 
 
 def test_transfer_encoding_in_http_1_0_is_refused() -> None:
-    assert refused("Host: a", "Transfer-Encoding: chunked", first="POST / HTTP/1.0") is Fault.BAD_HEAD
+    assert refused("Host: a", "Transfer-Encoding: chunked", first="POST / HTTP/1.0") is HttpFault.BAD_HEAD
 
 
 def test_an_unknown_transfer_coding() -> None:
-    assert refused("Host: a", "Transfer-Encoding: gzip, chunked") is Fault.UNKNOWN_CODING
+    assert refused("Host: a", "Transfer-Encoding: gzip, chunked") is HttpFault.UNKNOWN_CODING
 
 
 def test_too_many_fields() -> None:
-    assert refused("Host: a", *["A: b"] * 200) is Fault.HEAD_TOO_LARGE
+    assert refused("Host: a", *["A: b"] * 200) is HttpFault.HEAD_TOO_LARGE
 
 
 def test_a_connections_reader_notices_every_change_of_fields() -> None:
@@ -209,7 +209,7 @@ def test_a_connections_reader_notices_every_change_of_fields() -> None:
     # What an absolute target says must not stay behind for the next request.
     assert reader.read(b"GET http://c/ HTTP/1.1\r\nHost: b\r\n\r\n").host == "c"
     assert reader.read(b"GET / HTTP/1.1\r\nHost: b\r\n\r\n").host == "b"
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         reader.read(b"GET / HTTP/1.1\r\nHost: b\r\nbad\r\n\r\n")
     assert reader.read(b"GET / HTTP/1.1\r\nHost: b\r\n\r\n").host == "b"
 
@@ -256,9 +256,9 @@ class TestResponses:
         ],
     )
     def test_what_is_refused(self, head: str) -> None:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestRefused) as caught:
             read_response(head.encode("latin-1"))
-        assert caught.value.fault is Fault.BAD_RESPONSE
+        assert caught.value.fault is HttpFault.BAD_RESPONSE
 
     @pytest.mark.parametrize(
         ("version", "connection", "closes"),
@@ -299,7 +299,7 @@ def test_a_reader_gives_a_head_or_says_what_is_wrong(noise: bytes) -> None:
     for read in (RequestReader().read, read_response):
         for head in (noise + b"\r\n\r\n", b"GET / HTTP/1.1\r\n" + noise + b"\r\n\r\n"):
             end = head.find(b"\r\n\r\n") + 4
-            with suppress(Refused):
+            with suppress(RequestRefused):
                 read(head[:end])
 
 

@@ -33,8 +33,8 @@ from mesh.http.codec.h2_protocol import (
     PREFACE,
     STREAMS_MAX,
     WINDOW,
-    Broken,
     Code,
+    H2Broken,
     Stream,
     Wire,
 )
@@ -119,12 +119,12 @@ class TestBeginning:
 
     @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", PREFACE[:20] + b"abcd", b"\0" * 30])
     def test_another_preface(self, data: bytes) -> None:
-        with pytest.raises(Broken) as broken:
+        with pytest.raises(H2Broken) as broken:
             Notes().wire.receive(data)
         assert broken.value.code is Code.PROTOCOL_ERROR
 
     def test_settings_come_first(self) -> None:
-        with pytest.raises(Broken):
+        with pytest.raises(H2Broken):
             Notes().wire.receive(PREFACE + PingFrame(0, bytes(8)).serialize())
 
 
@@ -177,7 +177,7 @@ class TestViolations:
     @pytest.mark.parametrize(("data", "code"), VIOLATIONS.values(), ids=VIOLATIONS.keys())
     def test_end_the_connection(self, data: bytes, code: Code) -> None:
         notes = server()
-        with pytest.raises(Broken) as broken:
+        with pytest.raises(H2Broken) as broken:
             notes.wire.receive(data)
         assert broken.value.code is code
 
@@ -316,7 +316,7 @@ class TestLimits:
     )
     def test_a_block_without_an_end(self, begun: bytes) -> None:
         notes = server()
-        with pytest.raises(Broken) as broken:
+        with pytest.raises(H2Broken) as broken:
             notes.wire.receive(begun)
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
@@ -326,7 +326,7 @@ class TestLimits:
         encoder = Encoder()
         block = encoder.encode([*REQUEST, (b"a", bytes(4000).replace(b"\0", b"x"))], huffman=False)
         notes.wire.receive(HeadersFrame(1, block, flags=["END_HEADERS", "END_STREAM"]).serialize())
-        with pytest.raises(Broken) as broken:
+        with pytest.raises(H2Broken) as broken:
             notes.wire.receive(HeadersFrame(3, b"\xbe" * 5000, flags=["END_HEADERS"]).serialize())
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
@@ -346,13 +346,13 @@ class TestLimits:
     )
     def test_frames_that_achieve_nothing_are_not_taken_for_ever(self, frame: bytes) -> None:
         notes = server()
-        with pytest.raises(Broken) as broken:
+        with pytest.raises(H2Broken) as broken:
             notes.wire.receive(frame * int(BUDGET + 2))
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
     def test_empty_data_is_one_of_them(self) -> None:
         notes = server()
-        with pytest.raises(Broken) as broken:
+        with pytest.raises(H2Broken) as broken:
             notes.wire.receive(headers(1) + DataFrame(1).serialize() * int(BUDGET + 1))
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
@@ -370,7 +370,7 @@ class TestLimits:
                 if known == "open":
                     notes.wire.consumed(notes.streams[1], 1)
 
-        with pytest.raises(Broken) as broken:
+        with pytest.raises(H2Broken) as broken:
             flood()
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
@@ -380,7 +380,7 @@ class TestLimits:
             notes = Notes(client=True)
             notes.wire.receive(SettingsFrame(0).serialize())
             notes.wire.open(REQUEST, ended=False)
-            with pytest.raises(Broken) as broken:
+            with pytest.raises(H2Broken) as broken:
                 notes.wire.receive(sent * int(BUDGET + 2))
             assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
@@ -416,7 +416,7 @@ class TestLimits:
                 notes.wire.receive(WindowUpdateFrame(1, 1).serialize())
                 notes.wire.send_data(notes.streams[1], bytes(5000), True)
 
-        with pytest.raises(Broken) as broken:
+        with pytest.raises(H2Broken) as broken:
             flood()
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
@@ -434,7 +434,7 @@ class TestLimits:
             return notes
 
         assert not flood(named=False).wire.streams
-        with pytest.raises(Broken) as broken:
+        with pytest.raises(H2Broken) as broken:
             flood(named=True)
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
@@ -454,7 +454,7 @@ class TestLimits:
         sent = b"".join(
             headers(id_) + RstStreamFrame(id_, Code.CANCEL).serialize() for id_ in range(1, 2002, 2)
         )
-        with pytest.raises(Broken) as broken:
+        with pytest.raises(H2Broken) as broken:
             notes.wire.receive(sent)
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
         assert len(notes.streams) <= BUDGET / PER_REQUEST + 1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mesh.http.codec import path_check
 from mesh.http.codec.path_check import EncodedCharacters, check_path, check_rewritten, is_plain
 from mesh.http.config.matchers import escaped, normal_path, routing_path
-from mesh.http.faults import Fault, Refused
+from mesh.http.faults import HttpFault, RequestRefused
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ MALFORMED = [
 
 @pytest.mark.parametrize("path", HIDDEN_DOTS + MALFORMED)
 def test_a_path_that_nobody_needs_is_refused(path: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRefused) as caught:
         check_path(path)
-    assert caught.value.fault is Fault.BAD_PATH
+    assert caught.value.fault is HttpFault.BAD_PATH
     assert caught.value.fault.status == 400
 
 
@@ -121,7 +121,7 @@ EVERYTHING = EncodedCharacters(True, True, True, True, True, True, True)
 
 @pytest.mark.parametrize("path", HIDDEN_DOTS)
 def test_no_option_lets_hidden_dots_through(path: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         check_path(path, EVERYTHING)
 
 
@@ -162,7 +162,7 @@ def test_other_ways_to_read_a_path(path: str, readings: set[str]) -> None:
 def test_an_option_for_each_encoded_character(option: str, path: str) -> None:
     assert check_path(path, EncodedCharacters(**{option: True})) == (normal_path(path), ())
     assert check_path(path.upper().replace("X", "x"), EncodedCharacters(**{option: True}))[1] == ()
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         check_path(path, EncodedCharacters(**{option: False}))
     assert check_path(path, EncodedCharacters(**{option: None}))[1] != ()
 
@@ -231,7 +231,7 @@ def test_the_short_way_says_the_same(pieces: list[str]) -> None:
 def test_whatever_passes_has_no_dots_for_anybody(path: str) -> None:
     try:
         normal, readings = check_path("/" + path)
-    except Refused:
+    except RequestRefused:
         return
     assert (normal, readings) == ("/" + path, ()) or not is_plain("/" + path)
     for one in (normal, *readings):

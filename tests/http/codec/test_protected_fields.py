@@ -10,7 +10,7 @@ from mesh.http.codec.protected_fields import (
     is_protected,
     without_names,
 )
-from mesh.http.faults import Fault
+from mesh.http.faults import HttpFault
 
 PLAIN = (
     b"Host: a\r\nX-Client: 1\r\nX-Forward: 2\r\nForwarded-By: 3\r\nTrue-Client: 4\r\nCookie: x-real-ip: 5\r\n"
@@ -112,7 +112,7 @@ def test_the_trailers_of_http2_are_read_alike() -> None:
         (b"content-length", b"1"),
         (b"grpc-status", b"0"),
     ]
-    assert read_trailers(fields, Fault.BAD_BODY) == b"grpc-status: 0\r\n"
+    assert read_trailers(fields, HttpFault.BAD_BODY) == b"grpc-status: 0\r\n"
 
 
 def test_all_spellings_of_a_name_are_taken_away() -> None:

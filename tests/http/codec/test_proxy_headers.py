@@ -3,13 +3,13 @@
 import pytest
 
 from mesh.http.codec.h1_head import Fields, RequestFields
-from mesh.http.codec.proxy_headers import Edge, request_block, source_of
+from mesh.http.codec.proxy_headers import ClientInfo, request_block, source_of
 
 PROXIES = {"10.0.0.1", "10.0.0.2"}
 
 
-def edge(client: str) -> Edge:
-    return Edge(client, "http", 80, PROXIES.__contains__)
+def edge(client: str) -> ClientInfo:
+    return ClientInfo(client, "http", 80, PROXIES.__contains__)
 
 
 def fields(*lines: str) -> Fields:

@@ -2,19 +2,19 @@
 
 from dataclasses import replace
 
-from mesh.http.config.acme_domains import Certified
+from mesh.http.config.acme_domains import AcmeDomains
 from mesh.http.config.matchers import Always
-from mesh.http.config.model import Route
+from mesh.http.config.model import HttpRoute
 
-PLAIN = Route("r", "s", "", Always(), (), "s", (), 1, True)
+PLAIN = HttpRoute("r", "s", "", Always(), (), "s", (), 1, True)
 
 
-def issued(*groups: tuple[str, ...]) -> Route:
+def issued(*groups: tuple[str, ...]) -> HttpRoute:
     return replace(PLAIN, certificates=groups)
 
 
 def test_as_long_as_a_router_wants_it() -> None:
-    certified = Certified()
+    certified = AcmeDomains()
     one, other = issued(("a.example", "b.example")), issued(("a.example", "b.example"), ("c.example",))
     certified.add(one)
     certified.add(other)
@@ -28,13 +28,13 @@ def test_as_long_as_a_router_wants_it() -> None:
 
 
 def test_others_change_nothing() -> None:
-    certified = Certified()
+    certified = AcmeDomains()
     certified.add(PLAIN)
     assert (certified.wanted, certified.version) == ([], 0)
 
 
 def test_whose_a_certificate_is() -> None:
-    certified = Certified()
+    certified = AcmeDomains()
     one, other = replace(issued(("a",)), scope="zoo"), replace(issued(("a",)), scope="ape")
     certified.add(one)
     assert (certified.owner(("a",)), certified.owner(("b",))) == ("zoo", "")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mesh.http.config.internal_targets import REFUSALS_MAX, InternalTargets, TargetRefused, why_internal
-from mesh.http.upstream.external_client import Outside
+from mesh.http.upstream.external_client import ExternalClient
 from mesh.net.own_addresses import leads_here
 from mesh.net.tasks import Tasks
 
@@ -110,7 +110,7 @@ async def test_a_name_that_leads_elsewhere_the_next_time(monkeypatch: pytest.Mon
     failures: list[object] = []
     tasks = Tasks(lambda *failure: failures.append(failure))
     targets = InternalTargets((ip_network("127.0.0.2"),), leads_here)
-    outside = Outside(tasks, internal=targets)
+    outside = ExternalClient(tasks, internal=targets)
     statuses: list[int | None] = []
     for _ in range(3):
         done = asyncio.Event()

@@ -7,10 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.http.config.matchers import Always, And, Host, Match, Not, Or, Path, PathPrefix, normal_path
-from mesh.http.config.model import Route
+from mesh.http.config.matchers import (
+    Always,
+    And,
+    HostMatcher,
+    Matcher,
+    Not,
+    Or,
+    Path,
+    PathPrefix,
+    normal_path,
+)
+from mesh.http.config.model import HttpRoute
 from mesh.http.config.rule_parser import RuleError, read_rule
-from mesh.http.routing.route_table import Table, order
+from mesh.http.routing.route_table import RouteTable, order
 
 
 @dataclass
@@ -139,13 +149,21 @@ def test_paths_have_one_spelling(path: str, normal: str) -> None:
     assert normal_path(normal) == normal
 
 
-def route(name: str, match: Match, priority: int = 1) -> Route:
-    return Route(name, "s", "", match, (), "svc", (), priority, False)
+def route(name: str, match: Matcher, priority: int = 1) -> HttpRoute:
+    return HttpRoute(name, "s", "", match, (), "svc", (), priority, False)
 
 
 _matches = st.recursive(
     st.sampled_from(
-        [Host("a"), Host("b"), Path("/x"), PathPrefix("/"), PathPrefix("/x"), PathPrefix("/x/y"), Always()]
+        [
+            HostMatcher("a"),
+            HostMatcher("b"),
+            Path("/x"),
+            PathPrefix("/"),
+            PathPrefix("/x"),
+            PathPrefix("/x/y"),
+            Always(),
+        ]
     ),
     lambda inner: st.one_of(
         st.builds(Not, inner),
@@ -163,9 +181,9 @@ _matches = st.recursive(
     st.sampled_from(["/", "/x", "/x/y", "/x/yz", "/w"]),
 )
 def test_a_table_finds_what_a_scan_finds(
-    rules: list[tuple[Match, int]], removed: set[int], host: str, path: str
+    rules: list[tuple[Matcher, int]], removed: set[int], host: str, path: str
 ) -> None:
-    table = Table()
+    table = RouteTable()
     routes = [route(f"r{i:02}", match, priority) for i, (match, priority) in enumerate(rules)]
     for one in routes:
         table.add(one)
@@ -181,12 +199,12 @@ def test_looking_up_does_not_ask_every_router() -> None:
     asked: list[str] = []
 
     @dataclass(frozen=True)
-    class Noting(Host):
+    class Noting(HostMatcher):
         def matches(self, request: object) -> bool:
             asked.append(self.name)
             return super().matches(request)  # type: ignore[arg-type]
 
-    table = Table()
+    table = RouteTable()
     for i in range(5000):
         table.add(route(f"r{i}", Noting(f"h{i}")))
     found = table.find(Asking(host="h77"))

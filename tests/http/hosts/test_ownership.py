@@ -6,7 +6,7 @@ import pytest
 
 from mesh.catalog.model import Service
 from mesh.http.config.matchers import PathKey
-from mesh.http.config.model import Route
+from mesh.http.config.model import HttpRoute
 from mesh.http.config.rule_parser import read_rule
 from mesh.http.hosts.assigned import AssignedHosts, pattern
 from mesh.http.hosts.claims import AREAS_MAX, Area, Breadth, Claims, areas_of, covers, owner_of
@@ -57,7 +57,7 @@ class Book:
         for stack, rule in self.rules.items():
             if not rule:
                 continue
-            route = Route("r", stack, rule, read_rule(rule), (), "s", (), 1, False, scope=stack)
+            route = HttpRoute("r", stack, rule, read_rule(rule), (), "s", (), 1, False, scope=stack)
             served, _ = entitled(route, self.ownership)
             asking = Asking(host, slash + path)
             if served is not None and (served.match.hosts is None or host in served.match.hosts):

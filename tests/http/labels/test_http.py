@@ -13,20 +13,20 @@ from mesh.http.config.model import Declared, StickyCookie
 from mesh.http.config.regex import Expression
 from mesh.http.config.rule_parser import read_rule
 from mesh.http.labels import http
-from mesh.http.labels.http import Read, read_labels
+from mesh.http.labels.http import ReadRouters, read_labels
 from mesh.http.middleware import options as middleware_options
-from mesh.http.routing.reference_resolver import Directory
+from mesh.http.routing.reference_resolver import ReferenceResolver
 
 ROUTER, SERVICE, MIDDLEWARE = (f"traefik.http.{kind}" for kind in ("routers", "services", "middlewares"))
 
 
 def read(
     labels: dict[str, str], *ports: Port, id_: str = "s1", name: str = "shop_web", exposed: bool = True
-) -> Read:
+) -> ReadRouters:
     return read_labels(Service(id_, name, ports=ports, labels=labels), exposed)
 
 
-def keys(found: Read) -> list[str]:
+def keys(found: ReadRouters) -> list[str]:
     return [problem.key for problem in found.problems]
 
 
@@ -130,7 +130,7 @@ def test_who_is_served(labels: dict[str, str], exposed: bool, served: bool) -> N
 
 
 def test_a_service_without_such_labels_says_nothing() -> None:
-    assert read({"com.docker.stack.namespace": "x", "traefik.enable": "true"}, PORT) == Read()
+    assert read({"com.docker.stack.namespace": "x", "traefik.enable": "true"}, PORT) == ReadRouters()
 
 
 @pytest.mark.parametrize(
@@ -272,12 +272,12 @@ def test_what_middlewares_are_told() -> None:
         ),
         (
             {f"ratelimit.{name}": value for name, value in by_depth.items()} | {"ratelimit.average": "5"},
-            model.RateLimit(5.0, 1, model.Source(address=model.IpStrategy(2), prefix6=64)),
+            model.RateLimit(5.0, 1, model.ClientKeySource(address=model.IpStrategy(2), prefix6=64)),
         ),
-        ({"inflightreq.amount": "3"}, model.InFlightReq(3, model.Source(host=True))),
+        ({"inflightreq.amount": "3"}, model.InFlightReq(3, model.ClientKeySource(host=True))),
         (
             {"inflightreq.amount": "3", "inflightreq.sourceCriterion.requestHeaderName": "X-Key"},
-            model.InFlightReq(3, model.Source("X-Key")),
+            model.InFlightReq(3, model.ClientKeySource("X-Key")),
         ),
         (
             {
@@ -431,7 +431,7 @@ class TestDirectory:
         return read(labels | STACK, PORT, id_=id_, name=id_).declared
 
     def test_a_middleware_of_another_service_is_found_whenever_it_comes(self) -> None:
-        directory = Directory()
+        directory = ReferenceResolver()
         user = self.declared({f"{ROUTER}.r.rule": "Host(`a`)", f"{ROUTER}.r.middlewares": "auth@swarm,chain"})
         changed = directory.update("s1", "web", user)
         assert changed.added == []
@@ -453,12 +453,12 @@ class TestDirectory:
 
     @pytest.mark.parametrize("reference", ["auth@file", "nobody", "api@internal"])
     def test_what_is_not_there_takes_the_router_out(self, reference: str) -> None:
-        directory = Directory()
+        directory = ReferenceResolver()
         labels = {f"{ROUTER}.r.rule": "Host(`a`)", f"{ROUTER}.r.middlewares": reference}
         assert directory.update("s1", "web", self.declared(labels)).added == []
 
     def test_a_chain_that_is_part_of_itself(self) -> None:
-        directory = Directory()
+        directory = ReferenceResolver()
         labels = {
             f"{ROUTER}.r.rule": "Host(`a`)",
             f"{ROUTER}.r.middlewares": "one",
@@ -471,7 +471,7 @@ class TestDirectory:
 
     def test_a_router_declared_twice_and_differently_is_the_firsts(self) -> None:
         """Else anybody's second one would take both down."""
-        directory = Directory()
+        directory = ReferenceResolver()
         first = self.declared({f"{ROUTER}.r.rule": "Host(`a`)"})
         second = self.declared({f"{ROUTER}.r.rule": "Host(`b`)"}, "s2")
         assert len(directory.update("s1", "one", first).added) == 1
@@ -483,14 +483,14 @@ class TestDirectory:
         assert added.rule == "Host(`b`)"
 
     def test_what_is_the_same_as_before_changes_nothing(self) -> None:
-        directory = Directory()
+        directory = ReferenceResolver()
         declared = self.declared({f"{ROUTER}.r.rule": "Host(`a`)"})
         directory.update("s1", "one", declared)
         changed = directory.update("s1", "one", declared)
         assert (changed.removed, changed.added, changed.services) == ([], [], set())
 
     def test_canaries_follow_what_is_declared(self) -> None:
-        directory = Directory()
+        directory = ReferenceResolver()
 
         def canary(percent: str, of: str = "mesh-app") -> dict[str, str]:
             return {"mesh.http.port": "80", "mesh.http.canary_of": of, "mesh.http.canary": percent}
@@ -517,7 +517,7 @@ class TestDirectory:
         assert list(directory.problems()) == []
 
     def test_a_service_declared_twice_is_the_firsts_and_the_other_is_told(self) -> None:
-        directory = Directory()
+        directory = ReferenceResolver()
         for id_ in ("s2", "s1"):
             labels = {
                 f"{SERVICE}.app.loadbalancer.server.port": "80",
@@ -747,7 +747,7 @@ def test_certificates_that_are_to_be_issued() -> None:
             "mesh.http.other.acme": "false",
         }
     )
-    directory = Directory()
+    directory = ReferenceResolver()
     directory.update("s1", "shop_web", found.declared)
     assert {route.name: route.certificates for route in directory.routes()} == {
         "a": (("a.example", "b.example"),),

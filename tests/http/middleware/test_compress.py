@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from mesh.http import limits
 from mesh.http.codec.h1_head import ResponseHead, read_response
-from mesh.http.codec.proxy_headers import Edge
+from mesh.http.codec.proxy_headers import ClientInfo
 from mesh.http.config.model import Compress
 from mesh.http.exchange import Downstream
-from mesh.http.middleware.compress import Compressing, gains, understands_gzip
-from mesh.net.limits.semaphore import Room
+from mesh.http.middleware.compress import CompressFilter, gains, understands_gzip
+from mesh.net.limits.semaphore import Semaphore
 from tests.http.conftest import LIMIT, MIDDLEWARE, Conversation, Handler, World, parsed, routed
 
 TEXT = b"<p>all the same, again and again</p>\n" * 100
@@ -89,7 +89,7 @@ def saying(head: str, body: bytes = b"") -> Handler:
 class Client:
     """What the exchange's other side is told, without sockets."""
 
-    edge = Edge("127.0.0.1", "http", 80)
+    edge = ClientInfo("127.0.0.1", "http", 80)
     request_id = b""
 
     def __init__(self) -> None:
@@ -129,8 +129,8 @@ def test_however_it_comes_it_is_the_same(
     whole = b"".join(filter(None, pieces))
     framing = f"Content-Length: {len(whole)}" if sized else "Transfer-Encoding: chunked"
     head = read_response(f"HTTP/1.1 200 OK\r\nContent-Type: text/css\r\n{framing}\r\n\r\n".encode())
-    client, room = Client(), Room(1)
-    around = Compressing(cast(Downstream, client), Compress(minimum), wanted, False, room)
+    client, room = Client(), Semaphore(1)
+    around = CompressFilter(cast(Downstream, client), Compress(minimum), wanted, False, room)
     around.respond(head, head.length)
     said = b""
     for piece in pieces:
@@ -346,7 +346,7 @@ async def test_beyond_so_many_at_once_responses_go_as_they_are(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a coder is free again when its request is over, however it ended."""
-    monkeypatch.setattr(world.site._treating, "_compressing", Room(1))
+    monkeypatch.setattr(world.site._treating, "_compressing", Semaphore(1))
 
     async def endpoint(one: Conversation) -> None:
         while await one.head():

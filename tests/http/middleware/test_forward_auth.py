@@ -8,8 +8,8 @@ import pytest
 from mesh.catalog.model import Network, Service, ServiceNetwork
 from mesh.catalog.snapshot import Change
 from mesh.http import limits
-from mesh.http.upstream.subrequest import Aside
-from mesh.net.limits.semaphore import Room
+from mesh.http.upstream.subrequest import Subrequest
+from mesh.net.limits.semaphore import Semaphore
 from tests.http.conftest import LIMIT, MIDDLEWARE, NET, Conversation, Handler, Tasks, World, parsed, routed
 
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -251,13 +251,13 @@ async def test_without_anybody_to_ask_nobody_comes_in(world: World) -> None:
 async def test_an_answer_that_takes_too_long_is_none(world: World) -> None:
     """The time limit comes by itself: the test stands in for the clock."""
     told = await guarded(world)
-    taken: list[Aside] = []
+    taken: list[Subrequest] = []
 
     async def auth(one: Conversation) -> None:
         await one.head()
         await one.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n1")
         due = [one for slot in world.stand.core.deadlines._slots.values() for one in slot]
-        taken.extend(one for one in due if isinstance(one, Aside))
+        taken.extend(one for one in due if isinstance(one, Subrequest))
         for aside in taken:
             aside.due()
         await one.rest()
@@ -272,7 +272,7 @@ async def test_an_answer_that_takes_too_long_is_none(world: World) -> None:
 async def test_beyond_so_many_questions_nobody_comes_in(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world.site._treating, "_asides", Room(0))
+    monkeypatch.setattr(world.site._treating, "_asides", Semaphore(0))
     told = await guarded(world)
     assert (await world.get("a/"))[0] == 503
     assert told.auth == []

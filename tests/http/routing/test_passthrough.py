@@ -14,9 +14,9 @@ from mesh.catalog.snapshot import Change, Snapshot
 from mesh.http import limits
 from mesh.http.downstream.entry_points import EntryPoints
 from mesh.http.labels.passthrough import read_tcp_labels
-from mesh.http.routing.passthrough import Passing
-from mesh.http.routing.router import EntryPoint, Site
-from mesh.http.tls.certificate_store import Certificates
+from mesh.http.routing.passthrough import TlsPassthrough
+from mesh.http.routing.router import EntryPoint, RequestRouter
+from mesh.http.tls.certificate_store import TlsCertificates
 from mesh.http.upstream.network_reach import OwnNamespace
 from mesh.net.tasks import Tasks as Running
 from mesh.relay.tcp_port import plain_socket
@@ -43,12 +43,12 @@ class Secure:
     def __init__(self, stand: Stand, folder: Path, stack: AsyncExitStack) -> None:
         self.folder = folder
         in_one_file(folder, "ours.pem", "ours.example")
-        self.certificates = Certificates(str(folder))
+        self.certificates = TlsCertificates(str(folder))
         self.certificates.look()
         self.snapshot = Snapshot().apply(Change(networks={NET.id: NET}))
         reach = OwnNamespace(plain_socket)
-        self.site = Site(stand.core, reach, (EntryPoint("websecure", tls=True),))
-        self.passing = Passing(stand.core, reach, ["websecure"], self.site.ownership)
+        self.site = RequestRouter(stand.core, reach, (EntryPoint("websecure", tls=True),))
+        self.passing = TlsPassthrough(stand.core, reach, ["websecure"], self.site.ownership)
         self.site.start(self.snapshot)
         self.passing.start(self.snapshot)
         tasks = Running(lambda _name, error: None)

@@ -10,7 +10,7 @@ import pytest
 from mesh.catalog.model import Attachment, Container, Network, Service, ServiceNetwork
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.http import request_plan
-from mesh.http.routing.router import EntryPoint, Site
+from mesh.http.routing.router import EntryPoint, RequestRouter
 from mesh.http.upstream.network_reach import OwnNamespace
 from mesh.relay.tcp_port import plain_socket
 from tests.http.conftest import MIDDLEWARE, ROUTER, SERVICE, STACK, Conversation, Stand, World, routed, saying
@@ -244,7 +244,7 @@ async def test_a_network_that_comes_to_the_node_makes_its_services_reachable(sta
             )
 
     networks = {id_: Network(id_, id_, ("127.0.0.0/8",)) for id_ in ("a", "b")}
-    site = Site(stand.core, Here(plain_socket), (EntryPoint("web"),))
+    site = RequestRouter(stand.core, Here(plain_socket), (EntryPoint("web"),))
     services = {
         id_: Service(id_, id_, networks=(ServiceNetwork(id_),), labels=routed(id_, f"Host(`{id_}`)", 80))
         for id_ in networks

@@ -12,9 +12,9 @@ import pytest
 from cryptography import x509
 
 from mesh.http import limits
-from mesh.http.downstream.listener import Front
+from mesh.http.downstream.listener import HttpListener
 from mesh.http.downstream.published_port import HttpPort
-from mesh.http.tls.certificate_store import Certificates
+from mesh.http.tls.certificate_store import TlsCertificates
 from mesh.relay.tcp_port import listen
 from tests.http.conftest import LIMIT, Conversation, Stand
 from tests.http.test_exchanges import echo_heads
@@ -29,15 +29,15 @@ def in_one_file(folder: Path, file: str, *names: str, days: int = 10) -> None:
 
 
 @asynccontextmanager
-async def front(stand: Stand, port: HttpPort, certificates: Certificates) -> AsyncIterator[Front]:
-    made = Front(stand.core, listen("127.0.0.1", 0), port, tls=certificates.context)
+async def front(stand: Stand, port: HttpPort, certificates: TlsCertificates) -> AsyncIterator[HttpListener]:
+    made = HttpListener(stand.core, listen("127.0.0.1", 0), port, tls=certificates.context)
     try:
         yield made
     finally:
         await made.close()
 
 
-async def connect(to: Front, name: str, **settings: object) -> Conversation:
+async def connect(to: HttpListener, name: str, **settings: object) -> Conversation:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     for setting, value in settings.items():
@@ -62,7 +62,7 @@ class TestCertificates:
         in_one_file(tmp_path, "a.pem", "a.example", "b.example")
         in_one_file(tmp_path, "wild", "*.example")
         (tmp_path / "other-secret").write_text("password")
-        found = Certificates(str(tmp_path))
+        found = TlsCertificates(str(tmp_path))
         found.look()
         assert [
             found.find(name).file for name in ("a.example", "B.Example.", "c.example", "x.c.example")
@@ -78,14 +78,14 @@ class TestCertificates:
         certificate, key = pair("a.example")
         (tmp_path / "a.crt").write_bytes(certificate)
         (tmp_path / "a.key").write_bytes(key)
-        found = Certificates(str(tmp_path))
+        found = TlsCertificates(str(tmp_path))
         found.look()
         assert [one.names for one in found.certificates()] == [("a.example",)]
 
     def test_of_two_for_a_name_the_one_that_lasts(self, tmp_path: Path) -> None:
         in_one_file(tmp_path, "1", "a.example", days=20)
         in_one_file(tmp_path, "2", "a.example", days=10)
-        found = Certificates(str(tmp_path))
+        found = TlsCertificates(str(tmp_path))
         found.look()
         certificate = found.find("a.example")
         assert certificate is not None
@@ -96,7 +96,7 @@ class TestCertificates:
     def test_a_broken_one_is_named_and_the_one_before_stays(self, tmp_path: Path, broken: str) -> None:
         file = tmp_path / "a.pem"
         in_one_file(tmp_path, "a.pem", "a.example")
-        found = Certificates(str(tmp_path))
+        found = TlsCertificates(str(tmp_path))
         found.look()
         before = found.find("a.example")
         certificate, key = pair("a.example")
@@ -122,7 +122,7 @@ class TestCertificates:
         in_one_file(tmp_path, "own.pem", "a.example")
         for left_over in ("swarm-node.crt", "swarm-node.key"):
             (tmp_path / left_over).unlink()
-        certificates = Certificates(str(tmp_path))
+        certificates = TlsCertificates(str(tmp_path))
         certificates.look()
         assert [one.file for one in certificates.certificates()] == ["own.pem"]
         assert list(certificates.problems()) == []
@@ -130,7 +130,7 @@ class TestCertificates:
     def test_two_folders(self, tmp_path: Path) -> None:
         """Of files and of what an authority has issued; the second comes to be when there is something."""
         issued = tmp_path / "issued"
-        certificates = Certificates(str(tmp_path / "files"), issued)
+        certificates = TlsCertificates(str(tmp_path / "files"), issued)
         certificates.look()
         assert not certificates.any
         assert list(certificates.problems()) == [], "nobody has to have files of their own"
@@ -148,7 +148,7 @@ class TestCertificates:
         assert not certificates.given(["a.example", "b.example"])
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
-        found = Certificates(str(tmp_path / "none"))
+        found = TlsCertificates(str(tmp_path / "none"))
         found.look()
         (problem,) = found.problems()
         assert problem.message == "cannot be read: No such file or directory"
@@ -166,7 +166,7 @@ class TestConnections:
                 )
 
         in_one_file(tmp_path, "a.pem", "a.example")
-        certificates = Certificates(str(tmp_path))
+        certificates = TlsCertificates(str(tmp_path))
         certificates.look()
         task = await stand.endpoint(endpoint)
         async with front(stand, await stand.port(task.endpoint), certificates) as secured:
@@ -184,7 +184,7 @@ class TestConnections:
 
     async def test_pipelined_requests_in_one_record(self, stand: Stand, tmp_path: Path) -> None:
         in_one_file(tmp_path, "a.pem", "a.example")
-        certificates = Certificates(str(tmp_path))
+        certificates = TlsCertificates(str(tmp_path))
         certificates.look()
         task = await stand.endpoint(echo_heads)
         async with front(stand, await stand.port(task.endpoint), certificates) as secured:
@@ -198,7 +198,7 @@ class TestConnections:
 
     async def test_a_new_certificate_is_for_new_connections(self, stand: Stand, tmp_path: Path) -> None:
         in_one_file(tmp_path, "a.pem", "a.example")
-        certificates = Certificates(str(tmp_path))
+        certificates = TlsCertificates(str(tmp_path))
         certificates.look()
         task = await stand.endpoint(echo_heads)
         async with front(stand, await stand.port(task.endpoint), certificates) as secured:
@@ -212,7 +212,7 @@ class TestConnections:
 
     async def test_who_speaks_no_tls_is_counted_and_let_go(self, stand: Stand, tmp_path: Path) -> None:
         in_one_file(tmp_path, "a.pem", "a.example")
-        certificates = Certificates(str(tmp_path))
+        certificates = TlsCertificates(str(tmp_path))
         certificates.look()
         task = await stand.endpoint(echo_heads)
         async with front(stand, await stand.port(task.endpoint), certificates) as secured:
@@ -232,7 +232,7 @@ class TestConnections:
     ) -> None:
         monkeypatch.setattr(limits, "HANDSHAKE_SECONDS", 0.2)
         in_one_file(tmp_path, "a.pem", "a.example")
-        certificates = Certificates(str(tmp_path))
+        certificates = TlsCertificates(str(tmp_path))
         certificates.look()
         async with front(stand, await stand.port(), certificates) as secured:
             reader, writer = await asyncio.open_connection(*secured.address)
@@ -241,7 +241,7 @@ class TestConnections:
             assert secured.refusals == {"tls": 1}
 
     async def test_without_a_certificate_no_handshake_succeeds(self, stand: Stand, tmp_path: Path) -> None:
-        certificates = Certificates(str(tmp_path))
+        certificates = TlsCertificates(str(tmp_path))
         certificates.look()
         async with front(stand, await stand.port(), certificates) as secured:
             with pytest.raises((ssl.SSLError, ConnectionError)):

@@ -10,8 +10,8 @@ import pytest
 
 from mesh.http import limits
 from mesh.http.config.internal_targets import InternalTargets
-from mesh.http.upstream.external_client import Outside
-from mesh.net.limits.semaphore import Room
+from mesh.http.upstream.external_client import ExternalClient
+from mesh.net.limits.semaphore import Semaphore
 from mesh.net.own_addresses import leads_here
 from mesh.net.tasks import Tasks
 from tests.http.conftest import LIMIT, MIDDLEWARE, Conversation, Handler, Stand, World, routed
@@ -78,7 +78,7 @@ async def guarded(
 ) -> list[str]:
     """What an application is sent that is shown to whoever is at this address first."""
     here = InternalTargets(tuple(map(ip_network, ("127.0.0.0/8", "::1"))), leads_here)
-    outside = Outside(tasks, abroad.trusted if trusted else ssl.create_default_context, here)
+    outside = ExternalClient(tasks, abroad.trusted if trusted else ssl.create_default_context, here)
     world.stand._stack.push_async_callback(outside.close)
     world.site._treating._outside = outside
     heads: list[str] = []
@@ -202,7 +202,7 @@ async def test_a_client_that_leaves_ends_the_question(world: World, tasks: Tasks
     app = await guarded(world, tasks, f"http://127.0.0.1:{port}/", abroad)
     outside = world.site._treating._outside
     assert outside is not None
-    room = outside._room = Room(1)
+    room = outside._room = Semaphore(1)
     client = await world.client()
     await client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await asyncio.wait_for(asked.wait(), LIMIT)

@@ -8,7 +8,7 @@ from mesh.balance.health_state import FALL, Pulse, Result
 from mesh.balance.policies import Endpoint
 from mesh.http.codec.h1_head import Fields, ResponseHead
 from mesh.http.config.model import HealthCheck
-from mesh.http.upstream.health_check import Question, onward, pause, question, verdict
+from mesh.http.upstream.health_check import HealthRequest, onward, pause, question, verdict
 
 TASK = Endpoint("10.0.0.1", 8080)
 CHECK = HealthCheck("/health")
@@ -19,11 +19,11 @@ def answer(status: int, *lines: str) -> ResponseHead:
 
 
 def test_what_is_asked() -> None:
-    assert question(CHECK, TASK) == Question(
+    assert question(CHECK, TASK) == HealthRequest(
         b"GET", b"/health", b"Host: 10.0.0.1:8080\r\nUser-Agent: mesh-probe\r\n"
     )
     check = HealthCheck("/a?b", port=81, host="app.example", method="POST", headers=(("X-A", "ü"),))
-    assert question(check, TASK) == Question(
+    assert question(check, TASK) == HealthRequest(
         b"POST",
         b"/a?b",
         b"Host: app.example\r\nUser-Agent: mesh-probe\r\nX-A: \xfc\r\nContent-Length: 0\r\n",

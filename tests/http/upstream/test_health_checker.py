@@ -8,7 +8,7 @@ import pytest
 
 from mesh.balance.health_state import FALL
 from mesh.http.limits import CHECKS_AT_ONCE
-from mesh.http.upstream.subrequest import Aside
+from mesh.http.upstream.subrequest import Subrequest
 from tests.http.conftest import LIMIT, SERVICE, Conversation, Tasks, World, routed
 from tests.http.h2_peer import Heard, Peer, h2_serving
 
@@ -188,8 +188,8 @@ async def test_nothing_is_left_of_a_service_that_goes(site: Site, monkeypatch: p
     await site.put(app, App("other"), timeout="9s")
     await asyncio.wait_for(app.checked.wait(), LIMIT)
     before = site.world.stand.core.checking._left
-    asked: list[Aside] = []
-    monkeypatch.setattr(Aside, "ask", lambda self, *_: asked.append(self))
+    asked: list[Subrequest] = []
+    monkeypatch.setattr(Subrequest, "ask", lambda self, *_: asked.append(self))
     site.world.put("s", {})
     assert site.world.stand.core.checking._left > before
     assert site.world.stand.core.checking._left == CHECKS_AT_ONCE

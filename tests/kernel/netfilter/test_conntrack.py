@@ -13,8 +13,8 @@ from mesh.kernel.netfilter.ctnetlink import (
     TCP,
     UDP,
     Flow,
-    Side,
-    Wanted,
+    FlowMatch,
+    FlowSide,
     answers_from,
     delete_request,
     flow_of,
@@ -67,12 +67,12 @@ def test_a_look_at_anything_is_an_address_or_nothing(data: bytes) -> None:
 
 
 def test_what_is_wanted() -> None:
-    flow = Flow(TCP, Side("1.1.1.1", VIP, 5, 80), Side(ONE, "1.1.1.1", 80, 5), mark=0x6D650002)
-    assert Wanted().matches(flow)
-    assert Wanted(ONE, VIP, (0x6D650000, 0xFFFF0000)).matches(flow)
-    assert not Wanted(TWO).matches(flow)
-    assert not Wanted(destination=ONE).matches(flow)
-    assert not Wanted(mark=(1, 1)).matches(flow)
+    flow = Flow(TCP, FlowSide("1.1.1.1", VIP, 5, 80), FlowSide(ONE, "1.1.1.1", 80, 5), mark=0x6D650002)
+    assert FlowMatch().matches(flow)
+    assert FlowMatch(ONE, VIP, (0x6D650000, 0xFFFF0000)).matches(flow)
+    assert not FlowMatch(TWO).matches(flow)
+    assert not FlowMatch(destination=ONE).matches(flow)
+    assert not FlowMatch(mark=(1, 1)).matches(flow)
 
 
 @pytest.fixture
@@ -109,12 +109,12 @@ def test_a_udp_client_is_led_elsewhere_once_its_flow_is_deleted(
         client.call(lambda: nft_batch.change(vips_update({VIP: Choice((ONE,))}, {VIP: Choice((TWO,))})))
         asking.send(b"2")
         assert first.recv(10) == b"2"
-        (flow,) = client.call(lambda: conntrack.find(Wanted(answers_from=ONE)))
+        (flow,) = client.call(lambda: conntrack.find(FlowMatch(answers_from=ONE)))
         assert (flow.protocol, flow.original.destination, flow.answered) == (UDP, VIP, False)
         assert client.call(lambda: conntrack.delete([flow, flow])) == 1
         asking.send(b"3")
         assert second.recv(10) == b"3"
-        (moved,) = client.call(lambda: conntrack.find(Wanted(destination=VIP)))
+        (moved,) = client.call(lambda: conntrack.find(FlowMatch(destination=VIP)))
         assert moved.reply.source == TWO
 
 
@@ -131,18 +131,18 @@ def test_an_unanswered_syn_and_an_established_connection(
     client.call(lambda: nft.run(container_rules({VIP: Choice((ONE,))}, None)))
     waiting = client.tcp_socket()
     assert waiting.connect_ex((VIP, 80)) != 0
-    (begun,) = client.call(lambda: conntrack.find(Wanted(answers_from=ONE)))
+    (begun,) = client.call(lambda: conntrack.find(FlowMatch(answers_from=ONE)))
     assert begun.beginning
     client.call(lambda: nft_batch.change(vips_update({VIP: Choice((ONE,))}, {VIP: Choice((TWO,))})))
     assert client.call(lambda: conntrack.delete([begun])) == 1
     listener.settimeout(10)
     accepted, _ = listener.accept()  # the client's kernel sent its SYN again, to the task that is there
-    (flow,) = client.call(lambda: conntrack.find(Wanted(answers_from=TWO)))
+    (flow,) = client.call(lambda: conntrack.find(FlowMatch(answers_from=TWO)))
     assert flow.answered
     assert not flow.beginning
     for sock in (accepted, waiting, listener):
         sock.close()
-    assert one.call(lambda: conntrack.find(Wanted())) == []
+    assert one.call(lambda: conntrack.find(FlowMatch())) == []
 
 
 @pytest.mark.root
@@ -153,10 +153,10 @@ def test_thousands_of_flows_are_found_and_deleted(boxes: tuple[Namespace, Namesp
     with answering(one), client.udp_socket("0.0.0.0") as asking:
         for port in range(2000, 5000):
             asking.sendto(b"?", (VIP, port))
-    found = client.call(lambda: conntrack.find(Wanted(answers_from=ONE)))
+    found = client.call(lambda: conntrack.find(FlowMatch(answers_from=ONE)))
     assert len({flow.original.destination_port for flow in found}) == 3000
     assert client.call(lambda: conntrack.delete(found)) == 3000
-    assert client.call(lambda: conntrack.find(Wanted(answers_from=ONE))) == []
+    assert client.call(lambda: conntrack.find(FlowMatch(answers_from=ONE))) == []
 
 
 @given(st.binary(max_size=200), st.binary(min_size=4, max_size=4))
@@ -225,5 +225,7 @@ def test_one_look_finds_the_flows_of_many_tasks_and_no_others(
 
 
 def test_a_deletion_names_tuple_and_id() -> None:
-    flow = Flow(UDP, Side("1.1.1.1", VIP), Side(ONE, "1.1.1.1"), key=netlink.attribute(12, b"\0\0\0\7"))
+    flow = Flow(
+        UDP, FlowSide("1.1.1.1", VIP), FlowSide(ONE, "1.1.1.1"), key=netlink.attribute(12, b"\0\0\0\7")
+    )
     assert netlink.attributes(delete_request(flow)[4:]) == {12: b"\0\0\0\7"}

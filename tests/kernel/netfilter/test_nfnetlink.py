@@ -12,10 +12,19 @@ from mesh.kernel.netfilter.nfnetlink import (
     batch,
     owners,
 )
-from mesh.kernel.netfilter.transaction import Add, Elements, Kind, Operation, Put, Take, Transaction, What
+from mesh.kernel.netfilter.transaction import (
+    Add,
+    Elements,
+    Operation,
+    OperationKind,
+    Put,
+    Take,
+    Transaction,
+    What,
+)
 from mesh.net.netlink import F_ACK, HEADER, attributes, messages
 
-SLOTS = Elements("mesh", "tcp_80", Kind.SLOT, Kind.ADDRESS)
+SLOTS = Elements("mesh", "tcp_80", OperationKind.SLOT, OperationKind.ADDRESS)
 
 
 def headers(packed: bytes) -> list[tuple[int, int, int]]:
@@ -50,16 +59,16 @@ def test_many_elements_are_several_messages_of_one_operation() -> None:
 @pytest.mark.parametrize(
     ("kind", "key", "packed"),
     [
-        (Kind.ADDRESS, "10.0.0.7", b"\x0a\0\0\x07"),
-        (Kind.SLOT, "258", struct.pack("=I", 258)),
-        (Kind.MARK, "0x6d650007", struct.pack("=I", 0x6D650007)),
-        (Kind.PORT, "258", b"\x01\x02"),
-        (Kind.PROTOCOL, "sctp", b"\x84"),
-        (Kind.PROTOCOL_PORT, "udp . 258", b"\x11\0\0\0\x01\x02\0\0"),
-        (Kind.MAC, "02:42:0a:00:00:07", b"\x02\x42\x0a\0\0\x07"),
+        (OperationKind.ADDRESS, "10.0.0.7", b"\x0a\0\0\x07"),
+        (OperationKind.SLOT, "258", struct.pack("=I", 258)),
+        (OperationKind.MARK, "0x6d650007", struct.pack("=I", 0x6D650007)),
+        (OperationKind.PORT, "258", b"\x01\x02"),
+        (OperationKind.PROTOCOL, "sctp", b"\x84"),
+        (OperationKind.PROTOCOL_PORT, "udp . 258", b"\x11\0\0\0\x01\x02\0\0"),
+        (OperationKind.MAC, "02:42:0a:00:00:07", b"\x02\x42\x0a\0\0\x07"),
     ],
 )
-def test_keys(kind: Kind, key: str, packed: bytes) -> None:
+def test_keys(kind: OperationKind, key: str, packed: bytes) -> None:
     assert key_of(Take(Elements("mesh", "set", kind), (key,))) == packed
 
 

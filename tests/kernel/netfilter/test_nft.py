@@ -15,7 +15,7 @@ import pytest
 from mesh.errors import KernelError, WireError
 from mesh.kernel.netfilter import nft, nft_messages
 from mesh.kernel.netfilter.nft import NftProcess
-from mesh.kernel.netfilter.nft_messages import HEAD, MESSAGE_MAX, Status, receive, send
+from mesh.kernel.netfilter.nft_messages import HEAD, MESSAGE_MAX, NftStatus, receive, send
 from mesh.net.netns import in_new_namespace
 from mesh.net.setns import open_own_namespace
 from tests.net.lab import eventually, needs_root
@@ -215,19 +215,19 @@ def test_more_than_a_message_holds_is_refused_before_it_is_sent(
 
 def test_a_message_and_its_descriptor_arrive(pair: tuple[socket.socket, socket.socket], own: int) -> None:
     ours, theirs = pair
-    send(ours, Status.REQUEST, b"list tables\n", own)
+    send(ours, NftStatus.REQUEST, b"list tables\n", own)
     status, body, came = receive(theirs)
-    assert (status, body) == (Status.REQUEST, b"list tables\n")
+    assert (status, body) == (NftStatus.REQUEST, b"list tables\n")
     assert came is not None
     assert os.fstat(came).st_ino == os.fstat(own).st_ino
     os.close(came)
-    send(theirs, Status.REFUSED, b"")
-    assert receive(ours) == (Status.REFUSED, b"", None)
+    send(theirs, NftStatus.REFUSED, b"")
+    assert receive(ours) == (NftStatus.REFUSED, b"", None)
 
 
 def test_the_other_ends_end_is_told(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
-    ours.sendall(HEAD.pack(Status.DONE, 10) + b"half")
+    ours.sendall(HEAD.pack(NftStatus.DONE, 10) + b"half")
     ours.close()
     with pytest.raises(EOFError):
         receive(theirs)
@@ -249,7 +249,7 @@ def test_descriptors_too_many_are_not_kept(pair: tuple[socket.socket, socket.soc
     ours, theirs = pair
     before = len(os.listdir("/proc/self/fd"))
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [own, own, own]))]
-    ours.sendmsg([HEAD.pack(Status.REQUEST, 0)], rights)
+    ours.sendmsg([HEAD.pack(NftStatus.REQUEST, 0)], rights)
     with pytest.raises(WireError):
         receive(theirs)
     assert len(os.listdir("/proc/self/fd")) == before

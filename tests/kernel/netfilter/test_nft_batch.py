@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mesh.balance.hash_slots import NOBODY, Choice, Draw
+from mesh.balance.hash_slots import NOBODY, Choice, SlotDraw
 from mesh.catalog.model import Protocol
 from mesh.errors import KernelError
 from mesh.kernel.netfilter import nft, nft_batch
@@ -22,9 +22,9 @@ from mesh.kernel.netfilter.transaction import (
     Add,
     Delete,
     Elements,
-    Kind,
     Lead,
     Operation,
+    OperationKind,
     Put,
     Take,
     Transaction,
@@ -50,8 +50,8 @@ from tests.net.lab import Lab, inside, laboratory, needs_root
 
 pytestmark = [pytest.mark.root, needs_root]
 
-VIPS = Elements("mesh", "vips", Kind.ADDRESS, Kind.VERDICT)
-EMPTY = Elements("mesh", "empty", Kind.ADDRESS)
+VIPS = Elements("mesh", "vips", OperationKind.ADDRESS, OperationKind.VERDICT)
+EMPTY = Elements("mesh", "empty", OperationKind.ADDRESS)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def _told(kind: str, body: dict[str, Any]) -> str:
 
 ADDRESSES = [f"10.9.0.{number}" for number in range(1, 7)]
 choices = st.builds(
-    Choice, st.lists(st.sampled_from(ADDRESSES), max_size=5).map(tuple), st.sampled_from(Draw)
+    Choice, st.lists(st.sampled_from(ADDRESSES), max_size=5).map(tuple), st.sampled_from(SlotDraw)
 )
 vips = st.dictionaries(st.sampled_from(["10.1.0.1", "10.1.0.2"]), choices)
 kept = st.sets(st.sampled_from(ADDRESSES), max_size=3)

@@ -3,25 +3,25 @@ test_batches."""
 
 import pytest
 
-from mesh.balance.hash_slots import Draw
+from mesh.balance.hash_slots import SlotDraw
 from mesh.kernel.netfilter.transaction import (
     Add,
     Delete,
     Drawn,
     Elements,
     Empty,
-    Kind,
     Lead,
     Operation,
+    OperationKind,
     Put,
+    SetOperation,
     Take,
-    Way,
     What,
     as_text,
     line,
 )
 
-PORTS = Elements("t", "ports", Kind.PROTOCOL_PORT, Kind.VERDICT)
+PORTS = Elements("t", "ports", OperationKind.PROTOCOL_PORT, OperationKind.VERDICT)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ PORTS = Elements("t", "ports", Kind.PROTOCOL_PORT, Kind.VERDICT)
         (Empty("t", "c"), "flush chain ip t c"),
         (Lead("t", "c", "10.0.0.7"), "add rule ip t c dnat to 10.0.0.7"),
         (
-            Lead("t", "c", Drawn(Draw.HASH, 4, "m"), Way("tcp", 7, 80)),
+            Lead("t", "c", Drawn(SlotDraw.HASH, 4, "m"), SetOperation("tcp", 7, 80)),
             "add rule ip t c ip protocol tcp ct mark set 0x7 "
             "dnat to jhash ip saddr mod 4 seed 0x6d657368 map @m:80",
         ),
@@ -41,7 +41,7 @@ PORTS = Elements("t", "ports", Kind.PROTOCOL_PORT, Kind.VERDICT)
             Put(PORTS, (("tcp . 80", "goto c"), ("udp . 53", "jump d"))),
             "add element ip t ports { tcp . 80 : goto c, udp . 53 : jump d }",
         ),
-        (Put(Elements("t", "s", Kind.PORT), (("80", ""),)), "add element ip t s { 80 }"),
+        (Put(Elements("t", "s", OperationKind.PORT), (("80", ""),)), "add element ip t s { 80 }"),
         (Take(PORTS, ("tcp . 80", "udp . 53")), "delete element ip t ports { tcp . 80, udp . 53 }"),
     ],
 )

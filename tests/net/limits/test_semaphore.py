@@ -1,6 +1,6 @@
 """Places that owners share: none has what others need."""
 
-from mesh.net.limits.semaphore import Room, SharedRoom
+from mesh.net.limits.semaphore import Semaphore, SharedRoom
 
 
 def taken(room: SharedRoom, owner: str) -> int:
@@ -11,7 +11,7 @@ def taken(room: SharedRoom, owner: str) -> int:
 
 
 def test_a_room_has_so_many_places() -> None:
-    room = Room(1)
+    room = Semaphore(1)
     assert room.take()
     assert not room.take()
     room.give_back()
@@ -19,7 +19,7 @@ def test_a_room_has_so_many_places() -> None:
 
 
 def test_one_owner_gets_half_and_others_find_a_place() -> None:
-    room = SharedRoom(Room(64))
+    room = SharedRoom(Semaphore(64))
     assert taken(room, "a") == 32
     assert taken(room, "b") == 16
     assert taken(room, "c") == 8
@@ -31,7 +31,7 @@ def test_one_owner_gets_half_and_others_find_a_place() -> None:
 
 
 def test_one_place_is_somebodys() -> None:
-    room = SharedRoom(Room(1))
+    room = SharedRoom(Semaphore(1))
     assert room.take("a")
     assert not room.take("b")
     room.give_back("a")

@@ -19,9 +19,9 @@ from mesh.peers.feed.server import FeedServer
 from mesh.peers.report import client
 from mesh.peers.report import server as report_server
 from mesh.peers.report.client import SignClient
-from mesh.peers.report.codec import REPORT_MAX, Report, decode_report, encode_report
+from mesh.peers.report.codec import REPORT_MAX, NodeReport, decode_report, encode_report
 from mesh.peers.report.server import SIGNS_PATH
-from mesh.peers.swarm_tls import Certificates
+from mesh.peers.swarm_tls import SwarmCertificates
 from tests.support.docker_fixtures_pki import SwarmCA
 from tests.support.waiting import running, until
 
@@ -36,9 +36,9 @@ class Manager:
         self.view = ClusterView({id_: Node(id_, id_, "") for id_ in ("m1", "w1")}, {}, {})
         self.told: list[tuple[str, dict[str, str]]] = []
         self.containers: list[Mapping[str, Neighbour]] = []
-        self.server = FeedServer(Certificates(folder), address, lambda: self.view, self.take)
+        self.server = FeedServer(SwarmCertificates(folder), address, lambda: self.view, self.take)
 
-    def take(self, node: str, report: Report) -> None:
+    def take(self, node: str, report: NodeReport) -> None:
         self.told.append((node, dict(report.ending)))
         self.containers.append(report.containers)
 
@@ -68,10 +68,12 @@ class Worker:
         self.ending: dict[str, str] = {}
         self.containers: dict[str, Neighbour] = {}
         self.managers = list(managers)
-        self.client = SignClient(Certificates(folder), lambda: self.managers, self.report, port, Random(1))
+        self.client = SignClient(
+            SwarmCertificates(folder), lambda: self.managers, self.report, port, Random(1)
+        )
 
-    def report(self) -> Report:
-        return Report(self.ending, self.containers)
+    def report(self) -> NodeReport:
+        return NodeReport(self.ending, self.containers)
 
     def end(self, task: str) -> None:
         self.ending = {**self.ending, task: "web"}
@@ -174,7 +176,7 @@ class TestTelling:
     async def test_a_server_that_is_no_manager_is_told_nothing(
         self, tmp_path: Path, worker: Callable[..., Worker], caplog: pytest.LogCaptureFixture
     ) -> None:
-        context = Certificates(CA.node(tmp_path / "impostor", "w2")).server_context(lambda _: None)
+        context = SwarmCertificates(CA.node(tmp_path / "impostor", "w2")).server_context(lambda _: None)
         heard: list[bytes] = []
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -213,7 +215,7 @@ class TestPlainContainers:
     ) -> None:
         """As in the middle of an update. Once it has been updated, it is told of them too."""
 
-        def decode(data: bytes) -> Report:
+        def decode(data: bytes) -> NodeReport:
             if b"containers" in data:
                 raise DiscoveryError("Unexpected keyword argument")
             return decode_report(data)
@@ -237,7 +239,7 @@ class TestRefusing:
 
     @pytest_asyncio.fixture
     async def session(self, tmp_path: Path) -> AsyncIterator[aiohttp.ClientSession]:
-        context = Certificates(CA.node(tmp_path / "w1", "w1")).client_context()
+        context = SwarmCertificates(CA.node(tmp_path / "w1", "w1")).client_context()
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
             yield session
 
@@ -274,9 +276,9 @@ class TestRefusing:
         self, manager: Manager, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(report_server, "PACE_SECONDS", 0.5)
-        first = asyncio.create_task(self.put(session, manager, encode_report(Report())))
+        first = asyncio.create_task(self.put(session, manager, encode_report(NodeReport())))
         await until(lambda: manager.told, "the first is taken")
-        assert await self.put(session, manager, encode_report(Report({"t1": "web"}))) == 429
+        assert await self.put(session, manager, encode_report(NodeReport({"t1": "web"}))) == 429
         assert await first == 204
         assert manager.server.refused["two reports at once"] == 1
         assert manager.told == [("w1", {})]
@@ -284,7 +286,7 @@ class TestRefusing:
     async def test_a_node_that_was_removed(self, manager: Manager, session: aiohttp.ClientSession) -> None:
         manager.view = ClusterView({"m1": Node("m1", "m1", "")}, {}, {})
         manager.server.publish(Change(nodes={"w1": None}))
-        assert await self.put(session, manager, encode_report(Report({"t1": "web"}))) == 403
+        assert await self.put(session, manager, encode_report(NodeReport({"t1": "web"}))) == 403
         assert manager.server.refused["not a node of this Swarm"] == 1
         assert manager.told == []
 
@@ -300,5 +302,5 @@ class TestRefusing:
         monkeypatch.setattr("mesh.peers.report.server.time.perf_counter", lambda: next(ticks))
         monkeypatch.setattr("mesh.peers.report.server.asyncio.sleep", sleep)
         for _ in range(3):
-            assert await self.put(session, manager, encode_report(Report())) == 204
+            assert await self.put(session, manager, encode_report(NodeReport())) == 204
         assert pauses == pytest.approx([0.5, report_server.PACE_SECONDS, report_server.PAUSE_MAX])

@@ -18,7 +18,7 @@ from mesh.peers.report.codec import (
     NAME_MAX,
     REPORT_MAX,
     TASKS_MAX,
-    Report,
+    NodeReport,
     check_containers,
     decode_report,
     encode_report,
@@ -43,21 +43,21 @@ def many(count: int, alias: str = "alias") -> dict[str, Neighbour]:
 @pytest.mark.parametrize(
     "report",
     [
-        Report(),
-        Report({"t1": "web", "t2": "db"}),
-        Report({"t1": "web"}, {"c1": TOOL}),
-        Report(return_path=RETURN_PATH),
-        Report({"t1": "web", "t2": "web"}, unwell=frozenset({"t2"})),
+        NodeReport(),
+        NodeReport({"t1": "web", "t2": "db"}),
+        NodeReport({"t1": "web"}, {"c1": TOOL}),
+        NodeReport(return_path=RETURN_PATH),
+        NodeReport({"t1": "web", "t2": "web"}, unwell=frozenset({"t2"})),
     ],
 )
-def test_a_report_comes_back(report: Report) -> None:
+def test_a_report_comes_back(report: NodeReport) -> None:
     assert decode_report(encode_report(report)) == report
 
 
 def test_the_longest_fits() -> None:
     containers = many(CONTAINERS_MAX, "a" * 250)
     check_containers(containers)
-    longest = Report(LONGEST_ENDING, containers, LONGEST_RETURN_PATH, frozenset(LONGEST_ENDING))
+    longest = NodeReport(LONGEST_ENDING, containers, LONGEST_RETURN_PATH, frozenset(LONGEST_ENDING))
     data = encode_report(longest)
     assert len(data) <= REPORT_MAX
     assert decode_report(data) == longest
@@ -65,11 +65,11 @@ def test_the_longest_fits() -> None:
 
 def test_what_older_managers_understand() -> None:
     """They refuse fields that they do not know, so a node without plain containers says nothing of them."""
-    assert json.loads(encode_report(Report({"t1": "web"}))) == {"ending": {"t1": "web"}}
+    assert json.loads(encode_report(NodeReport({"t1": "web"}))) == {"ending": {"t1": "web"}}
 
 
 def test_what_older_nodes_say() -> None:
-    assert decode_report(b'{"ending": {"t1": "web"}}') == Report({"t1": "web"})
+    assert decode_report(b'{"ending": {"t1": "web"}}') == NodeReport({"t1": "web"})
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_older_nodes_say() -> None:
 def test_what_managers_would_refuse_is_known_before(containers: dict[str, Neighbour]) -> None:
     with pytest.raises(DiscoveryError):
         check_containers(containers)
-    data = encode_report(Report({}, containers))
+    data = encode_report(NodeReport({}, containers))
     if len(data) <= CONTAINERS_BYTES_MAX:
         with pytest.raises(DiscoveryError, match="not a message of the feed"):
             decode_report(data)
@@ -102,8 +102,8 @@ def test_what_managers_would_refuse_is_known_before(containers: dict[str, Neighb
         b'{"ending": {}, "more": 1}',
         b'{"ending": {}, "containers": {"c1": {"hostname": "no name"}}}',
         b'{"ending": {}, "containers": {"c1": {"name": "tool", "node": "another"}}}',
-        encode_report(Report({"t1": "s" * (ID_MAX + 1)})),
-        encode_report(Report({str(number): "web" for number in range(ENDINGS_MAX + 1)})),
+        encode_report(NodeReport({"t1": "s" * (ID_MAX + 1)})),
+        encode_report(NodeReport({str(number): "web" for number in range(ENDINGS_MAX + 1)})),
     ],
 )
 def test_what_does_not_fit_is_refused(data: bytes) -> None:

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.errors import WireError
-from mesh.peers.tunnel.protocol import OPEN, Wanted, ask, read_answer, read_wanted, refuse
+from mesh.peers.tunnel.protocol import OPEN, TunnelRequest, ask, read_answer, read_wanted, refuse
 
-WANTED = Wanted("qa6iyxzjw9ol43yo9tmrckpdm", "10.0.1.7", 8080)
+WANTED = TunnelRequest("qa6iyxzjw9ol43yo9tmrckpdm", "10.0.1.7", 8080)
 
 
 def test_what_is_asked_is_read() -> None:

@@ -16,18 +16,18 @@ from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import NamespaceGone
 from mesh.http.downstream.published_port import HttpPort
 from mesh.net.tasks import Tasks
-from mesh.peers.swarm_tls import Certificates
+from mesh.peers.swarm_tls import SwarmCertificates
 from mesh.peers.tunnel import client as tunnel_client
 from mesh.peers.tunnel import server
 from mesh.peers.tunnel.client import Tunnels
-from mesh.peers.tunnel.protocol import Wanted, ask
+from mesh.peers.tunnel.protocol import TunnelRequest, ask
 from mesh.peers.tunnel.server import TunnelServer
 from mesh.peers.tunnel.task_lookup import node_of
-from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_port import listen, plain_socket
 from sidecar.workers.channel import Channel
 from sidecar.workers.edge_reach import EdgeTunnels
-from sidecar.workers.http_messages import TELLS, TOLD, Broken, Cut, Dial, Dialled
+from sidecar.workers.http_messages import TELLS, TOLD, ConnectionBroken, Cut, Dial, TunnelDialled
 from sidecar.workers.tunnel_broker import TunnelBroker
 from tests.http.conftest import LIMIT, Conversation, Handler, Stand, saying
 from tests.http.h2_peer import Heard, Peer, h2_client, h2_serving
@@ -46,7 +46,7 @@ class Two:
         self.ca = SwarmCA()
         self.folders = {node: folder / node for node in (HERE, THERE)}
         self.certificates = {
-            node: Certificates(self.ca.node(path, node)) for node, path in self.folders.items()
+            node: SwarmCertificates(self.ca.node(path, node)) for node, path in self.folders.items()
         }
         nodes = {node: Node(node, node, "127.0.0.1") for node in (HERE, THERE)}
         self.snapshot = Snapshot(this_node=THERE).apply(Change(networks={NET.id: NET}, nodes=nodes))
@@ -81,7 +81,7 @@ class Two:
             self._stack.callback(sidecar.close)
             self._stack.callback(edge.close)
 
-    def dialler(self, certificates: Certificates, port: int) -> Tunnels:
+    def dialler(self, certificates: SwarmCertificates, port: int) -> Tunnels:
         return Tunnels(
             self.tasks,
             certificates,
@@ -106,7 +106,7 @@ class Two:
             "web",
             listen("127.0.0.1", 0),
             [one.endpoint for one in found],
-            Options(),
+            RelayOptions(),
             lambda: chosen.to(NET.id),
         )
         self._stack.push_async_callback(port.close)
@@ -130,9 +130,9 @@ async def _at_the_edge(channel: Channel, tunnels: EdgeTunnels) -> None:
     with suppress(EOFError):
         while True:
             message, sockets = await channel.receive()
-            if isinstance(message, Dialled):
+            if isinstance(message, TunnelDialled):
                 tunnels.on_dialled(message)
-            elif isinstance(message, Broken):
+            elif isinstance(message, ConnectionBroken):
                 tunnels.on_broken(message, sockets)
 
 
@@ -320,7 +320,7 @@ class TestNobodyThere:
 
 
 class TestWhoMayAsk:
-    async def _asks(self, two: Two, certificates: Certificates) -> Tunnels:
+    async def _asks(self, two: Two, certificates: SwarmCertificates) -> Tunnels:
         """Somebody with these certificates gets nothing."""
         assert two.server.bound is not None
         tunnels = two.dialler(certificates, two.server.bound[1])
@@ -330,7 +330,7 @@ class TestWhoMayAsk:
         return tunnels
 
     async def test_nobody_of_another_authority(self, two: Two, tmp_path: Path) -> None:
-        tunnels = await self._asks(two, Certificates(SwarmCA().node(tmp_path / "x", HERE)))
+        tunnels = await self._asks(two, SwarmCertificates(SwarmCA().node(tmp_path / "x", HERE)))
         assert tunnels.failed == {"SSLCertVerificationError": 1}
 
     async def test_nobody_without_a_certificate(self, two: Two) -> None:
@@ -338,25 +338,25 @@ class TestWhoMayAsk:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(two.folders[HERE] / "swarm-root-ca.crt")
         reader, writer = await asyncio.open_connection(*two.server.bound, ssl=context, server_hostname=THERE)
-        writer.write(ask(Wanted(NET.id, "127.0.0.1", 1)))
+        writer.write(ask(TunnelRequest(NET.id, "127.0.0.1", 1)))
         with suppress(OSError):  # the alert, or only the end
             assert await asyncio.wait_for(reader.read(), LIMIT) == b""
         assert sum(two.server.refused.values()) == 1
         writer.close()
 
     async def test_nobody_of_another_cluster(self, two: Two, tmp_path: Path) -> None:
-        await self._asks(two, Certificates(two.ca.node(tmp_path / "x", HERE, cluster="others")))
+        await self._asks(two, SwarmCertificates(two.ca.node(tmp_path / "x", HERE, cluster="others")))
         assert two.server.refused == {"another cluster": 1}
 
     async def test_no_node_that_was_removed(self, two: Two, tmp_path: Path) -> None:
-        await self._asks(two, Certificates(two.ca.node(tmp_path / "x", "noderemoved")))
+        await self._asks(two, SwarmCertificates(two.ca.node(tmp_path / "x", "noderemoved")))
         assert two.server.refused == {"not a node of this Swarm": 1}
 
     async def test_only_the_node_itself_answers(self, two: Two, tmp_path: Path) -> None:
         """Another node of the Swarm at its address is not taken for it."""
         other = TunnelServer(
             two.tasks,
-            Certificates(two.ca.node(tmp_path / "x", "nodeother")),
+            SwarmCertificates(two.ca.node(tmp_path / "x", "nodeother")),
             ("127.0.0.1", 0),
             lambda: two.snapshot,
             lambda _: plain_socket,
@@ -444,7 +444,7 @@ class TestShares:
 
         found = await two.stand.endpoint(stay)
         two.put(found.endpoint.address)
-        return ask(Wanted(NET.id, found.endpoint.address, found.endpoint.port))
+        return ask(TunnelRequest(NET.id, found.endpoint.address, found.endpoint.port))
 
     async def test_a_peer_has_its_share(self, two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(server, "PEER_TUNNELS_MAX", 2)

@@ -118,7 +118,7 @@ def test_loopback_hosts(host: str, good: bool) -> None:
 
 async def test_an_address_in_use_is_an_error_of_the_system(admin_address: Address, state) -> None:
     with pytest.raises(OSError):
-        await api.Server(api.admin_app(state), admin_address).start()
+        await api.SurfaceServer(api.admin_app(state), admin_address).start()
 
 
 async def test_a_ports_way_is_explained(admin_address: Address) -> None:

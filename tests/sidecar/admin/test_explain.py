@@ -23,7 +23,7 @@ from mesh.catalog.snapshot import Change
 from mesh.catalog.store import Store
 from mesh.errors import Busy
 from mesh.kernel.firewall.forward_chain import Firewall
-from mesh.kernel.ingress import Ingress
+from mesh.kernel.ingress import IngressRules
 from mesh.kernel.netfilter import nft
 from mesh.kernel.return_paths import put_in
 from mesh.kernel.rulesets import container_rules, service_vips
@@ -32,10 +32,10 @@ from mesh.labels.ports import Carrier
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
 from mesh.relay.port_reconciler import RelayPorts
-from mesh.telemetry.explain import ServicePath, State
+from mesh.telemetry.explain import HopState, ServicePath
 from sidecar.admin import explain
 from sidecar.admin.explain import NO_KERNEL, Explaining
-from sidecar.wiring.data_plane import Carrying
+from sidecar.wiring.data_plane import DataPlane
 from tests.net.lab import Lab, inside, laboratory, needs_root
 
 NEAR, FAR, VIP = "10.0.0.3", "10.0.0.4", "10.5.0.2"
@@ -58,10 +58,10 @@ async def test_without_docker_there_is_no_kernel_path() -> None:
     store.publish(Change(services={"s": web()}))
     failures: list[BaseException] = []
     asking = Explaining(
-        store, Carrier.KERNEL, Carrying(RelayPorts(Tasks(lambda _, error: failures.append(error))))
+        store, Carrier.KERNEL, DataPlane(RelayPorts(Tasks(lambda _, error: failures.append(error))))
     )
     (path,) = await asking.port(80)
-    assert (path.hops[0].state, path.hops[0].note) == (State.MISSING, NO_KERNEL)
+    assert (path.hops[0].state, path.hops[0].note) == (HopState.MISSING, NO_KERNEL)
     assert (await asking.service("web")).ports == (path,)
     with pytest.raises(LookupError, match=r"no service publishes port 80/udp; published are: 80/tcp \(web\)"):
         await asking.port(80, "udp")
@@ -98,7 +98,7 @@ class World:
         self.tasks, self.worker = Tasks(lambda _, error: self.failures.append(error)), NamespaceWorker()
         self.store = Store(on_error=self.failures.append)
         self.store.identify("n0")
-        self.ingress = Ingress(
+        self.ingress = IngressRules(
             self.tasks,
             Tables(self.worker),
             self.worker,
@@ -111,7 +111,7 @@ class World:
         self.asking = Explaining(
             self.store,
             Carrier.KERNEL,
-            Carrying(
+            DataPlane(
                 RelayPorts(self.tasks),
                 ingress=self.ingress,
                 worker=self.worker,
@@ -172,7 +172,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 @needs_root
 async def test_a_port_is_explained_from_what_the_kernel_holds(world: World) -> None:
     (path,) = await world.asking.port(80)
-    assert [hop.state for hop in path.hops] == [State.OK] * 3, path
+    assert [hop.state for hop in path.hops] == [HopState.OK] * 3, path
     assert path.hops[0].what.endswith("172.18.0.2")
     near, far = path.tasks
     assert not any("IPv6" in note for note in path.notes)
@@ -190,7 +190,7 @@ async def test_the_way_back_is_read_in_the_tasks_namespace(world: World) -> None
     assert place is not None
     world.answers("10.0.0.2", tasks=(NEAR,))
 
-    async def near(state: State) -> str:
+    async def near(state: HopState) -> str:
         async with asyncio.timeout(20):
             while True:
                 (path,) = await world.asking.port(80)
@@ -199,9 +199,9 @@ async def test_the_way_back_is_read_in_the_tasks_namespace(world: World) -> None
                     return found.note or found.back
                 await asyncio.sleep(0.05)
 
-    assert "no table mesh_return" in await near(State.DIFFERS)
+    assert "no table mesh_return" in await near(HopState.DIFFERS)
     world.task.call(lambda: put_in(NEAR, {place.entry.mac: MARK}, None, {MARK: "10.0.0.2"}))
-    assert await near(State.OK) == f"through 10.0.0.2 (this node), mark {MARK:#x}"
+    assert await near(HopState.OK) == f"through 10.0.0.2 (this node), mark {MARK:#x}"
 
 
 @pytest.mark.root
@@ -211,9 +211,9 @@ async def test_what_was_flushed_or_never_loaded_is_told(world: World) -> None:
     inside(world.host, "nft", "delete", "element", "ip", "mesh", "published", "{ tcp . 80 }")
     (path,) = await world.asking.port(80)
     host, _, sandbox = path.hops
-    assert (host.state, host.note) == (State.MISSING, "not loaded yet")
-    assert (sandbox.state, "flushed" in sandbox.note) == (State.MISSING, True)
-    assert {one.state for one in path.tasks} == {State.UNKNOWN}
+    assert (host.state, host.note) == (HopState.MISSING, "not loaded yet")
+    assert (sandbox.state, "flushed" in sandbox.note) == (HopState.MISSING, True)
+    assert {one.state for one in path.tasks} == {HopState.UNKNOWN}
 
 
 @pytest.mark.root
@@ -222,7 +222,7 @@ async def test_a_service_is_explained_from_each_containers_namespace(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await world.asking.service("web")
-    assert before.networks[0].containers[0].state is State.MISSING
+    assert before.networks[0].containers[0].state is HopState.MISSING
     snapshot = world.store.current
     vips = service_vips(snapshot.containers["c2"], snapshot.services["s"], "n0")
     world.user.call(lambda: nft.run(container_rules(vips, None)))
@@ -230,7 +230,7 @@ async def test_a_service_is_explained_from_each_containers_namespace(
     (shop,) = path.networks
     assert (shop.vip, [one.address for one in shop.tasks]) == (VIP, ["10.5.0.3", "10.5.0.4"])
     (hop,) = shop.containers
-    assert (hop.where, hop.what, hop.state) == ("cart", "dnat to one of 2 tasks, in turn", State.OK)
+    assert (hop.where, hop.what, hop.state) == ("cart", "dnat to one of 2 tasks, in turn", HopState.OK)
     assert path.ports == await world.asking.port(80)
     monkeypatch.setattr(explain, "CONTAINERS_MAX", 0)
     (shop,) = (await world.asking.service("web")).networks
@@ -243,7 +243,7 @@ async def test_a_container_that_ends_meanwhile_is_a_hop_that_says_so(world: Worl
     gone = replace(world.store.current.containers["c2"], namespace="/nowhere")
     world.store.publish(Change(containers={"c2": gone}))
     (shop,) = (await world.asking.service("web")).networks
-    assert [hop.state for hop in shop.containers] == [State.UNKNOWN]
+    assert [hop.state for hop in shop.containers] == [HopState.UNKNOWN]
     assert Namespace(gone.namespace).exists() is False
 
 

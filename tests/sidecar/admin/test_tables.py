@@ -9,8 +9,8 @@ from sidecar.admin import html, tables
 
 
 def status_of(**changes: object) -> dict[str, object]:
-    base = status_model.Status(
-        "1", "swarm00", "worker", 0.0, 3, status_model.Source("file", connected=True, age=2.0)
+    base = status_model.StatusReport(
+        "1", "swarm00", "worker", 0.0, 3, status_model.SourceView("file", connected=True, age=2.0)
     )
     return asdict(replace(base, **changes))  # type: ignore[arg-type]
 
@@ -41,25 +41,27 @@ def test_a_quiet_node() -> None:
 @pytest.mark.parametrize(
     ("feed", "line"),
     [
-        (status_model.Feed(serving=True, clients=1), "serving, workers: 1, refused: 0"),
-        (status_model.Feed(following="10.10.10.60"), "following 10.10.10.60"),
-        (status_model.Feed(last_error="timed out"), "NO MANAGER REACHABLE; last error: timed out"),
+        (status_model.FeedView(serving=True, clients=1), "serving, workers: 1, refused: 0"),
+        (status_model.FeedView(following="10.10.10.60"), "following 10.10.10.60"),
+        (status_model.FeedView(last_error="timed out"), "NO MANAGER REACHABLE; last error: timed out"),
     ],
 )
-def test_the_feed(feed: status_model.Feed, line: str) -> None:
+def test_the_feed(feed: status_model.FeedView, line: str) -> None:
     assert f"feed       {line}\n" in text(feed=feed)
 
 
 def test_a_source_in_trouble_says_so() -> None:
-    told = text(source=status_model.Source("docker", connected=False, last_error="no socket"))
+    told = text(source=status_model.SourceView("docker", connected=False, last_error="no socket"))
     assert "docker, NOT CONNECTED, never confirmed; last error: no socket" in told
 
 
 def test_ports_containers_and_problems() -> None:
     told = text(
-        ports=(status_model.Port(80, "tcp", "web", status_model.Carrier.TAKEN, "nginx (pid 1)", 1, 3),),
-        containers=(status_model.Container("0123456789abcdef", "web.1.a", captured=False, reason="off"),),
-        listeners=(status_model.Listener("dns", "gateway:53", "address in use"),),
+        ports=(
+            status_model.PortView(80, "tcp", "web", status_model.PortCarrier.TAKEN, "nginx (pid 1)", 1, 3),
+        ),
+        containers=(status_model.ContainerView("0123456789abcdef", "web.1.a", captured=False, reason="off"),),
+        listeners=(status_model.ListenerView("dns", "gateway:53", "address in use"),),
         problems=("web: bad label",),
     )
     for line in (
@@ -75,7 +77,7 @@ def test_no_escape_sequence_gets_through() -> None:
     hostile = "\x1b[2J<script>\r\n"
     told = text(
         problems=(hostile,),
-        source=status_model.Source("docker", connected=False, last_error=hostile),
+        source=status_model.SourceView("docker", connected=False, last_error=hostile),
         node=hostile,
     )
     assert "\x1b" not in told

@@ -21,9 +21,19 @@ from mesh.telemetry.doctor import Check, Verdict
 from mesh.telemetry.doctor_cluster import Peer
 from sidecar.admin.tables import Document
 from sidecar.cli import main, node_facts, peer_checks
-from sidecar.cli.doctor import Doctor, Told, ask_engine
+from sidecar.cli.doctor import Doctor, EngineAnswer, ask_engine
 from sidecar.cli.peer_checks import Other, look_at, reach, skew_of
-from sidecar.config import Address, Config, Discovery, DiscoveryKind, Docker, Entry, Feed, Http, Metrics
+from sidecar.config import (
+    Address,
+    Config,
+    Discovery,
+    DiscoveryKind,
+    Docker,
+    EntryPointAddress,
+    FeedConfig,
+    Http,
+    Metrics,
+)
 from tests.net.lab import Lab, inside, laboratory, needs_root
 
 INFO: Document = {
@@ -36,7 +46,7 @@ INFO: Document = {
         "RemoteManagers": [{"Addr": "127.0.0.2:2377"}, {"Addr": "192.168.2.60:2377"}],
     },
 }
-TOLD = Told(INFO, {"abcdefghij": "shop"})
+TOLD = EngineAnswer(INFO, {"abcdefghij": "shop"})
 NOWHERE = Address("127.0.0.1", 1)
 
 
@@ -271,7 +281,9 @@ def test_with_a_sidecar_its_own_view_is_judged_too(
     lab.plug(sandbox, "eth1", "172.18.0.2/16", gateway)
     lab.plug(sandbox, "eth0", "10.0.0.2/24", gateway)
     (tmp_path / "ingress_sbox").symlink_to(str(sandbox.path))
-    settings = config(tmp_path, feed=Feed(Address("0.0.0.0", 2)), metrics=Metrics(Address("0.0.0.0", 3)))
+    settings = config(
+        tmp_path, feed=FeedConfig(Address("0.0.0.0", 2)), metrics=Metrics(Address("0.0.0.0", 3))
+    )
     found = by_name(Doctor(settings, running, host.path, firewall, lambda _: TOLD))
     assert found["firewall"].verdict == verdict
     if verdict == "ok":
@@ -280,7 +292,9 @@ def test_with_a_sidecar_its_own_view_is_judged_too(
             "iptables-nft",
             *["-A", "INPUT", "!", "-s", "198.51.100.0/28", "-p", "tcp", "--dport", "8800", "-j", "DROP"],
         )
-        entries = replace(settings, http=Http(entrypoints=(Entry("web", Address("0.0.0.0", 8800)),)))
+        entries = replace(
+            settings, http=Http(entrypoints=(EntryPointAddress("web", Address("0.0.0.0", 8800)),))
+        )
         named = by_name(Doctor(entries, running, host.path, firewall, lambda _: TOLD))["firewall"]
         assert named.verdict is Verdict.WARN
         rule = "-A INPUT ! -s 198.51.100.0/28 -p tcp -m tcp --dport 8800 -j DROP"

@@ -6,20 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from mesh.acme.messages import Account
+from mesh.acme.messages import AcmeAccount
 from mesh.catalog.model import Node, Role, Service
 from mesh.catalog.snapshot import Change
 from mesh.catalog.store import Store
-from mesh.http.routing.router import EntryPoint, Site
-from mesh.http.runtime import Core
-from mesh.http.tls.certificate_store import Certificates
+from mesh.http.routing.router import EntryPoint, RequestRouter
+from mesh.http.runtime import HttpRuntime
+from mesh.http.tls.certificate_store import TlsCertificates
 from mesh.http.upstream.network_reach import OwnNamespace
 from mesh.net.tasks import Tasks
 from mesh.relay.tcp_port import plain_socket
-from sidecar.config import Acme, Entry, parse_address
-from sidecar.wiring.acme import Issuing
+from sidecar.config import Acme, EntryPointAddress, parse_address
+from sidecar.wiring.acme import AcmeService
 
-ENTRIES = (Entry("web", parse_address("127.0.0.1:1")), Entry("websecure", parse_address("127.0.0.1:2"), True))
+ENTRIES = (
+    EntryPointAddress("web", parse_address("127.0.0.1:1")),
+    EntryPointAddress("websecure", parse_address("127.0.0.1:2"), True),
+)
 LABELS = {
     "traefik.http.routers.r.rule": "Host(`a.example`)",
     "traefik.http.routers.r.tls.certresolver": "le",
@@ -35,13 +38,15 @@ class Put:
         self.store.identify("here")
         self.publish(Role.MANAGER)
         directory = "https://127.0.0.1:1/directory"
-        self.issuing = Issuing(Acme(directory=directory), ENTRIES, str(folder / "state"), tasks, self.store)
+        self.issuing = AcmeService(
+            Acme(directory=directory), ENTRIES, str(folder / "state"), tasks, self.store
+        )
         self.issuing._leads = lambda: False
         entries = tuple(EntryPoint(entry.name, entry.tls) for entry in ENTRIES)
-        self.site = Site(Core(100), OwnNamespace(plain_socket), entries)
+        self.site = RequestRouter(HttpRuntime(100), OwnNamespace(plain_socket), entries)
         self.site.start(self.store.current)
         self.store.subscribe(self.site.update, "site")
-        self.issuing.start(self.site, Certificates(str(folder)))
+        self.issuing.start(self.site, TlsCertificates(str(folder)))
 
     def publish(self, role: Role, *services: Service) -> None:
         nodes = {"here": Node("here", "here", "", role)}
@@ -71,7 +76,7 @@ async def test_names_that_routers_want_now(put: Put) -> None:
 
 
 async def test_a_node_that_is_demoted_forgets_the_account(put: Put) -> None:
-    account = Account("https://ca.example/acct/1", "{}", 10.0)
+    account = AcmeAccount("https://ca.example/acct/1", "{}", 10.0)
     await put.issuing.kept.set_account(account, "print")
     put.publish(Role.MANAGER)
     assert put.issuing.kept.account == account

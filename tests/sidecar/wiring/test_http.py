@@ -8,8 +8,8 @@ from mesh.catalog.store import Store
 from mesh.http.upstream.network_reach import OwnNamespace
 from mesh.net.tasks import Tasks
 from mesh.relay.tcp_port import plain_socket
-from sidecar.config import Address, Entry, Http
-from sidecar.wiring.http import HttpSide
+from sidecar.config import Address, EntryPointAddress, Http
+from sidecar.wiring.http import HttpEdge
 
 MIDDLEWARE = "traefik.http.middlewares.m"
 
@@ -30,7 +30,7 @@ async def test_addresses_that_nobody_may_name(
 ) -> None:
     failures: list[BaseException] = []
     tasks, store = Tasks(lambda _name, error: failures.append(error)), Store(failures.append)
-    side = HttpSide(Http((Entry("web", Address("127.0.0.1", 0)),), trusted=trusted), tasks, store)
+    side = HttpEdge(Http((EntryPointAddress("web", Address("127.0.0.1", 0)),), trusted=trusted), tasks, store)
     side.start(OwnNamespace(plain_socket))
     service = Service(
         "s",

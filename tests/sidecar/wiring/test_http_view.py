@@ -10,9 +10,9 @@ from mesh.catalog.store import Store
 from mesh.http.upstream.network_reach import OwnNamespace
 from mesh.net.tasks import Tasks
 from mesh.relay.tcp_port import plain_socket
-from sidecar.config import Address, Entry, Http
+from sidecar.config import Address, EntryPointAddress, Http
 from sidecar.encoded_characters import Encoded
-from sidecar.wiring.http import HttpSide
+from sidecar.wiring.http import HttpEdge
 
 ROUTER = "traefik.http.routers"
 LABELS = {
@@ -23,14 +23,17 @@ LABELS = {
 
 
 @pytest.fixture
-async def side() -> AsyncIterator[HttpSide]:
+async def side() -> AsyncIterator[HttpEdge]:
     tasks = Tasks(lambda name, error: pytest.fail(f"{name}: {error!r}"))
     store = Store()
     config = Http(
-        entrypoints=(Entry("web", Address("127.0.0.1", 0)), Entry("open", Address("127.0.0.1", 0))),
+        entrypoints=(
+            EntryPointAddress("web", Address("127.0.0.1", 0)),
+            EntryPointAddress("open", Address("127.0.0.1", 0)),
+        ),
         encoded_characters={"open": Encoded(allowEncodedSlash=True)},
     )
-    made = HttpSide(config, tasks, store)
+    made = HttpEdge(config, tasks, store)
     made.start(OwnNamespace(plain_socket))
     service = Service("s1", "app", networks=(ServiceNetwork("n1"),), labels=LABELS)
     store.publish(Change(networks={"n1": Network("n1", "net")}, services={"s1": service}))
@@ -52,7 +55,7 @@ async def side() -> AsyncIterator[HttpSide]:
         ("/x\\y", "a backslash in the path", "a backslash in the path"),
     ],
 )
-async def test_what_becomes_of_a_path(side: HttpSide, path: str, web: str, other: str) -> None:
+async def test_what_becomes_of_a_path(side: HttpEdge, path: str, web: str, other: str) -> None:
     told = side.telling.explain("a", path, "GET")
     for one, said in zip(told.entrypoints, (web, other), strict=True):
         if " " in said:

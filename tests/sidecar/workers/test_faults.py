@@ -14,7 +14,7 @@ from mesh.dns.config import DnsConfig
 from mesh.internal_errors import ERRORS
 from sidecar.workers import worker_main
 from sidecar.workers.channel import Channel
-from sidecar.workers.dns_messages import TELLS, TOLD, Begin, Leave
+from sidecar.workers.dns_messages import TELLS, TOLD, BeginDns, Leave
 from sidecar.workers.messages import PROBLEMS_MAX, TEXT_MAX, Faults
 
 
@@ -56,7 +56,7 @@ async def test_a_message_that_fails_is_told_and_the_next_one_is_handled() -> Non
         return made
 
     channel = Channel(ours, TOLD, TELLS)
-    channel.send(Begin(DnsConfig(), (), "info", "text"))
+    channel.send(BeginDns(DnsConfig(), (), "info", "text"))
     serving = asyncio.create_task(worker_main.serve(theirs, make, TOLD, TELLS))
     for container in ("bad", "good"):
         channel.send(Leave(container))
@@ -75,7 +75,7 @@ async def test_a_message_that_fails_is_told_and_the_next_one_is_handled() -> Non
 async def test_a_worker_without_memory_ends_although_a_boundary_has_caught_it() -> None:
     ours, theirs = socket.socketpair()
     channel = Channel(ours, TOLD, TELLS)
-    channel.send(Begin(DnsConfig(), (), "info", "text"))
+    channel.send(BeginDns(DnsConfig(), (), "info", "text"))
     serving = asyncio.create_task(worker_main.serve(theirs, lambda *_: Failing(), TOLD, TELLS))
     async with asyncio.timeout(10):
         ERRORS.report("callback of a client", ValueError())
@@ -91,7 +91,7 @@ async def test_a_worker_without_memory_ends_although_a_boundary_has_caught_it() 
 async def test_what_a_worker_leaves_out_of_its_catalogue_is_told() -> None:
     ours, theirs = socket.socketpair()
     channel = Channel(ours, TOLD, TELLS)
-    channel.send(Begin(DnsConfig(), (), "info", "text"))
+    channel.send(BeginDns(DnsConfig(), (), "info", "text"))
     made = WithStore()
     serving = asyncio.create_task(worker_main.serve(theirs, lambda *_: made, TOLD, TELLS))
     long = "x" * 5000

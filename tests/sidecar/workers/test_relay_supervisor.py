@@ -10,7 +10,7 @@ import pytest
 
 from mesh.balance.policies import Endpoint, Policy
 from mesh.net.tasks import Tasks
-from mesh.relay.tcp_connection import Options
+from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_port import listen, plain_socket
 from sidecar.config import Log
 from sidecar.workers import shared_ports
@@ -49,7 +49,7 @@ class Running:
         self.port = self.open(*endpoints)
 
     def open(self, *endpoints: Endpoint) -> SharedPort:
-        opened = self.workers.open_tcp(listen("127.0.0.1", 0), endpoints, Options(), plain_socket, ())
+        opened = self.workers.open_tcp(listen("127.0.0.1", 0), endpoints, RelayOptions(), plain_socket, ())
         assert isinstance(opened, SharedPort)
         return opened
 
@@ -105,7 +105,7 @@ async def test_connections_are_relayed_and_counted(running: Running) -> None:
 async def test_a_worker_follows_the_endpoints(running: Running) -> None:
     await running.worker()
     with answering("127.0.0.3") as port:
-        running.port.retarget((Endpoint("127.0.0.3", port, "two"),), Options(policy=Policy.LEAST_CONN))
+        running.port.retarget((Endpoint("127.0.0.3", port, "two"),), RelayOptions(policy=Policy.LEAST_CONN))
         await running.worker()
         assert await asyncio.to_thread(answer, running.number) == "127.0.0.3"
 
@@ -174,7 +174,7 @@ async def test_a_worker_that_does_not_take_its_orders_is_replaced(
     monkeypatch.setattr(workers, "STOP_SECONDS", 0.05)
     os.kill(pid, signal.SIGSTOP)
     for drain in range(20_000):
-        running.port.retarget((first,), Options(drain=drain))
+        running.port.retarget((first,), RelayOptions(drain=drain))
     await until(lambda: pid not in children(MODULE), "it is ended")
     assert await running.worker() != pid
     assert await asyncio.to_thread(answer, running.number) == "127.0.0.2"
