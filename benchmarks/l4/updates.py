@@ -21,10 +21,10 @@ from mesh.catalog.model import Attachment, Container, Network, Port, Service, Se
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.kernel.capture import ContainerCapture
-from mesh.kernel.capture import TableHandle as Loaded
 from mesh.kernel.firewall.forward_chain import Firewall
 from mesh.kernel.ingress import IngressRules
 from mesh.kernel.netfilter import nft
+from mesh.kernel.netfilter.interfaces import TableHandle as Loaded
 from mesh.kernel.netfilter.transaction import Transaction, as_text
 from mesh.kernel.table import Tables
 from mesh.net.netns import Namespace, NamespaceWorker

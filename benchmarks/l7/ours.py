@@ -21,8 +21,9 @@ from mesh.http.routing.router import EntryPoint, RequestRouter
 from mesh.http.runtime import HttpRuntime
 from mesh.http.tls.certificate_store import TlsCertificates
 from mesh.http.upstream.network_reach import OwnNamespace
+from mesh.net.bound_listener import listen
 from mesh.relay.tcp_connection import RelayOptions
-from mesh.relay.tcp_port import listen, plain_socket
+from mesh.relay.tcp_port import plain_socket
 
 LOOPBACK = "127.0.0.1"
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from mesh.balance.candidates import candidates
 from mesh.balance.outlier_detection import OutlierDetection
@@ -9,7 +10,15 @@ from mesh.balance.peak_ewma import Latency
 from mesh.balance.policies import Draw, Endpoint, Policy, choose
 from mesh.balance.rendezvous import Rendezvous
 from mesh.balance.slow_start import Young
-from mesh.relay.stats import EndpointStatus
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """An endpoint as the port has experienced it."""
+
+    endpoint: Endpoint
+    active: int  # connections
+    ejected_for: float  # seconds more
 
 
 class EndpointPool:

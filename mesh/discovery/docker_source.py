@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import NO_RETURN_PATH, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.discovery.engine_client import Engine
@@ -32,7 +33,7 @@ from mesh.discovery.plain_containers import Neighbours, plain_containers
 from mesh.discovery.return_path_overlay import ReturnPathOverlay
 from mesh.discovery.source import SourceStatus
 from mesh.discovery.stopping_overlay import StoppingOverlay
-from mesh.discovery.swarm_json import NOT_UNDERSTOOD, ClusterView
+from mesh.discovery.swarm_json import NOT_UNDERSTOOD
 from mesh.discovery.view_cache import SavedView
 from mesh.errors import DiscoveryError, EngineUnavailable, Problem
 from mesh.internal_errors import ERRORS, restart_mends

@@ -17,10 +17,10 @@ import aiohttp
 from aiohttp import web
 from pydantic import TypeAdapter
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import Node, Role, Service
-from mesh.discovery.swarm_json import ClusterView
 from mesh.errors import DiscoveryError
-from mesh.peers.feed.codec import valid
+from mesh.peers.documents import valid
 from mesh.peers.feed.server import Handler
 from mesh.peers.manager_links import ManagerLink, ManagerLinks
 from mesh.peers.swarm_tls import MANAGER_NAME, Identity, SwarmCertificates

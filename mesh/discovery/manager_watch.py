@@ -15,9 +15,10 @@ from typing import Any
 
 from docker.errors import APIError
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.discovery.allocations import ATTACHMENTS_FILTER, Allocations, allocations
 from mesh.discovery.engine_client import Engine
-from mesh.discovery.swarm_json import NOT_UNDERSTOOD, ClusterView, SwarmReader
+from mesh.discovery.swarm_json import NOT_UNDERSTOOD, SwarmReader
 from mesh.errors import DiscoveryError, EngineUnavailable
 from mesh.internal_errors import ERRORS
 

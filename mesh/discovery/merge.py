@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.diff import changed
 from mesh.catalog.model import (
     Container,
@@ -30,7 +31,6 @@ from mesh.catalog.model import (
 )
 from mesh.catalog.snapshot import Change
 from mesh.discovery.engine_json import SERVICE_NAME_LABEL, NetworkView, SeenService, SeenTask
-from mesh.discovery.swarm_json import ClusterView
 from mesh.parsing import is_int, parse_int
 
 T = TypeVar("T")

@@ -25,11 +25,12 @@ from mesh.discovery.engine_json import (
     gateway_place,
 )
 from mesh.discovery.merge import Merger
-from mesh.discovery.stopping_tasks import ENDINGS_MAX, StoppingTasks
+from mesh.discovery.stopping_tasks import StoppingTasks
 from mesh.discovery.swarm_json import NOT_UNDERSTOOD, network, read_each
 from mesh.errors import DiscoveryError, EngineUnavailable
 from mesh.internal_errors import ERRORS
 from mesh.parsing import is_int, parse_int
+from mesh.peers.report.codec import ENDINGS_MAX
 
 Json = Mapping[str, Any]
 

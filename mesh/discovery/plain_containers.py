@@ -18,13 +18,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.diff import changed
 from mesh.catalog.entries import gateways_of, is_host_address
 from mesh.catalog.model import Attachment, Container, Neighbour, Network, Node
 from mesh.catalog.snapshot import Change
 from mesh.discovery.allocations import Allocations
 from mesh.discovery.service_claims import HeldNames, ServiceClaims, is_reserved
-from mesh.discovery.swarm_json import ClusterView
 from mesh.errors import Problem
 
 NEIGHBOURS_MAX = 16_384  # containers of all nodes together; more are refused

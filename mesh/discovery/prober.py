@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from mesh.balance.health_state import WELL_STATUSES, Probe, Pulse, Result, probes
+from mesh.balance.health_state import WELL_STATUSES, Pulse, Result
 from mesh.catalog.model import Container
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.discovery.probe import Probe, probes
 from mesh.errors import KernelError
 from mesh.internal_errors import ERRORS
 from mesh.net.netns import Namespace

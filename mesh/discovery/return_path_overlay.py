@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.diff import changed
 from mesh.catalog.entries import ClaimFault, EntryClaim, EntryFacts, gateways_of, is_host_address, judge
 from mesh.catalog.model import NO_RETURN_PATH, Network, Node, ReturnPath, Service
 from mesh.catalog.snapshot import Change
 from mesh.discovery.allocations import Allocations
-from mesh.discovery.swarm_json import ClusterView
 from mesh.errors import Problem
 
 DOWN = "down"  # a node's state

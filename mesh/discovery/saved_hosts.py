@@ -14,7 +14,7 @@ from mesh.catalog.model import Service
 from mesh.discovery.host_records import Book
 from mesh.errors import DiscoveryError
 from mesh.net.atomic_file import replace_file
-from mesh.peers.feed.codec import valid
+from mesh.peers.documents import valid
 
 FILE = "hosts.json"
 BYTES_MAX = 64 << 20  # of it: 100,000 hosts are about 10 MB

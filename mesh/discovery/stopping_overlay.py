@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import Service, Task, TaskState
 from mesh.catalog.snapshot import Change
-from mesh.discovery.swarm_json import ClusterView
 
 KEPT_SECONDS = 15.0  # after a node's last word; reports come every few seconds while there is a network
 KEPT_MAX = 65_536  # signs of all nodes; more are refused

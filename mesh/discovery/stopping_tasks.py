@@ -9,7 +9,8 @@ when the cluster does not list its task any more, and every manager has had time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-ENDINGS_MAX = 1024  # containers of one node; beyond, the oldest are forgotten
+from mesh.peers.report.codec import ENDINGS_MAX
+
 SURVIVED_SECONDS = 12.0  # `docker stop` kills after 10; what then still runs was not stopped
 ENDED_SECONDS = 30.0  # that a sure one is told at least: managers may be that far behind each other
 

@@ -7,13 +7,12 @@ any, has passed, so RUNNING needs no further proof.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.intake import fault_of
 from mesh.catalog.model import (
     EndpointMode,
-    Neighbour,
     Network,
     Node,
     Port,
@@ -37,16 +36,6 @@ NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, AttributeError, IndexError, O
 
 ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
 UNWANTED = frozenset({"shutdown", "remove"})  # desired states
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterView:
-    """Everything a manager knows, by id."""
-
-    nodes: Mapping[str, Node]
-    networks: Mapping[str, Network]
-    services: Mapping[str, Service]
-    neighbours: Mapping[str, Neighbour] = field(default_factory=dict)  # what the nodes say, by key
 
 
 def cluster(

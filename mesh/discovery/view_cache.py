@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from mesh.discovery.swarm_json import ClusterView
+from mesh.catalog.cluster_view import ClusterView
 from mesh.errors import DiscoveryError
 from mesh.net.atomic_file import replace_file
 from mesh.peers.feed.codec import decode, encode_view

@@ -22,7 +22,7 @@ from mesh.errors import KernelError, NamespaceGone
 from mesh.internal_errors import ERRORS
 from mesh.kernel.flow_drain import Flows
 from mesh.kernel.heartbeat import BEAT_SECONDS
-from mesh.kernel.netfilter.transaction import Transaction
+from mesh.kernel.netfilter.interfaces import TableHandle, TableOpener
 from mesh.kernel.rulesets import (
     ALIVE_SECONDS,
     DELETE,
@@ -60,21 +60,6 @@ class CapturePolicy(StrEnum):
 
 class Closable(Protocol):
     def close(self) -> None: ...
-
-
-class TableHandle(Protocol):
-    """`mesh.kernel.table.Table`, or a test's."""
-
-    async def load(self, text: str) -> None: ...
-    async def change(self, transaction: Transaction) -> None: ...
-    async def ask(self, *texts: str) -> str: ...
-    def beat(self) -> None: ...
-    async def close(self) -> None: ...
-
-
-class TableOpener(Protocol):
-    async def open(self, path: str | None) -> TableHandle: ...
-    async def clear(self, path: str | None) -> bool: ...
 
 
 # Given the container as it was when captured and its two sockets on 127.0.0.11; owns the sockets until its

@@ -16,7 +16,6 @@ from ipaddress import IPv4Interface
 from mesh.catalog.model import NO_RETURN_PATH, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import KernelError, NamespaceGone
-from mesh.kernel.capture import TableHandle, TableOpener
 from mesh.kernel.counters import CountedPort, Totals, read_counters
 from mesh.kernel.devconf import InterfaceSetting, read, write
 from mesh.kernel.firewall.forward_chain import Firewall
@@ -30,6 +29,7 @@ from mesh.kernel.loopback_rules import (
     LOOPBACK_TABLE,
     loopback_rules,
 )
+from mesh.kernel.netfilter.interfaces import TableHandle, TableOpener
 from mesh.kernel.return_rules import NO_ENTRY, ReturnEntry
 from mesh.kernel.rulesets import (
     ALIVE_SECONDS,

@@ -5,9 +5,8 @@ import socket
 from collections.abc import Callable
 
 from mesh.internal_errors import ERRORS
-from mesh.net.limits.descriptors import for_client
+from mesh.net.limits.descriptors import OUT_OF_DESCRIPTORS, for_client
 from mesh.net.netns import LISTEN_BACKLOG
-from mesh.relay.stats import OUT_OF_DESCRIPTORS
 
 ACCEPTS_AT_ONCE = 64  # then those who are accepted get their turn
 PAUSE_SECONDS = 0.2  # when descriptors have run out; some connection will have ended by then

@@ -13,7 +13,7 @@ from typing import ClassVar, Generic, TypeVar
 import aiohttp
 
 from mesh.errors import DiscoveryError
-from mesh.peers.feed.client import why
+from mesh.peers.connection_faults import why
 from mesh.peers.swarm_tls import SwarmCertificates
 
 MANAGERS_SECONDS = 1.0  # between two looks at who the managers are

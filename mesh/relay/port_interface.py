@@ -4,8 +4,9 @@ import socket
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from mesh.balance.endpoint_pool import EndpointStatus
 from mesh.balance.policies import Endpoint
-from mesh.relay.stats import EndpointStatus, PortStats
+from mesh.relay.stats import PortStats
 from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_port import PollerAndTimers, TcpPort, poller_and_timers
 from mesh.relay.tcp_proxy import ConnectSocket

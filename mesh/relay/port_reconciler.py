@@ -17,6 +17,7 @@ from ipaddress import ip_network
 from typing import Protocol as Interface
 from typing import TypeVar
 
+from mesh.balance.endpoint_pool import EndpointStatus
 from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Protocol
 from mesh.catalog.snapshot import Change, Snapshot
@@ -24,11 +25,12 @@ from mesh.errors import KernelError, Problem
 from mesh.internal_errors import ERRORS
 from mesh.labels.ports import Carrier, PortPlan, endpoints, plan
 from mesh.labels.vips import Locality
+from mesh.net.bound_listener import listen
 from mesh.net.tasks import Tasks
 from mesh.relay.port_interface import OpenPort, PortHandle, open_here, open_udp_here
-from mesh.relay.stats import EndpointStatus, PortStats
+from mesh.relay.stats import PortStats
 from mesh.relay.tcp_connection import RelayOptions
-from mesh.relay.tcp_port import listen, plain_socket
+from mesh.relay.tcp_port import plain_socket
 from mesh.relay.tcp_proxy import ConnectSocket
 from mesh.relay.udp_port import listen_udp, plain_udp_socket
 

@@ -4,10 +4,8 @@ import errno
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mesh.balance.policies import Endpoint
+from mesh.net.limits.descriptors import OUT_OF_DESCRIPTORS
 from mesh.relay.splice import IdlePipe
-
-OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @dataclass(slots=True)
@@ -32,15 +30,6 @@ class PortStats:
             self.retries + other.retries,
             self.mode,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointStatus:
-    """An endpoint as the port has experienced it."""
-
-    endpoint: Endpoint
-    active: int  # connections
-    ejected_for: float  # seconds more
 
 
 REASONS = (

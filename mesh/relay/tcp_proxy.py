@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from mesh.balance.endpoint_pool import EndpointPool
+from mesh.balance.endpoint_pool import EndpointPool, EndpointStatus
 from mesh.balance.policies import Endpoint, Policy
 from mesh.net.isolation import run
 from mesh.net.limits.descriptors import for_client
@@ -22,7 +22,7 @@ from mesh.net.poller import Poller
 from mesh.net.timers import Deadlines
 from mesh.relay.proxy_protocol import trusts
 from mesh.relay.splice import reset_on_close
-from mesh.relay.stats import EndpointStatus, PortStats
+from mesh.relay.stats import PortStats
 from mesh.relay.tcp_connection import RelayConnection, RelayOptions
 
 MAX_CONNECTIONS = 20_000  # here: each holds 2 descriptors, a bulk one 6; more are reset and counted

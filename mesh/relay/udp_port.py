@@ -15,15 +15,15 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
-from mesh.balance.endpoint_pool import EndpointPool
+from mesh.balance.endpoint_pool import EndpointPool, EndpointStatus
 from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError, NamespaceGone
 from mesh.internal_errors import ERRORS
+from mesh.net.bound_listener import PortTaken
 from mesh.net.limits.descriptors import for_client
 from mesh.net.netns import Namespace, nonblocking_udp_socket
-from mesh.relay.stats import EndpointStatus, PortStats, reason_of
+from mesh.relay.stats import PortStats, reason_of
 from mesh.relay.tcp_connection import RelayOptions
-from mesh.relay.tcp_port import PortTaken
 from mesh.relay.tcp_proxy import ConnectSocket
 
 MAX_SESSIONS = 8_192  # per port, a descriptor each; beyond, a session that was never answered makes room

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from mesh.catalog.snapshot import Snapshot
 from mesh.errors import Problem
-from mesh.http.codec.path_check import check_path
-from mesh.http.config.matchers import normal_path, routing_path
+from mesh.http.codec.path_check import check_path, normal_path
+from mesh.http.config.matchers import routing_path
 from mesh.http.faults import RequestRefused
 from mesh.http.middleware.client_key import by_proxies
 from mesh.http.routing.request_view import SyntheticRequest

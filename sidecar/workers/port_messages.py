@@ -14,8 +14,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from mesh.balance.endpoint_pool import EndpointStatus
 from mesh.balance.policies import Endpoint
-from mesh.relay.stats import EndpointStatus, PortStats
+from mesh.relay.stats import PortStats
 from mesh.relay.tcp_connection import RelayOptions
 from sidecar.workers.messages import Count, Number, Seconds, Text
 

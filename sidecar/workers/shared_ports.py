@@ -24,11 +24,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+from mesh.balance.endpoint_pool import EndpointStatus
 from mesh.balance.policies import Endpoint
 from mesh.errors import WireError
 from mesh.http.faults import HttpFault
 from mesh.relay.port_interface import OpenPort
-from mesh.relay.stats import REASONS, EndpointStatus, PortStats
+from mesh.relay.stats import REASONS, PortStats
 from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_proxy import ConnectSocket
 from sidecar.workers.port_messages import Carriage, Carry, Ended, PortReport, PortsReport, PortWay, Shut

@@ -21,8 +21,8 @@ from mesh.acme.messages import (
     encode_told,
 )
 from mesh.acme.replication import PATH, ReplicationClient, ReplicationServer
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import Node, Role
-from mesh.discovery.swarm_json import ClusterView
 from mesh.peers.feed.server import FeedServer
 from mesh.peers.swarm_tls import MANAGER_NAME, SwarmCertificates
 from tests.acme.test_certificate_store import URL, pem

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.balance.health_state import FALL, RISE, Probe, Pulse, Result, probes
+from mesh.balance.health_state import FALL, RISE, Pulse, Result
 from mesh.catalog.model import Attachment, Container, Network, Port, Protocol, Service
+from mesh.discovery.probe import Probe, probes
 
 INGRESS = Network("in", "ingress", ingress=True)
 BOX = Container("c", "web.1.t", "/ns", (Attachment("n", "10.9.0.5"), Attachment("in", "10.0.0.5")), task="t")

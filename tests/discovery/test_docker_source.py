@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import TaskState
 from mesh.catalog.snapshot import Snapshot
 from mesh.catalog.store import Store
@@ -22,7 +23,6 @@ from mesh.discovery import engine_client as client_module
 from mesh.discovery import manager_watch as manager_module
 from mesh.discovery.docker_source import DockerSource
 from mesh.discovery.engine_client import EngineClient, Events
-from mesh.discovery.swarm_json import ClusterView
 from mesh.peers.feed import server
 from mesh.peers.feed.client import FeedClient
 from mesh.peers.feed.server import FeedServer

@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import Attachment, Neighbour, Node, Service
 from mesh.catalog.snapshot import Change
-from mesh.discovery.swarm_json import ClusterView
 from mesh.peers.feed import server as feed_server
 from mesh.peers.feed.client import FeedClient
 from mesh.peers.feed.codec import encode_view

@@ -9,12 +9,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import Node, Role, Service
 from mesh.catalog.snapshot import Change
 from mesh.discovery import host_records
 from mesh.discovery.host_records import PATH, HostRecords, is_manager, other_managers
 from mesh.discovery.saved_hosts import FILE, SavedHosts
-from mesh.discovery.swarm_json import ClusterView
 from mesh.http.hosts.book import HostBook
 from mesh.peers.feed.codec import decode, encode_change, encode_view
 from mesh.peers.feed.server import FeedServer

@@ -8,6 +8,7 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.discovery import manager_watch as manager_module
 from mesh.discovery.allocations import Allocations
 from mesh.discovery.engine_client import EngineClient
@@ -19,7 +20,6 @@ from mesh.discovery.manager_watch import (
     Cadence,
     ManagerWatch,
 )
-from mesh.discovery.swarm_json import ClusterView
 from tests.support import docker_fixtures as docker
 from tests.support.docker_fixtures import BACKEND, INGRESS, MANAGER, WEB, WEB_TASKS, WORKER
 from tests.support.docker_fixtures_daemon import FakeDaemon

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import EndpointMode, Service, ServiceNetwork, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.discovery.engine_json import NetworkView, SeenService, SeenTask, container
 from mesh.discovery.merge import Merger
-from mesh.discovery.swarm_json import ClusterView, cluster, network
+from mesh.discovery.swarm_json import cluster, network
 from tests.support import docker_fixtures as docker
 from tests.support.docker_fixtures import BACKEND, INGRESS, NETWORKS, NODES, OTHER, WEB, WEB_TASKS
 

@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.diff import changed
 from mesh.catalog.model import (
     Attachment,
@@ -21,7 +22,6 @@ from mesh.catalog.model import (
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.discovery.engine_json import SERVICE_NAME_LABEL, NetworkView, SeenService, SeenTask
 from mesh.discovery.merge import Merger
-from mesh.discovery.swarm_json import ClusterView
 
 NAMES = ("web", "db")  # service "web" has the id "web-id"
 NETWORKS = ("front", "back", "ingress")

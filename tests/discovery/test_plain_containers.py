@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.diff import changed
 from mesh.catalog.model import (
     Attachment,
@@ -23,7 +24,6 @@ from mesh.discovery import plain_containers as module
 from mesh.discovery.allocations import Allocations
 from mesh.discovery.merge import Merger
 from mesh.discovery.plain_containers import Neighbours, is_dns_name, plain_containers
-from mesh.discovery.swarm_json import ClusterView
 from mesh.dns.name_table import NameTable
 from mesh.peers.report.codec import NodeReport, decode_report, encode_report
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.balance.health_state import Probe, Result
+from mesh.balance.health_state import Result
 from mesh.catalog.model import Attachment, Container, Port, Service
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.discovery.probe import Probe
 from mesh.discovery.prober import Prober, look
 from mesh.net.tasks import Tasks
 from tests.net.lab import inside, laboratory, needs_root

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import NO_RETURN_PATH, Network, Node, ReturnPath, Service, Task, TaskState
 from mesh.catalog.snapshot import Change
 from mesh.discovery.allocations import Allocations
 from mesh.discovery.return_path_overlay import ReturnPathOverlay
-from mesh.discovery.swarm_json import ClusterView
 
 SAID = ReturnPath("10.0.0.2", "02:42:0a:00:00:02", ("10.0.0.2", "10.0.0.3"), ("10.0.0.7",))
 NODES = {"n1": Node("n1", "swarm00", "10.10.10.60"), "n2": Node("n2", "swarm01", "10.10.10.61")}

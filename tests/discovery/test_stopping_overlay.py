@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.diff import changed
 from mesh.catalog.model import Node, Service, Task, TaskState
 from mesh.catalog.snapshot import Change
 from mesh.discovery import stopping_overlay as signs_module
 from mesh.discovery.stopping_overlay import KEPT_SECONDS, SERVES_OR_WILL, StoppingOverlay
-from mesh.discovery.swarm_json import ClusterView
 
 RUNNING, LEAVING, STARTING = TaskState.RUNNING, TaskState.LEAVING, TaskState.STARTING
 

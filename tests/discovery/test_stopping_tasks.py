@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.discovery.stopping_tasks import ENDED_SECONDS, ENDINGS_MAX, SURVIVED_SECONDS, StoppingTasks
+from mesh.discovery.stopping_tasks import ENDED_SECONDS, SURVIVED_SECONDS, StoppingTasks
+from mesh.peers.report.codec import ENDINGS_MAX
 
 
 def nothing_listed(_task: str, _service: str) -> bool:

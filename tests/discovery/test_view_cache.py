@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.discovery import view_cache as saved_module
-from mesh.discovery.swarm_json import ClusterView, cluster
+from mesh.discovery.swarm_json import cluster
 from mesh.discovery.view_cache import SavedView
 from tests.support.docker_fixtures import NETWORKS, NODES, WEB, WEB_TASKS
 from tests.support.waiting import running, until

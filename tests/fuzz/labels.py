@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Port, Service
 from mesh.http.codec.h1_head import checked_fields
-from mesh.http.config.matchers import normal_path
+from mesh.http.codec.path_check import normal_path
 from mesh.http.config.model import Declared, HttpRoute
 from mesh.http.config.rule_parser import RuleError, read_rule
 from mesh.http.hosts.claims import Breadth, areas_of

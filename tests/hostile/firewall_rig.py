@@ -27,10 +27,10 @@ from mesh.kernel.firewall.listeners import ListenerFirewall
 from mesh.kernel.firewall.watch import FirewallWatch
 from mesh.kernel.ingress import IngressRules
 from mesh.kernel.table import Tables
+from mesh.net.bound_listener import listen
 from mesh.net.netns import Namespace, NamespaceWorker
 from mesh.net.tasks import Tasks
 from mesh.relay.port_reconciler import RelayPorts
-from mesh.relay.tcp_port import listen
 from tests.net.lab import Lab, inside, ip, laboratory, of
 
 HOST, HOST6 = "198.51.100.14", "2001:db8::e"

@@ -28,9 +28,10 @@ from mesh.kernel.ingress_state import Published
 from mesh.kernel.return_paths import ReturnPathRules
 from mesh.kernel.rulesets import DnsPorts, container_rules, container_vips, ingress_rules
 from mesh.labels.ports import Carrier
+from mesh.net.bound_listener import listen
 from mesh.net.tasks import Tasks
 from mesh.relay.port_reconciler import RelayPorts
-from mesh.relay.tcp_port import listen, plain_socket
+from mesh.relay.tcp_port import plain_socket
 from tests.http.conftest import Conversation, routed, saying, serving
 
 NET = Network("n1", "net", ("127.0.0.0/8",))

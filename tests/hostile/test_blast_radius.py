@@ -20,7 +20,8 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.balance.health_state import Probe, Result
+from mesh.balance.health_state import Result
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import (
     NO_RETURN_PATH,
     Attachment,
@@ -40,8 +41,9 @@ from mesh.discovery import prober
 from mesh.discovery.engine_json import container, network_view
 from mesh.discovery.merge import Merger
 from mesh.discovery.plain_containers import Neighbours
+from mesh.discovery.probe import Probe
 from mesh.discovery.return_path_overlay import ReturnPathOverlay
-from mesh.discovery.swarm_json import ClusterView, SwarmReader, read_each
+from mesh.discovery.swarm_json import SwarmReader, read_each
 from mesh.errors import DiscoveryError
 from mesh.internal_errors import ERRORS
 from mesh.net.tasks import Tasks

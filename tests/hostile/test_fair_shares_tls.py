@@ -12,8 +12,9 @@ from mesh.http import limits
 from mesh.http.downstream.listener import HttpListener
 from mesh.http.downstream.published_port import HttpPort
 from mesh.http.tls.certificate_store import TlsCertificates
+from mesh.net.bound_listener import listen
 from mesh.relay.tcp_connection import RelayOptions
-from mesh.relay.tcp_port import TcpPort, listen, plain_socket
+from mesh.relay.tcp_port import TcpPort, plain_socket
 from tests.http.conftest import Conversation, Stand, saying
 from tests.http.tls.test_certificate_store import connect, in_one_file
 from tests.support.waiting import until

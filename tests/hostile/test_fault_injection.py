@@ -34,9 +34,10 @@ from mesh.http.upstream.h2_connection import H2Link, H2Upstream
 from mesh.http.upstream.routed_service import RoutedTarget
 from mesh.http.upstream.subrequest import Subrequest
 from mesh.internal_errors import ERRORS
+from mesh.net.bound_listener import listen
 from mesh.relay.splice import Direction, SpliceRelay
 from mesh.relay.tcp_connection import RelayConnection, RelayOptions
-from mesh.relay.tcp_port import TcpPort, listen, plain_socket
+from mesh.relay.tcp_port import TcpPort, plain_socket
 from mesh.relay.tcp_proxy import TcpProxy
 from tests.http.conftest import (
     MIDDLEWARE,

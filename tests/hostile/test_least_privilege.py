@@ -18,10 +18,11 @@ import pytest
 
 from mesh.balance.policies import Endpoint
 from mesh.errors import WireError
+from mesh.net.bound_listener import listen
 from mesh.net.tasks import Tasks
 from mesh.peers.tunnel.client import Tunnels
 from mesh.relay.tcp_connection import RelayOptions
-from mesh.relay.tcp_port import listen, plain_socket
+from mesh.relay.tcp_port import plain_socket
 from sidecar.app import BoundAddresses
 from sidecar.config import Log
 from sidecar.workers import supervisor

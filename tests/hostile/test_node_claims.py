@@ -19,6 +19,7 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.entries import derived_mac
 from mesh.catalog.model import (
     Attachment,
@@ -37,7 +38,6 @@ from mesh.discovery.allocations import Allocations
 from mesh.discovery.merge import Merger
 from mesh.discovery.plain_containers import Neighbours
 from mesh.discovery.return_path_overlay import ReturnPathOverlay as ReturnPathBook
-from mesh.discovery.swarm_json import ClusterView
 from mesh.dns.lookup import answer
 from mesh.dns.name_table import NameTable
 from mesh.dns.scope import Scope

@@ -9,7 +9,7 @@ import pytest
 
 from mesh.catalog.model import Service
 from mesh.http.codec.h1_head import ResponseHead, read_response
-from mesh.http.config.matchers import normal_path
+from mesh.http.codec.path_check import normal_path
 from mesh.http.config.model import HttpRoute
 from mesh.http.labels.http import read_labels
 from mesh.http.request_plan import RequestContext, steps

@@ -15,8 +15,9 @@ import pytest
 
 from mesh.balance.policies import Endpoint
 from mesh.net import acceptor
+from mesh.net.bound_listener import listen
 from mesh.relay.tcp_connection import RelayOptions
-from mesh.relay.tcp_port import TcpPort, listen
+from mesh.relay.tcp_port import TcpPort
 from tests.support.waiting import until
 
 CONNECTIONS = 2000

@@ -10,17 +10,18 @@ from dataclasses import replace
 
 import pytest
 
+from mesh.balance.endpoint_pool import EndpointStatus
 from mesh.balance.policies import Endpoint
 from mesh.catalog.model import Network, Port, Protocol, Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
+from mesh.net.bound_listener import listen
 from mesh.net.tasks import Tasks
 from mesh.relay import port_reconciler as ports_module
 from mesh.relay.port_interface import PortOpener
 from mesh.relay.port_reconciler import RelayPorts
-from mesh.relay.stats import EndpointStatus
 from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_port import TcpPort as RelayedPort
-from mesh.relay.tcp_port import listen, plain_socket
+from mesh.relay.tcp_port import plain_socket
 from tests.support.waiting import until
 
 

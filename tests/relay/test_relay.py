@@ -15,11 +15,12 @@ import pytest
 from mesh.balance.policies import Endpoint, Policy
 from mesh.balance.rendezvous import best, slot_of
 from mesh.net import acceptor
+from mesh.net.bound_listener import PortTaken, listen
 from mesh.relay import tcp_connection as connection_module
 from mesh.relay.proxy_protocol import header
 from mesh.relay.splice import BULK_BYTES
 from mesh.relay.tcp_connection import RelayOptions
-from mesh.relay.tcp_port import PortTaken, TcpPort, listen
+from mesh.relay.tcp_port import TcpPort
 from tests.support.waiting import until
 
 

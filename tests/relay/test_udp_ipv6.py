@@ -8,10 +8,10 @@ from contextlib import closing
 import pytest
 
 from mesh.balance.policies import Endpoint
+from mesh.net.bound_listener import PortTaken
 from mesh.net.netns import in_new_namespace
 from mesh.net.proc import has_ipv6
 from mesh.relay.tcp_connection import RelayOptions
-from mesh.relay.tcp_port import PortTaken
 from mesh.relay.udp_port import UdpPort, listen_udp
 from tests.net.lab import needs_root
 

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import pytest
 
 from mesh.balance.policies import Endpoint, Policy
+from mesh.net.bound_listener import PortTaken
 from mesh.relay import udp_port as udp_module
 from mesh.relay.tcp_connection import RelayOptions
-from mesh.relay.tcp_port import PortTaken
 from mesh.relay.udp_port import UdpPort, listen_udp
 from tests.net.lab import needs_root
 from tests.support.waiting import until

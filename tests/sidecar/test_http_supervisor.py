@@ -11,8 +11,8 @@ from mesh.catalog.model import Service, ServiceNetwork, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.internal_errors import ERRORS
+from mesh.net.bound_listener import listen
 from mesh.net.tasks import Tasks
-from mesh.relay.tcp_port import listen
 from sidecar.config import Address, EntryPointAddress, Http, Log
 from sidecar.workers.http_messages import LearnHttp
 from sidecar.workers.http_supervisor import HttpSupervisor

@@ -18,8 +18,28 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from mesh.http.config.matchers import normal_path
 from mesh.http.faults import HttpFault, RequestRefused
+
+
+def normal_path(path: str) -> str:
+    """One spelling for paths that mean the same (RFC 3986 section 6.2.2): escapes that need none are undone,
+    others in capitals; `.`, `..` and empty segments are taken out. What rules see and what goes on are the
+    same, or `/x/../admin` would get past a rule for `/admin`."""
+    if "%" in path:
+        path = _ESCAPE.sub(_escape, path)
+    if "/." not in path and "//" not in path:
+        return path
+    segments: list[str] = []
+    parts = path.split("/")[1:]
+    for part in parts:
+        if part == "..":
+            if segments:
+                segments.pop()
+        elif part not in ("", "."):
+            segments.append(part)
+    folder = parts[-1] in ("", ".", "..") and segments
+    return "/" + "/".join(segments) + ("/" if folder else "")
+
 
 DECODINGS_MAX = 4  # times that a segment is decoded; usual servers decode once, some twice
 READINGS_MAX = 16  # ways to read one path; each costs a look at the routers

@@ -263,26 +263,6 @@ _STRUCTURAL = frozenset("/\\;%?#")  # what changes the segments of a path when i
 _ROUTED = frozenset(_PRINTABLE) - _STRUCTURAL
 
 
-def normal_path(path: str) -> str:
-    """One spelling for paths that mean the same (RFC 3986 section 6.2.2): escapes that need none are undone,
-    others in capitals; `.`, `..` and empty segments are taken out. What rules see and what goes on are the
-    same, or `/x/../admin` would get past a rule for `/admin`."""
-    if "%" in path:
-        path = _ESCAPE.sub(_escape, path)
-    if "/." not in path and "//" not in path:
-        return path
-    segments: list[str] = []
-    parts = path.split("/")[1:]
-    for part in parts:
-        if part == "..":
-            if segments:
-                segments.pop()
-        elif part not in ("", "."):
-            segments.append(part)
-    folder = parts[-1] in ("", ".", "..") and segments
-    return "/" + "/".join(segments) + ("/" if folder else "")
-
-
 def escaped(path: str) -> str:
     """A path of a rule as requests have it after `normal_path`: what no target may have is escaped."""
     return routing_path(_ESCAPE.sub(_escape, quote(path, safe=_PRINTABLE)))

@@ -13,8 +13,8 @@ from mesh.http.downstream.listener import HttpListener
 from mesh.http.routing.passthrough import TlsPassthrough
 from mesh.http.routing.router import RequestRouter
 from mesh.http.runtime import HttpRuntime
+from mesh.net.bound_listener import listen
 from mesh.net.tasks import Tasks
-from mesh.relay.tcp_port import listen
 from mesh.relay.tcp_proxy import TcpProxy
 
 logger = logging.getLogger(__name__)

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Collection, Sequence
 
+from mesh.balance.endpoint_pool import EndpointStatus
 from mesh.balance.policies import Endpoint
 from mesh.http.codec.h1_head import RequestHead
 from mesh.http.downstream.listener import HttpListener
@@ -11,7 +12,7 @@ from mesh.http.exchange import Downstream, Exchange
 from mesh.http.runtime import HttpRuntime
 from mesh.http.upstream.service import UpstreamService
 from mesh.relay.proxy_protocol import trusts
-from mesh.relay.stats import EndpointStatus, PortStats
+from mesh.relay.stats import PortStats
 from mesh.relay.tcp_connection import RelayOptions
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from mesh.catalog.model import Service
+from mesh.http.config.owner import owner_of
 from mesh.http.hosts.assigned import NOBODY, AssignedHosts
-from mesh.http.hosts.claims import Claims, claims_of, owner_of
+from mesh.http.hosts.claims import Claims, claims_of
 from mesh.http.hosts.ownership import HAND_OVER_SECONDS, HostOwnership
 from mesh.http.labels.http import read_labels
 from mesh.http.labels.passthrough import PREFIX, read_tcp_labels

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import blake2b
 
-from mesh.catalog.model import Service
 from mesh.http.config import matchers
 from mesh.http.config.matchers import Matcher, PathKey
 from mesh.http.config.model import Declared
@@ -21,15 +20,6 @@ Name = tuple[str, str]  # kind, name
 
 # Hosts that have nothing in common: an expression that all of them fit is as good as none.
 _UNLIKE = ("a", "xn--p1ai.invalid", "zz9.plural.example.net", "q-1.test", "www.example.org")
-
-
-def owner_of(service: Service) -> str:
-    """Whose its hosts and names are: its stack's, or its own. No stack has a space in its name."""
-    return service.stack or f"service {service.name}"
-
-
-def shown_owner(owner: str) -> str:
-    return owner if owner.startswith("service ") else f"stack {owner}"
 
 
 class Breadth(IntEnum):

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from mesh.http.config.matchers import Hosts, Matcher, PathKey, Paths, Request
 from mesh.http.config.model import HttpRoute
-from mesh.http.hosts.claims import Area, Breadth, areas_of, shown_owner
+from mesh.http.config.owner import shown_owner
+from mesh.http.hosts.claims import Area, Breadth, areas_of
 from mesh.http.hosts.ownership import Holder, HostOwnership, Right
 
 ANY_HOST = ""

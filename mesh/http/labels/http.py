@@ -25,8 +25,8 @@ from mesh.http.config.model import (
     Scheme,
     StickyCookie,
 )
+from mesh.http.config.owner import owner_of
 from mesh.http.config.rule_parser import RuleError, read_rule
-from mesh.http.hosts.claims import owner_of
 from mesh.http.middleware.options import FIELD, VALUE, WITHOUT, LabelError, read_middleware, references
 from mesh.labels.ports import duration
 from mesh.parsing import parse_int

@@ -13,7 +13,8 @@ from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import Problem
 from mesh.http.config.model import HttpService
-from mesh.http.hosts.claims import owner_of, tcp_area_of
+from mesh.http.config.owner import owner_of
+from mesh.http.hosts.claims import tcp_area_of
 from mesh.http.hosts.entitlement import HostRefusal
 from mesh.http.hosts.ownership import HostOwnership
 from mesh.http.labels.passthrough import ANY, PREFIX, TcpDeclared, TcpRouter, TcpService, read_tcp_labels

@@ -24,7 +24,7 @@ from mesh.http.config.model import (
     Middleware,
     Router,
 )
-from mesh.http.hosts.claims import shown_owner
+from mesh.http.config.owner import shown_owner
 
 T = TypeVar("T", Router, HttpService, Middleware)
 

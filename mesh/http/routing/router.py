@@ -19,9 +19,10 @@ from mesh.http.codec.path_check import DEFAULT, EncodedCharacters
 from mesh.http.config.acme_domains import AcmeDomains
 from mesh.http.config.matchers import Request
 from mesh.http.config.model import Declared, ErrorPages, ForwardAuth, HttpRoute, HttpService
+from mesh.http.config.owner import owner_of
 from mesh.http.exchange import Downstream, Exchange
 from mesh.http.faults import HttpFault, RequestRefused
-from mesh.http.hosts.claims import Claims, areas_of, claims_of, owner_of
+from mesh.http.hosts.claims import Claims, areas_of, claims_of
 from mesh.http.hosts.entitlement import HostRefusal, entitled
 from mesh.http.hosts.ownership import HostOwnership
 from mesh.http.labels.http import read_labels

@@ -16,7 +16,7 @@ from mesh.dns.names import TASKS, service_names
 from mesh.errors import Problem
 from mesh.http import limits
 from mesh.http.config.model import HttpService
-from mesh.http.hosts.claims import owner_of
+from mesh.http.config.owner import owner_of
 from mesh.http.runtime import HttpRuntime
 from mesh.http.upstream.network_reach import NetworkReach
 from mesh.http.upstream.routed_service import RoutedTarget

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Collection
 
 from mesh.errors import KernelError
-from mesh.kernel.capture import TableHandle, TableOpener
 from mesh.kernel.firewall.filter_table import Family, plan_input, plan_without_input
 from mesh.kernel.firewall.iptables import Backend, backends
 from mesh.kernel.firewall.listener_rules import (
@@ -26,6 +25,7 @@ from mesh.kernel.firewall.listener_rules import (
     listener_rules,
     listener_update,
 )
+from mesh.kernel.netfilter.interfaces import TableHandle, TableOpener
 
 logger = logging.getLogger(__name__)
 

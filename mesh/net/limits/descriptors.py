@@ -9,6 +9,9 @@ import os
 import resource
 import socket
 
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
 RESERVED_MAX = 512  # of a usual limit; of a small one an eighth
 OPEN = "/proc/self/fd"
 

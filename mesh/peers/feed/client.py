@@ -12,9 +12,10 @@ from random import Random
 
 import aiohttp
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.snapshot import Change
-from mesh.discovery.swarm_json import ClusterView
 from mesh.errors import DiscoveryError
+from mesh.peers.connection_faults import why
 from mesh.peers.feed.codec import decode
 from mesh.peers.feed.server import HEARTBEAT_SECONDS, HOLDS, LENGTH, NEIGHBOURS, PATH, TOLD
 from mesh.peers.swarm_tls import MANAGER_NAME, SwarmCertificates, identity_of
@@ -136,16 +137,3 @@ class FeedClient:
             if not self.following:
                 raise DiscoveryError("the feed began with a change")
             self._on_change(message)
-
-
-def why(error: Exception) -> str:
-    """In words that stay the same from one try to the next, so that the log is not filled."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its certificate is refused: {error.certificate_error}"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"cannot connect: {error.os_error.strerror or error.os_error}"
-    if isinstance(error, aiohttp.ClientPayloadError | asyncio.IncompleteReadError):
-        return "the feed ended"
-    if isinstance(error, TimeoutError):
-        return "no answer"
-    return str(error) or type(error).__name__

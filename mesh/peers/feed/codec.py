@@ -11,18 +11,14 @@ not ask for them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import Neighbour, Network, Node, Service
 from mesh.catalog.snapshot import Change
-from mesh.discovery.swarm_json import ClusterView
-from mesh.errors import DiscoveryError
-
-T = TypeVar("T")
-
-_SHOWN = 3  # faults of a message that are quoted
+from mesh.peers.documents import valid
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +76,3 @@ def decode(data: bytes) -> ClusterView | Change | None:
         return None
     told = message.changed
     return Change(told.nodes, told.networks, told.services, neighbours=told.neighbours)
-
-
-def valid(expected: TypeAdapter[T], data: bytes) -> T:
-    """The document that `data` is. Raises DiscoveryError when it does not fit."""
-    try:
-        return expected.validate_json(data)
-    except ValidationError as error:
-        raise DiscoveryError(f"not a message of the feed: {_faults(error.errors())}") from error
-
-
-def _faults(errors: list[Any]) -> str:
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in errors[:_SHOWN])

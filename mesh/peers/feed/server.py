@@ -20,9 +20,9 @@ from functools import partial
 
 from aiohttp import web
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import Role
 from mesh.catalog.snapshot import Change
-from mesh.discovery.swarm_json import ClusterView
 from mesh.errors import DiscoveryError, Problem
 from mesh.net.limits.connection_guard import ConnectionGuard, GuardLimits
 from mesh.net.tls_listener import HandshakeLimits, TlsListener

@@ -16,9 +16,11 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
 
 from mesh.catalog.model import NO_RETURN_PATH, Attachment, Neighbour, ReturnPath
-from mesh.discovery.stopping_tasks import ENDINGS_MAX
 from mesh.errors import DiscoveryError
-from mesh.peers.feed.codec import valid
+from mesh.peers.documents import valid
+
+ENDINGS_MAX = 1024  # containers of one node; beyond, the oldest are forgotten
+
 
 ID_MAX = 64  # characters; Swarm's own have 25, containers' 64
 NAME_MAX = 253  # characters of a DNS name (RFC 1035 2.3.4)

@@ -21,6 +21,7 @@ from mesh.catalog.snapshot import Snapshot
 from mesh.errors import DiscoveryError, KernelError, NamespaceGone, Problem, WireError
 from mesh.net import streams
 from mesh.net.acceptor import Accepting, Peer
+from mesh.net.bound_listener import listen
 from mesh.net.tasks import Tasks
 from mesh.peers.refusals import Refusals
 from mesh.peers.swarm_tls import Identity, SwarmCertificates, identity_of
@@ -28,7 +29,6 @@ from mesh.peers.tunnel.copy import PIECE, Activity, TunnelSide, pump
 from mesh.peers.tunnel.protocol import ASK_MAX, OPEN, TunnelRequest, read_wanted, refuse
 from mesh.peers.tunnel.shares import PEER_TUNNELS_MAX, TUNNELS_MAX, Shares, Tunnel
 from mesh.peers.tunnel.task_lookup import service_at
-from mesh.relay.tcp_port import listen
 
 ROTATION_SECONDS = 2.0  # between two looks at the certificate files, and at who is a node still
 HANDSHAKE_SECONDS = 5.0

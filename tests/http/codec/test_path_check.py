@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.http.codec import path_check
-from mesh.http.codec.path_check import EncodedCharacters, check_path, check_rewritten, is_plain
-from mesh.http.config.matchers import escaped, normal_path, routing_path
+from mesh.http.codec.path_check import EncodedCharacters, check_path, check_rewritten, is_plain, normal_path
+from mesh.http.config.matchers import escaped, routing_path
 from mesh.http.faults import HttpFault, RequestRefused
 
 

@@ -7,17 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.http.config.matchers import (
-    Always,
-    And,
-    HostMatcher,
-    Matcher,
-    Not,
-    Or,
-    Path,
-    PathPrefix,
-    normal_path,
-)
+from mesh.http.codec.path_check import normal_path
+from mesh.http.config.matchers import Always, And, HostMatcher, Matcher, Not, Or, Path, PathPrefix
 from mesh.http.config.model import HttpRoute
 from mesh.http.config.rule_parser import RuleError, read_rule
 from mesh.http.routing.route_table import RouteTable, order

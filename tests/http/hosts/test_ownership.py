@@ -7,9 +7,10 @@ import pytest
 from mesh.catalog.model import Service
 from mesh.http.config.matchers import PathKey
 from mesh.http.config.model import HttpRoute
+from mesh.http.config.owner import owner_of
 from mesh.http.config.rule_parser import read_rule
 from mesh.http.hosts.assigned import AssignedHosts, pattern
-from mesh.http.hosts.claims import AREAS_MAX, Area, Breadth, Claims, areas_of, covers, owner_of
+from mesh.http.hosts.claims import AREAS_MAX, Area, Breadth, Claims, areas_of, covers
 from mesh.http.hosts.entitlement import entitled
 from mesh.http.hosts.ownership import HostOwnership
 

@@ -15,7 +15,7 @@ from mesh.http import limits
 from mesh.http.downstream.listener import HttpListener
 from mesh.http.downstream.published_port import HttpPort
 from mesh.http.tls.certificate_store import TlsCertificates
-from mesh.relay.tcp_port import listen
+from mesh.net.bound_listener import listen
 from tests.http.conftest import LIMIT, Conversation, Stand
 from tests.http.test_exchanges import echo_heads
 from tests.support.certificates import NOW, pair

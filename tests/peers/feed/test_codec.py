@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import Attachment, Neighbour
 from mesh.catalog.snapshot import Change
-from mesh.discovery.swarm_json import ClusterView, cluster
+from mesh.discovery.swarm_json import cluster
 from mesh.errors import DiscoveryError
 from mesh.peers.feed.codec import HEARTBEAT, decode, encode_change, encode_view
 from tests.support.docker_fixtures import NETWORKS, NODES, WEB, WEB_TASKS

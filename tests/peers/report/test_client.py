@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from mesh.catalog.cluster_view import ClusterView
 from mesh.catalog.model import Attachment, Neighbour, Node
 from mesh.catalog.snapshot import Change
-from mesh.discovery.swarm_json import ClusterView
 from mesh.errors import DiscoveryError
 from mesh.peers import manager_links
 from mesh.peers.feed.server import FeedServer

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.catalog.model import Attachment, Neighbour, ReturnPath
-from mesh.discovery.stopping_tasks import ENDINGS_MAX
 from mesh.errors import DiscoveryError
 from mesh.peers.report.codec import (
     ALIASES_MAX,
     CONTAINERS_BYTES_MAX,
     CONTAINERS_MAX,
+    ENDINGS_MAX,
     ENTRIES_MAX,
     ID_MAX,
     NAME_MAX,

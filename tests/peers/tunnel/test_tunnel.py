@@ -15,6 +15,7 @@ from mesh.catalog.model import Network, Node, Service, ServiceNetwork, Task, Tas
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.errors import NamespaceGone
 from mesh.http.downstream.published_port import HttpPort
+from mesh.net.bound_listener import listen
 from mesh.net.tasks import Tasks
 from mesh.peers.swarm_tls import SwarmCertificates
 from mesh.peers.tunnel import client as tunnel_client
@@ -24,7 +25,7 @@ from mesh.peers.tunnel.protocol import TunnelRequest, ask
 from mesh.peers.tunnel.server import TunnelServer
 from mesh.peers.tunnel.task_lookup import node_of
 from mesh.relay.tcp_connection import RelayOptions
-from mesh.relay.tcp_port import listen, plain_socket
+from mesh.relay.tcp_port import plain_socket
 from sidecar.workers.channel import Channel
 from sidecar.workers.edge_reach import EdgeTunnels
 from sidecar.workers.http_messages import TELLS, TOLD, ConnectionBroken, Cut, Dial, TunnelDialled

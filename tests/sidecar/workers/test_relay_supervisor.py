@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from mesh.balance.policies import Endpoint, Policy
+from mesh.net.bound_listener import listen
 from mesh.net.tasks import Tasks
 from mesh.relay.tcp_connection import RelayOptions
-from mesh.relay.tcp_port import listen, plain_socket
+from mesh.relay.tcp_port import plain_socket
 from sidecar.config import Log
 from sidecar.workers import shared_ports
 from sidecar.workers import supervisor as workers

@@ -1,0 +1,12 @@
+"""TODO"""
+
+from mesh.catalog.model import Service
+
+
+def owner_of(service: Service) -> str:
+    """Whose its hosts and names are: its stack's, or its own. No stack has a space in its name."""
+    return service.stack or f"service {service.name}"
+
+
+def shown_owner(owner: str) -> str:
+    return owner if owner.startswith("service ") else f"stack {owner}"
