@@ -8,7 +8,6 @@ import random
 import ssl
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
-from typing import Protocol
 
 from mesh.balance.candidates import candidates
 from mesh.balance.outlier_detection import OutlierDetection
@@ -19,23 +18,8 @@ from mesh.balance.slow_start import Young
 from mesh.http import limits
 from mesh.http.codec.h1_head import ResponseReader
 from mesh.http.config.model import BAD_STATUSES
+from mesh.http.interfaces import IdleConnection, Link
 from mesh.http.stats import ServiceStats
-
-
-class IdleConnection(Protocol):
-    """A connection to an endpoint between two requests."""
-
-    idle_since: float
-
-    def discard(self) -> None: ...
-
-
-class Link(Protocol):
-    """A connection to an endpoint that many requests share."""
-
-    def retire(self) -> None:
-        """Take no more of them."""
-        ...
 
 
 class PooledEndpoint:

@@ -18,86 +18,18 @@ from typing import Protocol
 from mesh.http import limits
 from mesh.http.codec.h1_head import RequestHead, ResponseHead
 from mesh.http.codec.protected_fields import without_names
-from mesh.http.codec.proxy_headers import ClientInfo, changed_response, with_fields
+from mesh.http.codec.proxy_headers import changed_response, with_fields
 from mesh.http.endpoint_pool import PooledEndpoint
 from mesh.http.faults import HttpFault
+from mesh.http.interfaces import Downstream, Upstream
 from mesh.http.local_reply import LocalReply, changed_answer, error_answer
 from mesh.http.request_plan import RequestPlan
-from mesh.http.upstream.h1_connection import H1Upstream
 from mesh.net.isolation import run
 
 Fields = Sequence[tuple[str, str | None]]  # to be set; None: taken away
 
 _REPEATED = (HttpFault.ENDPOINT_CLOSED, HttpFault.TRY_TIMEOUT)
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
-
-
-class Downstream(Protocol):
-    """The client's side."""
-
-    edge: ClientInfo
-    request_id: bytes
-
-    def respond(self, head: ResponseHead, length: int) -> None:
-        """Begin the response; `length` of its body, or CHUNKED, UNTIL_CLOSE where it is not known."""
-        ...
-
-    def whole(self, head: ResponseHead, body: bytes) -> None:
-        """A response that is all there."""
-        ...
-
-    def interim(self, head: ResponseHead) -> None: ...
-    def switch(self, head: ResponseHead) -> None: ...
-    def write(self, data: bytes) -> None: ...
-    def flush(self) -> bool:
-        """Send what was written. False: the client takes no more; `client_room` tells when it does."""
-        ...
-
-    def end(self, trailers: bytes) -> None: ...
-    def answer(self, answer: LocalReply) -> None:
-        """There is no response from an endpoint: this is ours."""
-        ...
-
-    def cut(self) -> None:
-        """The response cannot be completed: the client must see that."""
-        ...
-
-    def hold_body(self, hold: bool) -> None: ...
-    def forwarded(self, head: RequestHead) -> bytes:
-        """The request's field lines as an endpoint gets them."""
-        ...
-
-
-class Upstream(Protocol):
-    """The endpoint's side: a connection (HTTP/1), or a stream of one (HTTP/2)."""
-
-    reused: bool  # the connection had served before: that it ends says nothing of the endpoint
-
-    def connect(self, make: Callable[[], socket.socket], seconds: float) -> None:
-        """The exchange is told, now or later, once."""
-        ...
-
-    def begin(
-        self, head: RequestHead, target: bytes, lines: bytes, body: list[bytes], last: bool, trailers: bytes
-    ) -> bool:
-        """The request, with what there is of its body. `lines`: its field lines. Otherwise as `send`."""
-        ...
-
-    def send(self, data: bytes, last: bool, trailers: bytes = b"") -> bool:
-        """More of the body; `last`: the end of it. True when all is taken, or else `upstream_room` tells."""
-        ...
-
-    def resume(self) -> None:
-        """There is room for more of the response again."""
-        ...
-
-    def shut_request(self) -> None:
-        """After an upgrade: the client has said all."""
-        ...
-
-    def discard(self) -> None:
-        """Nobody wants more of it."""
-        ...
 
 
 class ExchangeService(Protocol):
@@ -340,7 +272,6 @@ class Exchange:
         server.requests += 1
         if server.idle and len(self.tried) == 1:
             connection = server.idle.pop()
-            assert isinstance(connection, H1Upstream)
             self._upstream = connection
             connection.take(self)
             self.connected()

@@ -11,7 +11,8 @@ from mesh.http.config.model import Declared, HttpRoute
 from mesh.http.config.rule_parser import RuleError, read_rule
 from mesh.http.hosts.claims import Breadth, areas_of
 from mesh.http.labels.http import read_labels
-from mesh.http.request_plan import RequestContext, steps
+from mesh.http.middleware.chain import steps
+from mesh.http.request_plan import RequestContext
 from mesh.http.routing.reference_resolver import ReferenceResolver
 from mesh.http.routing.route_table import RouteTable, order
 from mesh.http.upstream.health_check import question

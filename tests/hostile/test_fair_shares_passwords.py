@@ -102,7 +102,7 @@ async def test_clients_that_leave_take_their_guesses_along(world: World) -> None
 async def test_guesses_do_not_have_a_right_password_forgotten(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mesh.http.request_plan.VERIFIED_MAX", 3)
+    monkeypatch.setattr("mesh.http.middleware.chain.VERIFIED_MAX", 3)
     await services(world, "a")
     await good(world, "a")
     for number in range(4):

@@ -11,7 +11,8 @@ from mesh.http.config import model
 from mesh.http.config.htpasswd import matches
 from mesh.http.config.regex import Expression
 from mesh.http.faults import HttpFault
-from mesh.http.request_plan import RequestContext, RequestPlan, steps
+from mesh.http.middleware.chain import steps
+from mesh.http.request_plan import RequestContext, RequestPlan
 from tests.http.config.test_rule_parser import Asking
 from tests.support.http_steps import treat
 

@@ -12,7 +12,8 @@ from mesh.http.codec.h1_head import ResponseHead, read_response
 from mesh.http.codec.path_check import normal_path
 from mesh.http.config.model import HttpRoute
 from mesh.http.labels.http import read_labels
-from mesh.http.request_plan import RequestContext, steps
+from mesh.http.middleware.chain import steps
+from mesh.http.request_plan import RequestContext
 from mesh.http.routing.reference_resolver import ReferenceResolver
 from mesh.http.routing.route_table import RouteTable
 from tests.support.http_steps import treat

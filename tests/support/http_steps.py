@@ -3,15 +3,9 @@
 from collections.abc import Sequence
 
 from mesh.http.codec.h1_head import Fields, RequestFields, ResponseHead
+from mesh.http.middleware.chain import NeedsAuthRequest, NeedsPasswordCheck, go_on
 from mesh.http.middleware.forward_auth import judge, question
-from mesh.http.request_plan import (
-    NeedsAuthRequest,
-    NeedsPasswordCheck,
-    RequestContext,
-    RequestPlan,
-    Step,
-    go_on,
-)
+from mesh.http.request_plan import RequestContext, RequestPlan, Step
 
 SENT = b"Host: a.example\r\nX-User: root\r\n"  # of a request, as an endpoint gets it
 

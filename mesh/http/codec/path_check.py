@@ -19,6 +19,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from mesh.http.faults import HttpFault, RequestRefused
+from mesh.parsing import parse_hex
+
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+def _escape(found: re.Match[str]) -> str:
+    meant = chr(parse_hex(found[1], 0xFF))
+    return meant if meant in _UNRESERVED else found[0].upper()
 
 
 def normal_path(path: str) -> str:

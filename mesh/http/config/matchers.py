@@ -11,8 +11,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
 from urllib.parse import quote, unquote_plus
 
+from mesh.http.codec.path_check import _escape
 from mesh.http.config.regex import Expression
-from mesh.parsing import parse_hex
 
 
 class Request(Protocol):
@@ -257,7 +257,6 @@ def _query_has(query: str, name: str, accepts: Callable[[str], bool]) -> bool:
 
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 _STRUCTURAL = frozenset("/\\;%?#")  # what changes the segments of a path when it is decoded
 _ROUTED = frozenset(_PRINTABLE) - _STRUCTURAL
@@ -277,8 +276,3 @@ def routing_path(path: str) -> str:
 def _routed(found: re.Match[str]) -> str:
     meant = chr(int(found[1], 16))
     return meant if meant in _ROUTED else found[0].upper()
-
-
-def _escape(found: re.Match[str]) -> str:
-    meant = chr(parse_hex(found[1], 0xFF))
-    return meant if meant in _UNRESERVED else found[0].upper()

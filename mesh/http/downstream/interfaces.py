@@ -5,8 +5,9 @@ from typing import Protocol
 
 from mesh.http.codec.h1_head import RequestHead
 from mesh.http.codec.proxy_headers import ClientInfo
-from mesh.http.exchange import Downstream, Exchange
+from mesh.http.exchange import Exchange
 from mesh.http.faults import HttpFault
+from mesh.http.interfaces import Downstream
 from mesh.net.poller import Poller
 from mesh.net.timers import Deadlines
 

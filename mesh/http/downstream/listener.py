@@ -16,8 +16,9 @@ from mesh.http.codec.proxy_headers import ClientInfo
 from mesh.http.downstream.h1_connection import H1Client
 from mesh.http.downstream.h2_connection import H2Client
 from mesh.http.downstream.interfaces import HttpClient
-from mesh.http.exchange import Downstream, Exchange
+from mesh.http.exchange import Exchange
 from mesh.http.faults import HttpFault
+from mesh.http.interfaces import Downstream
 from mesh.http.runtime import HttpRuntime
 from mesh.http.tls.handshake_base import TlsAccept
 from mesh.http.tls.handshake_places import HandshakePlaces

@@ -8,7 +8,8 @@ from mesh.balance.endpoint_pool import EndpointStatus
 from mesh.balance.policies import Endpoint
 from mesh.http.codec.h1_head import RequestHead
 from mesh.http.downstream.listener import HttpListener
-from mesh.http.exchange import Downstream, Exchange
+from mesh.http.exchange import Exchange
+from mesh.http.interfaces import Downstream
 from mesh.http.runtime import HttpRuntime
 from mesh.http.upstream.service import UpstreamService
 from mesh.relay.proxy_protocol import trusts

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from mesh.http.codec.h1_head import CHUNKED, Fields, ResponseHead
 from mesh.http.config.model import Compress
-from mesh.http.exchange import Downstream
+from mesh.http.interfaces import Downstream
 from mesh.http.middleware.response_filter import ResponseFilter
 from mesh.net.limits.semaphore import Semaphore
 from mesh.parsing import parse_float

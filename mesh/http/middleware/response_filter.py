@@ -6,7 +6,7 @@ around its client pays nothing for it.
 
 from mesh.http.codec.h1_head import RequestHead, ResponseHead
 from mesh.http.codec.proxy_headers import ClientInfo
-from mesh.http.exchange import Downstream
+from mesh.http.interfaces import Downstream
 from mesh.http.local_reply import LocalReply
 
 

@@ -6,18 +6,12 @@ from mesh.http import limits
 from mesh.http.config.model import Compress, ErrorPages, ForwardAuth
 from mesh.http.exchange import Exchange
 from mesh.http.faults import HttpFault
+from mesh.http.middleware.chain import NeedsAuthRequest, NeedsPasswordCheck, go_on
 from mesh.http.middleware.compress import CompressFilter, understands_gzip
 from mesh.http.middleware.error_pages import ErrorPageFilter
 from mesh.http.middleware.forward_auth import judge, question
 from mesh.http.password_queue import Comparison
-from mesh.http.request_plan import (
-    NeedsAuthRequest,
-    NeedsPasswordCheck,
-    RequestContext,
-    RequestPlan,
-    Step,
-    go_on,
-)
+from mesh.http.request_plan import RequestContext, RequestPlan, Step
 from mesh.http.runtime import HttpRuntime
 from mesh.http.upstream.external_client import ExternalClient, ExternalRequest
 from mesh.http.upstream.service_lookup import ServiceLookup, ServiceUse

@@ -20,16 +20,18 @@ from mesh.http.config.acme_domains import AcmeDomains
 from mesh.http.config.matchers import Request
 from mesh.http.config.model import Declared, ErrorPages, ForwardAuth, HttpRoute, HttpService
 from mesh.http.config.owner import owner_of
-from mesh.http.exchange import Downstream, Exchange
+from mesh.http.exchange import Exchange
 from mesh.http.faults import HttpFault, RequestRefused
 from mesh.http.hosts.claims import Claims, areas_of, claims_of
 from mesh.http.hosts.entitlement import HostRefusal, entitled
 from mesh.http.hosts.ownership import HostOwnership
+from mesh.http.interfaces import Downstream
 from mesh.http.labels.http import read_labels
 from mesh.http.labels.passthrough import PREFIX, read_tcp_labels
 from mesh.http.local_reply import LocalReply, error_answer
+from mesh.http.middleware.chain import steps
 from mesh.http.middleware.runner import MiddlewareRunner
-from mesh.http.request_plan import RequestContext, RequestPlan, Step, steps
+from mesh.http.request_plan import RequestContext, RequestPlan, Step
 from mesh.http.routing.reference_resolver import ChangedReferences, ReferenceResolver
 from mesh.http.routing.request_view import RequestView
 from mesh.http.routing.route_table import RouteTable

@@ -14,13 +14,13 @@ import socket
 from collections.abc import Callable
 from enum import Enum
 from time import monotonic
-from typing import Protocol
 
 from mesh.http import limits
 from mesh.http.codec.h1_body import LAST_CHUNK, ChunkedReader, chunk
 from mesh.http.codec.h1_head import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
 from mesh.http.endpoint_pool import PooledEndpoint
 from mesh.http.faults import HttpFault, RequestRefused
+from mesh.http.interfaces import UpstreamHandler
 from mesh.net.idle_timer import NEVER, IdleTimer
 from mesh.net.isolation import run
 from mesh.net.poller import PEER_DONE, READABLE, UNUSUAL, WRITABLE, Poller
@@ -37,31 +37,6 @@ class UpstreamState(Enum):
     BUSY = 2
     IDLE = 3
     CLOSED = 4
-
-
-class UpstreamHandler(Protocol):
-    """The exchange, as its upstream connection needs it."""
-
-    method: bytes
-    response_timeout: float
-
-    @property
-    def upgrades(self) -> bool:
-        """Does the request ask for another protocol?"""
-        ...
-
-    def connected(self) -> None: ...
-    def not_connected(self, fault: HttpFault) -> None: ...
-    def interim(self, head: ResponseHead) -> None: ...
-    def responded(self, head: ResponseHead, length: int) -> None: ...
-    def whole(self, head: ResponseHead, body: bytes) -> None: ...
-    def switched(self, head: ResponseHead) -> None: ...
-    def payload(self, data: bytes) -> None: ...
-    def ended(self, trailers: bytes) -> None: ...
-    def broken(self, fault: HttpFault, *, unprocessed: bool = False) -> None: ...
-    def pushed(self) -> bool: ...
-    def upstream_room(self) -> None: ...
-    def on_fault(self) -> None: ...
 
 
 class H1Upstream(IdleTimer):

@@ -9,7 +9,8 @@ import ssl
 from mesh.http.endpoint_pool import PooledEndpoint
 from mesh.http.exchange import Exchange
 from mesh.http.faults import HttpFault
-from mesh.http.upstream.h1_connection import H1Upstream, UpstreamHandler, UpstreamState
+from mesh.http.interfaces import UpstreamHandler
+from mesh.http.upstream.h1_connection import H1Upstream, UpstreamState
 from mesh.http.upstream.h2_connection import begin_link
 from mesh.http.upstream.tls import TaskTls
 from mesh.net.poller import Poller

@@ -18,7 +18,7 @@ from mesh.http.endpoint_pool import PooledEndpoint
 from mesh.http.exchange import Exchange
 from mesh.http.faults import HttpFault, RequestRefused
 from mesh.http.h2_transport import H2Connection, Outgoing
-from mesh.http.upstream.h1_connection import UpstreamHandler
+from mesh.http.interfaces import UpstreamHandler
 from mesh.net.idle_timer import NEVER
 from mesh.net.isolation import run
 from mesh.net.poller import UNUSUAL, WRITABLE, Poller

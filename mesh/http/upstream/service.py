@@ -10,7 +10,8 @@ from mesh.balance.retry_budget import RetryBudget
 from mesh.errors import KernelError, NamespaceGone
 from mesh.http import limits
 from mesh.http.endpoint_pool import HttpEndpointPool, PooledEndpoint
-from mesh.http.exchange import Exchange, Upstream
+from mesh.http.exchange import Exchange
+from mesh.http.interfaces import Upstream
 from mesh.http.runtime import HttpRuntime
 from mesh.http.upstream.h1_connection import H1Upstream
 from mesh.http.upstream.h1_tls_connection import SecuredUpstream

@@ -14,7 +14,7 @@ from mesh.http import limits
 from mesh.http.codec.h1_head import ResponseHead, read_response
 from mesh.http.codec.proxy_headers import ClientInfo
 from mesh.http.config.model import Compress
-from mesh.http.exchange import Downstream
+from mesh.http.interfaces import Downstream
 from mesh.http.middleware.compress import CompressFilter, gains, understands_gzip
 from mesh.net.limits.semaphore import Semaphore
 from tests.http.conftest import LIMIT, MIDDLEWARE, Conversation, Handler, World, parsed, routed
