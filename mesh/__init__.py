@@ -1,17 +1,22 @@
-"""The library behind the sidecar: what a Swarm cluster is, and every decision made about its traffic.
+"""The library behind the sidecar: what a Swarm cluster is, and every decision about its traffic.
 
-    catalog     WHAT the cluster is      one immutable snapshot, changed only by swapping
-    discovery   how we LEARN it          Docker's API, a manager's feed, or a file
-    dns         ANSWER names             per asker, per network, like 127.0.0.11 and better
-    balance     CHOOSE a task            policies over the endpoints that may be used now
-    kernel      CARRY in the kernel      nftables rules computed from the snapshot, and their upkeep
-    relay       CARRY in user space      TCP with half-close and UDP for `mode: proxy`
-    net         namespaces and sockets   entering a namespace; the only place that starts tasks
-    telemetry   TELL people              metrics, logs, explanations
+    catalog    The cluster as one immutable value, and the cell that holds it
+    net        Sockets, namespaces, timers and tasks: the machine, as the rest of the library uses it
+    balance    Choosing an endpoint. Pure: clock and chance are arguments
+    labels     Labels of services read into values, every fault named by its key. Pure
+    peers      What sidecars say to each other, by mutual TLS with the Swarm's own certificates
+    discovery  Learning the cluster: from Docker, from a manager's feed, or from a file
+    dns        Answering names: a query's bytes in, a reply's bytes out
+    kernel     Rules in the kernel, computed from the snapshot and kept as they should be
+    relay      Published ports carried in user space: TCP and UDP
+    http       HTTP between clients and tasks: routed, changed, balanced
+    acme       Certificates from an authority by ACME (RFC 8555), ordered by one node and held by all
+    telemetry  Telling people: metrics, logs, explanations, diagnoses
 
-Data flows one way: discovery publishes a `Change` into `catalog.store.Store`; dns, kernel, relay and
-telemetry are told (old snapshot, new snapshot, change) and do work in proportion to the change.
+Data flows one way. `discovery` publishes a `Change` into `catalog.store.Store`. Subscribers (dns, kernel,
+relay, http, telemetry) get the old snapshot, the new one and the change, and work in proportion to the
+change.
 
-Import rule: `sidecar` (the process) imports `mesh`, never the reverse; pure modules (catalog, decisions)
-import no asyncio, socket, ssl, time or random. `make lint` enforces both.
+A package imports only from those above it in this list; `sidecar` imports `mesh`, never the reverse. Pure
+modules import no asyncio, socket, ssl, time or random. `make lint` enforces all three.
 """

@@ -1,5 +1,13 @@
-"""WHAT the cluster is.
+"""The cluster as one immutable value, and the cell that holds it.
 
-`model` has the entities, `snapshot` one immutable value of them all, `diff` the difference between two,
-`store` the single mutable cell, `codec` the document form for files and people.
+model         The entities of a Swarm as the rest of the program sees them: frozen values
+cluster_view  What a manager knows of the cluster, as one value
+snapshot      One immutable value of the whole catalogue, and the change that leads from one to the next
+diff          What differs between what is known and what a source now reports, entity by entity
+store         The one mutable cell of the catalogue
+subscription  One subscriber to the catalogue
+intake        What may enter the catalogue: entities whose fields are what their types say
+entries       Which node enters the ingress network where: the claims of the nodes, judged
+codec         The catalogue as a document: `catalog.yml` for the file source
+documents     From text to a checked document, with every fault named at its place
 """

@@ -1,4 +1,4 @@
-"""TODO"""
+"""What a manager knows of the cluster, as one value. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

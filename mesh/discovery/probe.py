@@ -1,4 +1,4 @@
-"""TODO"""
+"""Which ports of a local task are probed, read from its service's labels. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,1 +1,6 @@
-"""TODO mesh/labels"""
+"""Labels of services read into values, every fault named by its key. Pure.
+
+ports  How each published port is carried: the service's labels read into a plan, with every fault named
+vips   How a service's virtual IPs choose a task: its `mesh.vip.*` labels read, with every fault named
+dns    What a service's labels say about its names, with every fault named
+"""

@@ -1,4 +1,4 @@
-"""TODO"""
+"""A listening TCP socket on an address of this node."""
 
 import errno
 import socket

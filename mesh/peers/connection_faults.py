@@ -1,4 +1,4 @@
-"""TODO"""
+"""Why a connection to another sidecar failed, in words for the log."""
 
 import asyncio
 

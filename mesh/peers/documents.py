@@ -1,4 +1,4 @@
-"""TODO"""
+"""JSON from another sidecar, validated as a whole against a dataclass. Pure."""
 
 from typing import Any, TypeVar
 

@@ -18,7 +18,9 @@ from sidecar.workers.socket_stock import SocketStock
 
 
 class EdgeReach:
-    """As `mesh.http.upstream.network_reach.Namespaces`. `networks`: ids of those that are here, as the sidecar last said."""
+    """As `mesh.http.upstream.network_reach.Namespaces`. `networks`: ids of those that are here, as the
+    sidecar last said.
+    """
 
     def __init__(
         self,

@@ -109,7 +109,9 @@ class LearnHttp:
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """Networks (ids) that sockets can be made on here. `as_published`: see `mesh.http.upstream.network_reach.endpoints_of`."""
+    """Networks (ids) that sockets can be made on here. `as_published`: see
+    `mesh.http.upstream.network_reach.endpoints_of`.
+    """
 
     networks: tuple[str, ...]
     as_published: bool

@@ -1,24 +1,24 @@
-"""THE OTHERS: whom we ask what is not ours, and how.
+"""Forwarding what is not a name of the Swarm, to the servers that its asker may reach.
 
-    servers      who they are       text → server; a route is where a question may go, and in what manner
-    resolvconf   what a file says   text of resolv.conf(5) → servers and options
-    host         the host's own     the configured servers, else those of the file, followed as it changes
-    messages     what is said       our query for somebody's, and a reply as it is kept
-    received     what is meant      a reply's bytes: does it match, what does it say, how does it read later
-    exchange     on the wire        one query over UDP or TCP, and the reply that matches it
-    secure       over TLS           one kept connection per server
-    attempt      one try            in the way that suits a server: case, EDNS, transport
-    health       how they do        latency and failure of each; who is asked first, and when the next
-    race         one question       tries one after the other or side by side; the first answer wins
-    known        all of them        health by server, probes of those that fail
-    loops        the way back       recognising a question of ours that returns to us
-    ourselves    the shortest one   is a server an address on which we listen?
-    forwarder    the asking         each question once at a time, a fair share for each asker
-
-servers, resolvconf, messages, received, health and loops decide; exchange, secure, race, known and forwarder
-act.
+forward         What is not ours: a question goes to the servers that its asker may reach
+upstream_cache  Upstreams' replies, kept once for all who may ask the same servers
+route           Servers of the world outside, as text and as values, and the ways to them
+resolvconf      resolv.conf(5) as text → what it means for a forwarder
+host_servers    The host's servers: the configured ones, else those of its resolv.conf
+self_check      Is a server one of the addresses on which we listen ourselves?
+dispatcher      The asking: each question once at a time, of one server after the other or beside it
+query_builder   What is sent to upstreams and what comes back, as bytes
+query_race      One question and its tries: a state machine around timers and tasks
+query_attempt   One try at one server: asked in the way that suits it, until there is a reply that matches
+transport       One query on the wire, on a socket of its own, and the reply that matches it
+dot             DNS over TLS (RFC 7858): one connection per server
+reply_parser    Upstreams' replies as bytes: is one the reply to our query, what does it say
+reply_rewrite   An upstream's reply as it is passed on to one asker: its id, its spelling, its EDNS
+server_pool     The servers that were asked: the health of each, and probes of those that fail
+server_health   How each server does, and in which order servers are asked. Pure: time is an argument
+loop_detection  Questions of ours that come back to us: an upstream, or an upstream's upstream
 """
 
 from mesh.dns.forward.route import DnsServer, UpstreamRoute, host_socket
 
-__all__ = ["Route", "Server", "host_socket"]
+__all__ = ["DnsServer", "UpstreamRoute", "host_socket"]

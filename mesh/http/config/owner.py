@@ -1,4 +1,4 @@
-"""TODO"""
+"""The stack that a router or service belongs to, and how it is shown to people. Pure."""
 
 from mesh.catalog.model import Service
 

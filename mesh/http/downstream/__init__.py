@@ -1,1 +1,9 @@
-"""TODO mesh/http/downstream"""
+"""The client's side: entry points, listeners, connections.
+
+entry_points    The entry points' listening sockets. One that is taken is tried again
+published_port  A published port in `mode: http`
+listener        One listening socket that speaks HTTP: accepts clients
+h1_connection   A client's HTTP/1.1 connection: a request is answered before the next is read. A fast path
+h2_connection   A client's HTTP/2 connection, and its requests
+interfaces      Who accepts clients' connections, as those see it
+"""

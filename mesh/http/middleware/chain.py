@@ -1,4 +1,8 @@
-"""TODO"""
+"""The middlewares of a route, carried out in order: each changes the request's plan or answers it. Pure.
+
+`steps` makes the handlers once per route, `go_on` runs those that are left. A handler that has to wait raises
+`NeedsPasswordCheck` or `NeedsAuthRequest`; the runner does what is needed and calls `go_on` again.
+"""
 
 import os
 from collections import OrderedDict

@@ -4,7 +4,8 @@ DOCKER-USER is the chain that Docker keeps for the operator and never flushes. D
 that is forwarded. What we let pass asks it as well, in the same way:
 
     FORWARD   a jump to MESH-FORWARD, directly ahead of Docker's jump to DOCKER-USER
-    INPUT     a jump to MESH-INPUT, ahead of all else, for marked packets (`mesh.kernel.firewall.listener_rules`)
+    INPUT     a jump to MESH-INPUT, ahead of all else, for marked packets
+    (`mesh.kernel.firewall.listener_rules`)
 
     MESH-FORWARD: DOCKER-USER, then ACCEPT          MESH-INPUT: take off the mark, DOCKER-USER, back to INPUT
 

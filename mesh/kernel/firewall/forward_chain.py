@@ -1,7 +1,7 @@
 """Letting redirected traffic pass Docker's FORWARD policy (DROP), where the operator's rules let it.
 
-`mesh.kernel.firewall.filter_table` says which rules those are, and why the operator's come first. They go into each
-back end of iptables that has Docker's chain DOCKER-USER.
+`mesh.kernel.firewall.filter_table` says which rules those are, and why the operator's come first. They go
+into each back end of iptables that has Docker's chain DOCKER-USER.
 """
 
 from collections.abc import Callable

@@ -3,10 +3,10 @@
 A port that the sidecar listens on itself (relayed, HTTP, an entry point, everything over IPv6) is reached
 through INPUT, which Docker's chain is no part of. A set of any number of ports is one look-up in nftables
 and a rule for every fifteen ports in iptables; so the table here marks the packets, and one rule in INPUT
-has the marked ones asked (`mesh.kernel.firewall.filter_table`). That rule takes the mark off; where it is missing,
-because somebody has just loaded rules without it, the packet still has its mark after INPUT and is dropped:
-a client's next SYN is answered, once the rule is back. What comes by `lo` is not asked, as the node's own
-connections don't pass FORWARD either.
+has the marked ones asked (`mesh.kernel.firewall.filter_table`). That rule takes the mark off; where it is
+missing, because somebody has just loaded rules without it, the packet still has its mark after INPUT and is
+dropped: a client's next SYN is answered, once the rule is back. What comes by `lo` is not asked, as the
+node's own connections don't pass FORWARD either.
 """
 
 from collections.abc import Collection, Mapping

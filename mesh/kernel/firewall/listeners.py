@@ -1,9 +1,9 @@
 """Having the operator's DOCKER-USER asked for everything that the sidecar listens on for clients.
 
-Two halves that belong together: a table of ours marks the packets (`mesh.kernel.firewall.listener_rules`), a rule in
-INPUT has them asked (`mesh.kernel.firewall.filter_table`). Whoever opens a listener covers it first, so no packet is
-let in unasked. What cannot be arranged is closed, not open: until it can, packets to these ports are
-dropped.
+Two halves that belong together: a table of ours marks the packets (`mesh.kernel.firewall.listener_rules`), a
+rule in INPUT has them asked (`mesh.kernel.firewall.filter_table`). Whoever opens a listener covers it first,
+so no packet is let in unasked. What cannot be arranged is closed, not open: until it can, packets to these
+ports are dropped.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""TODO"""
+"""An open nftables table and who opens it, as their users need them: the real ones or a test's."""
 
 from typing import Protocol
 

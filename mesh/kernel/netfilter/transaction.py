@@ -1,8 +1,9 @@
 """A change of a loaded table as a list of operations, in neither of the languages it is told in. Pure.
 
 One value with two renderings. `as_text` is what nft reads: for whole tables, for people, and for what is too
-much for one message. `mesh.kernel.netfilter.nfnetlink` packs the same operations as the kernel reads them, because nft
-first asks the kernel for all its chains, sets and counters, each time, which grows with their number.
+much for one message. `mesh.kernel.netfilter.nfnetlink` packs the same operations as the kernel reads them,
+because nft first asks the kernel for all its chains, sets and counters, each time, which grows with their
+number.
 
 There are only the forms that our tables have. Keys and values stand as nft writes them; their `Kind` belongs
 to the set or map, as in its declaration.

@@ -5,7 +5,8 @@ connection to a task that runs here, on a network that the task is on, and on a 
 this node's own catalogue says (`serves`). Nothing else can be asked for.
 
 Whoever has not yet said what it wants is a stranger: strangers have few places, each address some of them,
-and little time. Who has said it is a peer, and each peer has a share of the tunnels (`mesh.peers.tunnel.shares`).
+and little time. Who has said it is a peer, and each peer has a share of the tunnels
+(`mesh.peers.tunnel.shares`).
 """
 
 import asyncio
