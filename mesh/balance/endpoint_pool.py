@@ -38,7 +38,7 @@ class EndpointPool:
         self._rendezvous = Rendezvous(self.endpoints)
         self.health = OutlierDetection()
 
-    def retarget(
+    def update_endpoints(
         self, endpoints: Sequence[Endpoint], near: Collection[Endpoint], slow_start: float, now: float
     ) -> bool:
         """These from now on, the `near` first. True: some that left are still occupied."""

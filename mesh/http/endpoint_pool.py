@@ -91,7 +91,7 @@ class HttpEndpointPool:
         self._plain = True  # nothing but the turn decides
         self._swept = True
 
-    def retarget(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
+    def update_endpoints(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
         left, joined = self.servers.keys() - set(endpoints), set(endpoints) - self.servers.keys()
         for gone in left:
             server = self.servers.pop(gone)
@@ -181,4 +181,4 @@ class HttpEndpointPool:
         return not self._swept
 
     def close(self) -> None:
-        self.retarget(())
+        self.update_endpoints(())

@@ -199,7 +199,7 @@ class Exchange:
         if self._upstream is not None and self._connected:
             self._upstream.send(b"", True, _without_fields(trailers, self._request_fields))
 
-    def too_late(self) -> None:
+    def on_timeout(self) -> None:
         """All of it takes longer than it may. A tunnel has no such limit."""
         if self.switching:
             return

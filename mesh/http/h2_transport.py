@@ -148,7 +148,7 @@ class H2Connection(IdleTimer):
 
     # --- reading ---
 
-    def told(self, mask: int) -> None:
+    def on_ready(self, mask: int) -> None:
         """By the poller."""
         if mask & INCOMING:
             if mask & (PEER_DONE | UNUSUAL):

@@ -1,6 +1,6 @@
 """A route's middlewares at work: each looks at the request and changes it, or answers in its place.
 
-What they decide is a `Treatment`: the target and field lines that go on, the field lines of the response that
+What they decide is a `RequestPlan`: the target and field lines that go on, the field lines of the response that
 change, and whether we answer ourselves. Nothing here waits; clocks are arguments.
 """
 

@@ -7,12 +7,12 @@ from mesh.net.timers import Deadlines
 
 
 class RequestTimeout:
-    def __init__(self, deadlines: Deadlines, seconds: float, too_late: Callable[[], None]) -> None:
+    def __init__(self, deadlines: Deadlines, seconds: float, on_timeout: Callable[[], None]) -> None:
         self._deadlines = deadlines
-        self._too_late = too_late
+        self._too_late = on_timeout
         self._entry = deadlines.add(self, seconds)
 
-    def due(self) -> None:
+    def on_due(self) -> None:
         self._too_late()
 
     def on_fault(self) -> None:

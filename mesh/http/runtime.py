@@ -64,6 +64,6 @@ class _Sweep:
         """At the next time, perhaps."""
         self._core.deadlines.add(self, limits.IDLE_ENDPOINT_SECONDS / 2)
 
-    def due(self) -> None:
+    def on_due(self) -> None:
         if self._backend.sweep():
             self._core.deadlines.add(self, limits.IDLE_ENDPOINT_SECONDS / 2)

@@ -13,7 +13,7 @@ NEVER = math.inf
 
 
 class IdleTimer:
-    """Derive, set limits with `within`, and be told by `too_late`."""
+    """Derive, set limits with `within`, and be told by `on_timeout`."""
 
     __slots__ = ("_deadlines", "_entry", "_looked_at", "limit")
 
@@ -29,7 +29,7 @@ class IdleTimer:
         if limit < self._looked_at:
             self._arm(seconds)
 
-    def due(self) -> None:
+    def on_due(self) -> None:
         self._looked_at = NEVER
         if self.limit is NEVER:
             return
@@ -38,9 +38,9 @@ class IdleTimer:
             self._arm(left)
         else:
             self.limit = NEVER
-            self.too_late()
+            self.on_timeout()
 
-    def too_late(self) -> None:
+    def on_timeout(self) -> None:
         raise NotImplementedError
 
     def stop_clock(self) -> None:

@@ -15,7 +15,7 @@ FINENESS = 64  # of a limit: how many steps it has
 
 
 class Limited(Protocol):
-    def due(self) -> None:
+    def on_due(self) -> None:
         """The time is over."""
 
 
@@ -67,8 +67,8 @@ class Deadlines:
             while slot:  # one that is due may end others
                 one = slot.pop()
                 try:
-                    one.due()
+                    one.on_due()
                 except Exception as error:  # noqa: BLE001 - the boundary of a time limit: others are due too
-                    report_fault(one.due, error)
+                    report_fault(one.on_due, error)
             del self._slots[heapq.heappop(self._order)]
         self._arm()

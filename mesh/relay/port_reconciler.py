@@ -283,7 +283,7 @@ class RelayPorts:
         elif one.service in marked or opened.plan != one:
             opened.plan = one
             found = self._endpoints(one)
-            opened.port.retarget(found, _options(one), self._near(one, found))
+            opened.port.update_endpoints(found, _options(one), self._near(one, found))
 
     def _try_open(self, one: PortPlan) -> None:
         published, udp = one.port.published, one.port.protocol is Protocol.UDP

@@ -274,7 +274,7 @@ class SpliceRelay:
         """Something of ours has failed in it."""
         self._close(OSError(errno.EIO, "internal"))
 
-    def due(self) -> None:
+    def on_due(self) -> None:
         """One look at a connection per idle time: no work per chunk."""
         moved = self._up.moved + self._down.moved
         if moved == self._seen:
@@ -284,12 +284,12 @@ class SpliceRelay:
             self._end = self._deadlines.add(self, self._idle)
 
     def _of_client(self, mask: int) -> None:
-        self._told(self._client, self._up, self._down, mask)
+        self._on_ready(self._client, self._up, self._down, mask)
 
     def _of_task(self, mask: int) -> None:
-        self._told(self._task, self._down, self._up, mask)
+        self._on_ready(self._task, self._down, self._up, mask)
 
-    def _told(self, side: socket.socket, reading: Direction, writing: Direction, mask: int) -> None:
+    def _on_ready(self, side: socket.socket, reading: Direction, writing: Direction, mask: int) -> None:
         if mask & INCOMING:
             if mask & UNUSUAL:
                 reading.to_the_end = True

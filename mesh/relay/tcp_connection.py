@@ -56,7 +56,7 @@ class Owner(Protocol):
     def failed(self, endpoint: Endpoint, reason: str) -> None: ...
     def retried(self) -> None: ...
     def occupy(self, endpoint: Endpoint, by: int) -> None: ...
-    def over(self, connection: "RelayConnection", reason: str) -> None: ...
+    def on_close(self, connection: "RelayConnection", reason: str) -> None: ...
 
 
 class RelayConnection:
@@ -189,7 +189,7 @@ class RelayConnection:
         else:
             self._lost(code)
 
-    def due(self) -> None:
+    def on_due(self) -> None:
         """The time for the header, or for the connect, is over."""
         self._end = 0.0
         if self._arrived is not None:
@@ -283,9 +283,9 @@ class RelayConnection:
         self._port.poller.close(self._client)
         if not self._is_over:
             self._is_over = True
-            self._port.over(self, reason)
+            self._port.on_close(self, reason)
 
     def _over(self, error: OSError | None) -> None:
         self._is_over = True
         self._occupy(None)
-        self._port.over(self, reason_of(error) if error is not None else "")
+        self._port.on_close(self, reason_of(error) if error is not None else "")

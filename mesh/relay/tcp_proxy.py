@@ -85,7 +85,7 @@ class TcpProxy:
     def seen(self) -> tuple[EndpointStatus, ...]:
         return self._upstreams.seen(self._loop.time())
 
-    def retarget(
+    def update_endpoints(
         self,
         endpoints: Sequence[Endpoint],
         options: RelayOptions | None = None,
@@ -94,7 +94,7 @@ class TcpProxy:
         """New connections go to these, to the `near` first. Those to endpoints that left may go on for the
         drain time."""
         self.options = options or self.options
-        if self._upstreams.retarget(endpoints, near, self.options.slow_start, self._loop.time()):
+        if self._upstreams.update_endpoints(endpoints, near, self.options.slow_start, self._loop.time()):
             self._loop.call_later(self.options.drain, self._abort_left)
 
     async def drain(self, seconds: float) -> None:
@@ -180,7 +180,7 @@ class TcpProxy:
     def occupy(self, endpoint: Endpoint, by: int) -> None:
         self._upstreams.occupy(endpoint, by)
 
-    def over(self, connection: RelayConnection, reason: str) -> None:
+    def on_close(self, connection: RelayConnection, reason: str) -> None:
         ended = self._open.pop(connection, None)
         if address := connection.address:
             self._per_address[address] -= 1

@@ -128,7 +128,7 @@ class UdpPort:
     def seen(self) -> tuple[EndpointStatus, ...]:
         return self._upstreams.seen(self._loop.time())
 
-    def retarget(
+    def update_endpoints(
         self,
         endpoints: Sequence[Endpoint],
         options: RelayOptions | None = None,
@@ -137,7 +137,7 @@ class UdpPort:
         """Clients of endpoints that left go to others with their next datagram. Until then, and no longer
         than the drain time, answers of those that left still reach them."""
         self.options = options or self.options
-        if self._upstreams.retarget(endpoints, near, self.options.slow_start, self._loop.time()):
+        if self._upstreams.update_endpoints(endpoints, near, self.options.slow_start, self._loop.time()):
             self._loop.call_later(self.options.drain, self._end_left)
 
     async def close(self, drain_seconds: float = 0.0) -> None:

@@ -22,7 +22,7 @@ class CarriedPorts:
     def carry(self, order: Carry, sockets: tuple[socket.socket, ...]) -> None:
         way, port = order.way, self._ports.get(order.number)
         if port is not None:
-            port.retarget(way.endpoints, way.options, way.near)
+            port.update_endpoints(way.endpoints, way.options, way.near)
         elif sockets:
             sockets[0].setblocking(False)
             self._ports[order.number] = self._open(order, sockets[0])

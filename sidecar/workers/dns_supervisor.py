@@ -38,7 +38,9 @@ class DnsWorkers:
         self._store, self._counted = store, counted
         self._listen: tuple[tuple[str, int], ...] = ()
         self._joined: dict[str, DnsPorts] = {}
-        self._workers = Workers(KIND, count, tasks, everything=self._everything, on_message=self._on_message)
+        self._workers = Workers(
+            KIND, count, tasks, everything=self._initial_messages, on_message=self._on_message
+        )
 
     def start(self, explicit: ExplicitResolver) -> None:
         """Begin, on the addresses that `explicit` has or waits for."""
@@ -64,7 +66,7 @@ class DnsWorkers:
         """End all of them."""
         await self._workers.close()
 
-    def _everything(self, _: int) -> Iterator[Order]:
+    def _initial_messages(self, _: int) -> Iterator[Order]:
         yield BeginDns(self._dns, self._listen, self._log.level, self._log.format), ()
         yield LearnDns.of(self._store.current.as_change()), ()
         for id_, ports in self._joined.items():

@@ -91,7 +91,7 @@ class HttpSupervisor:
             Kind("HTTP", "sidecar.processes.http", TOLD, TELLS, restriction),
             config.workers,
             tasks,
-            everything=self._everything,
+            everything=self._initial_messages,
             on_message=self._on_message,
             ended=self._on_ended,
         )
@@ -183,7 +183,7 @@ class HttpSupervisor:
         self.workers.tell(LearnHttp.all_of(snapshot))
         self._learned = snapshot
 
-    def _everything(self, number: int) -> Iterator[Order]:
+    def _initial_messages(self, number: int) -> Iterator[Order]:
         if self._brokers is None:
             yield self._begin, ()
         else:
@@ -197,7 +197,7 @@ class HttpSupervisor:
         if not self._closing:
             for name, listener in self._listeners:
                 yield Listen(name), (listener,)
-        yield from self.ports.everything(number)
+        yield from self.ports.initial_messages(number)
 
     def _on_message(self, number: int, message: object, sockets: tuple[socket.socket, ...]) -> None:
         if self._tunnels is not None and isinstance(message, Dial):

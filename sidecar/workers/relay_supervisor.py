@@ -27,7 +27,7 @@ class RelaySupervisor:
             Kind("relay", "sidecar.processes.relay", TOLD, TELLS, restriction),
             count,
             tasks,
-            everything=self._everything,
+            everything=self._initial_messages,
             on_message=self._on_message,
             ended=self._on_ended,
         )
@@ -44,13 +44,13 @@ class RelaySupervisor:
     async def close(self) -> None:
         await self.workers.close()
 
-    def _everything(self, number: int) -> Iterator[Order]:
+    def _initial_messages(self, number: int) -> Iterator[Order]:
         if self._brokers is None:
             yield self._begin, ()
         else:
             with self._brokers.begin(number) as theirs:
                 yield self._begin, (theirs,)
-        yield from self._ports.everything(number)
+        yield from self._ports.initial_messages(number)
 
     def _on_message(self, number: int, message: object, sockets: tuple[socket.socket, ...]) -> None:
         for one in sockets:  # it has none to give

@@ -85,7 +85,7 @@ class SharedPorts:
 
     # --- what the processes' supervisor asks and tells ---
 
-    def everything(self, worker: int) -> Iterator[Order]:
+    def initial_messages(self, worker: int) -> Iterator[Order]:
         """For a new process."""
         for port in self._ports.values():
             if not port.closing and self._carries(worker, port):
@@ -175,7 +175,7 @@ class SharedPort:
             )
         return tuple(found)
 
-    def retarget(
+    def update_endpoints(
         self, endpoints: Sequence[Endpoint], options: RelayOptions, near: Collection[Endpoint] = ()
     ) -> None:
         way = PortWay(tuple(endpoints), tuple(near), options)

@@ -75,7 +75,7 @@ ENDS |= {"_all_gone", "_all_broken", "_left", "_leave", "_note_empty", "_taken"}
 # Their last step hands the connection over: nothing of theirs is left that could fail.
 LAST = {"_take", "_begin", "_serve", "speaks_h2"}
 # Asked by who looks at it from outside, so not in a callback of a connection; or the test's own.
-ASKED = {"start", "update", "retarget", "serving", "endpoints", "stats", "problems"}
+ASKED = {"start", "update", "update_endpoints", "serving", "endpoints", "stats", "problems"}
 
 
 TOLD_SECONDS = 5.0  # in which a client is answered, or its connection closed

@@ -103,11 +103,11 @@ async def test_udp_sessions(tasks: tuple[Echo, Echo], monkeypatch: pytest.Monkey
             for client in clients[3:]:
                 client.send(b"hush")
             await ask(clients[0], b"once more")
-            port.retarget((one.endpoint,))
+            port.update_endpoints((one.endpoint,))
             await ask(clients[1], b"to the one that is left")
             await until(lambda: not port.stats.active)
         finally:
-            port.retarget(everywhere)
+            port.update_endpoints(everywhere)
             for client in clients:
                 client.close()
 

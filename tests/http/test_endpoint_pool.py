@@ -31,7 +31,7 @@ def test_who_is_unwell_is_chosen_only_when_all_are(
 ) -> None:
     backend = HttpEndpointPool(policy, draw=lambda: chance)
     endpoints = TASKS[:count]
-    backend.retarget(endpoints)
+    backend.update_endpoints(endpoints)
     backend.leave_out(unwell)
     for one in failing & set(endpoints):
         for _ in range(FAILURES_TO_EJECT):
@@ -50,12 +50,12 @@ def test_who_is_unwell_is_chosen_only_when_all_are(
 @pytest.mark.parametrize("policy", Policy)
 def test_it_comes_back_when_it_is_well(policy: Policy) -> None:
     backend = HttpEndpointPool(policy)
-    backend.retarget((A,))
+    backend.update_endpoints((A,))
     backend.leave_out({A, B})
     server = backend.pick("x", [])
     assert server is not None
     assert server.endpoint == A
-    backend.retarget((A, B))
+    backend.update_endpoints((A, B))
     backend.leave_out({A})
     assert {found.endpoint for _ in range(9) if (found := backend.pick("x", []))} == {B}
     assert not backend.takes(backend.servers[A])
@@ -68,7 +68,7 @@ def test_that_it_fails_fast_makes_it_no_better(monkeypatch: pytest.MonkeyPatch) 
     now = 100.0
     monkeypatch.setattr(module, "monotonic", lambda: now)
     backend = HttpEndpointPool(Policy.P2C, draw=lambda: 0.0)
-    backend.retarget((A, B))
+    backend.update_endpoints((A, B))
     backend.answered(backend.servers[A], now - 1.0, 200)
     backend.answered(backend.servers[B], now - 0.5, 200)
     now = 200.0
@@ -80,9 +80,9 @@ def test_that_it_fails_fast_makes_it_no_better(monkeypatch: pytest.MonkeyPatch) 
 
 def test_one_that_has_gone_is_not_remembered() -> None:
     backend = HttpEndpointPool()
-    backend.retarget((A, B))
+    backend.update_endpoints((A, B))
     gone = backend.servers[A]
-    backend.retarget((B,))
+    backend.update_endpoints((B,))
     for _ in range(FAILURES_TO_EJECT):
         backend.failed(gone, "closed")
     assert not backend.health.known_bad

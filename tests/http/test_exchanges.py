@@ -562,7 +562,7 @@ class TestChanges:
         other = await stand.endpoint(new)
         await client.request()
         await asyncio.wait_for(asked.wait(), LIMIT)
-        stand.port_.retarget([other.endpoint])
+        stand.port_.update_endpoints([other.endpoint])
         go_on.set()
         assert (await client.response())[2] == b"old"
         await client.request()

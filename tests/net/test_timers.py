@@ -49,7 +49,7 @@ class One:
         self._clock = clock
         self.came: float | None = None
 
-    def due(self) -> None:
+    def on_due(self) -> None:
         assert self.came is None
         self.came = self._clock.now
 
@@ -94,8 +94,8 @@ def test_one_that_is_due_may_end_others_and_begin_anew() -> None:
     ends = dict[One, float]()
 
     class Ending(One):
-        def due(self) -> None:
-            super().due()
+        def on_due(self) -> None:
+            super().on_due()
             for other, end in ends.items():
                 tried.drop(other, end)
             tried.add(One(clock), 1)

@@ -166,7 +166,7 @@ async def test_without_descriptors_clients_wait_and_are_served_when_there_are_so
 
 
 async def test_a_service_without_tasks_refuses_each_of_many_at_once(relayed: TcpPort) -> None:
-    relayed.retarget([])
+    relayed.update_endpoints([])
 
     def refused() -> int:
         count = 0

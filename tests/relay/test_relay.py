@@ -249,7 +249,7 @@ async def test_connections_to_an_endpoint_that_left_end_after_the_drain_time(
     relayed = port(backends(lambda sock: read_all(sock) and None).endpoint, drain=0.1)
     waiting = asyncio.create_task(asyncio.to_thread(was_reset, relayed.address))
     await until(lambda: relayed.stats.active == 1)
-    relayed.retarget([backends(greet(b"new")).endpoint])
+    relayed.update_endpoints([backends(greet(b"new")).endpoint])
     assert await asyncio.to_thread(greeting, relayed.address) == b"new"
     assert await waiting
     assert relayed.stats.errors == {"drained": 1}
@@ -431,10 +431,10 @@ async def test_near_endpoints_come_first_while_one_of_them_answers(
 ) -> None:
     far, near = backends(greet(b"far")), backends(greet(b"near"))
     relayed = port(far.endpoint, near.endpoint)
-    relayed.retarget(relayed.endpoints, near=[near.endpoint])
+    relayed.update_endpoints(relayed.endpoints, near=[near.endpoint])
     assert {await asyncio.to_thread(greeting, relayed.address) for _ in range(4)} == {b"near"}
     dead = dead_endpoint()
-    relayed.retarget([far.endpoint, dead], near=[dead])
+    relayed.update_endpoints([far.endpoint, dead], near=[dead])
     assert {await asyncio.to_thread(greeting, relayed.address) for _ in range(8)} == {b"far"}
     assert relayed.stats.errors == {"refused": 3}
 
@@ -459,9 +459,9 @@ async def test_a_new_endpoint_starts_slowly_and_those_of_the_beginning_do_not(
         draw=lambda: 0.5,
     )
     assert {await asyncio.to_thread(greeting, relayed.address) for _ in range(2)} == {b"1", b"2"}
-    relayed.retarget([first.endpoint, second.endpoint, new.endpoint])
+    relayed.update_endpoints([first.endpoint, second.endpoint, new.endpoint])
     assert {await asyncio.to_thread(greeting, relayed.address) for _ in range(6)} == {b"1", b"2"}
-    relayed.retarget([new.endpoint])
+    relayed.update_endpoints([new.endpoint])
     assert await asyncio.to_thread(greeting, relayed.address) == b"new"
     await relayed.close()
 

@@ -170,7 +170,7 @@ async def test_the_task_with_fewer_sessions_is_next(
     relayed = port(first.endpoint, policy=policy)
     for _ in range(3):
         await client(relayed).ask(b"")
-    relayed.retarget([first.endpoint, second.endpoint])
+    relayed.update_endpoints([first.endpoint, second.endpoint])
     assert {await client(relayed).ask(b"") for _ in range(3)} == {b"127.0.0.3 "}
 
 
@@ -181,7 +181,7 @@ async def test_a_task_that_leaves_has_its_clients_led_elsewhere(
     relayed = port(first.endpoint)
     one = client(relayed)
     assert await one.ask(b"1") == b"127.0.0.2 1"
-    relayed.retarget([second.endpoint])
+    relayed.update_endpoints([second.endpoint])
     first.sock.sendto(b"late", first.senders[0])  # the one that leaves may finish what it was asked
     assert await one.answer() == b"late"
     assert await one.ask(b"2") == b"127.0.0.3 2"
@@ -192,7 +192,7 @@ async def test_what_left_has_the_drain_time(task: MakeTask, port: MakePort, clie
     first, second = task("127.0.0.2"), task("127.0.0.3")
     relayed = port(first.endpoint, drain=0.05)
     await client(relayed).ask(b"1")
-    relayed.retarget([second.endpoint])
+    relayed.update_endpoints([second.endpoint])
     await until(lambda: relayed.stats.active == 0)
 
 
@@ -231,7 +231,7 @@ async def test_without_a_task_a_datagram_is_counted_and_a_later_one_served(
     one = client(relayed)
     one.send(b"lost")
     await until(lambda: relayed.stats.errors["no_endpoint"] == 1)
-    relayed.retarget([task("127.0.0.2").endpoint])
+    relayed.update_endpoints([task("127.0.0.2").endpoint])
     assert await one.ask(b"1") == b"127.0.0.2 1"
 
 
@@ -245,7 +245,7 @@ async def test_silent_sessions_end_unanswered_ones_sooner(
     client(relayed).send(b"2")
     await until(lambda: relayed.stats.connections == 2 and relayed.stats.active == 1)
     assert [one.active for one in relayed.seen()] == [1, 0]
-    relayed.retarget(relayed.endpoints, RelayOptions(idle_timeout=0.1))
+    relayed.update_endpoints(relayed.endpoints, RelayOptions(idle_timeout=0.1))
     short = port(loud.endpoint, idle_timeout=0.1)
     await client(short).ask(b"1")
     await until(lambda: short.stats.active == 0)
@@ -298,8 +298,8 @@ async def test_closing_lets_answers_arrive_and_takes_nobody_new(
     late.send(b"2")
     slow.sock.sendto(b"at last", slow.senders[0])
     assert await one.answer() == b"at last"
-    relayed.retarget(relayed.endpoints, RelayOptions(drain=0.01))
-    relayed.retarget([])  # its task leaves: nobody is left to wait for
+    relayed.update_endpoints(relayed.endpoints, RelayOptions(drain=0.01))
+    relayed.update_endpoints([])  # its task leaves: nobody is left to wait for
     await closing
     assert (relayed.stats.connections, relayed.stats.active) == (1, 0)
 

@@ -356,7 +356,7 @@ class HttpRoute:
     target: str = ""  # key of `service`
     scope: str = ""  # whose it is: the stack's name
     seniority: float = 0.0  # since when its stack has had what it matches
-    breadth: int = -1  # `host_claims.Breadth` of its widest part; -1: by its hosts
+    breadth: int = -1  # `claims.Breadth` of its widest part; -1: by its hosts
     closed: bool = False  # it is less guarded than was asked for: whoever comes by it is turned away
 
 

@@ -128,7 +128,7 @@ class H1Client(IdleTimer):
         """Whoever watched the socket before may have been told of bytes that are still there."""
         self.within(limits.HEAD_SECONDS)
         try:
-            self._poller.watch(self._sock, self._told)
+            self._poller.watch(self._sock, self._on_ready)
         except OSError:
             self._close()
             return
@@ -163,7 +163,7 @@ class H1Client(IdleTimer):
 
     # --- reading ---
 
-    def _told(self, mask: int) -> None:
+    def _on_ready(self, mask: int) -> None:
         if mask & INCOMING:
             if mask & (PEER_DONE | UNUSUAL):
                 self._eof_follows = True
@@ -626,7 +626,7 @@ class H1Client(IdleTimer):
             self._unread = False
             self._poller.again(self._readable)
 
-    def too_late(self) -> None:
+    def on_timeout(self) -> None:
         state = self._state
         if (self._held or (state is BODY and not self._hold)) and self._still():
             self.within(limits.BODY_SECONDS)
@@ -655,4 +655,4 @@ class H1Client(IdleTimer):
         self.stop_clock()
         self.edge.close()
         self._poller.close(self._sock)
-        self._host.over(self)
+        self._host.on_close(self)

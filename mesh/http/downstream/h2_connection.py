@@ -44,7 +44,7 @@ class H2Client(H2Connection):
     def start(self, data: bytes = b"") -> None:
         """`data`: what was read of it already."""
         try:
-            self.poller.watch(self.sock, self.told)
+            self.poller.watch(self.sock, self.on_ready)
         except OSError:
             self.close()
             return
@@ -127,7 +127,7 @@ class H2Client(H2Connection):
             self.wire.go_away()
             self._look_at_end()
 
-    def over(self, request: "H2Request") -> None:
+    def on_close(self, request: "H2Request") -> None:
         """Of this request nothing more is said or heard."""
         self._requests.pop(request.id, None)
         self._look_at_end()
@@ -146,7 +146,7 @@ class H2Client(H2Connection):
         self._all_gone()
         super().broke(broken)
 
-    def too_late(self) -> None:
+    def on_timeout(self) -> None:
         if self.reads(LEAST_BYTES * limits.BODY_SECONDS):
             return
         if not self._held and not self._lingering and not self.wire.in_block and not self._requests:
@@ -177,7 +177,7 @@ class H2Client(H2Connection):
     def close(self) -> None:
         if not self.closed:
             super().close()
-            self.host.over(self)
+            self.host.on_close(self)
 
 
 class H2Request(Outgoing):
@@ -439,7 +439,7 @@ class H2Request(Outgoing):
 
     # --- the end ---
 
-    def too_late(self) -> None:
+    def on_timeout(self) -> None:
         if self._still():
             return
         exchange = self._exchange
@@ -480,4 +480,4 @@ class H2Request(Outgoing):
         self._exchange = None
         self.stop_clock()
         self._give_back()
-        self._client.over(self)
+        self._client.on_close(self)

@@ -45,7 +45,7 @@ class ConnectionOwner(Protocol):
         """Something came that is no request."""
         ...
 
-    def over(self, client: HttpClient) -> None:
+    def on_close(self, client: HttpClient) -> None:
         """It is closed."""
         ...
 

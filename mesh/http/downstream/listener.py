@@ -267,7 +267,7 @@ class HttpListener:
         self._clients.add(instead)
         run(instead.start, data)
 
-    def over(self, client: HttpClient) -> None:
+    def on_close(self, client: HttpClient) -> None:
         self._clients.discard(client)
         self._left(client.edge)
 

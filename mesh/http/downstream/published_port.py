@@ -33,10 +33,10 @@ class HttpPort:
         self.options = options
         self.target = UpstreamService(core, service, connect)
         self._front = HttpListener(core, listener, self, self._trusts)
-        self.retarget(endpoints, options, near)
+        self.update_endpoints(endpoints, options, near)
 
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
-        return Exchange(client, head, self.target, self.target.over)
+        return Exchange(client, head, self.target, self.target.on_close)
 
     @property
     def listener(self) -> socket.socket:
@@ -72,7 +72,7 @@ class HttpPort:
             for one, server in backend.servers.items()
         )
 
-    def retarget(
+    def update_endpoints(
         self,
         endpoints: Sequence[Endpoint],
         options: RelayOptions | None = None,
@@ -83,7 +83,7 @@ class HttpPort:
         self.target.connect_timeout = self.options.connect_timeout
         self.target.backend.policy = self.options.policy
         self.target.backend.slow_start = self.options.slow_start
-        self.target.retarget(endpoints, near)
+        self.target.update_endpoints(endpoints, near)
 
     async def close(self, drain_seconds: float = 0.0) -> None:
         await self._front.close(drain_seconds)

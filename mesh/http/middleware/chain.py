@@ -53,7 +53,7 @@ def steps(middlewares: Sequence[model.Middleware]) -> tuple[Step, ...]:
 
 def go_on(made: Sequence[Step], asked: RequestContext, treatment: RequestPlan) -> None:
     """The steps that are left; the first answer ends it, and what earlier ones change of responses holds for
-    that too. Raises Unverified: verify, and go on; Unanswered: ask, judge, and go on."""
+    that too. Raises NeedsPasswordCheck: verify, and go on; NeedsAuthRequest: ask, judge, and go on."""
     while treatment.answer is None and treatment.taken < len(made):
         path = treatment.path
         made[treatment.taken](asked, treatment)
@@ -202,7 +202,7 @@ class _Verified:
         self._salt = os.urandom(16)
 
     def __call__(self, password: str, hashed: str) -> bool:
-        """Raises Unverified."""
+        """Raises NeedsPasswordCheck."""
         key = self._key(password, hashed)
         for said, known in self._known.items():
             if key in known:

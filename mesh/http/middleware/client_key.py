@@ -1,6 +1,6 @@
 """Whose request it is, for those middlewares that treat each source differently. Pure.
 
-Addresses that a proxy names count only where it is trusted: `Asked.forwarded_for` has no others.
+Addresses that a proxy names count only where it is trusted: `RequestContext.forwarded_for` has no others.
 """
 
 from hashlib import blake2b

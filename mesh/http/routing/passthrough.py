@@ -52,7 +52,7 @@ class TlsPassthrough:
         entries: Sequence[str],
         ownership: HostOwnership | None = None,
     ) -> None:
-        """`ownership`: whose hosts are, kept by somebody who is told of changes before us (`Site`)."""
+        """`ownership`: whose hosts are, kept by somebody who is told of changes before us (`RequestRouter`)."""
         self._ownership = ownership
         self._version = -1  # of it, that the tables are made of
         self._core = core
@@ -141,7 +141,7 @@ class TlsPassthrough:
             self._join()
         for id_ in ids:
             if id_ in self._known and (service := self._snapshot.services.get(id_)) is not None:
-                self._aim(service, self._known[id_])
+                self._set_endpoints(service, self._known[id_])
 
     def _join(self) -> None:
         """All that is declared, by name and stack. What two services of a stack declare is the first's."""
@@ -200,7 +200,7 @@ class TlsPassthrough:
             self._problem(owner, f"routers.{router.name}.rule", str(refusal))
         return refused_by is None
 
-    def _aim(self, service: Service, known: _KnownPassthrough) -> None:
+    def _set_endpoints(self, service: Service, known: _KnownPassthrough) -> None:
         known.unreachable = []
         for name, tcp in known.declared.services.items():
             key = _key(name, owner_of(service))
@@ -223,13 +223,13 @@ class TlsPassthrough:
             endpoints, refused = within_reach(found, self._reach)
             if refused:
                 known.unreachable.append(Problem(service.name, f"{PREFIX}services.{name}", refused))
-            aimed.relaying.retarget(endpoints)
+            aimed.relaying.update_endpoints(endpoints)
 
     def _drop(self, name: str) -> None:
         """Its connections go on until they end; no more come."""
         aimed = self._aimed.pop(name, None)
         if aimed is not None:
-            aimed.relaying.retarget(())
+            aimed.relaying.update_endpoints(())
             self._leaving = {one for one in self._leaving if one.active} | {aimed.relaying}
 
     # --- telling ---

@@ -175,7 +175,7 @@ class RequestRouter:
             known, service = self._known.get(id_), self._snapshot.services.get(id_)
             if known is not None and service is not None:
                 for http in self._directory.services_of(id_):
-                    self._aim(http, service, known)
+                    self._set_endpoints(http, service, known)
 
     def _read(self, id_: str) -> bool:
         """Its labels, and what they claim. True if they declare other things than before."""
@@ -218,7 +218,7 @@ class RequestRouter:
             if http is None:
                 self._targets.drop(key)
             elif http.owner in self._known and (owner := self._snapshot.services.get(http.owner)):
-                self._aim(http, owner, self._known[http.owner])  # it may be another's from now on
+                self._set_endpoints(http, owner, self._known[http.owner])  # it may be another's from now on
 
     def _serve_again(self, place: tuple[str, str]) -> None:
         """Somebody has, or has let go of, what this route claims. Its counts and limits go on."""
@@ -258,10 +258,10 @@ class RequestRouter:
             if entry is not None and (entry.tls or not route.tls):
                 yield name
 
-    def _aim(self, http: HttpService, service: Service, known: _KnownRoutes) -> None:
+    def _set_endpoints(self, http: HttpService, service: Service, known: _KnownRoutes) -> None:
         if self._directory.service(http.key) != http:
             return  # another service's of the same name counts
-        if why := self._targets.aim(http, service, self._snapshot):
+        if why := self._targets.set_endpoints(http, service, self._snapshot):
             known.unreachable[http.name] = Problem(service.name, http.name, f"cannot be reached: {why}")
         else:
             known.unreachable.pop(http.name, None)
@@ -269,7 +269,7 @@ class RequestRouter:
     # --- requests ---
 
     def serving(self, entry: str) -> "_Entry":
-        """For the `Front` of this entry point."""
+        """For the `HttpListener` of this entry point."""
         return _Entry(self, self._entries[entry], self._tables[entry])
 
     def exchange(
@@ -308,9 +308,9 @@ class RequestRouter:
             for end in treatment.at_end:
                 run(end)
             try:  # here and below as `run` does, without its price for each request
-                target.over(exchange)
+                target.on_close(exchange)
             except Exception as error:  # noqa: BLE001 - the boundary of a callback
-                report_fault(target.over, error)
+                report_fault(target.on_close, error)
             if target.http.mirror:
                 mirror = self._directory.mirror_of(target.http.key)
                 run(self._mirroring.look_at, exchange, target, mirror)
@@ -352,7 +352,7 @@ class RequestRouter:
         """By us."""
 
         def over(exchange: Exchange) -> None:
-            self._nobody.over(exchange)
+            self._nobody.on_close(exchange)
             self._over(exchange, None)
 
         return Exchange(client, head, self._nobody, over, treatment)

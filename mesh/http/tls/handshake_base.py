@@ -35,7 +35,7 @@ class TlsAccept(IdleTimer, Generic[S]):
         assert self._sock is not None
         self.within(limits.HANDSHAKE_SECONDS)
         try:
-            self._poller.watch(self._sock, self._told)
+            self._poller.watch(self._sock, self._on_ready)
         except OSError:
             self.abort()
 
@@ -45,10 +45,10 @@ class TlsAccept(IdleTimer, Generic[S]):
             self._poller.close(sock)
             self._failed(self)
 
-    def too_late(self) -> None:
+    def on_timeout(self) -> None:
         self.abort()
 
-    def _told(self, mask: int) -> None:
+    def _on_ready(self, mask: int) -> None:
         sock = self._sock
         if sock is None:
             return

@@ -1,7 +1,7 @@
 """A request of our own to somebody outside the Swarm: a name of the node's resolver, an address, https.
 
 Rare and slow beside what goes to tasks, so aiohttp does it: it has the names, the certificates and the
-connections. The answer is read as strictly as a task's, and comes as an `Aside`'s does.
+connections. The answer is read as strictly as a task's, and comes as an `Subrequest`'s does.
 """
 
 import asyncio
@@ -108,7 +108,7 @@ class ExternalClient:
 
 
 class ExternalRequest:
-    """As an `Aside`: `head` of an answer that is whole, or None."""
+    """As an `Subrequest`: `head` of an answer that is whole, or None."""
 
     def __init__(self, told: Callable[["ExternalRequest"], None], over: Callable[[], None]) -> None:
         self.head: ResponseHead | None = None

@@ -105,10 +105,10 @@ class H1Upstream(IdleTimer):
                 if isinstance(self._sock, DialledTunnel):
                     self._sock.when_open(self._connected)
                 else:
-                    self._poller.watch(self._sock, self._told)
+                    self._poller.watch(self._sock, self._on_ready)
                 return
             if code == 0:
-                self._poller.watch(self._sock, self._told)
+                self._poller.watch(self._sock, self._on_ready)
         except OSError as error:
             code = error.errno or errno.EIO
         self._connected(code)
@@ -122,7 +122,7 @@ class H1Upstream(IdleTimer):
             return
         assert self._sock is not None
         if isinstance(self._sock, DialledTunnel):
-            self._poller.watch(self._sock, self._told)
+            self._poller.watch(self._sock, self._on_ready)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._through()
 
@@ -220,7 +220,7 @@ class H1Upstream(IdleTimer):
                 self._unread = False
                 self._poller.again(self._readable)
 
-    def _told(self, mask: int) -> None:
+    def _on_ready(self, mask: int) -> None:
         state = self.state
         if state is UpstreamState.CONNECTING:
             if mask & (WRITABLE | UNUSUAL):
@@ -415,7 +415,7 @@ class H1Upstream(IdleTimer):
 
     # --- the end ---
 
-    def too_late(self) -> None:
+    def on_timeout(self) -> None:
         exchange, connecting = self._exchange, self.state is UpstreamState.CONNECTING
         self._close()
         if exchange is None:

@@ -81,11 +81,11 @@ class SecuredUpstream(H1Upstream):
         bad = isinstance(error, ssl.SSLCertVerificationError)
         exchange.not_connected(HttpFault.CERTIFICATE if bad else HttpFault.TLS_FAILED)
 
-    def _told(self, mask: int) -> None:
+    def _on_ready(self, mask: int) -> None:
         if self._securing and self.state is UpstreamState.CONNECTING:
             self._handshake()
         else:
-            super()._told(mask)
+            super()._on_ready(mask)
 
     def _whole(self, data: bytes, exchange: UpstreamHandler) -> bool:
         return False  # a further record may wait in the kernel's buffer, of which nobody would be told again

@@ -67,7 +67,7 @@ class H2Link(H2Connection):
             if isinstance(self.sock, DialledTunnel):
                 self.sock.when_open(self._connected)
             else:
-                self.poller.watch(self.sock, self._told)
+                self.poller.watch(self.sock, self._on_ready)
         except OSError as error:
             code = error.errno or errno.EIO
         if code == errno.EINPROGRESS:
@@ -77,7 +77,7 @@ class H2Link(H2Connection):
 
     def take_over(self, asked: "H2Upstream") -> None:
         """The socket is connected, and watched by nobody."""
-        self.poller.watch(self.sock, self._told)
+        self.poller.watch(self.sock, self._on_ready)
         self._connecting.append(asked)
         self._opened()
 
@@ -93,7 +93,7 @@ class H2Link(H2Connection):
         self.dirty()
         return stream
 
-    def over(self, asked: "H2Upstream", stream: Stream | None) -> None:
+    def on_close(self, asked: "H2Upstream", stream: Stream | None) -> None:
         """It has all that it wanted."""
         if stream is not None:
             self._asked.pop(stream.id, None)
@@ -120,9 +120,9 @@ class H2Link(H2Connection):
         else:
             self.dirty()
 
-    def _told(self, mask: int) -> None:
+    def _on_ready(self, mask: int) -> None:
         if self._open:
-            self.told(mask)
+            self.on_ready(mask)
         elif mask & (WRITABLE | UNUSUAL):
             code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & UNUSUAL else 0
             self._connected(code)
@@ -132,7 +132,7 @@ class H2Link(H2Connection):
             self._fail(HttpFault.CONNECT_FAILED)
             return
         if isinstance(self.sock, DialledTunnel):
-            self.poller.watch(self.sock, self._told)
+            self.poller.watch(self.sock, self._on_ready)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._opened()
 
@@ -183,7 +183,7 @@ class H2Link(H2Connection):
     def lost(self) -> None:
         self._fail(HttpFault.ENDPOINT_CLOSED)
 
-    def too_late(self) -> None:
+    def on_timeout(self) -> None:
         if self._open and self.reads(1):
             return
         if not self._open:
@@ -414,7 +414,7 @@ class H2Upstream(Outgoing):
         if exchange is not None:
             exchange.broken(fault, unprocessed=unprocessed)
 
-    def too_late(self) -> None:
+    def on_timeout(self) -> None:
         if self.blocked and self.keeps_up(1):
             self.within(limits.BODY_SECONDS)
             return
@@ -440,7 +440,7 @@ class H2Upstream(Outgoing):
             return
         if stream is not None:
             link.wire.cancel(stream, code)
-        link.over(self, stream)
+        link.on_close(self, stream)
 
 
 def free_link(server: PooledEndpoint) -> H2Link | None:

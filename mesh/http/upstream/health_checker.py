@@ -52,7 +52,7 @@ class Checks:
         self._begun = False
         self._panic = False
 
-    def retarget(self, endpoints: Sequence[Endpoint]) -> None:
+    def update_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
         """Those that it begins with are well until they fail; a new one has to pass first."""
         for gone in self._checked.keys() - set(endpoints):
             self._checked.pop(gone).stop()
@@ -96,7 +96,7 @@ class _Checked:
     def wait(self, seconds: float) -> None:
         self._entry = self._checks.core.deadlines.add(self, seconds)
 
-    def due(self) -> None:
+    def on_due(self) -> None:
         self._entry = 0.0
         if not self._checks.core.checks.take(self._checks.http.owner):
             self.wait(BUSY_SECONDS)
@@ -195,7 +195,7 @@ def _target(checks: Checks, endpoint: Endpoint) -> RoutedTarget:
     target = RoutedTarget(checks.core, alone, checks.connect)
     target.stats = target.backend.stats = ServiceStats()
     target.connect_timeout = check.timeout
-    target.retarget((replace(endpoint, port=check.port or endpoint.port),))
+    target.update_endpoints((replace(endpoint, port=check.port or endpoint.port),))
     return target
 
 

@@ -40,10 +40,10 @@ class RoutedTarget(UpstreamService):
     def limit(self, exchange: Exchange) -> RequestTimeout | None:
         """From now on, as far as the service has one."""
         seconds = self.http.timeout
-        return RequestTimeout(self._core.deadlines, seconds, exchange.too_late) if seconds else None
+        return RequestTimeout(self._core.deadlines, seconds, exchange.on_timeout) if seconds else None
 
-    def retarget(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
-        super().retarget(endpoints, near)
+    def update_endpoints(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
+        super().update_endpoints(endpoints, near)
         if self._cookie:
             self._tokens = {_token(one): server for one, server in self.backend.servers.items()}
 

@@ -44,8 +44,8 @@ class UpstreamService:
         self.h2 = False  # endpoints are asked in HTTP/2, with prior knowledge
         self.tls: TaskTls | None = None
 
-    def retarget(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
-        self.backend.retarget(endpoints, near)
+    def update_endpoints(self, endpoints: Sequence[Endpoint], near: Collection[Endpoint] = ()) -> None:
+        self.backend.update_endpoints(endpoints, near)
 
     def pick(self, exchange: Exchange) -> PooledEndpoint | None:
         """By the client's address, where the policy asks for it."""
@@ -70,7 +70,7 @@ class UpstreamService:
             return SecuredUpstream(self._core.poller, self._core.deadlines, server, exchange, self.tls)
         return H1Upstream(self._core.poller, self._core.deadlines, server, exchange)
 
-    def over(self, exchange: Exchange) -> None:
+    def on_close(self, exchange: Exchange) -> None:
         """Count it."""
         if exchange.repeating:
             self.budget.give_back()

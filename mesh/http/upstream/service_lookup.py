@@ -75,7 +75,7 @@ class ServiceLookup:
                 again |= {use for use in self._uses if _plain(use.host) in names or use.owner == id_}
             elif after is not None:
                 for use in self._of.get(id_, ()):
-                    self._aim(use, after, new)
+                    self._set_endpoints(use, after, new)
         for use in again:
             self._lose(use)
             self._find(use, new)
@@ -97,13 +97,13 @@ class ServiceLookup:
             return
         self._found[use] = service.id
         self._of.setdefault(service.id, set()).add(use)
-        self._aim(use, service, snapshot)
+        self._set_endpoints(use, service, snapshot)
 
-    def _aim(self, use: ServiceUse, service: Service, snapshot: Snapshot) -> None:
+    def _set_endpoints(self, use: ServiceUse, service: Service, snapshot: Snapshot) -> None:
         http = HttpService(
             _name(service.id, use.port), service.id, use.port, response_timeout=limits.ASIDE_SECONDS
         )
-        why = self._targets.aim(http, service, snapshot)
+        why = self._targets.set_endpoints(http, service, snapshot)
         self._why.pop(use, None)
         if why:
             self._why[use] = f"cannot be reached: {why}"

@@ -41,7 +41,7 @@ class Targets:
         """Its id; "" where it cannot be reached."""
         return self._networks.get(name, "")
 
-    def aim(self, http: HttpService, service: Service, snapshot: Snapshot) -> str:
+    def set_endpoints(self, http: HttpService, service: Service, snapshot: Snapshot) -> str:
         """At the tasks that it has now. Returns why it cannot be reached, or ""."""
         network, why = network_for(http, service, snapshot, self._reach)
         wanted = network.id if network else ""
@@ -58,9 +58,9 @@ class Targets:
                 self._checks[http.key] = Checks(self._core, http, connect, self._leaver(target))
         endpoints = endpoints_of(http, service, network, self._as_published()) if network else ()
         endpoints, refused = within_reach(endpoints, self._reach)
-        target.retarget(endpoints)
+        target.update_endpoints(endpoints)
         if (checks := self._checks.get(http.key)) is not None:
-            checks.retarget(endpoints)
+            checks.update_endpoints(endpoints)
         return why or refused
 
     def drop(self, name: str) -> None:

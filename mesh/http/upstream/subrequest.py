@@ -58,7 +58,7 @@ class Subrequest:
             self._ended(None)
             return
         self._entry = self._deadlines.add(self, self._seconds)
-        self._exchange = exchange = Exchange(self, head, target, target.over)
+        self._exchange = exchange = Exchange(self, head, target, target.on_close)
         run(exchange.begin, body, True)
 
     def drop(self) -> None:
@@ -67,7 +67,7 @@ class Subrequest:
             self._told = _nobody
             self._give_up()
 
-    def due(self) -> None:
+    def on_due(self) -> None:
         self._give_up()
 
     def on_fault(self) -> None:

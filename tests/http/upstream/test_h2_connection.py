@@ -249,7 +249,7 @@ class TestConnections:
         await client.request()
         tasks = stand.endpoints[0]
         await tasks.asked()
-        port.retarget(())
+        port.update_endpoints(())
         assert not tasks.peers[0].ended
         go_on.set()
         assert (await client.response())[0] == 200
@@ -261,7 +261,7 @@ class TestFaults:
         port = await before()
         async with h2_serving(echo) as tasks:
             gone = tasks.endpoint
-        port.retarget((gone,))
+        port.update_endpoints((gone,))
         client = await stand.client(port)
         await client.request()
         status, _, body = await client.response()
@@ -270,7 +270,7 @@ class TestFaults:
 
     async def test_one_that_hangs_up(self, stand: Stand, before: Before) -> None:
         port = await before()
-        port.retarget(((await stand.endpoint(lambda _: asyncio.sleep(0))).endpoint,))
+        port.update_endpoints(((await stand.endpoint(lambda _: asyncio.sleep(0))).endpoint,))
         client = await stand.client(port)
         await client.request()
         status, _, body = await client.response()
@@ -283,7 +283,7 @@ class TestFaults:
             await to.rest()
 
         port = await before()
-        port.retarget(((await stand.endpoint(old)).endpoint,))
+        port.update_endpoints(((await stand.endpoint(old)).endpoint,))
         client = await stand.client(port)
         await client.request()
         status, _, body = await client.response()

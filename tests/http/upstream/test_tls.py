@@ -331,7 +331,7 @@ class TestHttp2:
             client = await stand.client(port)
             await client.request()
             await tasks.asked()
-            port.target.retarget([])
+            port.target.update_endpoints([])
             go.set()
             assert (await client.response())[0] == 200
             await tasks.peers[0].over()

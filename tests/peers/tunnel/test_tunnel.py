@@ -197,7 +197,7 @@ class TestRequests:
             port = await two.port()
             two.put(tasks.endpoint.address)
             port.target.h2 = True
-            port.retarget((tasks.endpoint,))
+            port.update_endpoints((tasks.endpoint,))
             client = await h2_client(port.address)
             asked = [client.ask(method="POST", end=False) for _ in range(10)]
             for heard in asked:
@@ -264,7 +264,7 @@ class TestNobodyThere:
     async def test_no_such_task(self, two: Two) -> None:
         port = await two.port(saying("there"))
         (endpoint,) = port.endpoints
-        port.retarget((replace(endpoint, port=endpoint.port),))
+        port.update_endpoints((replace(endpoint, port=endpoint.port),))
         two.put("127.9.9.9")
         await self._refused(two, await two.stand.client(port))
         assert two.tunnels.failed == {"OSError": 1}  # no node is known to have it
@@ -284,7 +284,7 @@ class TestNobodyThere:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             nobody = replace(gone.endpoint, port=free.getsockname()[1])
-        port.retarget((nobody,))
+        port.update_endpoints((nobody,))
         await self._refused(two, await two.stand.client(port))
 
     async def test_the_network_has_gone_there_too(self, two: Two) -> None:
@@ -311,7 +311,7 @@ class TestNobodyThere:
     async def test_another_task_is_tried(self, two: Two) -> None:
         port = await two.port(saying("one"), saying("one"))
         alive, gone = port.endpoints
-        port.retarget((alive, replace(gone, port=1)))
+        port.update_endpoints((alive, replace(gone, port=1)))
         client = await two.stand.client(port)
         for _ in range(4):
             await client.request("Content-Length: 1", first="POST /x HTTP/1.1", body=b"a")

@@ -106,7 +106,9 @@ async def test_connections_are_relayed_and_counted(running: Running) -> None:
 async def test_a_worker_follows_the_endpoints(running: Running) -> None:
     await running.worker()
     with answering("127.0.0.3") as port:
-        running.port.retarget((Endpoint("127.0.0.3", port, "two"),), RelayOptions(policy=Policy.LEAST_CONN))
+        running.port.update_endpoints(
+            (Endpoint("127.0.0.3", port, "two"),), RelayOptions(policy=Policy.LEAST_CONN)
+        )
         await running.worker()
         assert await asyncio.to_thread(answer, running.number) == "127.0.0.3"
 
@@ -175,7 +177,7 @@ async def test_a_worker_that_does_not_take_its_orders_is_replaced(
     monkeypatch.setattr(workers, "STOP_SECONDS", 0.05)
     os.kill(pid, signal.SIGSTOP)
     for drain in range(20_000):
-        running.port.retarget((first,), RelayOptions(drain=drain))
+        running.port.update_endpoints((first,), RelayOptions(drain=drain))
     await until(lambda: pid not in children(MODULE), "it is ended")
     assert await running.worker() != pid
     assert await asyncio.to_thread(answer, running.number) == "127.0.0.2"
