@@ -17,7 +17,6 @@ SHOWN_MAX = 60  # characters of a text that a message quotes
 PORT_MAX = 65_535
 DURATION_MAX = 7 * 24 * 3600.0  # seconds; longer than anything here waits
 
-_DIGITS = re.compile(rf"[0-9]{{1,{DIGITS_MAX}}}")
 _HEX_DIGITS = re.compile(rf"[0-9A-Fa-f]{{1,{DIGITS_MAX}}}")
 _NUMBER = re.compile(rf"[+-]?[0-9]{{1,{DIGITS_MAX}}}(?:\.[0-9]{{1,{DIGITS_MAX}}})?")
 _DURATION = re.compile(rf"([0-9]{{1,{DIGITS_MAX}}}(?:\.[0-9]{{1,{DIGITS_MAX}}})?)(ms|s|m|h|)")
@@ -34,10 +33,15 @@ def shown(text: str | bytes) -> str:
 
 def parse_int(text: str | bytes, least: int, most: int) -> int:
     """A whole number in ASCII digits. ValueError when it is none, or not between `least` and `most`."""
-    number = _matched(_DIGITS, text, int)
-    if number is None or not least <= number <= most:
-        raise ValueError(f"{shown(text)} is no number from {least} to {most}")
-    return number
+    # Not an expression's work, which takes four times as long: heads of requests and responses have numbers.
+    if (
+        len(text) <= DIGITS_MAX
+        and text.isdigit()
+        and text.isascii()
+        and least <= (number := int(text)) <= most
+    ):
+        return number
+    raise ValueError(f"{shown(text)} is no number from {least} to {most}")
 
 
 def parse_hex(text: str | bytes, most: int) -> int:
@@ -74,10 +78,7 @@ def parse_duration(text: str) -> float:
 
 def is_int(text: str | bytes, least: int = 0, most: int = 10**DIGITS_MAX) -> bool:
     """Would `parse_int` take it?"""
-    if isinstance(text, bytes):  # whose digits are ASCII's: faster for what comes with each request
-        return len(text) <= DIGITS_MAX and text.isdigit() and least <= int(text) <= most
-    number = _matched(_DIGITS, text, int)
-    return number is not None and least <= number <= most
+    return len(text) <= DIGITS_MAX and text.isdigit() and text.isascii() and least <= int(text) <= most
 
 
 def parse_json(data: str | bytes) -> object:

@@ -321,12 +321,16 @@ class Exchange:
         self.status = head.status
         self.sent = len(body)
         self._upstream = None
-        server, self.server = self.server, None  # as `_release`: most responses come this way
+        # As `_release` and `_count`: nearly all responses come this way.
+        server, self.server = self.server, None
         assert server is not None
         server.active -= 1
         server.backend.answered(server, self.started, head.status)
         self.fault = None
-        self._count()
+        self._counted = True
+        self._over(self)
+        if self._replay:
+            self._drop_replay()
         if self.response_fields:
             head = changed_response(head, self.response_fields)
         self.client.whole(head, body)

@@ -1,7 +1,7 @@
-"""A route's middlewares at work: each looks at the request and changes it, or answers in its place.
+"""What becomes of one request, as its route's middlewares decide it. Pure.
 
-What they decide is a `RequestPlan`: the target and field lines that go on, the field lines of the response that
-change, and whether we answer ourselves. Nothing here waits; clocks are arguments.
+A `RequestPlan` has the target and field lines that go on, the field lines of the response that change, and
+our own answer if there is one. Each middleware is a `Step` that changes the plan.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """From counters to the exposition format: every metric of ours stands in this file, and in docs/metrics.md.
 
 Strategy: whoever counts keeps plain dictionaries and integers and knows nothing of Prometheus. At a scrape
-the process takes one `MetricsReading` of them on its loop (cheap copies); this module turns it into text, in a
+the process takes one `MetricsReading` on its loop (cheap copies); this module turns it into text, in a
 thread, so that a large cluster's scrape does not hold up the resolver. Series are made from the reading
 alone, so those of a service that is gone are gone with it. No label ever holds a client's address or a name
 that somebody merely asked for.

@@ -1,12 +1,14 @@
 """HTTP/1.1 through a port, byte for byte: what the endpoint is sent, what the client gets."""
 
 import asyncio
+import gc
 import socket
 
 import pytest
 
 from mesh.balance.policies import Endpoint
 from mesh.http import limits
+from mesh.http.exchange import Exchange
 from tests.http.conftest import LIMIT, Conversation, Handler, Stand, parsed
 
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -95,6 +97,13 @@ class TestHeads:
         for byte in b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n":
             await client.say(bytes([byte]))
         assert (await client.response())[2] == b"ok"
+
+    async def test_a_connection_that_is_kept_keeps_nothing_of_its_last_request(self, stand: Stand) -> None:
+        client = await stand.before(echo_heads)
+        await client.request(first="GET /kept HTTP/1.1")
+        await client.response()
+        exchanges = (one for one in gc.get_objects() if type(one) is Exchange)
+        assert not [one for one in exchanges if one.target == b"/kept"]
 
 
 class TestBodies:

@@ -163,7 +163,7 @@ def response_lines(response: ResponseHead) -> bytes:
     if not lines:
         fields = response.fields
         lower = fields.lower
-        drop = [name for name in _HOP_BY_HOP if b"\n" + name + b":" in lower]
+        drop = [name for name, line in _HOP_BY_HOP_LINES if line in lower]
         drop += [name for name in response.options if name not in _NOT_OPTIONS and name != b"set-cookie"]
         block = fields.without(*drop) if drop else fields.raw
         lines = b"HTTP/1.1 %d %b\r\n%b" % (response.status, response.reason, block)

@@ -178,7 +178,9 @@ class H1Client(IdleTimer):
             self._drain()
 
     def _readable(self) -> None:
-        for _ in range(limits.READS_AT_ONCE):
+        reads = 0
+        while reads < limits.READS_AT_ONCE:
+            reads += 1
             if self._state is CLOSED:
                 return
             if self._state is WAIT or self._hold or (self._got and self._state is HEAD and not self._partial):
@@ -243,16 +245,17 @@ class H1Client(IdleTimer):
                 self._hold_head(HEAD_COPIES * end)
             self.limit = NEVER
             self._partial = False
-            if head.length == 0:
+            length = head.about.length
+            if length == 0:
                 self._got, body, complete = rest, b"", True
                 self._state = WAIT
             else:
                 self._state = BODY
-                self._left = head.length
-                self._chunks = ChunkedReader(HttpFault.BAD_BODY) if head.length == CHUNKED else None
+                self._left = length
+                self._chunks = ChunkedReader(HttpFault.BAD_BODY) if length == CHUNKED else None
                 body, complete = self._of_body(rest)
                 if not complete:
-                    self._pace = BodyPace(self._account(), head.length != CHUNKED)
+                    self._pace = BodyPace(self._account(), length != CHUNKED)
                     self.within(limits.BODY_SECONDS)
         except RequestRefused as refused:
             if not self._served and data.startswith(PREFACE[:18]) and not self._in_records:

@@ -52,7 +52,7 @@ class TlsPassthrough:
         entries: Sequence[str],
         ownership: HostOwnership | None = None,
     ) -> None:
-        """`ownership`: whose hosts are, kept by somebody who is told of changes before us (`RequestRouter`)."""
+        """`ownership`: whose hosts are. The `RequestRouter` keeps it, and hears of changes first."""
         self._ownership = ownership
         self._version = -1  # of it, that the tables are made of
         self._core = core

@@ -146,7 +146,7 @@ class H1Upstream(IdleTimer):
         self, head: RequestHead, target: bytes, lines: bytes, body: list[bytes], last: bool, trailers: bytes
     ) -> bool:
         """The request, with what there is of its body. As `send`."""
-        self._chunked = head.length == CHUNKED
+        self._chunked = head.about.length == CHUNKED
         if not body and not (last and self._chunked):
             data = b"%b %b HTTP/1.1\r\n%b\r\n" % (head.method, target, lines)
         else:
@@ -258,7 +258,9 @@ class H1Upstream(IdleTimer):
             self._unread = True
             return
         exchange = self._exchange
-        for _ in range(limits.READS_AT_ONCE):
+        reads = 0
+        while reads < limits.READS_AT_ONCE:
+            reads += 1
             if self.state is not UpstreamState.BUSY or exchange is not self._exchange or exchange is None:
                 return
             assert self._sock is not None

@@ -78,7 +78,8 @@ class UpstreamService:
         stats.count(exchange.method, exchange.status, monotonic() - exchange.started)
         stats.received += exchange.received
         stats.sent += exchange.sent
-        stats.retries += max(0, len(exchange.tried) - 1)
+        if len(exchange.tried) > 1:
+            stats.retries += len(exchange.tried) - 1
         if exchange.fault is not None:
             stats.faults[exchange.fault.reason] += 1
 

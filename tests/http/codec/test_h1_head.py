@@ -40,7 +40,15 @@ def test_a_request_says_method_target_and_host() -> None:
 
 @pytest.mark.parametrize(
     ("host", "name"),
-    [("a", "a"), ("a.", "a"), ("10.0.0.1:80", "10.0.0.1"), ("[::1]:80", "[::1]"), ("a:", "a"), ("", "")],
+    [
+        ("a", "a"),
+        ("a.", "a"),
+        ("10.0.0.1:80", "10.0.0.1"),
+        ("[::1]:80", "[::1]"),
+        ("a:", "a"),
+        ("a:65535", "a"),
+        ("", ""),
+    ],
 )
 def test_the_host_is_read_without_port_and_final_dot(host: str, name: str) -> None:
     assert request(f"Host: {host}").host == name
@@ -99,7 +107,22 @@ def test_what_could_be_read_in_two_ways_is_refused(lines: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["a b", "a/b", "a@b", "a,b c", "a:b", "a:70000", "[::1", "a\\b", "a#b", "a?b", "é"]
+    "host",
+    [
+        "a b",
+        "a/b",
+        "a@b",
+        "a,b c",
+        "a:b",
+        "a:65536",
+        "a:70000",
+        "a:000001",
+        "[::1",
+        "a\\b",
+        "a#b",
+        "a?b",
+        "é",
+    ],
 )
 def test_a_malformed_host_is_refused(host: str) -> None:
     assert refused(f"Host: {host}") is HttpFault.BAD_HEAD

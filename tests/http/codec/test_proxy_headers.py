@@ -2,6 +2,7 @@
 
 import pytest
 
+from mesh.http.byte_budget import ByteBudget
 from mesh.http.codec.h1_head import Fields, RequestFields
 from mesh.http.codec.proxy_headers import ClientInfo, request_block, source_of
 
@@ -71,3 +72,37 @@ def test_connection_takes_away_what_it_names_but_not_what_the_message_means() ->
     told = block("1.1.1.1", "Connection: X-A, Host, Content-Length", "X-A: 1", "Content-Length: 0")
     assert "X-A" not in told
     assert (told["Host"], told["Content-Length"]) == ("a", "0")
+
+
+class TestAccount:
+    def test_a_connection_has_one_and_gives_all_back_when_it_is_closed(self) -> None:
+        budget = ByteBudget()
+        one = ClientInfo("1.1.1.1", "http", 80, budget=budget)
+        account = one.account
+        assert account is not None
+        assert one.account is account
+        assert account.take(1_000_000) is None
+        assert budget.held >= 900_000
+        one.close()
+        assert budget.held == 0
+
+    def test_what_comes_after_the_end_is_not_counted(self) -> None:
+        budget = ByteBudget()
+        early, late = (ClientInfo("1.1.1.1", "http", 80, budget=budget) for _ in range(2))
+        assert early.account is not None
+        for one in (early, late):
+            one.close()
+            if (account := one.account) is not None:
+                account.take(1_000_000)
+        assert budget.held == 0
+
+    def test_a_proxy_that_speaks_for_others_has_no_address_share(self) -> None:
+        budget = ByteBudget(per_address=1_000_000)
+        stranger, proxy = (
+            ClientInfo(client, "http", 80, PROXIES.__contains__, budget=budget).account
+            for client in ("1.1.1.1", "10.0.0.1")
+        )
+        assert stranger is not None
+        assert proxy is not None
+        assert stranger.take(2_000_000) is not None
+        assert proxy.take(2_000_000) is None
