@@ -7,4 +7,8 @@ self_check         Before an authority looks, we look
 certificate_store  What this node has of an authority: the account and the certificates
 replication        Every node has what any manager has: it asks each manager's sidecar
 messages           What nodes tell each other of certificates, as bytes and back
+bounded_http       The library's HTTP, with limits
+
+Any node may be asked to prove that a name is ours (HTTP-01): the answer is the token and the thumbprint of
+the account's key, so it takes no word from the node that orders.
 """

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from mesh.acme.messages import AcmeAccount, CertificateUpdate, Inventory, decode_account, encode_account
@@ -25,6 +26,9 @@ ACCOUNT, THUMBPRINT, SUFFIX = "account.json", "thumbprint", ".pem"
 FILE_MAX = 256 * 1024  # bytes
 SHOWN_MAX = 200  # characters of a name in the name of a file
 EXPIRED_SECONDS = 7 * 86400.0  # that a certificate is kept after its end
+
+# The first one is the name of a file. Not every label of DNS is a host's (RFC 1123): `_` is in use.
+_NAME = re.compile(r"(?:\*\.)?[a-z0-9_-][a-z0-9_.-]*")
 
 logger = logging.getLogger(__name__)
 
@@ -220,8 +224,27 @@ def file_of(names: Names) -> str:
 
 def read(pem: str) -> tuple[Names, Life]:
     """Of a key and its certificate, chain behind. Raises ValueError for what is none."""
-    key = load_pem_private_key(pem.encode(), None)
-    leaf = x509.load_pem_x509_certificates(pem.encode())[0]
+    try:
+        return _read(pem)
+    except _UNREADABLE as error:
+        raise ValueError(f"the certificate cannot be read: {error}") from error
+
+
+# What the library raises for a certificate that is one by its form only.
+_UNREADABLE = (
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    TypeError,  # a key with a password
+    OverflowError,  # a time beyond what there is
+)
+
+
+def _read(pem: str) -> tuple[Names, Life]:
+    data = pem.encode()
+    key = load_pem_private_key(data, None)
+    leaf = x509.load_pem_x509_certificates(data)[0]
     if key.public_key() != leaf.public_key():
         raise ValueError("the certificate is not of its key")
     try:
@@ -229,7 +252,7 @@ def read(pem: str) -> tuple[Names, Life]:
     except x509.ExtensionNotFound as error:
         raise ValueError("the certificate has no names") from error
     names = sorted(name.lower() for name in named.get_values_for_type(x509.DNSName))
-    if not names or any("/" in name or name.startswith(".") for name in names):
+    if not names or not all(map(_NAME.fullmatch, names)):
         raise ValueError("the certificate has no names that can be used")
     life = Life(leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp())
     return tuple(names), life

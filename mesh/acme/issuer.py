@@ -14,6 +14,7 @@ from mesh.acme.client import Authority, Prepare
 from mesh.acme.messages import AcmeAccount
 from mesh.acme.schedule import CERTIFICATES_MAX, LATELY, Names, Schedule, nobodys, orderable, why_not
 from mesh.errors import AccountGone, CertificateError, Problem
+from mesh.internal_errors import ERRORS
 
 LOOK_SECONDS = 15.0  # between two looks at what is due and who leads, at most
 SOURCE = "http.acme"
@@ -95,17 +96,29 @@ class Issuer:
         shown = ", ".join(names)
         self._schedule.ordered(names, self._clock())
         try:
-            pem = await self._ordered(names)
+            await self._take(await self._ordered(names))
         except CertificateError as error:
-            self._schedule.failed(names, str(error), self._clock())
-            self.orders["failed"] += 1
-            logger.error("no certificate for %s: %s %s", shown, self._kept.directory, error)
-            return error
-        await self._kept.put(pem)
+            return self._failed(names, error)
+        except Exception as error:  # noqa: BLE001 - the boundary of an order: the others are ordered, and it later
+            ERRORS.report("certificate orders", error, effect=f"no certificate for {shown}")
+            return self._failed(names, CertificateError("was not understood: a fault of ours, see the log"))
         self._schedule.done(names)
         self.orders["issued"] += 1
         logger.info("a certificate for %s was issued", shown)
         return None
+
+    def _failed(self, names: Names, error: CertificateError) -> CertificateError:
+        """It is tried again later."""
+        self._schedule.failed(names, str(error), self._clock())
+        self.orders["failed"] += 1
+        logger.error("no certificate for %s: %s %s", ", ".join(names), self._kept.directory, error)
+        return error
+
+    async def _take(self, pem: str) -> None:
+        try:
+            await self._kept.put(pem)
+        except ValueError as error:
+            raise CertificateError(f"has issued one that is not kept: {error}") from error
 
     async def _ordered(self, names: Names) -> str:
         account = self._kept.account

@@ -171,3 +171,9 @@ async def test_who_is_no_manager_any_more_has_no_account(tmp_path: Path) -> None
     assert (one.account, again.account) == (None, None)
     assert (one.thumbprint, again.thumbprint) == ("print", "print"), "it can still prove names"
     assert one.have_told().made == 0.0, "it asks for it when it is one again"
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "a\0b", "a b", ".a", "a\nb"])
+def test_a_name_that_can_be_no_files_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no names that can be used"):
+        read(pem(name))

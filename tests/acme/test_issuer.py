@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.acme import certificate_store as kept_module
 from mesh.acme import issuer as issuer_module
 from mesh.acme.certificate_store import AcmeStore
 from mesh.acme.client import Prepare
@@ -13,6 +14,7 @@ from mesh.acme.issuer import Issuer
 from mesh.acme.messages import AcmeAccount
 from mesh.acme.schedule import Names
 from mesh.errors import AccountGone, CertificateError
+from mesh.internal_errors import ERRORS
 from tests.acme.test_certificate_store import URL, pem
 from tests.support.certificates import NOW
 from tests.support.waiting import running, until
@@ -114,7 +116,8 @@ async def test_what_has_a_file_is_not_ordered(tmp_path: Path) -> None:
 
 async def test_a_name_that_is_refused_stops_nobody_else(tmp_path: Path) -> None:
     world = World(tmp_path, Told(CertificateError("says no")), A, B)
-    await world.comes_to(lambda: list(world.kept.have()) == [B], "the other one is there")
+    await world.comes_to(lambda: world.issuer.orders["issued"], "the other one is there")
+    assert list(world.kept.have()) == [B]
     assert world.problems() == {"a.example": f"no certificate: {URL} says no; again in 5 minutes"}
     assert world.issuer.orders == {"failed": 1, "issued": 1}
 
@@ -166,3 +169,21 @@ async def test_what_fails_in_general_for_one_stack_is_tried_for_another(tmp_path
     world.issuer._owner = world.issuer._schedule._owner = lambda names: "good" if names == C else "evil"
     await world.comes_to(lambda: C in world.kept.have(), "the other stack's is issued")
     assert world.authority.ordered == [A, C]
+
+
+async def test_a_fault_of_ours_is_tried_again_as_late_as_any_failure(tmp_path: Path) -> None:
+    ERRORS.clear()
+    world = World(tmp_path, Told(RuntimeError("of ours")), A, B)
+    await world.comes_to(lambda: list(world.kept.have()) == [B], "the other one is there")
+    assert "a fault of ours, see the log; again in 5 minutes" in world.problems()["a.example"]
+    assert ERRORS.counts == {"certificate orders": 1}
+    ERRORS.clear()
+
+
+async def test_what_is_more_than_is_kept_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "CERTIFICATES_MAX", 1)
+    world = World(tmp_path, Told(), A, B)
+    await world.comes_to(lambda: world.again() == 1, "the second one waits")
+    assert "one that is not kept: more than 1 certificates; again in" in world.problems()["b.example"]
