@@ -3,7 +3,7 @@
 A network is there on a node when something of it is: the load balancer's namespace that Docker makes for it,
 or a container. The sidecar joins no network: it opens its sockets in one of these. The ingress network is on
 every node, but leads only to ports that are published. What is not there at all is reached through another
-node's sidecar (`mesh.tunnel`).
+node's sidecar (`mesh.peers.tunnel`).
 """
 
 import socket

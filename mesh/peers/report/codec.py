@@ -6,7 +6,7 @@ that is: the sender's certificate does.
 
 A part that is empty is left out, and one that is not there is empty: sidecars of before plain containers were
 reported understand the former and are understood by the latter. One with more than endings they refuse; the
-sender then leaves the rest out for that manager (`sign_client`).
+sender then leaves the rest out for that manager (`peers.report.client`).
 """
 
 from collections.abc import Mapping
