@@ -24,12 +24,12 @@ LIES_SECONDS = 10
 TELL = """
 import asyncio, json, sys, time
 import aiohttp
-from mesh.peers.swarm_tls import MANAGER_NAME, Certificates
+from mesh.peers.swarm_tls import MANAGER_NAME, SwarmCertificates
 folder, url, seconds, report = sys.argv[1:]
 
 async def main():
     statuses = {}
-    context = Certificates(folder).client_context()
+    context = SwarmCertificates(folder).client_context()
     ends = time.monotonic() + float(seconds)
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < ends:
@@ -43,11 +43,11 @@ asyncio.run(main())
 
 ASK = """
 import asyncio, sys
-from mesh.peers.swarm_tls import Certificates
+from mesh.peers.swarm_tls import SwarmCertificates
 folder, host, port, node, line = sys.argv[1:]
 
 async def main():
-    context = Certificates(folder).client_context()
+    context = SwarmCertificates(folder).client_context()
     reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=node)
     writer.write(line.encode() + b"\\r\\n")
     print((await asyncio.wait_for(reader.readline(), 10)).decode().strip())

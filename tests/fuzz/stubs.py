@@ -5,6 +5,7 @@ import asyncio
 import errno
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from mesh.dns.forward.dispatcher import Forwarder
@@ -54,14 +55,14 @@ class StubLoop:
     def call_soon(self, call: Callable[..., object], *args: Any) -> Timer:
         return self.call_at(self.now, call, *args)
 
-    def add_reader(self, one: "Pipe | Door", call: Callable[[], object]) -> None:
-        self.readers[one] = call
+    def add_reader(self, one: "Pipe | Door", call: Callable[..., object], *args: object) -> None:
+        self.readers[one] = partial(call, *args)
 
     def remove_reader(self, one: "Pipe | Door") -> None:
         self.readers.pop(one, None)
 
-    def add_writer(self, one: "Pipe | Door", call: Callable[[], object]) -> None:
-        self.writers[one] = call
+    def add_writer(self, one: "Pipe | Door", call: Callable[..., object], *args: object) -> None:
+        self.writers[one] = partial(call, *args)
 
     def remove_writer(self, one: "Pipe | Door") -> None:
         self.writers.pop(one, None)
@@ -101,6 +102,9 @@ class Pipe:
         self.inbox, self.outbox = bytearray(), bytearray()
         self.room = 0
         self.accepted = self.ended = self.reset = self.closed = False
+
+    def fileno(self) -> int:
+        return -1 if self.closed else 0
 
     @property
     def readable(self) -> bool:

@@ -32,6 +32,7 @@ from mesh.dns.tcp_server import READ_SIZE, UNSENT_MAX, DnsTcpListener
 from mesh.dns.udp_server import DnsEndpoint
 from mesh.dns.wire import DO, HEADER, parse_query
 from mesh.errors import WireError
+from mesh.internal_errors import ERRORS
 from tests.fuzz.engine import Target
 from tests.fuzz.headers import Headers
 from tests.fuzz.http_messages import Chunks, Frames, Heads, Hellos
@@ -287,6 +288,7 @@ class Streams:
         self.door.knocking.append((peer.pipe, source))
 
     def _check_limits(self) -> None:
+        assert not ERRORS.counts, "a boundary has caught a fault of ours"
         assert len(self.listener) <= self.LIMITS.connections
         for connection in self.listener._crowd:
             assert len(connection._received) <= QUERY_MAX + 2 + READ_SIZE

@@ -217,7 +217,7 @@ async def test_the_listener_goes_on_after_a_fault_of_its_own(port: Port, method:
     with raising((DnsTcpListener, method), after=False):
         port.listener.on_fault()
         await good_query(port)
-    assert ERRORS.counts["callback of Listener"] == 1
+    assert ERRORS.counts["callback of DnsTcpListener"] == 1
     await good_query(port)
 
 

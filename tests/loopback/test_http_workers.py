@@ -187,15 +187,15 @@ async def test_the_catalogue_and_certificates_reach_the_processes(tmp_path: Path
 
 FAILING = """
 import sys
-from mesh.http.routing.router import Site
-from sidecar.workers import edge
-read = Site._read
+from mesh.http.routing.router import RequestRouter
+from sidecar.processes import edge
+read = RequestRouter._read
 def failing(site, id_):
     service = site._snapshot.services.get(id_)
     if service is not None and "bad" in service.labels:
         raise RuntimeError("a fault of ours")
     return read(site, id_)
-Site._read = failing
+RequestRouter._read = failing
 sys.exit(edge.main(sys.argv[1:]))
 """
 

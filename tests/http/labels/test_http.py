@@ -376,7 +376,7 @@ def test_several_routers_of_our_own() -> None:
         {
             "mesh.http.port": "8080",
             "mesh.http.middlewares": "auth",
-            "mesh.http.routing.router.host": "a.example",
+            "mesh.http.site.host": "a.example",
             "mesh.http.api.host": "a.example",
             "mesh.http.api.path": "/api",
             "mesh.http.api.port": "9090",
@@ -650,7 +650,7 @@ def test_which_statuses_are_failures(text: str, statuses: set[int] | None) -> No
 
 
 def test_the_documentation_names_all_that_is_read() -> None:
-    text = (Path(__file__).parents[2] / "docs/http.md").read_text().lower()
+    text = (Path(__file__).parents[3] / "docs/http.md").read_text().lower()
     tables = "\n".join(line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `"))
     named = set(re.findall(r"`([a-z_.]+)`", tables.replace("traefik.http.", "").replace("mesh.http.", ".")))
     options = {part for one in named for part in one.split(".") if part}
@@ -665,7 +665,7 @@ def test_the_documentation_names_all_that_is_read() -> None:
 def documented() -> list[tuple[str, ...]]:
     """The labels of the tables; where one is shortened to its end, what it may be short for."""
     found: list[tuple[str, ...]] = []
-    for line in (Path(__file__).parents[2] / "docs/http.md").read_text().splitlines():
+    for line in (Path(__file__).parents[3] / "docs/http.md").read_text().splitlines():
         if not line.startswith(("| `traefik.", "| `mesh.http.")):
             continue
         whole = ""

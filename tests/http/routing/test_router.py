@@ -9,7 +9,7 @@ import pytest
 
 from mesh.catalog.model import Attachment, Container, Network, Service, ServiceNetwork
 from mesh.catalog.snapshot import Change, Snapshot
-from mesh.http import request_plan
+from mesh.http.config import htpasswd
 from mesh.http.routing.router import EntryPoint, RequestRouter
 from mesh.http.upstream.network_reach import OwnNamespace
 from mesh.relay.tcp_port import plain_socket
@@ -83,7 +83,7 @@ async def test_a_password_is_compared_while_others_are_served(
         comparing.set()
         return go_on.wait(10) and password == f"secret{leaves}"
 
-    monkeypatch.setattr(request_plan.passwords, "matches", slowly)
+    monkeypatch.setattr(htpasswd, "matches", slowly)
     one = await world.stand.endpoint(saying("one"))
     labels = routed("one", "Host(`a`)", one.endpoint.port, middlewares="auth,limit")
     labels |= {f"{MIDDLEWARE}.limit.inflightreq.amount": "1"}

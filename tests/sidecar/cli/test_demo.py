@@ -11,7 +11,7 @@ import pytest
 
 from mesh.catalog import codec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 demo = pytest.importorskip("sidecar.cli.demo", reason="needs the whole sidecar", exc_type=ImportError)
 
@@ -73,6 +73,6 @@ def test_a_bad_limit_is_told() -> None:
 @pytest.mark.parametrize("dead", ["", "web.1"])
 def test_its_catalogue_is_a_good_one(count: int, dead: str) -> None:
     addresses = demo.TASK_ADDRESSES if count == 3 else (demo.LOOPBACK,)
-    backends = [demo.Backend(f"web.{i}", address, 8080) for i, address in enumerate(addresses, start=1)]
+    backends = [demo.DemoBackend(f"web.{i}", address, 8080) for i, address in enumerate(addresses, start=1)]
     read = codec.parse(demo.catalogue(backends, 8000, dead), "demo")
     assert len(read.services["web"].serving()) == count - bool(dead)

@@ -13,7 +13,7 @@ from sidecar.cli import main
 from sidecar.config import Address, Config
 from tests.sidecar.conftest import FakeState
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
