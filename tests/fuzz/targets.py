@@ -223,6 +223,7 @@ class Streams:
 
     def __init__(self) -> None:
         self.place = Place()
+        self.faults_before = ERRORS.counts.copy()
 
     def __call__(self, data: bytes) -> None:
         self.place.upstream = UPSTREAMS[data[0] & 7] if data else "good"
@@ -288,7 +289,7 @@ class Streams:
         self.door.knocking.append((peer.pipe, source))
 
     def _check_limits(self) -> None:
-        assert not ERRORS.counts, "a boundary has caught a fault of ours"
+        assert ERRORS.counts == self.faults_before, "a boundary has caught a fault of ours"
         assert len(self.listener) <= self.LIMITS.connections
         for connection in self.listener._crowd:
             assert len(connection._received) <= QUERY_MAX + 2 + READ_SIZE
