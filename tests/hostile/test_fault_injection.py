@@ -28,7 +28,7 @@ from mesh.http.middleware.runner import MiddlewareRunner
 from mesh.http.routing.router import RequestRouter
 from mesh.http.tls.certificate_store import TlsCertificates
 from mesh.http.tls.handshake_base import TlsAccept
-from mesh.http.tls.server_handshake import Handshake
+from mesh.http.tls.server_handshake import ServerHandshake
 from mesh.http.upstream.h1_connection import H1Upstream
 from mesh.http.upstream.h2_connection import H2Link, H2Upstream
 from mesh.http.upstream.routed_service import RoutedTarget
@@ -456,4 +456,4 @@ async def test_tls(stand: Stand, tmp_path: Path) -> None:
             server.backend.health.succeeded(server.endpoint)
 
         place = Place(talk, talk, lambda: secured.active + server.active, reset)
-        await inject_everywhere(place, (Handshake, TlsAccept, *HTTP1))
+        await inject_everywhere(place, (ServerHandshake, TlsAccept, *HTTP1))

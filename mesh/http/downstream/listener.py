@@ -22,7 +22,7 @@ from mesh.http.interfaces import Downstream
 from mesh.http.runtime import HttpRuntime
 from mesh.http.tls.handshake_base import TlsAccept
 from mesh.http.tls.handshake_places import HandshakePlaces
-from mesh.http.tls.server_handshake import Handshake
+from mesh.http.tls.server_handshake import ServerHandshake
 from mesh.http.tls.sni_peek import SniPeek
 from mesh.net.acceptor import Accepting
 from mesh.net.isolation import report_fault, run
@@ -204,13 +204,13 @@ class HttpListener:
     def _secure(
         self, sock: socket.socket, edge: ClientInfo, context: ssl.SSLContext, heard: bool = False
     ) -> None:
-        def done(one: Handshake, secured: ssl.SSLSocket) -> None:
+        def done(one: ServerHandshake, secured: ssl.SSLSocket) -> None:
             self._handshakes.remove(one)
             self._serve(secured, edge)
 
         failed = partial(self._not_secured, edge)
         try:
-            handshake = Handshake(self.poller, self.deadlines, sock, context, done, failed)
+            handshake = ServerHandshake(self.poller, self.deadlines, sock, context, done, failed)
         except OSError:  # it has gone already
             sock.close()
             self.refusals["tls"] += 1

@@ -10,7 +10,7 @@ from mesh.net.poller import Poller
 from mesh.net.timers import Deadlines
 
 
-class Handshake(TlsAccept[ssl.SSLSocket]):
+class ServerHandshake(TlsAccept[ssl.SSLSocket]):
     """`done` gets the socket, `failed` is told nothing: a client that cannot speak TLS gets no page.
     Raises OSError when the client has gone already."""
 
@@ -22,7 +22,7 @@ class Handshake(TlsAccept[ssl.SSLSocket]):
         deadlines: Deadlines,
         sock: socket.socket,
         context: ssl.SSLContext,
-        done: Callable[["Handshake", ssl.SSLSocket], None],
+        done: Callable[["ServerHandshake", ssl.SSLSocket], None],
         failed: Callable[[TlsAccept[ssl.SSLSocket]], None],
     ) -> None:
         secured = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
