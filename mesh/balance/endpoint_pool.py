@@ -1,6 +1,5 @@
 """The endpoints of one relayed port, and what it has experienced of them: who is next. TCP and UDP alike."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -32,7 +31,7 @@ class EndpointPool:
         self._near = frozenset(near)
         self._draw = draw
         self._turn = 0
-        self._occupied: Counter[Endpoint] = Counter()
+        self._occupied: dict[Endpoint, int] = {}  # connections or sessions; none: not there
         self._latency = Latency()
         self._young = Young()
         self._rendezvous = Rendezvous(self.endpoints)
@@ -51,7 +50,7 @@ class EndpointPool:
                 known.keep_only(self.endpoints)
             if slow_start:
                 self._young.joined(joined, now)
-        return any(self._occupied[endpoint] for endpoint in left)
+        return any(endpoint in self._occupied for endpoint in left)
 
     def pick(
         self,
@@ -75,7 +74,7 @@ class EndpointPool:
         draw = Draw(
             self._turn - 1,
             self._draw,
-            self._occupied.__getitem__,
+            self._active,
             self._cost,
             lambda endpoints: self._rendezvous.choose(source, endpoints),
         )
@@ -93,13 +92,17 @@ class EndpointPool:
 
     def occupy(self, endpoint: Endpoint, by: int) -> None:
         """Connections or sessions that begin (1) or end (-1)."""
-        self._occupied[endpoint] += by
-        if not self._occupied[endpoint]:
+        if count := self._occupied.get(endpoint, 0) + by:
+            self._occupied[endpoint] = count
+        else:
             del self._occupied[endpoint]
 
     def seen(self, now: float) -> tuple[EndpointStatus, ...]:
         ejected = self.health.ejected_for
-        return tuple(EndpointStatus(one, self._occupied[one], ejected(one, now)) for one in self.endpoints)
+        return tuple(EndpointStatus(one, self._active(one), ejected(one, now)) for one in self.endpoints)
+
+    def _active(self, endpoint: Endpoint) -> int:
+        return self._occupied.get(endpoint, 0)
 
     def _cost(self, endpoint: Endpoint) -> float:
-        return self._latency.cost(endpoint, self._occupied[endpoint])
+        return self._latency.cost(endpoint, self._active(endpoint))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Policy(StrEnum):
@@ -13,9 +14,9 @@ class Policy(StrEnum):
     SOURCE_HASH = "source_hash"
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One task's address and port."""
+class Endpoint(NamedTuple):
+    """One task's address and port. A named tuple, because it is the key of several dicts for each connection,
+    and the hash of a tuple is computed in C."""
 
     address: str
     port: int
@@ -25,7 +26,8 @@ class Endpoint:
         return f"{self.address}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+# One is made for each connection, and a frozen one would take four times as long.
+@dataclass(slots=True)
 class Draw:
     """What a choice may look at."""
 

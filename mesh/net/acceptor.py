@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 
 from mesh.internal_errors import ERRORS
-from mesh.net.limits.descriptors import OUT_OF_DESCRIPTORS, for_client
+from mesh.net.limits.descriptors import OUT_OF_DESCRIPTORS, first_reserved, for_client
 from mesh.net.netns import LISTEN_BACKLOG
 
 ACCEPTS_AT_ONCE = 64  # then those who are accepted get their turn
@@ -48,10 +48,11 @@ class Accepting:
         self._accept(ACCEPTS_AT_ONCE)
 
     def _accept(self, most: int) -> None:
+        first = first_reserved()
         for _ in range(most):
             try:
                 sock, peer = self._listener.accept()
-                for_client(sock)
+                for_client(sock, first)
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionAbortedError:

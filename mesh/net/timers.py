@@ -6,6 +6,7 @@ those that end at about the same time. It comes late by a 64th at most (and by G
 
 import asyncio
 import heapq
+from functools import lru_cache
 from typing import Protocol
 
 from mesh.net.isolation import report_fault
@@ -30,9 +31,7 @@ class Deadlines:
 
     def add(self, one: Limited, seconds: float) -> float:
         """Returns what to give to `drop`."""
-        step = GRAIN
-        while step * FINENESS < seconds:
-            step *= 2
+        step = _step(seconds)
         end = ((self._loop.time() + seconds) // step + 1) * step
         slot = self._slots.get(end)
         if slot is None:
@@ -72,3 +71,12 @@ class Deadlines:
                     report_fault(one.on_due, error)
             del self._slots[heapq.heappop(self._order)]
         self._arm()
+
+
+@lru_cache(256)  # nearly all limits are one of a few that the configuration and the labels name
+def _step(seconds: float) -> float:
+    """Seconds between two slots for limits of this length."""
+    step = GRAIN
+    while step * FINENESS < seconds:
+        step *= 2
+    return step

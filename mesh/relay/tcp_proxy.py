@@ -8,10 +8,10 @@ import asyncio
 import random
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import islice
+from operator import itemgetter
 
 from mesh.balance.endpoint_pool import EndpointPool, EndpointStatus
 from mesh.balance.policies import Endpoint, Policy
@@ -56,7 +56,7 @@ class TcpProxy:
         self._stats = PortStats()
         self._clock = clock  # finer than the loop's, which stands still while callbacks run
         self._open: dict[RelayConnection, Callable[[], None] | None] = {}  # with whom to tell of the end
-        self._per_address: Counter[str] = Counter()
+        self._per_address: dict[str, int] = {}  # connections of each address that has any
         self._empty = asyncio.Event()  # set when the last connection of a closing one is over
         self._closing = False
 
@@ -129,17 +129,17 @@ class TcpProxy:
         connection = RelayConnection(self, client, peer, address)
         self._open[connection] = ended
         if address:
-            self._per_address[address] += 1
+            self._per_address[address] = self._per_address.get(address, 0) + 1
         run(connection.begin)
 
     def _no_room(self, address: str) -> str:
         """Why there is no place for one more of this address ("": one that has no share); "" if there is."""
-        if address and self._per_address[address] >= CONNECTIONS_PER_ADDRESS:
+        if address and self._per_address.get(address, 0) >= CONNECTIONS_PER_ADDRESS:
             return "per_address"
         if len(self._open) < MAX_CONNECTIONS:
             return ""
-        largest, count = next(iter(self._per_address.most_common(1)), ("", 0))
-        if count <= self._per_address[address] + 1:
+        largest, count = max(self._per_address.items(), key=itemgetter(1), default=("", 0))
+        if count <= self._per_address.get(address, 0) + 1:
             return "full"
         theirs = (one for one in self._open if one.address == largest)  # the oldest first
         for connection in tuple(islice(theirs, min(GIVING_WAY_AT_ONCE, count // 2))):
@@ -183,8 +183,9 @@ class TcpProxy:
     def on_close(self, connection: RelayConnection, reason: str) -> None:
         ended = self._open.pop(connection, None)
         if address := connection.address:
-            self._per_address[address] -= 1
-            if not self._per_address[address]:
+            if left := self._per_address[address] - 1:
+                self._per_address[address] = left
+            else:
                 del self._per_address[address]
         if self._closing and not self._open:
             self._empty.set()

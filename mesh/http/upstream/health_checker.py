@@ -9,7 +9,6 @@ import logging
 import random
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from mesh.balance.health_state import Pulse, Result
 from mesh.balance.policies import Endpoint
@@ -195,7 +194,7 @@ def _target(checks: Checks, endpoint: Endpoint) -> RoutedTarget:
     target = RoutedTarget(checks.core, alone, checks.connect)
     target.stats = target.backend.stats = ServiceStats()
     target.connect_timeout = check.timeout
-    target.update_endpoints((replace(endpoint, port=check.port or endpoint.port),))
+    target.update_endpoints((endpoint._replace(port=check.port or endpoint.port),))
     return target
 
 

@@ -8,6 +8,7 @@ import errno
 import os
 import resource
 import socket
+import sys
 
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -27,11 +28,15 @@ def count() -> int:
     return len(os.listdir(OPEN)) - 1  # the listing has one itself
 
 
+def first_reserved() -> int:
+    """The lowest number of those that clients do not get."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft - reserved(soft)
+
+
 def is_reserved(descriptor: int) -> bool:
     """Is the number one of those that clients do not get?"""
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    # The first comparison is enough for nearly all, and for no limit (RLIM_INFINITY, -1) the second is.
-    return descriptor + RESERVED_MAX >= soft >= 0 and descriptor >= soft - reserved(soft)
+    return descriptor >= first_reserved()
 
 
 def reserved(limit: int) -> int:
@@ -39,10 +44,13 @@ def reserved(limit: int) -> int:
     return min(RESERVED_MAX, limit // 8)
 
 
-def for_client(sock: socket.socket) -> socket.socket:
-    """The socket, which carries a client's traffic. If its descriptor is reserved, it is closed and OSError
-    (EMFILE) is raised, as if there had been none."""
-    if is_reserved(sock.fileno()):
+def for_client(sock: socket.socket, first: int | None = None) -> socket.socket:
+    """Returns the socket, which carries a client's traffic.
+
+    If its descriptor is reserved, the socket is closed and OSError (EMFILE) is raised, as if there had been
+    none. `first` is what `first_reserved` said a moment ago, for callers that make many sockets in a row.
+    """
+    if sock.fileno() >= (first_reserved() if first is None else first):
         sock.close()
         raise OSError(errno.EMFILE, "the last descriptors are not for clients")
     return sock
