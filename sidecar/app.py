@@ -34,7 +34,7 @@ from mesh.errors import KernelError, NamespaceGone
 from mesh.http.hosts.assigned import AssignedHosts
 from mesh.http.hosts.book import HostBook
 from mesh.http.upstream.network_reach import Namespaces, OwnNamespace
-from mesh.internal_errors import ERRORS, restart_mends
+from mesh.internal_errors import ERRORS
 from mesh.kernel.capture import CapturePolicy, Closable, ContainerCapture, OpenEndpoint, dns_sockets
 from mesh.kernel.firewall.filter_table import Family
 from mesh.kernel.firewall.listener_rules import LISTENER_TABLE
@@ -131,6 +131,7 @@ class Sidecar:
         self._queries = Tasks(self._task_failed)
         self._applied = Histogram()
         ERRORS.clear()
+        ERRORS.on_restart_needed = self._restart_needed
         self.store = Store(later=_later, order=SUBSCRIBERS)
         self._return_paths: ReturnPathRules | None = None
         self._http_side: HttpEdge | None = None
@@ -264,7 +265,7 @@ class Sidecar:
         workers = DnsWorkers(
             others, self._dns_config(), self._config.log, self.store, self._vital, resolver.stats.add
         )
-        self.store.subscribe(workers.update, "dns-workers")
+        self.store.subscribe(workers.update, "dns-workers", workers.restart)
         self._on_stop(workers.close)
         return workers
 
@@ -553,8 +554,12 @@ class Sidecar:
         """One that is to run for ever is started again, and gets here with what only a new process mends.
         Any other has failed at one connection or one question."""
         ERRORS.report(place_of(name), error)
-        if restart_mends(error):
-            logger.critical("%s failed of what only a restart mends; the sidecar ends", name)
+
+    def _restart_needed(self) -> None:
+        """Some boundary has caught what only a new process mends: at its limit of memory this one would go on
+        and refuse everybody. Docker starts the next one."""
+        if not self.failed.is_set():
+            logger.critical("a fault that only a new process mends: the sidecar ends, and is started again")
             self.failed.set()
 
 

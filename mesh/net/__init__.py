@@ -16,6 +16,7 @@ tls_listener    A listening socket with TLS for an asyncio server
 socket_pool     Unconnected sockets of another namespace, made in batches
 poller          Readiness of many sockets behind one descriptor of the loop
 timers          Time limits of many connections on one timer of the loop
+readers         Readers of sockets that live on after an error, on uvloop
 idle_timer      A time limit that is moved with every request and hardly ever reached
 would_block     What a non-blocking socket raises when it can do no more for now, plain or with TLS
 streams         Writing to asyncio's streams where the other end may be gone: it is an OSError

@@ -22,6 +22,7 @@ from mesh.internal_errors import ERRORS
 from mesh.net.bound_listener import PortTaken
 from mesh.net.limits.descriptors import for_client
 from mesh.net.netns import Namespace, nonblocking_udp_socket
+from mesh.net.readers import watch_again
 from mesh.relay.stats import PortStats, reason_of
 from mesh.relay.tcp_connection import RelayOptions
 from mesh.relay.tcp_proxy import ConnectSocket
@@ -60,7 +61,7 @@ def _datagram_buffer() -> memoryview:
 class _Session:
     """One client and the task that it talks to for now."""
 
-    __slots__ = ("answered", "avoid", "client", "control", "endpoint", "heard", "task", "timer")
+    __slots__ = ("answered", "avoid", "client", "control", "endpoint", "had_error", "heard", "task", "timer")
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -69,6 +70,7 @@ class _Session:
         self.endpoint: Endpoint | None = None
         self.avoid: Endpoint | None = None  # said last that nobody listens there
         self.answered = False
+        self.had_error = False  # its socket has, since it is watched: see `mesh.net.readers`
         self.heard = 0.0  # when one of the two last sent something
         self.timer: asyncio.TimerHandle | None = None
 
@@ -178,6 +180,7 @@ class UdpPort:
                 return
             except OSError as error:
                 self._stats.errors[reason_of(error)] += 1
+                watch_again(self._loop, self._listener, self._arrived)
                 return
             try:
                 self._on_datagram(client, control, self._buffer[:size])
@@ -243,7 +246,7 @@ class UdpPort:
             gone = OSError(errno.ENETUNREACH, "") if isinstance(error, NamespaceGone) else error
             self._stats.errors[reason_of(gone) if isinstance(gone, OSError) else "other"] += 1
             return False
-        session.task, session.endpoint = made, endpoint
+        session.task, session.endpoint, session.had_error = made, endpoint, False
         self._upstreams.occupy(endpoint, 1)
         self._loop.add_reader(made, self._guarded, self._answered, session)
         return True
@@ -265,12 +268,15 @@ class UdpPort:
             try:
                 size = session.task.recv_into(self._buffer)
             except (BlockingIOError, InterruptedError):
-                return
+                break
             except OSError as error:
                 self._failed(session, error)
-                return
+                break
             self._heard_of_task(session)
             self._reply(session, self._buffer[:size])
+        if session.had_error and session.task is not None:
+            session.had_error = False
+            watch_again(self._loop, session.task, self._guarded, self._answered, session)
 
     def _heard_of_task(self, session: _Session) -> None:
         session.heard = self._loop.time()
@@ -292,6 +298,7 @@ class UdpPort:
     def _failed(self, session: _Session, error: OSError) -> bool:
         """What the task's socket said. True: its endpoint is not there, another may be."""
         self._stats.errors[reason_of(error)] += 1
+        session.had_error = True  # a send, too, takes the error that the loop is about to see
         if error.errno not in _NOT_THERE or session.endpoint is None:
             return False
         self._upstreams.failed(session.endpoint, self._loop.time())

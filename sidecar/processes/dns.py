@@ -46,7 +46,7 @@ class DnsWorker:
 
     def handle(self, message: object, _: tuple[socket.socket, ...]) -> None:
         if isinstance(message, LearnDns):
-            self.store.publish(message.change)
+            self.store.publish(message.change(self.store.current))
         elif isinstance(message, Join):
             self._join(message)
         elif isinstance(message, Leave):

@@ -73,7 +73,7 @@ class AcmeService:
             SelfCheck(self._nodes, self._port()).prepare,
             owner=site.certified.owner,
         )
-        self._store.subscribe(self._look_for_news, "certificate-orders")
+        self._store.subscribe(self._look_for_news, "certificate-orders", self._look_at_all)
         if self._asker is not None:
             self._tasks.keep(self._asker.run, "certificates of managers")
         self._tasks.keep(issuer.run, "certificates to order")
@@ -100,6 +100,10 @@ class AcmeService:
                 self._seen = version
                 self._issuer.news()
                 self.kept.wake()  # other nodes may be told of more
+
+    def _look_at_all(self, snapshot: Snapshot) -> None:
+        self._seen = -1  # whatever was noted before
+        self._look_for_news(snapshot, snapshot, Change())
 
     async def _settled(self) -> None:
         if self._asker is not None:

@@ -90,7 +90,7 @@ class HttpEdge:
         )  # the namespace that published ports lead through
         self.counts = HttpCounts(self)
         self.telling = HttpTelling(self, self.counts)
-        store.subscribe(self._forget_gone, "http-counts")
+        store.subscribe(self._forget_gone, "http-counts", self._forget_all_gone)
 
     def adopt(self, name: str, listener: socket.socket) -> None:
         """Serve this entry point on a socket that somebody else has opened."""
@@ -133,7 +133,8 @@ class HttpEdge:
         if self.workers is not None and self.config.entrypoints:
             self.workers.lead_through(tunnels)
             self._look_who_is_here(as_published)
-            store.subscribe(lambda *_: self._look_who_is_here(as_published), "http-networks")
+            look = lambda *_: self._look_who_is_here(as_published)  # noqa: E731 - update and restart alike
+            store.subscribe(look, "http-networks", look)
             self._tasks.keep(partial(self._look_again_who_is_here, as_published), "http-networks")
         if self.config.entrypoints:
             self.tunnel_server = server = TunnelServer(
@@ -257,12 +258,22 @@ class HttpEdge:
         """When every port is closed."""
         self.core.close()
 
-    def _forget_gone(self, old: Snapshot, new: Snapshot, change: Change) -> None:
+    def _forget_gone(self, _old: Snapshot, _new: Snapshot, change: Change) -> None:
         for id_, service in change.services.items():
             if service is None:
-                self.core.forget(id_)
-                if self.workers is not None:
-                    self.workers.forget(id_)
+                self._forget(id_)
+
+    def _forget_all_gone(self, snapshot: Snapshot) -> None:
+        counted = set(self.core.stats)
+        if self.workers is not None:
+            counted |= {id_ for id_, _ in self.workers.stats()}
+        for id_ in counted.difference(snapshot.services, ("",)):  # "": what belongs to no service
+            self._forget(id_)
+
+    def _forget(self, service: str) -> None:
+        self.core.forget(service)
+        if self.workers is not None:
+            self.workers.forget(service)
 
 
 async def _at_once() -> None:

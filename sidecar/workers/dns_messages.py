@@ -4,10 +4,10 @@ sidecar ──▶ Begin, then Learn, Join, Leave …        worker ──▶ Cou
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh.catalog.model import Asker, Container, Neighbour, Network, Node, Service
-from mesh.catalog.snapshot import Change
+from mesh.catalog.snapshot import Change, Snapshot
 from mesh.dns.config import DnsConfig
 from mesh.dns.stats import Counts
 from mesh.kernel.rulesets import DnsPorts
@@ -26,7 +26,7 @@ class BeginDns:
 
 @dataclass(frozen=True, slots=True)
 class LearnDns:
-    """A change of the catalogue."""
+    """A change of the catalogue. `whole`: an entry that is not named here is gone."""
 
     nodes: Mapping[str, Node | None]
     networks: Mapping[str, Network | None]
@@ -34,6 +34,13 @@ class LearnDns:
     containers: Mapping[str, Container | None]
     askers: tuple[Asker, ...] | None
     neighbours: Mapping[str, Neighbour | None]
+    whole: bool = False
+
+    @classmethod
+    def all_of(cls, snapshot: Snapshot) -> "LearnDns":
+        """Everything of this snapshot; the worker forgets what else it knows."""
+        everything = snapshot.as_change()
+        return replace(cls.of(everything), askers=snapshot.askers, whole=True)
 
     @classmethod
     def of(cls, change: Change) -> "LearnDns":
@@ -46,9 +53,19 @@ class LearnDns:
             dict(change.neighbours),
         )
 
-    @property
-    def change(self) -> Change:
-        return Change(self.nodes, self.networks, self.services, self.containers, self.askers, self.neighbours)
+    def change(self, now: Snapshot) -> Change:
+        """What makes `now`, the worker's own snapshot, what is said here."""
+        said = Change(self.nodes, self.networks, self.services, self.containers, self.askers, self.neighbours)
+        if not self.whole:
+            return said
+        return replace(
+            said,
+            nodes={**dict.fromkeys(now.nodes), **self.nodes},
+            networks={**dict.fromkeys(now.networks), **self.networks},
+            services={**dict.fromkeys(now.services), **self.services},
+            containers={**dict.fromkeys(now.containers), **self.containers},
+            neighbours={**dict.fromkeys(now.neighbours), **self.neighbours},
+        )
 
 
 @dataclass(frozen=True, slots=True)

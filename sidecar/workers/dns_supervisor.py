@@ -23,7 +23,7 @@ KIND = Kind("DNS", "sidecar.processes.dns", TOLD, TELLS)
 
 
 class DnsWorkers:
-    """`count` processes beside this one. `start` once, subscribe `update`, `close` at the end."""
+    """`count` processes beside this one. `start` once, subscribe `update` with `restart`, `close` at last."""
 
     def __init__(
         self,
@@ -35,7 +35,8 @@ class DnsWorkers:
         counted: Callable[[Counts], None],
     ) -> None:
         self._dns, self._log = dns, log
-        self._store, self._counted = store, counted
+        self._counted = counted
+        self._learned = store.current  # what workers are told of the catalogue: without what is in quarantine
         self._listen: tuple[tuple[str, int], ...] = ()
         self._joined: dict[str, DnsPorts] = {}
         self._workers = Workers(
@@ -49,9 +50,15 @@ class DnsWorkers:
         )
         self._workers.start()
 
-    def update(self, _old: Snapshot, _new: Snapshot, change: Change) -> None:
+    def update(self, _old: Snapshot, new: Snapshot, change: Change) -> None:
         """The catalogue's subscriber."""
         self._workers.tell(LearnDns.of(change))
+        self._learned = new
+
+    def restart(self, snapshot: Snapshot) -> None:
+        """Some workers may know what others do not: all forget what they know, and take this."""
+        self._workers.tell(LearnDns.all_of(snapshot))
+        self._learned = snapshot
 
     def join(self, container: Container, ports: DnsPorts) -> None:
         """A captured container's port is open."""
@@ -68,7 +75,7 @@ class DnsWorkers:
 
     def _initial_messages(self, _: int) -> Iterator[Order]:
         yield BeginDns(self._dns, self._listen, self._log.level, self._log.format), ()
-        yield LearnDns.of(self._store.current.as_change()), ()
+        yield LearnDns.all_of(self._learned), ()
         for id_, ports in self._joined.items():
             yield Join(id_, ports), ()
 

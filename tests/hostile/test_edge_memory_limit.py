@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from mesh.balance.hash_slots import Choice
 from mesh.kernel.heartbeat import BEAT_SECONDS, Heartbeat
 from mesh.kernel.netfilter import nft
 from mesh.kernel.netfilter.nft_batch import Batches
-from mesh.kernel.rulesets import container_rules
+from mesh.kernel.rulesets import container_rules, vips_update
 from tests.hostile.test_least_privilege import ADDRESS, MIB, Attacked, attacked, status
 from tests.hostile.test_memory_of_attacks import line, program
 from tests.http.conftest import Conversation, serving
@@ -53,22 +54,29 @@ async def usual(folder: Path, target: int) -> int:
 
 
 @asynccontextmanager
-async def kept_alive() -> AsyncIterator[None]:
-    """Rules in the kernel, kept alive by the loop of the sidecar: they have not run out at any beat."""
+async def kept_up() -> AsyncIterator[None]:
+    """Rules in the kernel, kept up by the loop of the sidecar: they have not run out at any beat, and each
+    new virtual IP got into them."""
     with laboratory() as lab:
         box = lab.namespace("box")
         box.call(lambda: nft.run(container_rules({}, None)))
         opened = box.call(Batches)
         heart = Heartbeat(opened)
-        run_out = False
+        run_out, loaded, missing = False, 0, 0
 
         async def beat() -> None:
-            nonlocal run_out
+            nonlocal run_out, loaded, missing
             heart.beat()
+            before: dict[str, Choice] = {}
             while True:
                 await asyncio.sleep(BEAT_SECONDS)
                 run_out |= "expires" not in inside(box, "nft", "list", "set", "ip", "mesh", "alive")
                 heart.beat()
+                vip = f"10.9.{loaded % 250}.2"
+                now = {vip: Choice(("10.9.0.3",))}
+                missing += not opened.change(vips_update(before, now))
+                before, loaded = now, loaded + 1
+                missing += vip not in inside(box, "nft", "list", "map", "ip", "mesh", "vips")
 
         beating = asyncio.ensure_future(beat())
         yield
@@ -76,6 +84,8 @@ async def kept_alive() -> AsyncIterator[None]:
         beating.cancel()
         opened.close()
         assert not run_out
+        assert loaded > 0
+        assert not missing
 
 
 async def ends(one: Attacked) -> str:
@@ -84,7 +94,7 @@ async def ends(one: Attacked) -> str:
 
 
 async def test_a_process_at_its_limit_of_memory_is_replaced(tmp_path: Path) -> None:
-    async with serving(endpoint, ADDRESS) as task, kept_alive():
+    async with serving(endpoint, ADDRESS) as task, kept_up():
         target = task.endpoint.port
         limit = (await usual(tmp_path, target) + MORE) // MIB
         async with attacked(tmp_path, target, MESH_EDGE_MEMORY=str(limit)) as one:

@@ -354,3 +354,25 @@ async def test_an_invented_sender_that_cannot_be_answered_harms_nobody(
         raw.sendto(spoofed, ("127.0.0.1", 0))
     await until(lambda: relayed.stats.errors["other"] == 1)
     assert await client(relayed).ask(b"x") == b"127.0.0.2 x"
+
+
+async def test_an_error_that_is_no_refusal_leaves_the_session_hearing(
+    task: MakeTask, port: MakePort, client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any error will do; a refusal is the one that can be had on loopback, so it is taken for another."""
+    monkeypatch.setattr(udp_module, "_NOT_THERE", ())
+    one = task("127.0.0.1")
+    relayed = port(one.endpoint)
+    asking = client(relayed)
+    assert await asking.ask(b"first") == b"127.0.0.1 first"
+    session = one.senders[0]
+    one.close()
+    for _ in range(3):  # an error that the loop sees, and one that the next send takes before it
+        before = sum(relayed.stats.errors.values())
+        asking.send(b"lost")
+        await until(
+            lambda before=before: sum(relayed.stats.errors.values()) > before, "the refusal is counted"
+        )
+    back = task("127.0.0.1", one.endpoint.port)
+    back.sock.sendto(b"by itself", session)
+    assert await asking.answer() == b"by itself"

@@ -18,6 +18,7 @@ from mesh.kernel.firewall.filter_table import Family
 from mesh.kernel.firewall.iptables import legacy_in_use
 from mesh.net import netlink
 from mesh.net.netns import Namespace
+from mesh.net.readers import watch_again
 from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -104,12 +105,15 @@ class FirewallWatch:
     # --- the nft back end's notifications ---
 
     def _read(self) -> None:
+        if self._socket is None:
+            return
         for _ in range(MESSAGES_AT_ONCE):
             try:
-                data = self._socket.recv(netlink.RECEIVE_BYTES) if self._socket else b""
+                data = self._socket.recv(netlink.RECEIVE_BYTES)
             except BlockingIOError:
                 return
             except OSError:  # ENOBUFS: there was more than fits
+                watch_again(asyncio.get_running_loop(), self._socket, self._read)
                 self._gone |= {f"{family} {name}" for family in FAMILIES.values() for name in OUR_TABLES}
                 self._wake.set()
                 continue

@@ -1,8 +1,11 @@
 """Changes of a host's firewall are noticed as they happen."""
 
+import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
+import uvloop
 
 from mesh.kernel.firewall.watch import FirewallWatch
 from mesh.net.netns import Namespace
@@ -61,3 +64,24 @@ async def test_a_rule_of_either_back_end_and_a_table_that_is_gone(
         assert "ip mesh" in seen.looks[before], "and changes of a table of ours had been no reason"
 
     await seen.during(work)
+
+
+def test_more_changes_than_the_socket_holds_do_not_deafen_it(
+    box: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Watched(box, monkeypatch)
+
+    async def work() -> None:
+        sock = seen.watch._socket
+        assert sock is not None
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel's least
+        chains = "".join(f"add chain ip filter c{number};" for number in range(200))
+        inside(box, "nft", f"add table ip filter; {chains}")  # the loop waits: nobody reads meanwhile
+        await until(lambda: any("ip mesh" in look for look in seen.looks), "what was missed is looked at")
+        for _ in range(2):
+            before = len(seen.looks)
+            inside(box, "iptables-nft", "-A", "INPUT", "-j", "ACCEPT")
+            await until(lambda before=before: len(seen.looks) > before, "a later change is noticed")  # type: ignore[misc]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(seen.during(work))

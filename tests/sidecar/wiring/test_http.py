@@ -3,7 +3,7 @@
 import pytest
 
 from mesh.catalog.model import Network, Service, ServiceNetwork
-from mesh.catalog.snapshot import Change
+from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.http.upstream.network_reach import OwnNamespace
 from mesh.net.tasks import Tasks
@@ -50,6 +50,19 @@ async def test_addresses_that_nobody_may_name(
     named = [("shop_web", "traefik.http.routers.r.middlewares")]
     assert told == (named if needs and not trusted else [])
     await side.close(0)
+    side.stop()
+    await tasks.close()
+    assert failures == []
+
+
+async def test_a_restart_of_the_counts_forgets_services_that_are_gone() -> None:
+    failures: list[BaseException] = []
+    tasks, store = Tasks(lambda _name, error: failures.append(error)), Store(failures.append)
+    side = HttpEdge(Http(), tasks, store)
+    for service in ("here", "gone", ""):  # "": what belongs to no service
+        side.core.stats_of(service)
+    side._forget_all_gone(Snapshot().apply(Change(services={"here": Service("here", "here")})))
+    assert set(side.core.stats) == {"here", ""}
     side.stop()
     await tasks.close()
     assert failures == []

@@ -47,7 +47,7 @@ class Running:
         self.store.subscribe(self.resolver.update)
         self.of_workers = DnsStats()
         self.workers = DnsWorkers(2, dns, Log(), self.store, self.tasks, self.of_workers.add)
-        self.store.subscribe(self.workers.update)
+        self.store.subscribe(self.workers.update, "dns-workers", self.workers.restart)
         self.explicit = ExplicitResolver(
             self.resolver, self.tasks, (("127.0.0.1", 0),), sharing=Sharing.OPENED
         )
