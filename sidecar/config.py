@@ -17,7 +17,8 @@ from typing import Annotated, TypeAlias
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from mesh.catalog.documents import Location, check, dotted
+from mesh.catalog.documents import Location, dotted
+from mesh.catalog.partial_check import check_partly
 from mesh.dns.config import GATEWAY, RESOLV_CONF, UPSTREAMS_CONFIGURED_MAX
 from mesh.dns.forward.route import DNS_PORT, BadServer, parse_server
 from mesh.dns.name_policy import ANSWER_TTL, Elsewhere, NamePolicy, Order, SharedAlias
@@ -448,48 +449,76 @@ def build(
     def blame(location: Location) -> tuple[str, str]:
         return config_layers.blame_of(location, blames) or (file or "defaults", dotted(location))
 
-    try:
-        config = check(Config, layered, blame)
-    except ConfigError as error:
-        raise ConfigError([*problems, *unknown, *error.problems]) from error
-    problems = [*problems, *unknown, *_sense(config, blame)]
-    if problems:
+    checked = check_partly(Config, layered, blame)
+    problems = [*problems, *unknown, *checked.problems]
+    if checked.value is not None:
+        faults = (found for rule in _RULES for found in rule(checked.value, checked.is_faulty))
+        problems += [Problem(*blame(checked.located(place)), message) for place, message in faults]
+    if problems or checked.value is None:
         raise ConfigError(problems)
-    return config
+    return checked.value
 
 
-# --- sense across keys --------------------------------------------------------------------------------------
+# --- sense across keys: each rule yields (location, message) ------------------------------------------------
+
+Faults: TypeAlias = Iterator[tuple[Location, str]]
+IsFaulty: TypeAlias = Callable[..., bool]  # has a key a wrong shape? Then its default says nothing
 
 
-def _sense(config: Config, blame: Callable[[Location], tuple[str, str]]) -> Iterator[Problem]:
-    if config.discovery.kind is DiscoveryKind.FILE and not config.discovery.path:
-        yield Problem(*blame(("discovery", "kind")), "kind file needs the catalogue's path (discovery.path)")
-    if config.discovery.kind is DiscoveryKind.DOCKER and config.discovery.path:
-        yield Problem(*blame(("discovery", "path")), "belongs to kind: file; this is kind: docker")
+def _kind_and_path_belong_together(config: Config, is_faulty: IsFaulty) -> Faults:
+    discovery = config.discovery
+    if is_faulty("discovery", "kind") or is_faulty("discovery", "path"):
+        return
+    if discovery.kind is DiscoveryKind.FILE and not discovery.path:
+        yield ("discovery", "kind"), "kind file needs the catalogue's path (discovery.path)"
+    if discovery.kind is DiscoveryKind.DOCKER and discovery.path:
+        yield ("discovery", "path"), "belongs to kind: file; this is kind: docker"
+
+
+def _an_entry_point_is_with_tls_or_without(config: Config, _: IsFaulty) -> Faults:
     kinds: dict[str, bool] = {}
     for index, entry in enumerate(config.http.entrypoints):
         if kinds.setdefault(entry.name, entry.tls) is not entry.tls:
             message = f"entry point {entry.name} is with TLS at one address and without at another"
-            yield Problem(*blame(("http", "entrypoints", index)), message)
-    for name in config.http.encoded_characters.keys() - kinds.keys():
-        message = f"there is no entry point {name!r} (known are {', '.join(kinds) or 'none'})"
-        yield Problem(*blame(("http", "encoded_characters", name)), message)
-    if config.http.acme.directory and set(kinds.values()) != {True, False}:
+            yield ("http", "entrypoints", index), message
+
+
+def _entry_points_exist(config: Config, is_faulty: IsFaulty) -> Faults:
+    if is_faulty("http", "entrypoints"):
+        return
+    names = [entry.name for entry in config.http.entrypoints]
+    for name in config.http.encoded_characters.keys() - set(names):
+        known = ", ".join(dict.fromkeys(names)) or "none"
+        yield ("http", "encoded_characters", name), f"there is no entry point {name!r} (known are {known})"
+
+
+def _acme_has_its_entry_points(config: Config, is_faulty: IsFaulty) -> Faults:
+    if is_faulty("http", "entrypoints"):
+        return
+    if config.http.acme.directory and {entry.tls for entry in config.http.entrypoints} != {True, False}:
         message = "needs an entry point without TLS, where names are proven, and one with (http.entrypoints)"
-        yield Problem(*blame(("http", "acme", "directory")), message)
-    yield from _clashes(config, blame)
+        yield ("http", "acme", "directory"), message
 
 
-def _clashes(config: Config, blame: Callable[[Location], tuple[str, str]]) -> Iterator[Problem]:
+def _listeners_do_not_clash(config: Config, is_faulty: IsFaulty) -> Faults:
     """Two HTTP listeners in one place: the second could never be bound."""
     listeners = [
         ("metrics", config.metrics.listen),
         *([("admin", config.admin.listen)] if config.admin.listen is not None else []),
         ("feed", config.feed.listen),
     ]
+    listeners = [(name, address) for name, address in listeners if not is_faulty(name, "listen")]
     for index, (name, address) in enumerate(listeners):
         for other, earlier in listeners[:index]:
             same_host = earlier.host == address.host or earlier.is_any or address.is_any
             if address.port and earlier.port == address.port and same_host:
-                message = f"{address} is already {other}.listen's ({earlier})"
-                yield Problem(*blame((name, "listen")), message)
+                yield (name, "listen"), f"{address} is already {other}.listen's ({earlier})"
+
+
+_RULES: tuple[Callable[[Config, IsFaulty], Faults], ...] = (
+    _kind_and_path_belong_together,
+    _an_entry_point_is_with_tls_or_without,
+    _entry_points_exist,
+    _acme_has_its_entry_points,
+    _listeners_do_not_clash,
+)

@@ -9,5 +9,6 @@ subscription  One subscriber to the catalogue
 intake        What may enter the catalogue: entities whose fields are what their types say
 entries       Which node enters the ingress network where: the claims of the nodes, judged
 codec         The catalogue as a document: `catalog.yml` for the file source
-documents     From text to a checked document, with every fault named at its place
+partial_check What can be said of a document that is partly wrong: all its faults, and its sense without them
+documents     From text to a document, with every fault named at its place
 """

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from mesh.catalog.documents import Location, check_on, dotted, kind_of, read_yaml, suggestion
+from mesh.catalog.documents import Location, dotted, kind_of, read_yaml, suggestion
 from mesh.catalog.model import (
     NO_RETURN_PATH,
     Asker,
@@ -33,6 +33,7 @@ from mesh.catalog.model import (
     Task,
     TaskState,
 )
+from mesh.catalog.partial_check import check_partly
 from mesh.catalog.snapshot import Snapshot
 from mesh.errors import ConfigError, Problem
 
@@ -57,12 +58,22 @@ def parse_text(text: str, file: str) -> Catalogue:
 
 def parse(document: Mapping[str, Any], file: str) -> Catalogue:
     """A document → catalogue. Raises ConfigError with every problem; `file` is only named in them."""
-    checked, problems = check_on(CatalogDocument, document, lambda location: (file, dotted(location)))
-    if checked is not None:
-        problems += [Problem(file, key, message) for rule in _CHECKS for key, message in rule(checked)]
-    if problems or checked is None:
+    checked = check_partly(
+        CatalogDocument,
+        document,
+        lambda location: (file, dotted(location)),
+        emptied=("networks", "services", "nodes"),
+        whole=("ports",),
+    )
+    problems = list(checked.problems)
+    if checked.value is not None:
+        faults = (found for rule in _CHECKS for found in rule(checked.value))
+        for place, message, *other in faults:
+            end = dotted(checked.located(*other)) if other else ""
+            problems.append(Problem(file, dotted(checked.located(place)), message + end))
+    if problems or checked.value is None:
         raise ConfigError(problems)
-    return _entities(checked)
+    return _entities(checked.value)
 
 
 def dump(snapshot: Snapshot) -> dict[str, Any]:
@@ -211,28 +222,29 @@ class CatalogDocument(_Document):
     askers: list[AskerDocument] = []
 
 
-# --- sense across entities: each rule yields (dotted key, message) ------------------------------------------
+# --- sense across entities: each rule yields (location, message) --------------------------------------------
 
-Faults: TypeAlias = Iterator[tuple[str, str]]
+# (location, message), or with another location as the message's end
+Faults: TypeAlias = Iterator[tuple[Location, str] | tuple[Location, str, Location]]
 
 
 def _subnets_are_cidr(document: CatalogDocument) -> Faults:
     for name, network in document.networks.items():
         for subnet in network.subnet:
             if fault := _cidr_fault(subnet):
-                yield dotted(("networks", name, "subnet")), fault
+                yield ("networks", name, "subnet"), fault
 
 
 def _askers_are_cidr(document: CatalogDocument) -> Faults:
     for index, asker in enumerate(document.askers):
         if fault := _cidr_fault(asker.source):
-            yield dotted(("askers", index, "source")), fault
+            yield ("askers", index, "source"), fault
 
 
 def _networks_exist(document: CatalogDocument) -> Faults:
     for network, location in _network_references(document):
         if network not in document.networks:
-            yield dotted(location), f"unknown network '{network}'{suggestion(network, document.networks)}"
+            yield location, f"unknown network '{network}'{suggestion(network, document.networks)}"
 
 
 def _nodes_exist(document: CatalogDocument) -> Faults:
@@ -241,7 +253,7 @@ def _nodes_exist(document: CatalogDocument) -> Faults:
     for location, task in _tasks(document):
         if task.node and task.node not in document.nodes:
             yield (
-                dotted((*location, "node")),
+                (*location, "node"),
                 f"unknown node '{task.node}'{suggestion(task.node, document.nodes)}",
             )
 
@@ -251,35 +263,35 @@ def _addresses_fit(document: CatalogDocument) -> Faults:
         try:
             address = ipaddress.IPv4Address(use.address)
         except ValueError:
-            yield dotted(use.location), f"'{use.address}' is not an IPv4 address"
+            yield use.location, f"'{use.address}' is not an IPv4 address"
             continue
         subnets = _known_subnets(document, use.network)
         if subnets and not any(address in subnet for subnet in subnets):
             known = ", ".join(map(str, subnets))
-            yield dotted(use.location), f"{address} is outside network '{use.network}' ({known})"
+            yield use.location, f"{address} is outside network '{use.network}' ({known})"
 
 
 def _addresses_unique(document: CatalogDocument) -> Faults:
     uses = [use for use in _addresses(document) if use.held]
     for use, first in _repeated(uses, lambda use: (use.network, use.address)):
-        yield dotted(use.location), f"{use.address} on '{use.network}' is already {first.owner}"
+        yield use.location, f"{use.address} on '{use.network}' is already {first.owner}"
 
 
 def _published_unique(document: CatalogDocument) -> Faults:
     ports = [  # host mode binds on the task's node only: two services may share the number
-        (dotted(("services", name, "ports", index)), name, port)
+        (("services", name, "ports", index), name, port)
         for name, service in document.services.items()
         for index, port in enumerate(service.ports)
         if port.mode is PublishMode.INGRESS
     ]
     for (key, name, port), (_, first, _port) in _repeated(ports, lambda p: (p[2].published, p[2].protocol)):
         by = "twice by service" if first == name else f"by services '{first}' and"
-        yield f"{key}.published", f"port {port.published}/{port.protocol} is published {by} '{name}'"
+        yield (*key, "published"), f"port {port.published}/{port.protocol} is published {by} '{name}'"
 
 
 def _task_names_unique(document: CatalogDocument) -> Faults:
     for (location, task), (first, _) in _repeated(list(_tasks(document)), lambda t: t[1].name):
-        yield dotted((*location, "name")), f"task '{task.name}' is already {dotted(first)}"
+        yield (*location, "name"), f"task '{task.name}' is already ", first
 
 
 def _dnsrr_has_no_vip(document: CatalogDocument) -> Faults:
@@ -288,17 +300,17 @@ def _dnsrr_has_no_vip(document: CatalogDocument) -> Faults:
             continue
         for network, membership in service.networks.items():
             if membership.vip:
-                yield dotted(("services", name, "networks", network, "vip")), "a dnsrr service has no VIP"
+                yield ("services", name, "networks", network, "vip"), "a dnsrr service has no VIP"
         for index, port in enumerate(service.ports):
             if port.mode is PublishMode.INGRESS:
-                key = dotted(("services", name, "ports", index, "mode"))
+                key = ("services", name, "ports", index, "mode")
                 yield key, "a dnsrr service can publish in host mode only"
 
 
 def _one_ingress(document: CatalogDocument) -> Faults:
     ingress = [name for name, network in document.networks.items() if network.ingress]
     for name in ingress[1:]:
-        yield dotted(("networks", name, "ingress")), f"'{ingress[0]}' is already the ingress network"
+        yield ("networks", name, "ingress"), f"'{ingress[0]}' is already the ingress network"
 
 
 _CHECKS: tuple[Callable[[CatalogDocument], Faults], ...] = (

@@ -2,19 +2,17 @@
 
 Strategy: two steps that each collect instead of stopping. YAML is read by a loader that refuses what PyYAML
 lets pass (a key given twice) and knows only YAML 1.2's plain words, so that `capture: off` and
-`listen: 10:53` stay the text that their author wrote. Then a pydantic schema checks the shape, and its
-errors become `Problem`s in our own words with the nearest known key.
+`listen: 10:53` stay the text that their author wrote. Then a pydantic schema checks the shape
+(`partial_check`), and its errors become `Problem`s in our own words with the nearest known key.
 """
 
 import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from copy import deepcopy
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from mesh.errors import ConfigError, Problem
@@ -45,39 +43,6 @@ def read_yaml(text: str, file: str) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     return typing.cast(dict[str, Any], document or {})
-
-
-def check(schema: type[T], document: object, blame: Callable[[Location], tuple[str, str]]) -> T:
-    """The document as a value of `schema`. Raises ConfigError with every fault; `blame` turns a location
-    into the (file, key) to name."""
-    try:
-        return TypeAdapter(schema).validate_python(document)
-    except ValidationError as error:
-        raise ConfigError([_problem(schema, e, blame) for e in error.errors(include_url=False)]) from error
-
-
-def check_on(
-    schema: type[T], document: object, blame: Callable[[Location], tuple[str, str]]
-) -> tuple[T | None, list[Problem]]:
-    """As `check`, but unknown keys do not hide what else is wrong: the value without them, and every fault.
-
-    The value is None when more than keys is wrong with the shape: nothing can be said of its sense then.
-    """
-    try:
-        return TypeAdapter(schema).validate_python(document), []
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-    problems = [_problem(schema, fault, blame) for fault in faults]
-    unknown = [fault["loc"] for fault in faults if fault["type"] == "extra_forbidden"]
-    if len(unknown) < len(faults):
-        return None, problems
-    pruned = deepcopy(document)
-    for location in unknown:
-        place: Any = pruned
-        for part in location[:-1]:
-            place = place[part]
-        del place[location[-1]]
-    return TypeAdapter(schema).validate_python(pruned), problems
 
 
 def dotted(location: Location) -> str:
@@ -201,7 +166,8 @@ def _syntax_message(error: yaml.YAMLError) -> str:
 # --- pydantic's errors in our words -------------------------------------------------------------------------
 
 
-def _problem(schema: type, error: ErrorDetails, blame: Callable[[Location], tuple[str, str]]) -> Problem:
+def problem_of(schema: type, error: ErrorDetails, blame: Callable[[Location], tuple[str, str]]) -> Problem:
+    """One of pydantic's errors in our words. `blame` turns a location into the (file, key) to name."""
     file, key = blame(error["loc"])
     return Problem(file, key, _message(schema, error))
 

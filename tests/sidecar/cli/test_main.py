@@ -275,3 +275,18 @@ def test_a_wrong_port_is_a_wrong_argument(capsys: pytest.CaptureFixture[str], po
         main.main(["explain", "port", port])
     assert ended.value.code == 2
     assert "argument PORT[/PROTOCOL]:" in capsys.readouterr().err
+
+
+def test_check_names_faults_of_the_configuration_and_of_its_catalogue_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "catalog.yml").write_text("{networks: {a: {subnet: nonsense}}, services: {}}")
+    file = tmp_path / "mesh.yml"
+    file.write_text(
+        "{capture: sometimes, discovery: {kind: file, path: catalog.yml},"
+        " http: {entrypoints: ['web=0.0.0.0:80'], encoded_characters: {wbe: {allowEncodedSlash: true}}}}"
+    )
+    assert main.main(["check", str(file)]) == 2
+    said = capsys.readouterr().out
+    for key in ("capture", "http.encoded_characters.wbe", "networks.a.subnet"):
+        assert key in said
