@@ -2,19 +2,29 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What running needs is enough for the demo; the linters and tests take the same environment, and more.
+RUN := $(VENV)/.installed-to-run
 STAMP := $(VENV)/.installed
 LAB := tests/lab/lab
 
 .PHONY: demo test test-ipvs lint fuzz image sbom lock pin-base lab-up lab-down bench bench-dns bench-l4 bench-l7 bench-convergence clean
 
-$(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
-	@echo "making $(VENV) and installing what pyproject.toml lists …"
+define install
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	@echo "making $(VENV) and installing what pyproject.toml lists for $(1) …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/pip install -qq --disable-pip-version-check -e '$(2)'
+endef
+
+$(RUN): pyproject.toml
+	$(call install,running,.)
 	@touch $@
 
-demo: $(STAMP)
+$(STAMP): pyproject.toml
+	$(call install,development,.[dev])
+	@touch $(RUN) $@
+
+demo: $(if $(wildcard $(STAMP)),$(STAMP),$(RUN))
 	@$(BIN)/mesh demo
 
 # Installs what the real-Swarm ring needs where that is possible (root on Debian or Ubuntu); elsewhere that
@@ -65,6 +75,7 @@ pin-base:
 	    && sed -i "s|^ARG BASE=.*|ARG BASE=$(BASE_TAG)@$$digest|" deploy/Dockerfile && grep '^ARG BASE=' deploy/Dockerfile
 
 lab-up: $(STAMP)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(LAB) setup; fi
 	$(LAB) up
 	$(LAB) deploy
 

@@ -55,7 +55,7 @@ def setup(here: Places, arguments: argparse.Namespace) -> None:
 
 def up(here: Places, arguments: argparse.Namespace) -> None:
     if wanted := packages.missing():
-        raise LabError(f"missing: {', '.join(wanted)}; run `lab setup`")
+        raise LabError(f"missing: {', '.join(wanted)}; run `tests/lab/lab setup`")
     started = time.monotonic()
     with alone(here):
         known = recall(here)
@@ -93,7 +93,7 @@ def start_new(node: Node, source: Engine, shape: Shape) -> None:
 def repair(here: Places, known: Shape, wanted: Shape) -> None:
     """`up` on a lab that is up: start what is off."""
     if known != wanted:
-        raise LabError(f"another lab is up ({known}): run `lab down` first")
+        raise LabError(f"another lab is up ({known}): run `tests/lab/lab down` first")
     if not upstream.answers(here):
         upstream.start(here)
     dead = [node for node in all_nodes(here, known) if not node.engine.running()]
@@ -130,7 +130,10 @@ def status(here: Places, arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps({"engine": memory.shape.engine, "whole": memory.whole, "nodes": rows, "cuts": cuts}))
         return
-    print(f"engine {memory.shape.engine}, " + ("whole" if memory.whole else "half made: run `lab up` again"))
+    print(
+        f"engine {memory.shape.engine}, "
+        + ("whole" if memory.whole else "half made: run `tests/lab/lab up` again")
+    )
     for row in rows:
         print("  {name}  {role:8} {state:4} {front:14} {back:15} {log}".format(**row))
     for cut in cuts:

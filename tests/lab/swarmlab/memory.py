@@ -42,7 +42,7 @@ def require(places: Places) -> Memory:
     """The lab that is up, or LabError."""
     memory = recall(places)
     if memory is None or not memory.whole:
-        raise LabError("there is no lab: run `lab up`")
+        raise LabError("there is no lab: run `tests/lab/lab up`")
     return memory
 
 

@@ -41,7 +41,7 @@ def run(
                 process.kill()
                 raise
     except FileNotFoundError as error:
-        raise LabError(f"{words[0]} is not installed: run `lab setup`") from error
+        raise LabError(f"{words[0]} is not installed: run `tests/lab/lab setup`") from error
     except subprocess.TimeoutExpired as error:
         raise LabError(f"no end after {timeout:.0f} s: {shlex.join(words)}") from error
     out = said.decode(errors="replace")

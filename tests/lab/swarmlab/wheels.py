@@ -46,4 +46,4 @@ def pip() -> list[str]:
     for python in (sys.executable, str(CHECKOUT / ".venv/bin/python")):
         if works([python, "-m", "pip", "--version"]):
             return [python, "-m", "pip", "--disable-pip-version-check"]
-    raise LabError("no pip found to download wheels with: run `make venv`, or install python3-pip")
+    raise LabError("no pip found to download wheels with: run `make lint`, or install python3-pip")

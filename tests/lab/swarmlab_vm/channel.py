@@ -84,4 +84,4 @@ def _port(places: Places) -> int:
     try:
         return int(places.port.read_text())
     except FileNotFoundError as error:
-        raise LabError("there is no virtual machine: run `vm up`") from error
+        raise LabError("there is no virtual machine: run `tests/lab/vm up`") from error

@@ -65,7 +65,7 @@ def missing() -> list[str]:
 
 def up(here: Places, words: list[str]) -> int:
     if wanted := [*missing(), *packages.missing()]:
-        raise LabError(f"missing: {', '.join(wanted)}; run `vm setup`")
+        raise LabError(f"missing: {', '.join(wanted)}; run `tests/lab/vm setup`")
     if not machine.running(here):
         down(here, [])
         here.cache.mkdir(parents=True, exist_ok=True)
