@@ -37,6 +37,7 @@ from mesh.kernel.rulesets import (
 )
 from mesh.net import proc
 from mesh.net.netns import Namespace
+from mesh.net.reconciler import Reconciler
 from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -185,9 +186,8 @@ class ContainerCapture:
         self._attempts: dict[str, int] = {}
         self._faults: dict[str, str] = {}
         self._cleared: set[str] = set()  # uncaptured containers that hold no table of an earlier sidecar
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._running: list[asyncio.Task[None]] = []
+        self._reconciler = Reconciler(tasks, "capture", self._work, on_restart=self._mark_all)
+        self._heartbeat: asyncio.Task[None] | None = None
 
     @property
     def count(self) -> int:
@@ -205,11 +205,8 @@ class ContainerCapture:
         for container in snapshot.containers.values():
             self._index(None, container)
             self._mark(container.id)
-        self._wake.set()
-        self._running = [
-            self._tasks.keep(self._work, "capture", self._mark_all),
-            self._tasks.keep(self._beat, "capture-heartbeat"),
-        ]
+        self._reconciler.start()
+        self._heartbeat = self._tasks.keep(self._beat, "capture-heartbeat")
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber: O(changed services × their local containers), no I/O."""
@@ -238,7 +235,7 @@ class ContainerCapture:
 
     async def settled(self) -> None:
         """Wait until everything marked so far has been looked at (for readiness and tests)."""
-        await self._idle.wait()
+        await self._reconciler.settled()
 
     def docker_resolver(self, container: str) -> DnsPorts | None:
         """Docker's own resolver inside a captured container, for names left to Docker."""
@@ -248,9 +245,10 @@ class ContainerCapture:
     async def close(self, *, leave: bool = False) -> None:
         """Stop, take our tables out of every namespace and close what we opened there. With `leave`, virtual
         IPs stay as they are for the next sidecar, and names go back to Docker's resolver."""
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._reconciler.close()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            await asyncio.gather(self._heartbeat, return_exceptions=True)
         if leave:
             await self._stop_redirects()
         for id_ in tuple(self._held):
@@ -296,8 +294,7 @@ class ContainerCapture:
             self._attempts.pop(container, None)
         elif (services := self._marked.setdefault(container, set())) is not None:
             services.add(service)
-        self._wake.set()
-        self._idle.clear()
+        self._reconciler.wake()
 
     def _mark_all(self) -> None:
         for container in self._snapshot.containers:
@@ -314,14 +311,12 @@ class ContainerCapture:
 
     # --- work ---
 
-    async def _work(self) -> None:
-        while True:
-            await self._wake.wait()
-            while self._marked:
-                id_ = next(iter(self._marked))
-                await self._try(id_, self._marked.pop(id_))
-            self._wake.clear()
-            self._idle.set()
+    async def _work(self) -> bool:
+        """One round: every marked container. Each one that fails has a timer of its own."""
+        while self._marked:
+            id_ = next(iter(self._marked))
+            await self._try(id_, self._marked.pop(id_))
+        return True
 
     async def _try(self, id_: str, services: set[str] | None) -> None:
         try:
@@ -352,8 +347,7 @@ class ContainerCapture:
 
     def _again(self, id_: str) -> None:
         self._marked[id_] = None
-        self._wake.set()
-        self._idle.clear()
+        self._reconciler.wake()
 
     def _reason(self, container: Container) -> str:
         service = self._snapshot.services.get(container.service)

@@ -1,6 +1,8 @@
 """Sockets, namespaces, timers and tasks: the machine, as the rest of the library uses it.
 
 tasks           The only place that starts asyncio tasks: every task has a name, an owner and an end
+backoff         The growing pause between two tries of something that fails. Pure
+reconciler      The loop that is woken, works, and tries again what failed
 isolation       A callback that raises ends what it belongs to, and nothing else
 limits          Fair shares of what is limited: connections, descriptors, places, turns
 netns           Entering another network namespace: for one call on this thread
@@ -9,7 +11,6 @@ netlink         The few netlink messages that we need, packed and read with `str
 routes          Policy routes by mark: a rule `fwmark M lookup M`
 proc            Who is bound where: /proc/net/{tcp,udp} of a namespace, and the process behind a socket
 own_addresses   Does an address lead to this node itself? The kernel's routing table knows
-cgroup          The limits that a container runtime sets
 bound_listener  A listening TCP socket on an address of this node
 acceptor        Accepting from a listening socket
 tls_listener    A listening socket with TLS for an asyncio server

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mesh.internal_errors import ERRORS, restart_mends
+from mesh.net.backoff import Backoff
 
 FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0  # seconds before a task that failed is started again
 WELL_SECONDS = 60.0  # a task that has run for so long is well: the next pause is the first again
@@ -59,7 +60,7 @@ def place_of(name: str) -> str:
 
 
 async def _supervised(work: Work, name: str, again: Callable[[], None]) -> None:
-    loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
+    loop, backoff = asyncio.get_running_loop(), Backoff(FIRST_PAUSE, LAST_PAUSE)
     where, subject = place_of(name), f"task {name}"
     well: asyncio.TimerHandle | None = None
     while True:
@@ -73,11 +74,10 @@ async def _supervised(work: Work, name: str, again: Callable[[], None]) -> None:
             if restart_mends(error):
                 raise
             if loop.time() - began >= WELL_SECONDS:
-                pause = FIRST_PAUSE
-            ERRORS.report(where, error, subject, f"it is started again in {pause:.1f} s")
+                backoff.reset()
+            ERRORS.report(where, error, subject, f"it is started again in {backoff.seconds:.1f} s")
         finally:
             if well is not None:
                 well.cancel()
-        await asyncio.sleep(pause)
-        pause = min(LAST_PAUSE, 2 * pause)
+        await asyncio.sleep(backoff.next())
         well = loop.call_later(WELL_SECONDS, ERRORS.mended, where, subject)

@@ -26,8 +26,7 @@ from mesh.kernel.counters import CountedPort
 from mesh.kernel.ingress import IngressRules
 from mesh.labels.dns import problems as label_problems
 from mesh.labels.ports import Carrier, Plans, PortPlan, plan
-from mesh.net import cgroup
-from mesh.net.limits import descriptors
+from mesh.net.limits import cgroup, descriptors
 from mesh.relay.port_reconciler import RelayPorts
 from mesh.relay.stats import PortStats
 from mesh.telemetry.explain import PortPath, ServicePath

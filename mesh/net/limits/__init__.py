@@ -1,5 +1,6 @@
-"""Fair shares of what is limited: connections, descriptors, places, turns.
+"""Fair shares of what is limited: memory, connections, descriptors, places, turns.
 
+cgroup            The limits that a container runtime sets: memory and processes of this control group
 descriptors       Descriptors of this process: how many it may have, and those that clients do not get
 per_client_limit  How many connections each client's address has
 connection_guard  Keeps the connections of an aiohttp server few and at work

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.net.cgroup import CgroupLimits, limits
+from mesh.net.limits.cgroup import CgroupLimits, limits
 
 
 def group(folder: Path, **files: str) -> None:
