@@ -205,6 +205,7 @@ class ContainerCapture:
         for container in snapshot.containers.values():
             self._index(None, container)
             self._mark(container.id)
+        self._reconciler.wake()
         self._reconciler.start()
         self._heartbeat = self._tasks.keep(self._beat, "capture-heartbeat")
 

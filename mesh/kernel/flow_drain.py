@@ -31,6 +31,7 @@ from mesh.kernel.netfilter import conntrack
 from mesh.kernel.netfilter.ctnetlink import TCP, Flow, FlowMatch
 from mesh.labels.ports import plan
 from mesh.net.netns import NamespaceWorker
+from mesh.net.reconciler import Reconciler
 from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -63,11 +64,9 @@ class Flows:
         self._gone: dict[str, _Gone] = {}  # by address
         self._serving: dict[str, str] = {}  # address → the service whose task serves there
         self._due: defaultdict[str | None, set[str]] = defaultdict(set)  # namespace → addresses
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
         self.ended = 0  # flows, for the metrics
-        self._running = tasks.keep(self._work, "flows")
+        self._reconciler = Reconciler(tasks, "flows", self._work)
+        self._reconciler.start()
 
     def start(self, snapshot: Snapshot) -> None:
         """Begin with what is known; later changes come through `update`."""
@@ -113,14 +112,13 @@ class Flows:
 
     async def settled(self) -> None:
         """Wait until all that was due has been looked at."""
-        await self._idle.wait()
+        await self._reconciler.settled()
 
     async def close(self) -> None:
         for gone in self._gone.values():
             if gone.timer is not None:
                 gone.timer.cancel()
-        self._running.cancel()
-        await asyncio.gather(self._running, return_exceptions=True)
+        await self._reconciler.close()
 
     # --- tasks ---
 
@@ -189,17 +187,14 @@ class Flows:
 
     def _look(self, place: str | None, address: str) -> None:
         self._due[place].add(address)
-        self._idle.clear()
-        self._wake.set()
+        self._reconciler.wake()
 
-    async def _work(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._due:
-                place, addresses = self._due.popitem()
-                await self._end_flows(place, addresses)
-            self._idle.set()
+    async def _work(self) -> bool:
+        """One round: all that is due. Flows that could not be ended run out by themselves."""
+        while self._due:
+            place, addresses = self._due.popitem()
+            await self._end_flows(place, addresses)
+        return True
 
     async def _end_flows(self, place: str | None, addresses: Iterable[str]) -> None:
         wanted = {address: self._gone[address].over for address in addresses if address in self._gone}

@@ -46,7 +46,9 @@ from mesh.kernel.rulesets import (
 )
 from mesh.labels.ports import Carrier
 from mesh.net import netlink
+from mesh.net.backoff import Backoff
 from mesh.net.netns import NamespaceWorker
+from mesh.net.reconciler import Reconciler
 from mesh.net.routes import hardware_address
 from mesh.net.tasks import Tasks
 
@@ -57,6 +59,7 @@ SANDBOX = "ingress_sbox"
 BRIDGE = "docker_gwbridge"
 COUNT_SECONDS = 1.0  # between two readings of the counters, however often they are asked for
 ACTIVE_SECONDS = 5.0  # the same of open connections: a look at each of them, so it takes longer
+FIRST_RETRY_SECONDS = 1.0  # after the kernel has refused something; the pause grows up to RECHECK_SECONDS
 RECHECK_SECONDS = 5.0  # how late a recreated ingress namespace may be noticed
 FIREWALL_SECONDS = 10.0  # between two looks at our passage through FORWARD without a reason
 IPVS_MARKS = ("/proc/net/ip_vs", "/proc/sys/net/ipv4/vs")
@@ -123,12 +126,20 @@ class IngressRules:
         self._led: dict[int, int] = {}  # of `redirected`, what is loaded
         self._localnet = ""  # the bridge whose `route_localnet` we turned on
         self._fault = "no published port yet"
-        self._wake = asyncio.Event()
+        self._reconciler = Reconciler(
+            tasks,
+            "ingress",
+            self._work,
+            backoff=Backoff(FIRST_RETRY_SECONDS, RECHECK_SECONDS),
+            interval=RECHECK_SECONDS,
+            on_interval=self._on_interval,
+            on_restart=self._load_anew,
+        )
         self._firewall_due = 0.0  # loop time of the next look at the firewall
         self._recheck = True
         self._cleared = False  # no table of an earlier sidecar is left in the host's namespace
         self._beating = True
-        self._running: list[asyncio.Task[None]] = []
+        self._heartbeat: asyncio.Task[None] | None = None
 
     @property
     def status(self) -> str:
@@ -184,11 +195,9 @@ class IngressRules:
     def start(self, snapshot: Snapshot) -> None:
         """Begin with what is known; later changes come through `update`."""
         self._want(snapshot)
-        self._wake.set()
-        self._running = [
-            self._tasks.keep(self._work, "ingress", self._load_anew),
-            self._tasks.keep(self._beat, "ingress-heartbeat"),
-        ]
+        self._reconciler.wake()
+        self._reconciler.start()
+        self._heartbeat = self._tasks.keep(self._beat, "ingress-heartbeat")
 
     def restart(self, snapshot: Snapshot) -> None:
         """Plan everything anew, and load all of it."""
@@ -205,7 +214,7 @@ class IngressRules:
     def _load_anew(self) -> None:
         """What is loaded is unknown."""
         self._place, self._recheck = None, True
-        self._wake.set()
+        self._reconciler.wake()
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber: plans the changed services anew, no I/O."""
@@ -220,7 +229,7 @@ class IngressRules:
         for id_ in moved:
             self._wanted.heed_node(id_)
         if changed or moved:
-            self._wake.set()
+            self._reconciler.wake()
 
     def redirect(self, published: int, local: int | None) -> None:
         """Lead a TCP port to a relay on a local one, where Docker holds the real one. None: no longer."""
@@ -228,7 +237,7 @@ class IngressRules:
             self._redirected.pop(published, None)
         else:
             self._redirected[published] = local
-        self._wake.set()
+        self._reconciler.wake()
 
     def look_at_firewall(self, gone: Collection[str] = ()) -> None:
         """Somebody has changed the host's rules: see at once whether ours are there. `gone`: tables that
@@ -237,7 +246,7 @@ class IngressRules:
         self._beat_all()
         if f"ip {LOOPBACK_TABLE}" in gone:
             self._place, self._recheck = None, True
-        self._wake.set()
+        self._reconciler.wake()
 
     async def carry_all(self) -> None:
         """Carry relayed ports as well, from now on: nobody will be here to relay. Where Docker's IPVS is, it
@@ -251,24 +260,21 @@ class IngressRules:
 
     async def close(self, *, leave: bool = False) -> None:
         """Stop and take out everything that was put in; or leave it for the next sidecar to go on from."""
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._reconciler.close()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            await asyncio.gather(self._heartbeat, return_exceptions=True)
         await self._leave(host=not leave, sandbox=not leave)
 
     # --- work ---
 
-    async def _work(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(RECHECK_SECONDS):
-                    await self._wake.wait()
-            except TimeoutError:
-                self._recheck = True
-            self._wake.clear()
-            await self._try()
+    def _on_interval(self) -> bool:
+        """Docker makes and removes the ingress namespace without a word, so it is looked for now and then."""
+        self._recheck = True
+        return True
 
-    async def _try(self) -> None:
+    async def _work(self) -> bool:
+        """One round. False: the kernel refused something, so everything is looked at again soon."""
         try:
             await self._reconcile()
             self._fault = ""
@@ -280,6 +286,8 @@ class IngressRules:
                 logger.warning("published ports: %s", error)
             self._fault = str(error)
             self._recheck = True
+            return False
+        return True
 
     async def _reconcile(self) -> None:
         if self._recheck or self._place is None:
@@ -461,7 +469,7 @@ class IngressRules:
         except KernelError:
             # Somebody flushed the ruleset.
             self._place, self._recheck = None, True
-            self._wake.set()
+            self._reconciler.wake()
 
 
 async def _has(table: TableHandle, listing: str) -> bool:

@@ -41,14 +41,16 @@ from mesh.kernel.return_rules import (
     return_update,
 )
 from mesh.net import netlink, routes
+from mesh.net.backoff import Backoff
 from mesh.net.netns import NamespaceWorker
+from mesh.net.reconciler import Reconciler
 from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
 WHERE = "return path of a container"  # of `mesh.internal_errors`
 
-RETRY_SECONDS = 2.0  # before a namespace that failed is looked at again
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 8.0  # before a namespace that failed is looked at again
 DRAIN_POLL_SECONDS = 0.25
 LOOSE = 2  # rp_filter: clients are reached by another interface than they came by
 DOWN = "down"  # a node's state
@@ -76,7 +78,6 @@ class ReturnPathRules:
         on_change: Callable[[], None],
         policy: CapturePolicy = CapturePolicy.ALL,
     ) -> None:
-        self._tasks = tasks
         self._worker = worker
         self._on_change = on_change
         self._policy = policy
@@ -95,8 +96,8 @@ class ReturnPathRules:
         self._prepared: dict[str, _Prepared] = {}  # by container
         self._cleared: set[str] = set()  # containers that hold nothing of an earlier sidecar
         self._faults: dict[str, str] = {}
-        self._wake = asyncio.Event()
-        self._running: list[asyncio.Task[None]] = []
+        self._backoff = Backoff(FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS)
+        self._reconciler = Reconciler(tasks, "return-paths", self._work, backoff=self._backoff)
         self._said = NO_RETURN_PATH
         self._withdrawn = False
         self._looked = False
@@ -140,8 +141,8 @@ class ReturnPathRules:
         """Begin with what is known; later changes come through `update`."""
         self._snapshot = snapshot
         self._heed_nodes(snapshot.nodes)
-        self._wake.set()
-        self._running = [self._tasks.keep(self._work, "return-paths", self._wake.set)]
+        self._reconciler.wake()
+        self._reconciler.start()
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber, no I/O."""
@@ -150,7 +151,7 @@ class ReturnPathRules:
         if change.nodes or change.networks:
             self._heed_nodes(change.nodes)
         if change.containers or change.networks or self._marks != before or _relabelled(old, new, change):
-            self._wake.set()
+            self._reconciler.wake()
             self._withdraw_ended(change)
 
     def own_entry(self, entry: ReturnEntry | None) -> None:
@@ -158,13 +159,13 @@ class ReturnPathRules:
         self._own = entry or NO_ENTRY
         self._heed_nodes(())
         self._say()
-        self._wake.set()
+        self._reconciler.wake()
 
     def look_again(self, id_: str) -> None:
         """Somebody has flushed the rules in that container's namespace."""
         if self._prepared.pop(id_, None) is not None:
             self._say()
-            self._wake.set()
+            self._reconciler.wake()
 
     def withdraw(self) -> None:
         """Say that no task may be sent clients' own addresses any more; what is set up goes on working."""
@@ -193,9 +194,7 @@ class ReturnPathRules:
 
     async def close(self, *, leave: bool = False) -> None:
         """Stop; unless another sidecar is to go on from here, take everything out."""
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._reconciler.close()
         if leave:
             return
         self.withdraw()
@@ -257,23 +256,18 @@ class ReturnPathRules:
 
     # --- work ---
 
-    async def _work(self) -> None:
-        while True:
-            if self._faults:
-                try:
-                    async with asyncio.timeout(RETRY_SECONDS):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
-            else:
-                await self._wake.wait()
-            self._wake.clear()
-            for container in tuple(self._snapshot.containers.values()):
-                await self._look_at(container)
-            self._looked = True
-            self._say()
-            self._faults = {id_: why for id_, why in self._faults.items() if id_ in self._snapshot.containers}
-            self._cleared.intersection_update(self._snapshot.containers)
+    async def _work(self) -> bool:
+        """One round: every container. False: some have faults, and are looked at again after the pause."""
+        known = set(self._faults)
+        for container in tuple(self._snapshot.containers.values()):
+            await self._look_at(container)
+        self._looked = True
+        self._say()
+        self._faults = {id_: why for id_, why in self._faults.items() if id_ in self._snapshot.containers}
+        self._cleared.intersection_update(self._snapshot.containers)
+        if self._faults.keys() - known:
+            self._backoff.reset()
+        return not self._faults
 
     async def _look_at(self, container: Container) -> None:
         address, marks = self._address(container), self._marks

@@ -60,12 +60,11 @@ class Reconciler:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin. The first round runs as soon as the event loop does."""
-        self.wake()
+        """Begin to wait for the first `wake`, which may have come before."""
         self._task = self._tasks.keep(self._run, self._name, self._restart)
 
     def wake(self) -> None:
-        """Something has changed: a round is due now. Also before `start`; costs no I/O."""
+        """Something has changed: a round is due now. No I/O."""
         self._settled.clear()
         self._woken.set()
 

@@ -25,7 +25,9 @@ from mesh.errors import KernelError, Problem
 from mesh.internal_errors import ERRORS
 from mesh.labels.ports import Carrier, PortPlan, endpoints, plan
 from mesh.labels.vips import Locality
+from mesh.net.backoff import Backoff
 from mesh.net.bound_listener import listen
+from mesh.net.reconciler import Reconciler
 from mesh.net.tasks import Tasks
 from mesh.relay.port_interface import OpenPort, PortHandle, open_here, open_udp_here
 from mesh.relay.stats import PortStats
@@ -42,9 +44,9 @@ T = TypeVar("T")
 PLANS, CARRIED = "plan of a relayed port", "relayed port"
 FAULT_OF_OURS = "fault of ours"
 
-# Between two tries of a port that is taken: first the one, each time twice as long, then the other. A port
-# that we have just left ourselves is free again when the last worker has closed its listening socket.
-RETRY_FIRST_SECONDS, RETRY_SECONDS = 0.1, 5.0
+# The pause before a port that is taken is tried again, and how long it may become. A port that we have just
+# left ourselves is free again when the last worker has closed its listening socket.
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 5.0
 
 # Told (published port, local port): lead the one to the other; local None ends it. `Ingress.redirect`.
 Redirect = Callable[[int, int | None], None]
@@ -122,15 +124,16 @@ class RelayPorts:
         self._open: dict[str, _PortState] = {}
         self._faults: dict[str, str] = {}
         self._marked: set[str] = set()
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._running: list[asyncio.Task[None]] = []
+        self._backoff = Backoff(FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS)
+        self._reconciler = Reconciler(
+            tasks, "relay-ports", self._work, backoff=self._backoff, on_restart=self._mark_all
+        )
 
     def start(self, snapshot: Snapshot) -> None:
         """Begin with what is known; later changes come through `update`."""
         self._snapshot = snapshot
         self._mark(set(snapshot.services))
-        self._running = [self._tasks.keep(self._work, "relay-ports", self._mark_all)]
+        self._reconciler.start()
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber: marks what changed, no I/O."""
@@ -146,12 +149,11 @@ class RelayPorts:
 
     def look_again(self) -> None:
         """What `permitted` says has changed."""
-        self._idle.clear()
-        self._wake.set()
+        self._reconciler.wake()
 
     async def settled(self) -> None:
         """Wait until every change so far has been worked off."""
-        await self._idle.wait()
+        await self._reconciler.settled()
 
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with services' port labels, all services."""
@@ -187,9 +189,7 @@ class RelayPorts:
 
     async def close(self, drain_seconds: float = 0.0) -> None:
         """Stop accepting everywhere, drain together, then reset what is left."""
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._reconciler.close()
         opened, self._open = self._open, {}
         for one in opened.values():
             self._undo_redirect(one)
@@ -200,31 +200,23 @@ class RelayPorts:
 
     def _mark(self, services: set[str]) -> None:
         self._marked |= services
-        self._idle.clear()
-        self._wake.set()
+        self._reconciler.wake()
 
     def _mark_all(self) -> None:
         self._mark({*self._snapshot.services, *self._plans})
 
-    async def _work(self) -> None:
-        retry = RETRY_SECONDS
-        while True:
-            try:
-                async with asyncio.timeout(retry if self._faults else None):
-                    await self._wake.wait()
-            except TimeoutError:  # a port was taken: see whether it is free now
-                retry = min(2 * retry, RETRY_SECONDS)
-            self._wake.clear()
-            marked, self._marked = self._marked, set()
-            for id_ in marked:
-                self._plan(id_)
-            known = set(self._faults)
-            await self._cover(_listeners(self._open) | {_listener(one) for one in self._wanted().values()})
-            self._reconcile(marked)
-            await self._cover(_listeners(self._open))
-            if self._faults.keys() - known:
-                retry = RETRY_FIRST_SECONDS
-            self._idle.set()
+    async def _work(self) -> bool:
+        """One round. False: some ports have faults, such as one that is taken, and are tried again."""
+        marked, self._marked = self._marked, set()
+        for id_ in marked:
+            self._plan(id_)
+        known = set(self._faults)
+        await self._cover(_listeners(self._open) | {_listener(one) for one in self._wanted().values()})
+        self._reconcile(marked)
+        await self._cover(_listeners(self._open))
+        if self._faults.keys() - known:
+            self._backoff.reset()
+        return not self._faults
 
     async def _cover(self, listeners: set[tuple[str, int]]) -> None:
         try:

@@ -16,7 +16,6 @@ from mesh.catalog.model import Network, Port, Protocol, Service, Task, TaskState
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.net.bound_listener import listen
 from mesh.net.tasks import Tasks
-from mesh.relay import port_reconciler as ports_module
 from mesh.relay.port_interface import PortOpener
 from mesh.relay.port_reconciler import RelayPorts
 from mesh.relay.tcp_connection import RelayOptions
@@ -132,10 +131,7 @@ async def test_problems_of_labels_are_reported_while_they_are_there(rig: Rig) ->
     assert rig.ports.problems() == ()
 
 
-async def test_a_taken_port_is_named_and_taken_over_when_free(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ports_module, "RETRY_SECONDS", 0.05)
+async def test_a_taken_port_is_named_and_taken_over_when_free(rig: Rig) -> None:
     target = Backend("127.0.0.2", 0).port
     with socket.create_server(("127.0.0.1", 0)) as taken:
         published = taken.getsockname()[1]
@@ -148,10 +144,10 @@ async def test_a_taken_port_is_named_and_taken_over_when_free(
     assert next(rig.ports.status()).fault == ""
 
 
-async def test_a_port_that_is_free_again_in_a_moment_is_not_waited_for_long(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+async def test_a_port_that_is_newly_taken_is_tried_again_soon_although_another_has_long_been_taken(
+    rig: Rig,
 ) -> None:
-    monkeypatch.setattr(ports_module, "RETRY_SECONDS", 3600.0)
+    rig.ports._backoff.seconds = 3600.0  # where the pauses of another port have grown to
     with socket.create_server(("127.0.0.1", 0)) as taken:
         published = taken.getsockname()[1]
         await rig.publish(service(published, 1, "127.0.0.2"))

@@ -17,8 +17,10 @@ from mesh.errors import KernelError
 from mesh.kernel.firewall.filter_table import Family
 from mesh.kernel.firewall.iptables import legacy_in_use
 from mesh.net import netlink
+from mesh.net.backoff import Backoff
 from mesh.net.netns import Namespace
 from mesh.net.readers import watch_again
+from mesh.net.reconciler import Reconciler
 from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,6 @@ class FirewallWatch:
     time, the next one not before the last has ended."""
 
     def __init__(self, tasks: Tasks, changed: Changed, namespace: str | None = None) -> None:
-        self._tasks = tasks
         self._changed = changed
         self._namespace = namespace
         self._socket: socket.socket | None = None
@@ -62,8 +63,16 @@ class FirewallWatch:
         self._gone: set[str] = set()
         self._missed = False
         self._legacy: object = None
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._due = 0.0  # loop time of the next look without a reason
+        self._reconciler = Reconciler(
+            tasks,
+            "firewall-watch",
+            self._work,
+            backoff=Backoff(LEGACY_SECONDS, LEGACY_SECONDS),
+            interval=LEGACY_SECONDS,
+            on_interval=self._on_interval,
+            rest=PAUSE_SECONDS,
+        )
 
     def start(self) -> None:
         try:
@@ -72,35 +81,29 @@ class FirewallWatch:
         except (KernelError, OSError) as error:
             logger.warning("changes of the firewall are noticed after %.0f s only: %s", LEGACY_SECONDS, error)
         self._legacy = self._legacy_size()
-        self._task = self._tasks.keep(self._work, "firewall-watch", self._wake.set)
+        self._due = asyncio.get_running_loop().time() + LOOK_SECONDS
+        self._reconciler.start()
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._reconciler.close()
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
             self._socket = None
 
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time() + LOOK_SECONDS
-        while True:
-            try:
-                async with asyncio.timeout(LEGACY_SECONDS):
-                    await self._wake.wait()
-            except TimeoutError:
-                size = self._legacy_size()
-                if size == self._legacy and loop.time() < due and self._socket is not None:
-                    continue
-                self._legacy = size
-            self._wake.clear()
-            gone, self._gone = frozenset(self._gone), set()
-            again = await self._changed(gone)
-            due = loop.time() + (LEGACY_SECONDS if again else LOOK_SECONDS)
-            self._legacy = self._legacy_size()
-            await asyncio.sleep(PAUSE_SECONDS)
+    def _on_interval(self) -> bool:
+        """Is a look due? The legacy back end has changed, or the last look is LOOK_SECONDS ago, or changes of
+        the nft back end are not reported here at all."""
+        late = asyncio.get_running_loop().time() >= self._due
+        return late or self._socket is None or self._legacy_size() != self._legacy
+
+    async def _work(self) -> bool:
+        """One look. False: something could not be put right, so another is due soon."""
+        gone, self._gone = frozenset(self._gone), set()
+        again = await self._changed(gone)
+        self._due = asyncio.get_running_loop().time() + LOOK_SECONDS
+        self._legacy = self._legacy_size()
+        return not again
 
     # --- the nft back end's notifications ---
 
@@ -115,7 +118,7 @@ class FirewallWatch:
             except OSError:  # ENOBUFS: there was more than fits
                 watch_again(asyncio.get_running_loop(), self._socket, self._read)
                 self._gone |= {f"{family} {name}" for family in FAMILIES.values() for name in OUR_TABLES}
-                self._wake.set()
+                self._reconciler.wake()
                 continue
             if not data:
                 return
@@ -131,7 +134,7 @@ class FirewallWatch:
         gone = {name for name, last in pending.items() if last == DELETE_TABLE}
         if gone or not FILTERS.isdisjoint(pending):
             self._gone |= gone
-            self._wake.set()
+            self._reconciler.wake()
 
     # --- the legacy back end's size ---
 
