@@ -156,17 +156,6 @@ class HeldBytes:
         return None
 
 
-class HeldByConnection:
-    """What a connection of HTTP/1 holds, of each kind. Made when there is more of it than FREE_BYTES."""
-
-    __slots__ = ("body", "head", "out")
-
-    def __init__(self, account: ByteAccount) -> None:
-        self.head = HeldBytes(account)
-        self.body = HeldBytes(account)  # of the request, which its exchange does not take yet
-        self.out = HeldBytes(account)  # of the response, which the client does not take yet
-
-
 class ByteBudget:
     """Of one process."""
 

@@ -8,7 +8,7 @@ import sys
 TARGETS = (
     *("queries", "datagrams", "streams", "replies", "parsers"),  # DNS
     "headers",
-    *("rules", "labels", "heads", "chunks", "frames", "hellos"),  # HTTP
+    *("rules", "labels", "heads", "chunks", "conversations", "frames", "hellos"),  # HTTP
 )
 
 

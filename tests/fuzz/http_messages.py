@@ -11,6 +11,7 @@ from mesh.http.codec.h1_body import EXTENSIONS_MAX, SIZE_LINE_MAX, TRAILERS_MAX,
 from mesh.http.codec.h1_head import CHUNKED, HEAD_MAX, RequestHead, RequestReader
 from mesh.http.codec.h1_head import Fields as Lines
 from mesh.http.codec.h1_head import read_response as read_h1_response
+from mesh.http.codec.h1_states import ClientState
 from mesh.http.codec.h2_headers import RequestLists, read_response, read_trailers, request_list
 from mesh.http.codec.h2_protocol import (
     CONNECTION_WINDOW,
@@ -34,6 +35,7 @@ from mesh.http.codec.proxy_headers import (
 )
 from mesh.http.faults import FaultSide, HttpFault, RequestRefused
 from mesh.http.tls.client_hello import server_name
+from tests.support.h1_conversation import ClientConversation, Event, ServerConversation
 
 STRANGER = ClientInfo("192.0.2.1", "http", 80)
 PROXY = ClientInfo("192.0.2.1", "https", 443, lambda address: address.startswith("192.0.2."))
@@ -137,6 +139,39 @@ class Chunks:
             return None
         assert b"\r\n\r\n" not in reader.trailers
         return payload, reader.done, reader.trailers
+
+
+class Conversations:
+    """Input: a byte that says how it is cut and which side we are, then what the peer sends."""
+
+    def __call__(self, data: bytes) -> None:
+        how, sent = data[0] if data else 0, data[1:]
+        step = how % 32 + 1
+        pieces = [sent[at : at + step] for at in range(0, len(sent), step)]
+        if how & 0x80:
+            whole, cut = self._as_client([sent] if sent else []), self._as_client(pieces)
+        else:
+            whole, cut = self._as_server([sent] if sent else []), self._as_server(pieces)
+        # What is wrong in two ways may be refused for the other one; the rest is the same however it is cut.
+        assert whole == cut
+
+    @staticmethod
+    def _as_server(pieces: list[bytes]) -> list[Event]:
+        conversation = ServerConversation()
+        for piece in pieces:
+            conversation.feed(piece)
+        for answer in conversation.sent:
+            assert answer.startswith(b"HTTP/1.1 ")
+        return [(one[0],) if one[0] == "refused" else one for one in conversation.events]
+
+    @staticmethod
+    def _as_client(pieces: list[bytes]) -> list[Event]:
+        conversation = ClientConversation()
+        for piece in pieces:
+            conversation.feed(piece)
+        conversation.eof()
+        assert conversation.protocol.state in (ClientState.IDLE, ClientState.CLOSED)
+        return conversation.events
 
 
 class Hellos:

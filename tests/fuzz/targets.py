@@ -10,6 +10,7 @@
 `labels`     services' labels, all the way to what becomes of a request
 `heads`      a head of HTTP/1, a request's or a response's, and what goes on of it
 `chunks`     a chunked body, whole and in pieces
+`conversations`  a connection of HTTP/1, whole and in pieces, as either side
 `hellos`     the first message of TLS
 `frames`     a connection of HTTP/2, in pieces, down to heads
 """
@@ -35,7 +36,7 @@ from mesh.errors import WireError
 from mesh.internal_errors import ERRORS
 from tests.fuzz.engine import Target
 from tests.fuzz.headers import Headers
-from tests.fuzz.http_messages import Chunks, Frames, Heads, Hellos
+from tests.fuzz.http_messages import Chunks, Conversations, Frames, Heads, Hellos
 from tests.fuzz.labels import Labels, Rules
 from tests.fuzz.parsers import compare
 from tests.fuzz.place import SCOPES, UPSTREAMS, Place, check_no_reply, check_reply
@@ -437,6 +438,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "labels": Labels,
     "heads": Heads,
     "chunks": Chunks,
+    "conversations": Conversations,
     "frames": Frames,
     "hellos": Hellos,
 }

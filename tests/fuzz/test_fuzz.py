@@ -29,6 +29,7 @@ RUNS = {
     "labels": 10_000,
     "heads": 40_000,
     "chunks": 40_000,
+    "conversations": 40_000,
     "frames": 20_000,
     "hellos": 10_000,
 }

@@ -17,7 +17,7 @@ import httptools
 import pytest
 
 from mesh.http.codec.h1_body import LAST_CHUNK, ChunkedReader, chunk
-from mesh.http.codec.h1_head import BEFORE_MAX, CHUNKED, RequestHead, RequestReader
+from mesh.http.codec.h1_head import CHUNKED, EMPTY_LINES_MAX, RequestHead, RequestReader
 from mesh.http.codec.proxy_headers import ClientInfo, request_block
 from mesh.http.faults import HttpFault, RequestRefused
 
@@ -50,7 +50,7 @@ Outcome = Taken | No
 
 def read(data: bytes) -> tuple[RequestHead, bytes, bytes] | No:
     """Head, body and trailers."""
-    for _ in range(BEFORE_MAX):
+    for _ in range(EMPTY_LINES_MAX):
         data = data.removeprefix(b"\r\n")
     end = data.find(b"\r\n\r\n") + 4
     if end < 4:

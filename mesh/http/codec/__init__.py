@@ -2,6 +2,8 @@
 
 h1_head           Heads of HTTP/1 messages
 h1_body           Where a body ends: chunked coding read strictly and written anew
+h1_states         The states of an HTTP/1.1 connection, and the table of transitions of each side
+h1_protocol       One HTTP/1.1 connection, each side of it: bytes in, heads and payload out. No I/O
 h2_protocol       One HTTP/2 connection as frames: bytes in, calls on its side; calls, bytes out. No I/O
 frame_budget      What one HTTP/2 peer may spend on frames that achieve nothing
 hpack             HPACK (RFC 7541) by the library hpack

@@ -20,7 +20,7 @@ KEPT_MAX = (
     4 * 1024
 )  # of a block of fields that a connection remembers between requests: one for each of thousands
 FIELDS_MAX = 200  # lines; each costs whoever is behind us more than us
-BEFORE_MAX = 4  # empty lines before a request: RFC 9112 section 2.2 wants one to be forgiven
+EMPTY_LINES_MAX = 4  # before a request: RFC 9112 section 2.2 wants at least one to be ignored
 
 CHUNKED = -1  # `length` of a body that says its own end
 UNTIL_CLOSE = -2  # `length` of a response that ends with its connection
@@ -285,15 +285,6 @@ def read_response(head: bytes) -> ResponseHead:
     if _FIELDS.fullmatch(block) is None:
         raise RequestRefused(HttpFault.BAD_RESPONSE, "a header field of the response is malformed")
     return ResponseHead(parse_int(status, 0, 999), reason or b"", 1 if minor == b"1" else 0, Fields(block))
-
-
-def without_empty_lines(data: bytes) -> bytes:
-    """Of what comes before a request."""
-    for _ in range(BEFORE_MAX):
-        if not data.startswith(b"\r\n"):
-            break
-        data = data[2:]
-    return data
 
 
 def check_beginning(data: bytes, known: int, end: int) -> None:

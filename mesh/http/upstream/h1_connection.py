@@ -1,23 +1,22 @@
 """An HTTP/1.1 connection to an endpoint: one exchange at a time, kept for the next. A fast path.
 
-    connecting   the socket is not through yet
-    busy         its exchange's request goes out, its response comes in
-    idle         in its server's stack; whatever it says then, or that it ends, takes it out of there
-    closed       for good
+`codec.h1_protocol` says what the bytes mean and in which state the connection is (`codec.h1_states`). This
+is its driver: it connects and reads the socket, sends the request, passes the response to the exchange, and
+keeps the time limits. While the connection is idle it is in its endpoint's list; it leaves the list when the
+endpoint sends anything or closes it.
 
-A response is passed on as payload: how it was framed is this file's business, how the client gets it is the
-client's. Bytes after the end of a response are nobody's: such a connection is not used again.
+A response is passed on as payload: the client's connection frames it anew. Bytes after the end of a response
+belong to nobody: such a connection is not used again.
 """
 
 import errno
 import socket
 from collections.abc import Callable
-from enum import Enum
-from time import monotonic
 
 from mesh.http import limits
-from mesh.http.codec.h1_body import LAST_CHUNK, ChunkedReader, chunk
-from mesh.http.codec.h1_head import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
+from mesh.http.codec.h1_head import RequestHead, ResponseHead
+from mesh.http.codec.h1_protocol import H1ClientProtocol
+from mesh.http.codec.h1_states import ClientState
 from mesh.http.endpoint_pool import PooledEndpoint
 from mesh.http.faults import HttpFault, RequestRefused
 from mesh.http.interfaces import UpstreamHandler
@@ -31,37 +30,24 @@ from mesh.relay.splice import reset_on_close
 
 INCOMING = READABLE | PEER_DONE | UNUSUAL
 
-
-class UpstreamState(Enum):
-    CONNECTING = 1
-    BUSY = 2
-    IDLE = 3
-    CLOSED = 4
+CONNECTING, IDLE, HEAD, BODY, TUNNEL, CLOSED = ClientState
 
 
 class H1Upstream(IdleTimer):
     __slots__ = (
-        "_chunked",
-        "_chunks",
         "_eof_follows",
         "_exchange",
-        "_got",
         "_held",
-        "_idle",
         "_in_records",
-        "_keep",
-        "_last",
-        "_left",
+        "_last_exchange",
         "_paused",
         "_poller",
-        "_request_sent",
+        "_protocol",
         "_sock",
         "_unread",
-        "head",
         "idle_since",
         "reused",
         "server",
-        "state",
     )
 
     def __init__(
@@ -70,27 +56,18 @@ class H1Upstream(IdleTimer):
         super().__init__(deadlines)
         self._poller = poller
         self.server = server
+        self._protocol = H1ClientProtocol(server.reader)
         self._exchange: UpstreamHandler | None = exchange
-        self._last: UpstreamHandler | None = (
-            exchange  # also when it is done with us: what it does then may fail
-        )
+        # Also while it finishes, when this connection is free already: a bug met there is its own.
+        self._last_exchange: UpstreamHandler | None = exchange
         self._sock: socket.socket | None = None
-        self._got = b""  # the beginning of a head
         self._held = b""  # what the endpoint has not taken yet
-        self._left = 0  # of the response's body; or CHUNKED, UNTIL_CLOSE
-        self._chunks: ChunkedReader | None = None
-        self._keep = False
-        self._idle = limits.RESPONSE_IDLE_SECONDS  # without a byte from it
         self._paused = False
         self._unread = False
         self._eof_follows = False
-        self._request_sent = False
-        self._chunked = False  # the request's body
         self._in_records = False  # there may be more to read than the socket tells of
-        self.head: ResponseHead | None = None
         self.reused = False
         self.idle_since = 0.0
-        self.state = UpstreamState.CONNECTING
 
     # --- begin ---
 
@@ -124,21 +101,19 @@ class H1Upstream(IdleTimer):
         if isinstance(self._sock, DialledTunnel):
             self._poller.watch(self._sock, self._on_ready)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._through()
+        self._start_request()
 
-    def _through(self) -> None:
+    def _start_request(self) -> None:
+        """The connection can be used."""
         assert self._exchange is not None
         self.limit = NEVER
-        self.state = UpstreamState.BUSY
+        self._protocol.connected()
         self._exchange.connected()
 
     def take(self, exchange: UpstreamHandler) -> None:
-        """From the stack, for another exchange."""
-        self._exchange = self._last = exchange
-        self.state = UpstreamState.BUSY
+        """Serves another exchange. It is out of the endpoint's list already."""
+        self._exchange = self._last_exchange = exchange
         self.reused = True
-        self.head = None
-        self._request_sent = False
 
     # --- the request ---
 
@@ -146,66 +121,50 @@ class H1Upstream(IdleTimer):
         self, head: RequestHead, target: bytes, lines: bytes, body: list[bytes], last: bool, trailers: bytes
     ) -> bool:
         """The request, with what there is of its body. As `send`."""
-        self._chunked = head.about.length == CHUNKED
-        if not body and not (last and self._chunked):
-            data = b"%b %b HTTP/1.1\r\n%b\r\n" % (head.method, target, lines)
-        else:
-            parts = [self._coded(one) for one in body]
-            if last and self._chunked:
-                parts.append(b"%b%b\r\n" % (LAST_CHUNK, trailers))
-            data = b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, target, lines, b"".join(parts))
+        data = self._protocol.request(head, target, lines, body, last, trailers)
+        if last:
+            exchange = self._exchange
+            assert exchange is not None
+            self.within(exchange.response_timeout)
         return self._send(data, last)
 
     def send(self, data: bytes, last: bool, trailers: bytes = b"") -> bool:
-        """True when all of it is taken, or else `upstream_room` tells when. `last`: the request ends here."""
-        coded = self._coded(data)
-        if last and self._chunked:
-            coded += LAST_CHUNK + trailers + b"\r\n"
+        """Part of the request's body; `last`: the end of it. True: all is sent. False: `upstream_room` tells
+        the exchange when it is."""
+        protocol = self._protocol
+        coded = protocol.request_body(data, last, trailers)
+        if last and protocol.state is HEAD:
+            exchange = self._exchange
+            assert exchange is not None
+            self.within(exchange.response_timeout)
+        if self._held:
+            self._held += coded
+            return False
         return self._send(coded, last)
 
-    def _coded(self, data: bytes) -> bytes:
-        return chunk(data) if self._chunked and data else data
-
     def _send(self, data: bytes, last: bool) -> bool:
-        if last:
-            self._request_sent = True
-            if self.head is None:
-                exchange = self._exchange
-                assert exchange is not None
-                self.within(exchange.response_timeout)
-        if self._held:
-            self._held += data
-            return False
-        if self._write(data):
-            return True
-        if not last:
-            self.within(limits.BODY_SECONDS)
-        return False
-
-    def _write(self, data: bytes) -> bool:
         assert self._sock is not None
         try:
             sent = self._sock.send(data)
         except WOULD_BLOCK:
             sent = 0
         except OSError:
-            # It may have answered before it closed: what it said counts, and reading tells the rest.
-            self._held = b""
+            # It may have answered before it closed: the response counts, and reading finds the end.
             self._poller.again(self._readable)
             return True
         if sent == len(data):
             return True
         self._held = data[sent:]
+        if not last:
+            self.within(limits.BODY_SECONDS)
         return False
 
     def _writable(self) -> None:
         held, self._held = self._held, b""
-        taken = self._write(held)
-        if not self._request_sent:
+        sent = self._protocol.request_sent
+        if not sent:
             self.limit = NEVER
-            if not taken:
-                self.within(limits.BODY_SECONDS)
-        if taken and self._exchange is not None:
+        if self._send(held, sent) and self._exchange is not None:
             self._exchange.upstream_room()
 
     # --- the response ---
@@ -221,8 +180,8 @@ class H1Upstream(IdleTimer):
                 self._poller.again(self._readable)
 
     def _on_ready(self, mask: int) -> None:
-        state = self.state
-        if state is UpstreamState.CONNECTING:
+        state = self._protocol.state
+        if state is CONNECTING:
             if mask & (WRITABLE | UNUSUAL):
                 assert self._sock is not None
                 code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & UNUSUAL else 0
@@ -231,19 +190,19 @@ class H1Upstream(IdleTimer):
         if mask & INCOMING:
             if mask & (PEER_DONE | UNUSUAL):
                 self._eof_follows = True
-            if state is UpstreamState.IDLE:
-                if self._eof_follows or self._says_something():
-                    self._leave_stack()
+            if state is IDLE:
+                if self._eof_follows or self._has_bytes():
+                    self._leave_pool()
                 return
             if self._paused:
                 self._unread = True
             else:
                 self._readable()
-        if self._held and mask & WRITABLE and self.state is UpstreamState.BUSY:
+        if self._held and mask & WRITABLE and self._exchange is not None:
             self._writable()
 
-    def _says_something(self) -> bool:
-        """Or is this the event of bytes that were read meanwhile, ahead of their turn (`again`)?"""
+    def _has_bytes(self) -> bool:
+        """Is there something to read? The event may be of bytes that were read ahead of their turn."""
         assert self._sock is not None
         try:
             socket.socket.recv(self._sock, 1, socket.MSG_PEEK)  # of the wire, below TLS
@@ -257,11 +216,11 @@ class H1Upstream(IdleTimer):
         if self._paused:
             self._unread = True
             return
-        exchange = self._exchange
+        protocol, exchange = self._protocol, self._exchange
         reads = 0
         while reads < limits.READS_AT_ONCE:
             reads += 1
-            if self.state is not UpstreamState.BUSY or exchange is not self._exchange or exchange is None:
+            if exchange is None or exchange is not self._exchange:
                 return
             assert self._sock is not None
             try:
@@ -275,14 +234,20 @@ class H1Upstream(IdleTimer):
                 self._at_eof()
                 return
             try:
-                if self.head is None and not self._got and self._whole(data, exchange):
+                # The short way of most responses. With TLS another record may wait, of which no event tells.
+                if (
+                    protocol.state is HEAD
+                    and not (protocol.buffer or self._held or self._eof_follows or self._in_records)
+                    and (head := protocol.receive_whole(data)) is not None
+                ):
+                    self._finish_whole(head, data, exchange)
                     return
-                self._take(data, exchange)
+                self._receive(data, exchange)
             except RequestRefused as refused:
                 self._close()
                 exchange.broken(refused.fault)
                 return
-            if self.state is not UpstreamState.BUSY or exchange is not self._exchange:
+            if exchange is not self._exchange:
                 return
             if not exchange.pushed():
                 self._paused = True
@@ -293,119 +258,73 @@ class H1Upstream(IdleTimer):
                 return
         self._poller.again(self._readable)
 
-    def _whole(self, data: bytes, exchange: UpstreamHandler) -> bool:
-        """Most responses come in one read and fit what their head says: the short way."""
-        end = data.find(b"\r\n\r\n") + 4
-        if end < 4 or self._eof_follows or not self._request_sent:
-            return False
-        head = self.server.reader.read(data[:end])
-        if head.body_length(exchange.method) != len(data) - end or head.close or head.status < 200:
-            return False
+    def _finish_whole(self, head: ResponseHead, data: bytes, exchange: UpstreamHandler) -> None:
+        """The response is `data`. The connection is free before the exchange hears of it."""
         self.limit = NEVER
         self._exchange = None
-        self.state = UpstreamState.IDLE
         self.server.keep(self)
-        exchange.whole(head, data[end:])
-        if self._last is exchange:
-            self._last = (
-                None  # nothing can fail any more; its client and heads need not stay for the next one
-            )
-        return True
+        exchange.whole(head, data[self._protocol.head_size :])
+        if self._last_exchange is exchange:
+            self._last_exchange = None  # nothing can fail any more: its client and heads need not stay
 
-    def _take(self, data: bytes, exchange: UpstreamHandler) -> None:
-        if self.head is None:
-            if self._got:
-                data = self._got + data
-                self._got = b""
-            rest = self._heads(data, exchange)
-            if rest is None:
+    def _receive(self, data: bytes, exchange: UpstreamHandler) -> None:
+        protocol = self._protocol
+        if protocol.state is HEAD:
+            if not self._receive_heads(data, exchange):
                 return
-            data = rest
-        left = self._left
-        if left > 0:
-            if len(data) < left:
-                self._left = left - len(data)
-                self.within(self._idle)
-                exchange.payload(data)
-                return
-            if len(data) > left:
-                data, self._keep = data[:left], False
-            exchange.payload(data)
-            self._done(exchange)
-        elif left == CHUNKED:
-            chunks = self._chunks
-            assert chunks is not None
-            if payload := chunks.feed(data):
+            data = b""
+        payload = protocol.receive_body(data)
+        if protocol.body_left == 0:
+            if payload:
                 exchange.payload(payload)
-            if chunks.done:
-                if chunks.rest:
-                    self._keep = False
-                self._done(exchange, chunks.trailers)
+            if exchange is self._exchange:
+                self._end_response(exchange)
+            return
+        if protocol.state is BODY:
+            self.within(limits.RESPONSE_IDLE_SECONDS)
+        elif payload:
+            self.within(limits.TUNNEL_SECONDS)
+        if payload:
+            exchange.payload(payload)
+
+    def _receive_heads(self, data: bytes, exchange: UpstreamHandler) -> bool:
+        """Interim responses and the final one, or 101. False: that has not come yet, or the exchange has
+        given up."""
+        protocol = self._protocol
+        while (head := protocol.receive_head(data)) is not None:
+            data = b""
+            state = protocol.state
+            if state is HEAD:
+                exchange.interim(head)
+            elif state is BODY:
+                self.limit = NEVER
+                exchange.responded(head, protocol.body_left)
             else:
-                self.within(self._idle)
-        elif left == UNTIL_CLOSE:
-            if data:
-                self.within(self._idle)
-                exchange.payload(data)
-        else:
-            if data:
-                self._keep = False
-            self._done(exchange)
+                exchange.switched(head)
+                self.limit = NEVER
+            if exchange is not self._exchange:
+                return False
+            if state is not HEAD:
+                return True
+        return False
 
-    def _heads(self, data: bytes, exchange: UpstreamHandler) -> bytes | None:
-        """Interim responses and the final one; what follows it. None: it is not whole yet."""
-        while True:
-            end = data.find(b"\r\n\r\n") + 4
-            if end < 4 or end > limits.RESPONSE_HEAD_MAX:
-                if len(data) > limits.RESPONSE_HEAD_MAX:
-                    raise RequestRefused(HttpFault.BAD_RESPONSE, "the head of the response is too large")
-                self._got = data
-                return None
-            head = self.server.reader.read(data[:end])
-            data = data[end:]
-            if head.status >= 200:
-                break
-            if head.status == 101:
-                if not exchange.upgrades:
-                    raise RequestRefused(HttpFault.BAD_RESPONSE, "101 to a request that asked for no upgrade")
-                self._switch(head, exchange)
-                return data
-            exchange.interim(head)
-        self.head = head
-        self._left = left = head.body_length(exchange.method)
-        self._keep = not head.close and left != UNTIL_CLOSE and self._request_sent
-        self._chunks = ChunkedReader(HttpFault.BAD_RESPONSE) if left == CHUNKED else None
-        self.limit = NEVER
-        exchange.responded(head, left)
-        return data
-
-    def _switch(self, head: ResponseHead, exchange: UpstreamHandler) -> None:
-        """Another protocol from here on: bytes both ways until one side ends."""
-        self.head = head
-        self._chunked = False
-        self._left = UNTIL_CLOSE
-        self._keep = False
-        self._idle = limits.TUNNEL_SECONDS
-        exchange.switched(head)
-        self.limit = NEVER
-
-    def _done(self, exchange: UpstreamHandler, trailers: bytes = b"") -> None:
+    def _end_response(self, exchange: UpstreamHandler) -> None:
+        protocol = self._protocol
         self.limit = NEVER
         self._exchange = None
         self._paused = self._unread = False
-        if self._keep and not self._eof_follows and not self._held:
-            self.state = UpstreamState.IDLE
+        if protocol.keep_alive and not self._eof_follows and not self._held:
+            protocol.end_response()
             self.server.keep(self)
         else:
             self._close()
-        exchange.ended(trailers)
+        exchange.ended(protocol.trailers)
 
     def _at_eof(self) -> None:
-        exchange = self._exchange
+        exchange, protocol = self._exchange, self._protocol
         broken = isinstance(self._sock, DialledTunnel) and self._sock.broken
-        if exchange is not None and self.head is not None and self._left == UNTIL_CLOSE and not broken:
-            self._keep = False
-            self._done(exchange)
+        if exchange is not None and protocol.complete_at_eof and not broken:
+            self._end_response(exchange)
         else:
             self._lost()
 
@@ -418,7 +337,7 @@ class H1Upstream(IdleTimer):
     # --- the end ---
 
     def on_timeout(self) -> None:
-        exchange, connecting = self._exchange, self.state is UpstreamState.CONNECTING
+        exchange, connecting = self._exchange, self._protocol.state is CONNECTING
         self._close()
         if exchange is None:
             return
@@ -436,34 +355,30 @@ class H1Upstream(IdleTimer):
                 pass  # it is gone: reading tells
 
     def discard(self) -> None:
-        """Its exchange wants no more of it, or nobody has used it for long."""
+        """Its exchange has given up, or it was idle for too long."""
         self._close()
 
     def on_fault(self) -> None:
-        """Something of ours has failed, here or in the exchange."""
-        run(self._leave_stack)
-        if self._last is not None:
-            self._last.on_fault()
+        """A bug was met, here or in the exchange."""
+        run(self._leave_pool)
+        if self._last_exchange is not None:
+            self._last_exchange.on_fault()
 
-    def _leave_stack(self) -> None:
+    def _leave_pool(self) -> None:
         if self in self.server.idle:
             self.server.idle.remove(self)
         self._close()
 
     def _close(self) -> None:
-        if self.state is UpstreamState.CLOSED:
+        protocol = self._protocol
+        state = protocol.state
+        if state is CLOSED:
             return
-        busy = self.state is UpstreamState.BUSY
-        self.state = UpstreamState.CLOSED
+        protocol.close()
         self._exchange = None
         self.stop_clock()
         if self._sock is not None:
-            if busy and self._request_sent is False:
-                reset_on_close(self._sock)  # a request that is cut off must not look whole
+            if state in (HEAD, BODY, TUNNEL) and not protocol.request_sent:
+                reset_on_close(self._sock)  # a request that is cut off must not look complete
             self._poller.close(self._sock)
             self._sock = None
-
-
-def age(connection: H1Upstream) -> float:
-    """Seconds since it was last used."""
-    return monotonic() - connection.idle_since

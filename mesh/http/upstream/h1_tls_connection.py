@@ -10,7 +10,7 @@ from mesh.http.endpoint_pool import PooledEndpoint
 from mesh.http.exchange import Exchange
 from mesh.http.faults import HttpFault
 from mesh.http.interfaces import UpstreamHandler
-from mesh.http.upstream.h1_connection import H1Upstream, UpstreamState
+from mesh.http.upstream.h1_connection import CONNECTING, H1Upstream
 from mesh.http.upstream.h2_connection import begin_link
 from mesh.http.upstream.tls import TaskTls
 from mesh.net.poller import Poller
@@ -31,7 +31,7 @@ class SecuredUpstream(H1Upstream):
         self._securing = False
         self._in_records = True
 
-    def _through(self) -> None:
+    def _start_request(self) -> None:
         """The time for connecting goes on until the handshake is done."""
         sock, self._sock = self._sock, None
         assert sock is not None
@@ -64,14 +64,14 @@ class SecuredUpstream(H1Upstream):
             assert asking is not None
             self._sock = self._exchange = None
             self.stop_clock()
-            self.state = UpstreamState.CLOSED
+            self._protocol.close()
             try:
                 begin_link(self._poller, self._deadlines, self.server, sock, asking)
             except Exception:  # a fault of ours: nobody else has the socket now
                 self._poller.close(sock)
                 raise
         else:
-            super()._through()
+            super()._start_request()
 
     def _not_secured(self, error: OSError) -> None:
         exchange = self._exchange
@@ -82,17 +82,15 @@ class SecuredUpstream(H1Upstream):
         exchange.not_connected(HttpFault.CERTIFICATE if bad else HttpFault.TLS_FAILED)
 
     def _on_ready(self, mask: int) -> None:
-        if self._securing and self.state is UpstreamState.CONNECTING:
+        if self._securing and self._protocol.state is CONNECTING:
             self._handshake()
         else:
             super()._on_ready(mask)
 
-    def _whole(self, data: bytes, exchange: UpstreamHandler) -> bool:
-        return False  # a further record may wait in the kernel's buffer, of which nobody would be told again
-
-    def _done(self, exchange: UpstreamHandler, trailers: bytes = b"") -> None:
-        self._keep = self._keep and self._is_quiet()
-        super()._done(exchange, trailers)
+    def _end_response(self, exchange: UpstreamHandler) -> None:
+        protocol = self._protocol
+        protocol.keep_alive = protocol.keep_alive and self._is_quiet()
+        super()._end_response(exchange)
 
     def _is_quiet(self) -> bool:
         """Has it said no more than its response? The handshake's rest (tickets) is read on the way."""
