@@ -5,12 +5,9 @@ taken) is said so and tried again, the others serve meanwhile. The asker is know
 container of this node, an asker of the catalogue file, or the node itself; nobody else is answered.
 """
 
-import asyncio
-import errno
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
 
@@ -20,12 +17,14 @@ from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.udp_server import DnsEndpoint
 from mesh.errors import KernelError
-from mesh.net import netlink, proc
+from mesh.net import netlink
+from mesh.net.bound_listener import BoundListener, bind_backoff, bind_fault
+from mesh.net.reconciler import Reconciler
 from mesh.net.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 5.0  # between two tries of an address that could not be had, and looks at a moved gateway
+LOOK_SECONDS = 5.0  # between two looks at the node's addresses: the gateway's may have moved
 
 NODE = Scope()  # the node is on no overlay: for it we are a forwarder
 
@@ -38,15 +37,57 @@ class Sharing(Enum):
     JOINED = "joined"
 
 
-@dataclass(slots=True)
-class ListenPlace:
-    """One address asked for: what came of it."""
+Sockets = tuple[socket.socket, socket.socket | None]  # UDP and TCP on one port; no TCP where another has it
 
-    host: str  # or GATEWAY
-    port: int
-    bound: tuple[str, int] | None = None
-    fault: str = "not tried yet"
-    endpoint: DnsEndpoint | None = None
+
+class ListenPlace:
+    """One address of the configuration, and what is open there."""
+
+    def __init__(self, host: str, port: int, gateway: Callable[[], str | None], sharing: Sharing) -> None:
+        self.host = host  # or GATEWAY
+        self.port = port
+        self.bound: tuple[str, int] | None = None
+        self.endpoint: DnsEndpoint | None = None
+        self._gateway = gateway
+        self._sharing = sharing
+        self._listener: BoundListener[Sockets] = BoundListener(
+            self._bind, lambda fault: logger.warning("%s", fault)
+        )
+
+    @property
+    def fault(self) -> str:
+        """Why nothing is open here; "" when it is."""
+        return self._listener.fault
+
+    async def try_open(self, resolver: Resolver, scope: Callable[[str], Scope | None]) -> bool:
+        """Serve here, unless it is served already; where the gateway has moved, at its new address. True: it
+        is served."""
+        if self.bound is not None and self._wanted() != self.bound[0]:
+            self.close()
+            self._listener.report("its address has changed")
+        sockets = self._listener.try_bind()
+        if sockets is not None:
+            self.bound = sockets[0].getsockname()[:2]
+            self.endpoint = DnsEndpoint(resolver, *sockets, scope)
+            await self.endpoint.start()
+        return self._listener.is_open
+
+    def close(self) -> None:
+        if self.endpoint is not None:
+            self.endpoint.close()
+        self.endpoint = self.bound = None
+
+    def _wanted(self) -> str | None:
+        return self._gateway() if self.host == GATEWAY else self.host
+
+    def _bind(self) -> Sockets:
+        host = self._wanted()
+        if host is None:
+            raise KernelError(f"no {BRIDGE} with an address yet")
+        try:
+            return _sockets(host, self.port, self._sharing)
+        except OSError as error:
+            raise KernelError(bind_fault(host, self.port, error)) from error
 
 
 def gateway_address() -> str | None:
@@ -67,20 +108,19 @@ class ExplicitResolver:
         sharing: Sharing = Sharing.NONE,
     ) -> None:
         self._resolver = resolver
-        self._tasks = tasks
-        self._sharing = sharing
-        self._gateway = gateway
         self._own: frozenset[str] = frozenset()
-        self.places = [ListenPlace(host, port) for host, port in addresses]
+        self.places = [ListenPlace(host, port, gateway, sharing) for host, port in addresses]
+        self._reconciler = Reconciler(
+            tasks, "explicit-resolver", self._look, backoff=bind_backoff(), interval=LOOK_SECONDS
+        )
 
     async def start(self) -> None:
         """Try every address once, and go on with those that could not be had."""
-        await self._look()
-        self._tasks.keep(self._keep, "explicit-resolver")
+        self._reconciler.start(failed=not await self._look())
 
     def close(self) -> None:
         for place in self.places:
-            self._shut(place)
+            place.close()
 
     def scope(self, source: str) -> Scope | None:
         """Who asks from this address; None: nobody that we answer."""
@@ -89,48 +129,16 @@ class ExplicitResolver:
             return known
         return NODE if source in self._own else None
 
-    async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(RETRY_SECONDS)
-            await self._look()
-
-    async def _look(self) -> None:
+    async def _look(self) -> bool:
+        """One round. True: every address is served."""
         try:
             self._own = frozenset(one.address for one in netlink.addresses())
         except (KernelError, OSError, AttributeError) as error:  # no netlink outside Linux
             logger.debug("own addresses are not known: %s", error)
-        for place in self.places:
-            await self._try(place)
-
-    async def _try(self, place: ListenPlace) -> None:
-        host = self._gateway() if place.host == GATEWAY else place.host
-        if place.bound is not None and host == place.bound[0]:
-            return
-        self._shut(place)
-        if host is None:
-            self._report(place, f"no {BRIDGE} with an address yet")
-            return
-        try:
-            udp, tcp = _sockets(host, place.port, self._sharing)
-        except OSError as error:
-            self._report(place, _explain(host, place.port, error))
-            return
-        place.bound, place.fault = udp.getsockname()[:2], ""
-        place.endpoint = DnsEndpoint(self._resolver, udp, tcp, self.scope)
-        await place.endpoint.start()
-
-    def _shut(self, place: ListenPlace) -> None:
-        if place.endpoint is not None:
-            place.endpoint.close()
-        place.endpoint = place.bound = None
-
-    def _report(self, place: ListenPlace, fault: str) -> None:
-        if fault != place.fault:
-            logger.warning("%s", fault)
-        place.fault = fault
+        return all([await place.try_open(self._resolver, self.scope) for place in self.places])
 
 
-def _sockets(host: str, port: int, sharing: Sharing) -> tuple[socket.socket, socket.socket | None]:
+def _sockets(host: str, port: int, sharing: Sharing) -> Sockets:
     """UDP and TCP on the same port; port 0: whatever both can have."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     tcp: socket.socket | None = None
@@ -163,9 +171,3 @@ def _bound(family: int, kind: int, host: str, port: int, shared: bool = False) -
         made.close()
         raise
     return made
-
-
-def _explain(host: str, port: int, error: OSError) -> str:
-    holder = proc.listener_owner(port) if error.errno == errno.EADDRINUSE else None
-    by = f", held by {holder}" if holder else ""
-    return f"cannot answer DNS on {host}:{port}: {error.strerror}{by}"

@@ -11,7 +11,7 @@ netlink         The few netlink messages that we need, packed and read with `str
 routes          Policy routes by mark: a rule `fwmark M lookup M`
 proc            Who is bound where: /proc/net/{tcp,udp} of a namespace, and the process behind a socket
 own_addresses   Does an address lead to this node itself? The kernel's routing table knows
-bound_listener  A listening TCP socket on an address of this node
+bound_listener  Listening sockets, also on addresses that somebody else holds for a while
 acceptor        Accepting from a listening socket
 tls_listener    A listening socket with TLS for an asyncio server
 socket_pool     Unconnected sockets of another namespace, made in batches

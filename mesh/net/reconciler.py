@@ -59,8 +59,10 @@ class Reconciler:
         self._settled.set()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to wait for the first `wake`, which may have come before."""
+    def start(self, *, failed: bool = False) -> None:
+        """Begin to wait for the first `wake`, which may have come before. `failed`: the caller has done a
+        round itself, which failed, so the next one is due after the first pause."""
+        self._failed = failed
         self._task = self._tasks.keep(self._run, self._name, self._restart)
 
     def wake(self) -> None:

@@ -25,8 +25,7 @@ from mesh.errors import KernelError, Problem
 from mesh.internal_errors import ERRORS
 from mesh.labels.ports import Carrier, PortPlan, endpoints, plan
 from mesh.labels.vips import Locality
-from mesh.net.backoff import Backoff
-from mesh.net.bound_listener import listen
+from mesh.net.bound_listener import bind_backoff, listen
 from mesh.net.reconciler import Reconciler
 from mesh.net.tasks import Tasks
 from mesh.relay.port_interface import OpenPort, PortHandle, open_here, open_udp_here
@@ -43,10 +42,6 @@ T = TypeVar("T")
 # Places of `mesh.internal_errors`.
 PLANS, CARRIED = "plan of a relayed port", "relayed port"
 FAULT_OF_OURS = "fault of ours"
-
-# The pause before a port that is taken is tried again, and how long it may become. A port that we have just
-# left ourselves is free again when the last worker has closed its listening socket.
-FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 5.0
 
 # Told (published port, local port): lead the one to the other; local None ends it. `Ingress.redirect`.
 Redirect = Callable[[int, int | None], None]
@@ -124,7 +119,7 @@ class RelayPorts:
         self._open: dict[str, _PortState] = {}
         self._faults: dict[str, str] = {}
         self._marked: set[str] = set()
-        self._backoff = Backoff(FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS)
+        self._backoff = bind_backoff()
         self._reconciler = Reconciler(
             tasks, "relay-ports", self._work, backoff=self._backoff, on_restart=self._mark_all
         )

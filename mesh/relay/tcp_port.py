@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mesh.balance.policies import Endpoint
 from mesh.net.acceptor import Accepting
+from mesh.net.bound_listener import ListenerOwner
 from mesh.net.netns import Namespace
 from mesh.net.poller import Poller
 from mesh.net.timers import Deadlines
@@ -28,7 +29,7 @@ class PollerAndTimers(NamedTuple):
     deadlines: Deadlines
 
 
-class TcpPort(TcpProxy):
+class TcpPort(TcpProxy, ListenerOwner):
     """One listening socket and its connections. `shared`: not to be stopped by this port; None: it has its
     own poller and timers."""
 
@@ -48,16 +49,6 @@ class TcpPort(TcpProxy):
         self._has_its_own = shared is None
         self._listener = listener
         self._accepting = Accepting(listener, self.begin, self._not_accepted)
-
-    @property
-    def listener(self) -> socket.socket:
-        return self._listener
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens (the port the kernel chose, for port 0)."""
-        host, port = self._listener.getsockname()[:2]
-        return str(host), int(port)
 
     async def close(self, drain_seconds: float = 0.0) -> None:
         """Stop accepting, let connections end by themselves for so long, then reset them."""

@@ -19,7 +19,7 @@ from mesh.balance.endpoint_pool import EndpointPool, EndpointStatus
 from mesh.balance.policies import Endpoint, Policy
 from mesh.errors import KernelError, NamespaceGone
 from mesh.internal_errors import ERRORS
-from mesh.net.bound_listener import PortTaken
+from mesh.net.bound_listener import ListenerOwner, PortTaken
 from mesh.net.limits.descriptors import for_client
 from mesh.net.netns import Namespace, nonblocking_udp_socket
 from mesh.net.readers import watch_again
@@ -75,7 +75,7 @@ class _Session:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class UdpPort:
+class UdpPort(ListenerOwner):
     """One listening socket and its sessions."""
 
     def __init__(
@@ -99,16 +99,6 @@ class UdpPort:
         self._closing = False
         self._empty = asyncio.Event()
         self._loop.add_reader(listener, self._arrived)
-
-    @property
-    def listener(self) -> socket.socket:
-        return self._listener
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens (the port the kernel chose, for port 0)."""
-        host, port = self._listener.getsockname()[:2]
-        return str(host), int(port)
 
     @property
     def stats(self) -> PortStats:

@@ -25,6 +25,7 @@ from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Snapshot
 from mesh.errors import Busy
 from mesh.net.limits.connection_guard import ConnectionGuard, GuardLimits
+from mesh.net.netns import Namespace
 from mesh.parsing import is_int, parse_port, shown
 from mesh.telemetry.explain import PortPath, ServicePath
 from mesh.telemetry.metrics import MetricsReading, exposition
@@ -95,15 +96,23 @@ class SurfaceServer:
         self._over_unix: asyncio.Server | None = None
 
     async def start(self) -> ListenAddress:
-        """The place that was bound (another port than asked for if that was 0)."""
+        """Bind and serve. The place that was bound (another port than asked for if that was 0)."""
+        return await self.serve(bind(self._place))
+
+    async def serve(self, listener: socket.socket) -> ListenAddress:
+        """Serve on this socket, which `bind` has opened. The place that it is bound to."""
         await self._runner.setup()
-        try:
-            if isinstance(self._place, UnixSocket):
-                return await self._listen_on_unix(self._place)
-            return await self._listen_on_tcp(self._place)
-        except OSError:
-            await self._runner.cleanup()
-            raise
+        assert self._runner.server is not None
+        if isinstance(self._place, UnixSocket):
+            loop = asyncio.get_running_loop()
+            self._over_unix = await loop.create_unix_server(
+                self._runner.server, sock=listener, backlog=BACKLOG
+            )
+            return self._place
+        ConnectionGuard(LIMITS).attach(self._runner.server)
+        await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
+        host, port, *_ = listener.getsockname()
+        return Address(host, port)
 
     async def stop(self) -> None:
         if self._over_unix is not None and isinstance(self._place, UnixSocket):
@@ -112,19 +121,12 @@ class SurfaceServer:
                 os.unlink(self._place.path)
         await self._runner.cleanup()
 
-    async def _listen_on_tcp(self, address: Address) -> Address:
-        assert self._runner.server is not None
-        ConnectionGuard(LIMITS).attach(self._runner.server)
-        await web.TCPSite(self._runner, address.host, address.port, backlog=BACKLOG).start()
-        host, port, *_ = self._runner.addresses[0]
-        return Address(host, port)
 
-    async def _listen_on_unix(self, place: UnixSocket) -> UnixSocket:
-        listener = private_socket(place.path)
-        assert self._runner.server is not None
-        loop = asyncio.get_running_loop()
-        self._over_unix = await loop.create_unix_server(self._runner.server, sock=listener, backlog=BACKLOG)
-        return place
+def bind(place: ListenAddress) -> socket.socket:
+    """A socket there, which nobody listens on yet. OSError when the place cannot be had."""
+    if isinstance(place, UnixSocket):
+        return private_socket(place.path)
+    return Namespace(None).tcp_listener(place.host, place.port, BACKLOG)
 
 
 def private_socket(path: str) -> socket.socket:

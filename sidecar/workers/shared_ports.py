@@ -28,6 +28,7 @@ from mesh.balance.endpoint_pool import EndpointStatus
 from mesh.balance.policies import Endpoint
 from mesh.errors import WireError
 from mesh.http.faults import HttpFault
+from mesh.net.bound_listener import ListenerOwner
 from mesh.relay.port_interface import OpenPort
 from mesh.relay.stats import REASONS, PortStats
 from mesh.relay.tcp_connection import RelayOptions
@@ -114,7 +115,7 @@ class SharedPorts:
             port.on_left(worker)
 
 
-class SharedPort:
+class SharedPort(ListenerOwner):
     """A port that processes carry, like one `mesh.relay.tcp_port.TcpPort`."""
 
     def __init__(
@@ -127,7 +128,7 @@ class SharedPort:
         tell: Callable[["SharedPort", Carry | Shut], None],
         forget: Callable[[int], None],
     ) -> None:
-        self.number, self.carriage, self.listener = number, carriage, listener
+        self.number, self.carriage, self._listener = number, carriage, listener
         self._service, self._way = service, way
         self._version = 1
         self._tell, self._forget = tell, forget
@@ -149,11 +150,6 @@ class SharedPort:
     def followed(self) -> bool:
         """Do all processes that have the port say that they go by what it is now?"""
         return all(self._versions.get(worker) == self._version for worker in self.holders)
-
-    @property
-    def address(self) -> tuple[str, int]:
-        host, port = self.listener.getsockname()[:2]
-        return str(host), int(port)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -188,7 +184,7 @@ class SharedPort:
         """All processes drain at the same time."""
         self.closing = True
         self._tell(self, Shut(self.number, drain_seconds))
-        self.listener.close()
+        self._listener.close()
         self._tell_if_left_by_all()
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_seconds + LATE_SECONDS):

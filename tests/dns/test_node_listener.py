@@ -64,7 +64,7 @@ async def bound(place: node_listener.ListenPlace) -> tuple[str, int]:
 async def test_the_gateway_is_taken_as_soon_as_there_is_one(
     tasks: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_listener, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(node_listener, "LOOK_SECONDS", 0.02)
     found: list[str] = []
     one = ExplicitResolver(resolver(tasks), tasks, ((GATEWAY, 0),), lambda: found[0] if found else None)
     await one.start()
@@ -82,10 +82,7 @@ async def test_the_gateway_is_taken_as_soon_as_there_is_one(
     one.close()
 
 
-async def test_a_taken_address_is_told_and_tried_again_while_others_serve(
-    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(node_listener, "RETRY_SECONDS", 0.02)
+async def test_a_taken_address_is_told_and_tried_again_while_others_serve(tasks: Tasks) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mesh.http.downstream import entry_points
 from sidecar.app import BoundAddresses
 from tests.http.conftest import Conversation, serving
 from tests.http.h2_peer import h2_client
@@ -205,10 +204,7 @@ async def test_what_checks_and_failures_say_of_a_task_is_told(tmp_path: Path) ->
             )
 
 
-async def test_an_entry_point_that_is_taken_is_named_and_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(entry_points, "RETRY_SECONDS", 0.1)
+async def test_an_entry_point_that_is_taken_is_named_and_tried_again(tmp_path: Path) -> None:
     (tmp_path / "catalog.yml").write_text(catalogue(ADDRESS))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

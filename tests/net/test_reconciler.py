@@ -258,3 +258,11 @@ async def test_close_before_the_start_is_allowed() -> None:
     part = Part()
     await Reconciler(part.tasks, "part", part.work).close()
     assert part.rounds == 0
+
+
+async def test_a_first_round_of_the_callers_that_failed_is_tried_again_after_the_pause() -> None:
+    part = Part()
+    reconciler = Reconciler(part.tasks, "part", part.work, backoff=quick())
+    reconciler.start(failed=True)
+    await until(lambda: part.rounds == 1)
+    await reconciler.close()

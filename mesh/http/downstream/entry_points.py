@@ -8,18 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mesh.errors import KernelError
 from mesh.http.downstream.listener import HttpListener
 from mesh.http.routing.passthrough import TlsPassthrough
 from mesh.http.routing.router import RequestRouter
 from mesh.http.runtime import HttpRuntime
-from mesh.net.bound_listener import listen
+from mesh.net.bound_listener import BoundListener, bind_backoff, listen
+from mesh.net.reconciler import Reconciler
 from mesh.net.tasks import Tasks
 from mesh.relay.tcp_proxy import TcpProxy
 
 logger = logging.getLogger(__name__)
-
-RETRY_SECONDS = 5.0  # between two tries of a port that is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +44,9 @@ class EntryPoints:
         passing: TlsPassthrough | None = None,
         opened: Callable[[str, socket.socket], None] | None = None,
     ) -> None:
-        self._tasks = tasks
         self._core = core
         self._site = site
-        self._places = tuple(places)
+        self._places = {place: self._bound_listener(*place) for place in places}
         self._trusted = trusted
         self._tls = tls
         self._passing = passing
@@ -57,14 +54,12 @@ class EntryPoints:
         self._fronts: dict[tuple[str, str, int], HttpListener] = {}
         self._adopted: list[HttpListener] = []
         self._listeners: dict[tuple[str, str, int], socket.socket] = {}  # of those that are served elsewhere
-        self._faults: dict[tuple[str, str, int], str] = {}
-        self._running: list[asyncio.Task[None]] = []
+        self._reconciler = Reconciler(tasks, "entry-points", self._work, backoff=bind_backoff())
 
     def start(self) -> None:
         """Listen where it can be done now, and go on trying where not."""
-        self._try()
-        if self._faults:
-            self._running = [self._tasks.keep(self._go_on, "entry-points")]
+        if not self._try():
+            self._reconciler.start(failed=True)
 
     def adopt(self, name: str, listener: socket.socket) -> None:
         """Serve an entry point on a socket that somebody else has opened."""
@@ -77,14 +72,14 @@ class EntryPoints:
 
     def listening(self) -> list[Listening]:
         found = []
-        for place in self._places:
+        for place, bound in self._places.items():
             name, host, port = place
             if place in self._fronts:
                 host, port = self._fronts[place].address
             elif place in self._listeners:
                 host, port = self._listeners[place].getsockname()[:2]
             shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            found.append(Listening(name, shown, self._faults.get(place, "")))
+            found.append(Listening(name, shown, bound.fault))
         return found
 
     @property
@@ -93,37 +88,34 @@ class EntryPoints:
         return {port for _, _, port in self._places}
 
     async def close(self, drain_seconds: float = 0.0) -> None:
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._reconciler.close()
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
         await asyncio.gather(*(front.close(drain_seconds) for front in self._all()))
 
-    async def _go_on(self) -> None:
-        while self._faults:
-            await asyncio.sleep(RETRY_SECONDS)
-            self._try()
+    @staticmethod
+    def _bound_listener(name: str, host: str, port: int) -> BoundListener[socket.socket]:
+        return BoundListener(
+            lambda: listen(host, port), lambda fault: logger.error("entry point %s: %s", name, fault)
+        )
 
-    def _try(self) -> None:
-        for place in self._places:
-            if place in self._fronts or place in self._listeners:
+    async def _work(self) -> bool:
+        return self._try()
+
+    def _try(self) -> bool:
+        """Open what is not open. True: all of it is."""
+        for place, bound in self._places.items():
+            listener = bound.try_bind()
+            if listener is None:
                 continue
-            name, host, port = place
-            try:
-                listener = listen(host, port)
-            except KernelError as error:
-                if self._faults.get(place) != str(error):
-                    logger.error("entry point %s: %s", name, error)
-                self._faults[place] = str(error)
-                continue
-            self._faults.pop(place, None)
+            name = place[0]
             if self._opened is None:
                 self._fronts[place] = self._front(name, listener)
             else:
                 self._listeners[place] = listener
                 self._opened(name, listener)
+        return all(bound.is_open for bound in self._places.values())
 
     def _front(self, name: str, listener: socket.socket) -> HttpListener:
         passed = _PassedEntry(self._passing, self._site, name) if self._passing is not None else None

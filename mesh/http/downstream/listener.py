@@ -25,6 +25,7 @@ from mesh.http.tls.handshake_places import HandshakePlaces
 from mesh.http.tls.server_handshake import ServerHandshake
 from mesh.http.tls.sni_peek import SniPeek
 from mesh.net.acceptor import Accepting
+from mesh.net.bound_listener import ListenerOwner
 from mesh.net.isolation import report_fault, run
 from mesh.net.limits.per_client_limit import Addresses
 from mesh.net.poller import Poller
@@ -51,7 +52,7 @@ class PassedConnection(Protocol):
         ...
 
 
-class HttpListener:
+class HttpListener(ListenerOwner):
     """`trusted` says of an address whether it may speak for others."""
 
     def __init__(
@@ -78,15 +79,6 @@ class HttpListener:
         self.refusals: Counter[str] = Counter()  # of what never became a request, by reason
         self.closing = False
         self._accepting = Accepting(listener, self._take, self._not_accepted)
-
-    @property
-    def listener(self) -> socket.socket:
-        return self._listener
-
-    @property
-    def address(self) -> tuple[str, int]:
-        host, port = self._listener.getsockname()[:2]
-        return str(host), int(port)
 
     @property
     def active(self) -> int:

@@ -12,12 +12,13 @@ from mesh.http.exchange import Exchange
 from mesh.http.interfaces import Downstream
 from mesh.http.runtime import HttpRuntime
 from mesh.http.upstream.service import UpstreamService
+from mesh.net.bound_listener import ListenerOwner
 from mesh.relay.proxy_protocol import trusts
 from mesh.relay.stats import PortStats
 from mesh.relay.tcp_connection import RelayOptions
 
 
-class HttpPort:
+class HttpPort(ListenerOwner):
     """As `relay.listener.Port`, a layer higher."""
 
     def __init__(
@@ -32,19 +33,12 @@ class HttpPort:
     ) -> None:
         self.options = options
         self.target = UpstreamService(core, service, connect)
+        self._listener = listener
         self._front = HttpListener(core, listener, self, self._trusts)
         self.update_endpoints(endpoints, options, near)
 
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
         return Exchange(client, head, self.target, self.target.on_close)
-
-    @property
-    def listener(self) -> socket.socket:
-        return self._front.listener
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return self._front.address
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
