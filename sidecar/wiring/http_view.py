@@ -9,7 +9,6 @@ from mesh.errors import Problem
 from mesh.http.codec.path_check import check_path, normal_path
 from mesh.http.config.matchers import routing_path
 from mesh.http.faults import RequestRefused
-from mesh.http.middleware.client_key import by_proxies
 from mesh.http.routing.request_view import SyntheticRequest
 from mesh.http.routing.router import RequestRouter
 from mesh.labels.ports import plan
@@ -76,7 +75,7 @@ class HttpTelling:
     def _nobody_trusted(self, site: RequestRouter, snapshot: Snapshot) -> Iterator[Problem]:
         for route, _, _ in site.routes():
             owner = snapshot.services.get(route.owner)
-            if owner is not None and any(map(by_proxies, route.middlewares)):
+            if owner is not None and any(one.uses_forwarded_address for one in route.middlewares):
                 message = "goes by addresses in X-Forwarded-For, but no proxy is trusted (http.trusted)"
                 yield Problem(owner.name, f"traefik.http.routers.{route.name}.middlewares", message)
 

@@ -11,12 +11,12 @@ from mesh.http.config.model import Declared, HttpRoute
 from mesh.http.config.rule_parser import RuleError, read_rule
 from mesh.http.hosts.claims import Breadth, areas_of
 from mesh.http.labels.http import read_labels
-from mesh.http.middleware.chain import steps
+from mesh.http.middleware.chain import build_handlers
 from mesh.http.request_plan import RequestContext
 from mesh.http.routing.reference_resolver import ReferenceResolver
 from mesh.http.routing.route_table import RouteTable, order
 from mesh.http.upstream.health_check import question
-from tests.support.http_steps import treat
+from tests.support.middleware_runs import run_all
 
 TASK = Endpoint("10.0.0.1", 8080)
 OWNERS = ("s1", "s2")
@@ -106,7 +106,7 @@ class Labels:
             assert directory.service(route.target) is not None
             directory.canaries_of(route.target)
             asked = RequestContext(asking, "http", asking.host, b"id", b"Basic YTpi", 0.0)
-            treatment = treat(steps(route.middlewares), asked)
+            treatment = run_all(build_handlers(route.middlewares), asked)
             self._check(treatment.path, treatment.answer.fields if treatment.answer else ())
 
     def _check(self, path: str, fields: tuple[tuple[bytes, bytes], ...]) -> None:

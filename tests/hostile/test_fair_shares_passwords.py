@@ -102,7 +102,7 @@ async def test_clients_that_leave_take_their_guesses_along(world: World) -> None
 async def test_guesses_do_not_have_a_right_password_forgotten(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mesh.http.middleware.chain.VERIFIED_MAX", 3)
+    monkeypatch.setattr("mesh.http.middleware.kinds.basic_auth.VERIFIED_MAX", 3)
     await services(world, "a")
     await good(world, "a")
     for number in range(4):
@@ -139,7 +139,7 @@ async def test_a_comparison_that_fails_is_refused_and_the_next_one_is_made() -> 
 async def test_a_silent_authority_leaves_those_of_others_alone(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world.site._treating, "_asides", SharedRoom(Semaphore(40)))
+    monkeypatch.setattr(world.site._runner, "subrequests", SharedRoom(Semaphore(40)))
 
     async def silent(one: Conversation) -> None:
         await one.head()

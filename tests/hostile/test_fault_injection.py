@@ -22,8 +22,8 @@ from mesh.http.downstream.listener import HttpListener
 from mesh.http.endpoint_pool import HttpEndpointPool, PooledEndpoint
 from mesh.http.exchange import Exchange
 from mesh.http.h2_transport import H2Connection, Outgoing
-from mesh.http.middleware.compress import CompressFilter
-from mesh.http.middleware.error_pages import ErrorPageFilter
+from mesh.http.middleware.kinds.compress import CompressFilter
+from mesh.http.middleware.kinds.errors import ErrorPageFilter
 from mesh.http.middleware.runner import MiddlewareRunner
 from mesh.http.routing.router import RequestRouter
 from mesh.http.tls.certificate_store import TlsCertificates

@@ -12,11 +12,11 @@ from mesh.http.codec.h1_head import ResponseHead, read_response
 from mesh.http.codec.path_check import normal_path
 from mesh.http.config.model import HttpRoute
 from mesh.http.labels.http import read_labels
-from mesh.http.middleware.chain import steps
+from mesh.http.middleware.chain import build_handlers
 from mesh.http.request_plan import RequestContext
 from mesh.http.routing.reference_resolver import ReferenceResolver
 from mesh.http.routing.route_table import RouteTable
-from tests.support.http_steps import treat
+from tests.support.middleware_runs import run_all
 
 ROUTER, SERVICE, MIDDLEWARE = (f"traefik.http.{kind}" for kind in ("routers", "services", "middlewares"))
 PLAIN, SECURE = "http", "https"
@@ -157,7 +157,7 @@ def becomes(
     if found is None:
         return "404"
     asked = RequestContext(asking, entry, asking.host, b"id", authorization, 0.0)
-    treatment = treat(steps(found.middlewares), asked, verdict)
+    treatment = run_all(build_handlers(found.middlewares), asked, verdict)
     if treatment.answer is None:
         return f"{found.service} {treatment.path}"
     location = dict(treatment.answer.fields).get(b"Location", b"").decode()

@@ -3,15 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network
 
 from mesh.balance.outlier_detection import EJECT_SECONDS, EJECT_SHARE, FAILURES_TO_EJECT
 from mesh.balance.policies import Policy
 from mesh.balance.retry_budget import LEAST, SHARE
 from mesh.http.config.matchers import Matcher
-from mesh.http.config.regex import Expression
-
-Network = IPv4Network | IPv6Network
 
 # Fields that no middleware sets: they would change what the message is.
 NEVER_SET = frozenset(
@@ -33,207 +29,16 @@ class Scheme(StrEnum):
 # --- middlewares ---
 
 
-@dataclass(frozen=True, slots=True)
-class RedirectScheme:
-    scheme: str
-    permanent: bool = False
-    port: str = ""
+class Middleware:
+    """Base of the configurations of middlewares: frozen values, one class in each file of
+    `middleware/kinds`."""
 
-
-@dataclass(frozen=True, slots=True)
-class RedirectRegex:
-    expression: Expression  # on the whole URL
-    replacement: str
-    permanent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StripPrefix:
-    prefixes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StripPrefixRegex:
-    expressions: tuple[Expression, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AddPrefix:
-    prefix: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReplacePath:
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReplacePathRegex:
-    expression: Expression
-    replacement: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cors:
-    """What pages of other origins may do here (Fetch standard, section 3.3)."""
-
-    origins: tuple[str, ...] = ()  # "*": all
-    expressions: tuple[Expression, ...] = ()  # of origins
-    methods: tuple[str, ...] = ()
-    headers: tuple[str, ...] = ()
-    exposed: tuple[str, ...] = ()
-    credentials: bool = False
-    max_age: int = 0  # seconds that what a preflight said holds
-    vary: bool = False  # say also where it is the same for all that it depends on the origin
-
-
-@dataclass(frozen=True, slots=True)
-class Headers:
-    """An empty value takes the field away."""
-
-    request: tuple[tuple[str, str], ...] = ()
-    response: tuple[tuple[str, str], ...] = ()
-    cors: Cors | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Compress:
-    """`included`, `excluded`: media types. Without either: those that gain from it."""
-
-    minimum: int = 1024  # bytes of a body
-    included: tuple[str, ...] = ()
-    excluded: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorPages:
-    """Responses of these statuses are pages of that HTTP service."""
-
-    statuses: tuple[tuple[int, int], ...]  # first, last
-    service: str
-    query: str  # path of a page; {status}, {url} are filled in
-
-
-@dataclass(frozen=True, slots=True)
-class BasicAuth:
-    users: tuple[tuple[str, str], ...]  # name, hash as htpasswd writes it
-    realm: str = "traefik"
-    keep_header: bool = True  # false: the application does not see the password
-    header: str = ""  # in which it is told the name
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardAuth:
-    """Whoever is at this address says whether a request may go on."""
-
-    url: str  # with a path
-    host: str  # lower case
-    port: int
-    target: str  # path and query
-    authority: str
-    tls: bool = False
-    trust: bool = False  # what trusted proxies say of the method, host and target
-    request_headers: tuple[str, ...] = ()  # that are shown there; none: all
-    response_headers: tuple[str, ...] = ()  # of the answer, that the request goes on with
-    response_expression: Expression | None = None  # names of more of them
-    cookies: tuple[str, ...] = ()  # that the answer sets in the response
-    keep_location: bool = False  # as it is in the answer, if it is relative
-    keep_method: bool = False  # ask with the request's own
-    scope: str = ""  # whose label it is: the stack's name
+    __slots__ = ()
 
     @property
-    def abroad(self) -> bool:
-        """May it be outside the Swarm?"""
-        return self.tls or "." in self.host or ":" in self.host
-
-
-@dataclass(frozen=True, slots=True)
-class IpStrategy:
-    """Which address of those that trusted proxies name in X-Forwarded-For; without both: the client's."""
-
-    depth: int = 0  # so many from the right
-    excluded: tuple[Network, ...] = ()  # the first from the right that is none of these
-
-    @property
-    def named(self) -> bool:
-        return bool(self.depth or self.excluded)
-
-
-@dataclass(frozen=True, slots=True)
-class ClientKeySource:
-    """By what requests are told apart: the value of a field, the host that is asked for, or an address."""
-
-    header: str = ""
-    host: bool = False
-    address: IpStrategy = IpStrategy()
-    prefix6: int = 0  # IPv6 addresses that have so many bits in common count as one; 0: all of them
-
-
-@dataclass(frozen=True, slots=True)
-class IpAllowList:
-    ranges: tuple[Network, ...]
-    strategy: IpStrategy = IpStrategy()
-    status: int = 403
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """Of one source, on one node."""
-
-    average: float  # requests per second
-    burst: int = 1
-    source: ClientKeySource = ClientKeySource()
-
-
-@dataclass(frozen=True, slots=True)
-class InFlightReq:
-    amount: int  # of one source at once, on one node
-    source: ClientKeySource = ClientKeySource()
-
-
-@dataclass(frozen=True, slots=True)
-class BodyLimit:
-    most: int  # bytes of a request's body
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Of others, by name; resolved away when routers are."""
-
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Deny:
-    """What closed routers have in place of their own: nobody comes through. No label makes one."""
-
-
-Middleware = (
-    RedirectScheme
-    | RedirectRegex
-    | StripPrefix
-    | StripPrefixRegex
-    | AddPrefix
-    | ReplacePath
-    | ReplacePathRegex
-    | Headers
-    | Compress
-    | ErrorPages
-    | BasicAuth
-    | ForwardAuth
-    | IpAllowList
-    | RateLimit
-    | InFlightReq
-    | BodyLimit
-    | Retry
-    | Chain
-    | Deny
-)
+    def uses_forwarded_address(self) -> bool:
+        """Does it go by addresses in X-Forwarded-For? Then it needs trusted proxies."""
+        return False
 
 
 # --- services ---

@@ -27,8 +27,10 @@ from mesh.http.config.model import (
 )
 from mesh.http.config.owner import owner_of
 from mesh.http.config.rule_parser import RuleError, read_rule
-from mesh.http.middleware.options import FIELD, VALUE, WITHOUT, LabelError, read_middleware, references
+from mesh.http.middleware.options import LabelError
+from mesh.http.middleware.table import NOT_FOLLOWED, parse_middleware
 from mesh.labels.ports import duration
+from mesh.labels.values import FIELD_NAME, FIELD_VALUE, parse_middleware_names
 from mesh.parsing import parse_int
 
 T = TypeVar("T")
@@ -170,15 +172,17 @@ class _LabelReader:
                 continue
             ((kind, options),) = kinds.items()
             try:
-                made[name], ignored = read_middleware(kind, options)
+                made[name], ignored = parse_middleware(kind, options)
             except LabelError as error:
                 self.fault(f"{where}.{kind}{error.option}", f"{error}; the middleware is left out")
                 self.faulty.add(("middleware", name))
                 continue
             for option in ignored:
                 self.fault(f"{where}.{kind}.{option}", "is not supported; ignored")
-            if kind in WITHOUT:
-                self.fault(f"{where}.{kind}", f"is not followed: {WITHOUT[kind]}; routers are served without")
+            if kind in NOT_FOLLOWED:
+                self.fault(
+                    f"{where}.{kind}", f"is not followed: {NOT_FOLLOWED[kind]}; routers are served without"
+                )
         return made
 
     def _services(self) -> dict[str, HttpService]:
@@ -469,7 +473,7 @@ def _number(least: int, most: int) -> Callable[[str], int]:
 
 
 def _cookie_name(text: str) -> str:
-    if FIELD.fullmatch(text) is None:
+    if FIELD_NAME.fullmatch(text) is None:
         raise ValueError(f"{text!r} is no name of a cookie")
     return text
 
@@ -537,9 +541,9 @@ def _hash_by(text: str) -> dict[str, Any]:
     kind, _, name = text.partition(":")
     if kind.lower() == "client" and not name:
         by = HashBy()
-    elif kind.lower() == "header" and FIELD.fullmatch(name):
+    elif kind.lower() == "header" and FIELD_NAME.fullmatch(name):
         by = HashBy(header=name.lower())
-    elif kind.lower() == "cookie" and FIELD.fullmatch(name):
+    elif kind.lower() == "cookie" and FIELD_NAME.fullmatch(name):
         by = HashBy(cookie=name)
     else:
         raise ValueError(f"{text[:80]!r} is not client, header:NAME or cookie:NAME")
@@ -590,7 +594,11 @@ def _check_host(text: str) -> str:
 
 def _check_header(name: str, service: HttpService) -> Callable[[str], dict[str, Any]]:
     def read(text: str) -> dict[str, Any]:
-        if FIELD.fullmatch(name) is None or name.lower() in NEVER_SET or VALUE.fullmatch(text) is None:
+        if (
+            FIELD_NAME.fullmatch(name) is None
+            or name.lower() in NEVER_SET
+            or FIELD_VALUE.fullmatch(text) is None
+        ):
             raise ValueError(f"{name[:80]!r} is no field that can be set so")
         if len(service.check.headers) == CHECK_HEADERS_MAX:
             raise ValueError(f"more than {CHECK_HEADERS_MAX} fields")
@@ -645,7 +653,7 @@ _COOKIE: Mapping[str, Callable[[str], dict[str, Any]]] = {
 _ROUTER: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "entrypoints": _to("entrypoints", _entry_names),
     "service": _to("service", str.lower),
-    "middlewares": _to("middlewares", references),
+    "middlewares": _to("middlewares", parse_middleware_names),
     "priority": _to("priority", _number(1, 2**31)),
     "tls": _to("tls", _flag),
 }
@@ -695,7 +703,7 @@ _CLAUSES: Mapping[str, Callable[[str], tuple[str, Matcher]]] = {  # what a reque
 }
 _OUR_ROUTER: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "entrypoints": _to("entrypoints", _entry_names),
-    "middlewares": _to("middlewares", references),
+    "middlewares": _to("middlewares", parse_middleware_names),
     "priority": _to("priority", _number(1, 2**31)),
     "tls": _to("tls", _flag),
     "acme": _our_acme,

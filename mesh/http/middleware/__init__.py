@@ -1,12 +1,14 @@
 """What a route's middlewares do to a request and its response.
 
-options          The options of Traefik's middlewares read into values
-chain            The middlewares of a route, carried out in order
-client_key       Whose request it is, for those middlewares that treat each source differently
-cors             Pages of other origins: what is told to browsers, and preflights that are answered here
-forward_auth     Somebody else says who may come in: what is asked, and what becomes of what was said
-runner           Steps carried out for an exchange: what they have to wait for
-response_filter  A client's side with something around it: what a middleware makes of responses
-compress         Responses compressed on their way to clients that understand it (RFC 9110
-error_pages      A page in place of a response whose status says that something went wrong
+table            The table of all kinds, in their order
+kinds            One file for each kind
+kind             What the table knows of one kind
+options          The options of one middleware, as its labels write them
+chain            The handlers of a route's middlewares, run in order
+client_key       By what limits tell clients apart
+redirect         The answer of the kinds that redirect
+path_rewrite     Changes of a request's path, for the kinds that rewrite it
+upstream_reply   A service's response turned into a reply to the client
+runner           Runs the handlers for an exchange, does what they wait for, and adds their response filters
+response_filter  The base of response filters: the client's side of an exchange, with changes of the response
 """

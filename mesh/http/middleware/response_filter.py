@@ -1,7 +1,7 @@
-"""A client's side with something around it: what a middleware makes of responses.
+"""The base of response filters: the client's side of an exchange, with changes of the response.
 
-The exchange speaks to this as to the client; what it does not change it passes on. An exchange with nothing
-around its client pays nothing for it.
+The exchange talks to the filter as to the client; the filter passes on what it does not change. An exchange
+without filters talks to its client directly.
 """
 
 from mesh.http.codec.h1_head import RequestHead, ResponseHead
@@ -11,7 +11,7 @@ from mesh.http.local_reply import LocalReply
 
 
 class ResponseFilter:
-    """Derive from it; `client` is the side nearer to the client."""
+    """Passes everything on. `client`: the side nearer to the client, perhaps another filter."""
 
     __slots__ = ("client", "edge", "request_id")
 

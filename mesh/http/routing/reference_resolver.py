@@ -13,18 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from mesh.errors import Problem
-from mesh.http.config.model import (
-    Chain,
-    Declared,
-    Deny,
-    ErrorPages,
-    ForwardAuth,
-    HttpRoute,
-    HttpService,
-    Middleware,
-    Router,
-)
+from mesh.http.config.model import Declared, HttpRoute, HttpService, Middleware, Router
 from mesh.http.config.owner import shown_owner
+from mesh.http.middleware.kinds.chain import Chain
+from mesh.http.middleware.kinds.deny import Deny
+from mesh.http.middleware.kinds.errors import ErrorPages
+from mesh.http.middleware.kinds.forward_auth import ForwardAuth
 
 T = TypeVar("T", Router, HttpService, Middleware)
 

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from mesh.catalog.model import Service
 from mesh.catalog.snapshot import Snapshot
 from mesh.dns.names import TASKS, service_names
-from mesh.http.config.model import Declared, ErrorPages, ForwardAuth, HttpService
+from mesh.http.config.model import Declared, HttpService
 from mesh.http.labels.http import read_labels
+from mesh.http.middleware.kinds.errors import ErrorPages
+from mesh.http.middleware.kinds.forward_auth import ForwardAuth
 from mesh.labels.ports import Carrier, plan
 
 Reference = tuple[str, str, int]  # an HTTP service's name, "", 0; or "", host, port of a `forwardauth`

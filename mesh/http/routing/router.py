@@ -18,7 +18,7 @@ from mesh.http.codec.h1_head import RequestHead
 from mesh.http.codec.path_check import DEFAULT, EncodedCharacters
 from mesh.http.config.acme_domains import AcmeDomains
 from mesh.http.config.matchers import Request
-from mesh.http.config.model import Declared, ErrorPages, ForwardAuth, HttpRoute, HttpService
+from mesh.http.config.model import Declared, HttpRoute, HttpService
 from mesh.http.config.owner import owner_of
 from mesh.http.exchange import Exchange
 from mesh.http.faults import HttpFault, RequestRefused
@@ -29,9 +29,11 @@ from mesh.http.interfaces import Downstream
 from mesh.http.labels.http import read_labels
 from mesh.http.labels.passthrough import PREFIX, read_tcp_labels
 from mesh.http.local_reply import LocalReply, error_answer
-from mesh.http.middleware.chain import steps
+from mesh.http.middleware.chain import build_handlers
+from mesh.http.middleware.kinds.errors import ErrorPages
+from mesh.http.middleware.kinds.forward_auth import ForwardAuth
 from mesh.http.middleware.runner import MiddlewareRunner
-from mesh.http.request_plan import RequestContext, RequestPlan, Step
+from mesh.http.request_plan import MiddlewareHandler, RequestContext, RequestPlan
 from mesh.http.routing.reference_resolver import ChangedReferences, ReferenceResolver
 from mesh.http.routing.request_view import RequestView
 from mesh.http.routing.route_table import RouteTable
@@ -65,7 +67,7 @@ class _Planned:
 
     route: HttpRoute  # as resolved
     served: HttpRoute | None  # as its stack may serve it
-    steps: tuple[Step, ...]
+    handlers: tuple[MiddlewareHandler, ...]
     refusals: tuple[HostRefusal, ...] = ()
 
 
@@ -114,7 +116,7 @@ class RequestRouter:
         self._targets = Targets(core, reach, as_published, checks=checks)
         self._named = ServiceLookup(core, reach, as_published)
         self._outside = outside
-        self._treating = MiddlewareRunner(core, self._targets, self._named, outside)
+        self._runner = MiddlewareRunner(core, self._targets, self._named, outside)
         self._mirroring = Mirroring(core, self._targets, draw)
         self._nobody = UpstreamService(core, "", no_socket)
         self.certified = AcmeDomains()
@@ -210,7 +212,7 @@ class RequestRouter:
                 self._named.drop(use)
         for route in (*changed.added, *changed.closed):
             served, refusals = entitled(route, self.ownership)
-            self._put_in(_Planned(route, served, steps(route.middlewares), refusals))
+            self._put_in(_Planned(route, served, build_handlers(route.middlewares), refusals))
             for use in _named_by(route):
                 self._named.use(use, self._snapshot)
         for key in changed.services:
@@ -305,7 +307,7 @@ class RequestRouter:
         treatment = RequestPlan(request.sent_path, request.query)
 
         def over(exchange: Exchange) -> None:
-            for end in treatment.at_end:
+            for end in treatment.on_end:
                 run(end)
             try:  # here and below as `run` does, without its price for each request
                 target.on_close(exchange)
@@ -322,10 +324,10 @@ class RequestRouter:
         exchange = Exchange(client, head, target, over, treatment)
         exchange.source = request.client
         if (limit := target.limit(exchange)) is not None:
-            treatment.at_end.append(limit.end)
-        if planned.steps:  # most routes have no middlewares
-            self._treating.treat(
-                route.owner, planned.steps, _asked(request, client, head), treatment, exchange
+            treatment.on_end.append(limit.end)
+        if planned.handlers:  # most routes have no middlewares
+            self._runner.run(
+                route.owner, planned.handlers, _asked(request, client, head), treatment, exchange
             )
         return exchange
 
@@ -405,7 +407,11 @@ class RequestRouter:
 
     def _not_asked(self, one: ForwardAuth) -> str:
         """Why we do not connect to where this leads, if we do not."""
-        return self._outside.internal.refusal(one.host) if one.abroad and self._outside is not None else ""
+        return (
+            self._outside.internal.refusal(one.host)
+            if one.may_be_external and self._outside is not None
+            else ""
+        )
 
     def _refusals(self) -> Iterator[Problem]:
         for planned in self._planned.values():

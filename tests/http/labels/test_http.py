@@ -14,7 +14,21 @@ from mesh.http.config.regex import Expression
 from mesh.http.config.rule_parser import read_rule
 from mesh.http.labels import http
 from mesh.http.labels.http import ReadRouters, read_labels
-from mesh.http.middleware import options as middleware_options
+from mesh.http.middleware.client_key import ClientKeySource, IpStrategy
+from mesh.http.middleware.kinds.basic_auth import BasicAuth
+from mesh.http.middleware.kinds.chain import Chain
+from mesh.http.middleware.kinds.compress import Compress
+from mesh.http.middleware.kinds.cors import Cors
+from mesh.http.middleware.kinds.errors import ErrorPages
+from mesh.http.middleware.kinds.forward_auth import ForwardAuth
+from mesh.http.middleware.kinds.headers import Headers
+from mesh.http.middleware.kinds.in_flight_req import InFlightReq
+from mesh.http.middleware.kinds.ip_allow_list import IpAllowList
+from mesh.http.middleware.kinds.rate_limit import RateLimit
+from mesh.http.middleware.kinds.redirect_scheme import RedirectScheme
+from mesh.http.middleware.kinds.strip_prefix import StripPrefix
+from mesh.http.middleware.kinds.strip_prefix_regex import StripPrefixRegex
+from mesh.http.middleware.table import BY_LABEL
 from mesh.http.routing.reference_resolver import ReferenceResolver
 
 ROUTER, SERVICE, MIDDLEWARE = (f"traefik.http.{kind}" for kind in ("routers", "services", "middlewares"))
@@ -69,7 +83,7 @@ def test_http_and_https_with_a_redirect_between() -> None:
     assert found.declared.routers["app-https"].tls
     assert not found.declared.routers["app-http"].tls
     assert {router.service for router in found.declared.routers.values()} == {"app"}
-    assert found.declared.middlewares["https-redirect"] == model.RedirectScheme("https", True)
+    assert found.declared.middlewares["https-redirect"] == RedirectScheme("https", True)
     assert found.declared.services["app"].network == "traefik-public"
     assert found.declared.routers["app-https"].issued
     assert not found.declared.routers["app-http"].issued
@@ -217,19 +231,19 @@ def test_no_label_writes_field_lines_of_its_own(option: str) -> None:
     assert found.declared.middlewares == {}
 
 
-def test_what_middlewares_are_told() -> None:
+def test_options_of_each_kind_of_middleware() -> None:
     prefix = f"{MIDDLEWARE}.m"
     networks = (ip_network("10.0.0.0/8"), ip_network("192.0.2.7/32"))
     by_depth = {"sourceCriterion.ipStrategy.depth": "2", "sourceCriterion.ipStrategy.ipv6Subnet": "64"}
     for options, expected in (
-        ({"compress": "true"}, model.Compress()),
+        ({"compress": "true"}, Compress()),
         (
             {"compress.excludedContentTypes": "text/event-stream, text/CSV; charset=x"},
-            model.Compress(excluded=("text/event-stream", "text/csv")),
+            Compress(excluded=("text/event-stream", "text/csv")),
         ),
         (
             {"compress.minResponseBodyBytes": "0", "compress.includedContentTypes": "text/html"},
-            model.Compress(0, ("text/html",)),
+            Compress(0, ("text/html",)),
         ),
         (
             {
@@ -239,13 +253,13 @@ def test_what_middlewares_are_told() -> None:
                 "forwardauth.authRequestHeaders": "Cookie",
                 "forwardauth.authResponseHeadersRegex": "^X-",
             },
-            model.ForwardAuth(
+            ForwardAuth(
                 "http://auth_server:9091/verify?rd=https://x/",
                 "auth_server",
                 9091,
                 "/verify?rd=https://x/",
                 "auth_server:9091",
-                trust=True,
+                trust_forward_header=True,
                 request_headers=("Cookie",),
                 response_headers=("Remote-User", "Remote-Groups"),
                 response_expression=Expression("^X-"),
@@ -253,31 +267,31 @@ def test_what_middlewares_are_told() -> None:
         ),
         (
             {"errors.status": "404, 500-599", "errors.service": "Pages@swarm", "errors.query": "/{status}"},
-            model.ErrorPages(((404, 404), (500, 599)), "pages", "/{status}"),
+            ErrorPages(((404, 404), (500, 599)), "pages", "/{status}"),
         ),
-        ({"buffering.maxRequestBodyBytes": "0"}, model.Chain(())),
-        ({"ratelimit.burst": "5"}, model.Chain(())),
+        ({"buffering.maxRequestBodyBytes": "0"}, Chain(())),
+        ({"ratelimit.burst": "5"}, Chain(())),
         (
             {"basicauth.users": f"a:{SHA}", "basicauth.headerField": "X-User"},
-            model.BasicAuth((("a", SHA),), header="X-User"),
+            BasicAuth((("a", SHA),), header="X-User"),
         ),
-        ({"stripprefixregex.regex": "^/[a-z]+/"}, model.StripPrefixRegex((Expression("^/[a-z]+/"),))),
+        ({"stripprefixregex.regex": "^/[a-z]+/"}, StripPrefixRegex((Expression("^/[a-z]+/"),))),
         (
             {
                 "ipallowlist.sourceRange": "10.0.0.0/8, 192.0.2.7",
                 "ipallowlist.ipStrategy.excludedIPs": "10.0.0.0/8,192.0.2.7",
                 "ipallowlist.rejectStatusCode": "404",
             },
-            model.IpAllowList(networks, model.IpStrategy(excluded=networks), 404),
+            IpAllowList(networks, IpStrategy(excluded=networks), 404),
         ),
         (
             {f"ratelimit.{name}": value for name, value in by_depth.items()} | {"ratelimit.average": "5"},
-            model.RateLimit(5.0, 1, model.ClientKeySource(address=model.IpStrategy(2), prefix6=64)),
+            RateLimit(5.0, 1, ClientKeySource(address=IpStrategy(2), prefix6=64)),
         ),
-        ({"inflightreq.amount": "3"}, model.InFlightReq(3, model.ClientKeySource(host=True))),
+        ({"inflightreq.amount": "3"}, InFlightReq(3, ClientKeySource(host=True))),
         (
             {"inflightreq.amount": "3", "inflightreq.sourceCriterion.requestHeaderName": "X-Key"},
-            model.InFlightReq(3, model.ClientKeySource("X-Key")),
+            InFlightReq(3, ClientKeySource("X-Key")),
         ),
         (
             {
@@ -286,8 +300,8 @@ def test_what_middlewares_are_told() -> None:
                 "headers.accessControlMaxAge": "100",
                 "headers.addVaryHeader": "true",
             },
-            model.Headers(
-                cors=model.Cors(
+            Headers(
+                cors=Cors(
                     ("https://a.example", "https://b.example"), methods=("GET", "PUT"), max_age=100, vary=True
                 )
             ),
@@ -299,7 +313,7 @@ def test_what_middlewares_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "host", "port", "authority", "abroad"),
+    ("address", "host", "port", "authority", "may_be_external"),
     [
         ("http://auth", "auth", 80, "auth", False),
         ("http://Tasks.auth./x", "tasks.auth", 80, "tasks.auth", True),
@@ -308,14 +322,16 @@ def test_what_middlewares_are_told() -> None:
         ("http://[FD00::1]:81/", "fd00::1", 81, "[fd00::1]:81", True),
     ],
 )
-def test_who_is_asked(address: str, host: str, port: int, authority: str, abroad: bool) -> None:
+def test_the_address_of_an_authorization_service(
+    address: str, host: str, port: int, authority: str, may_be_external: bool
+) -> None:
     found = read({f"{MIDDLEWARE}.m.forwardauth.address": address}).declared.middlewares["m"]
-    assert isinstance(found, model.ForwardAuth)
-    assert (found.host, found.port, found.authority, found.abroad) == (
+    assert isinstance(found, ForwardAuth)
+    assert (found.host, found.port, found.authority, found.may_be_external) == (
         host,
         port,
         authority,
-        abroad,
+        may_be_external,
     )
 
 
@@ -337,7 +353,7 @@ def test_statuses_are_numbers(status: str) -> None:
 
 def test_what_keeps_nobody_out_is_passed_over() -> None:
     found = read({f"{MIDDLEWARE}.m.circuitbreaker.expression": "NetworkErrorRatio() > 0.3"})
-    assert found.declared.middlewares == {"m": model.Chain(())}
+    assert found.declared.middlewares == {"m": Chain(())}
 
 
 def test_sticky_cookies_and_strategies() -> None:
@@ -446,7 +462,7 @@ class TestDirectory:
             "s2",
         )
         (added,) = [one for one in directory.update("s2", "other", other).added if one.name == "r"]
-        assert added.middlewares == (model.StripPrefix(("/x",)),) * 2
+        assert added.middlewares == (StripPrefix(("/x",)),) * 2
         assert list(directory.problems()) == []
         removed = directory.update("s2", "other", Declared()).removed
         assert "r" in [one.name for one in removed]
@@ -658,7 +674,7 @@ def test_the_documentation_names_all_that_is_read() -> None:
         assert set(option.split(".")) <= options, option
     for option in (*http._OUR_SERVICE, *http._OUR_ROUTER, *http._CLAUSES):
         assert option in options, option
-    for kind in middleware_options._KINDS:
+    for kind in BY_LABEL:
         assert kind in options, kind
 
 

@@ -7,6 +7,7 @@ import zlib
 import pytest
 
 from mesh.http import limits
+from mesh.http.middleware.kinds.in_flight_req import InFlightLimiter
 from tests.http.conftest import MIDDLEWARE, SERVICE, Conversation, Stand, World, parsed, routed
 
 TEXT = b"<li>one of many</li>\n" * 5000
@@ -88,11 +89,12 @@ async def test_nothing_is_left_of_any_request(world: World, stand: Stand, seed: 
         await asyncio.gather(*(ask(*one) for one in asked))
     for front in world.fronts.values():
         await front.close()
-    treating = world.site._treating
-    assert treating._compressing.left == limits.COMPRESSING_MAX
-    assert treating._asides._room.left == limits.ASIDES_MAX
-    (in_flight,) = [one for one in world.site._planned["app", "app"].steps if hasattr(one, "_under_way")]
-    assert in_flight._under_way == {}
+    runner = world.site._runner
+    assert runner.compressors.left == limits.COMPRESSING_MAX
+    assert runner.subrequests._room.left == limits.ASIDES_MAX
+    handlers = world.site._planned["app", "app"].handlers
+    (in_flight,) = [one for one in handlers if isinstance(one, InFlightLimiter)]
+    assert in_flight._in_flight == {}
     targets = [*world.site._targets, *world.site._named._targets]
     assert len(targets) == 3
     assert [server.active for one in targets for server in one.backend.servers.values()] == [0, 0, 0]

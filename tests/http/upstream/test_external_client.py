@@ -80,7 +80,7 @@ async def guarded(
     here = InternalTargets(tuple(map(ip_network, ("127.0.0.0/8", "::1"))), leads_here)
     outside = ExternalClient(tasks, abroad.trusted if trusted else ssl.create_default_context, here)
     world.stand._stack.push_async_callback(outside.close)
-    world.site._treating._outside = outside
+    world.site._runner.external = outside
     heads: list[str] = []
 
     async def app(one: Conversation) -> None:
@@ -200,7 +200,7 @@ async def test_a_client_that_leaves_ends_the_question(world: World, tasks: Tasks
 
     port = await abroad.listen(slow, tls=False)
     app = await guarded(world, tasks, f"http://127.0.0.1:{port}/", abroad)
-    outside = world.site._treating._outside
+    outside = world.site._runner.external
     assert outside is not None
     room = outside._room = Semaphore(1)
     client = await world.client()

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mesh.http.config.model import Cors
 from mesh.http.config.regex import Expression
-from mesh.http.middleware import cors
+from mesh.http.middleware.kinds import cors
+from mesh.http.middleware.kinds.cors import Cors
 from tests.http.config.test_rule_parser import Asking
 from tests.http.conftest import MIDDLEWARE, Conversation, World, routed
 
@@ -45,7 +45,7 @@ def from_origin(origin: str) -> Asking:
     ],
 )
 def test_what_responses_say(one: Cors, origin: str, lines: dict[str, str]) -> None:
-    assert dict(cors.response_lines(one, from_origin(origin))) == lines
+    assert dict(cors.response_fields(one, from_origin(origin))) == lines
 
 
 LABELS = {

@@ -272,7 +272,7 @@ async def test_an_answer_that_takes_too_long_is_none(world: World) -> None:
 async def test_beyond_so_many_questions_nobody_comes_in(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world.site._treating, "_asides", Semaphore(0))
+    monkeypatch.setattr(world.site._runner, "subrequests", Semaphore(0))
     told = await guarded(world)
     assert (await world.get("a/"))[0] == 503
     assert told.auth == []

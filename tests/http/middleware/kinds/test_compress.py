@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from mesh.http import limits
 from mesh.http.codec.h1_head import ResponseHead, read_response
 from mesh.http.codec.proxy_headers import ClientInfo
-from mesh.http.config.model import Compress
 from mesh.http.interfaces import Downstream
-from mesh.http.middleware.compress import CompressFilter, gains, understands_gzip
+from mesh.http.middleware.kinds.compress import Compress, CompressFilter, accepts_gzip, is_compressible
 from mesh.net.limits.semaphore import Semaphore
 from tests.http.conftest import LIMIT, MIDDLEWARE, Conversation, Handler, World, parsed, routed
 
@@ -44,7 +43,7 @@ GZIP = "Accept-Encoding: gzip, deflate, br, zstd"
     ],
 )
 def test_who_understands_it(values: Sequence[str], understood: bool) -> None:
-    assert understands_gzip(values) is understood
+    assert accepts_gzip(values) is understood
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def test_who_understands_it(values: Sequence[str], understood: bool) -> None:
 )
 def test_what_gains_from_it(status: int, lines: str, one: Compress, expected: bool) -> None:
     head = read_response(f"HTTP/1.1 {status} X\r\n{lines}\r\n\r\n".encode())
-    assert gains(one, head) is expected
+    assert is_compressible(one, head) is expected
 
 
 def saying(head: str, body: bytes = b"") -> Handler:
@@ -129,29 +128,29 @@ def test_however_it_comes_it_is_the_same(
     whole = b"".join(filter(None, pieces))
     framing = f"Content-Length: {len(whole)}" if sized else "Transfer-Encoding: chunked"
     head = read_response(f"HTTP/1.1 200 OK\r\nContent-Type: text/css\r\n{framing}\r\n\r\n".encode())
-    client, room = Client(), Semaphore(1)
-    around = CompressFilter(cast(Downstream, client), Compress(minimum), wanted, False, room)
-    around.respond(head, head.length)
+    client, compressors = Client(), Semaphore(1)
+    response = CompressFilter(cast(Downstream, client), Compress(minimum), wanted, False, compressors)
+    response.respond(head, head.length)
     said = b""
     for piece in pieces:
         if piece is not None:
-            around.write(piece)
+            response.write(piece)
             said += piece
             continue
-        assert around.flush()
+        assert response.flush()
         assert client.head is not None
         if not sized:
             coding = client.head.fields.get(b"content-encoding")
             assert (zlib.decompressobj(31).decompress(client.flushed) if coding else client.flushed) == said
-    around.end(b"")
-    around.ended()
+    response.end(b"")
+    response.on_end()
     assert client.over
     assert client.head is not None
     coded = client.head.fields.get(b"content-encoding") == b"gzip"
     assert not coded or wanted
     assert (gzip.decompress(client.got) if coded else client.got) == whole
     assert client.head.fields.has(b"content-length") == (sized and not coded)
-    assert room.take(), "the coder is given back"
+    assert compressors.take(), "the coder is given back"
 
 
 async def client_of(world: World, handler: Handler, **options: str) -> Conversation:
@@ -346,7 +345,7 @@ async def test_beyond_so_many_at_once_responses_go_as_they_are(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a coder is free again when its request is over, however it ended."""
-    monkeypatch.setattr(world.site._treating, "_compressing", Semaphore(1))
+    monkeypatch.setattr(world.site._runner, "compressors", Semaphore(1))
 
     async def endpoint(one: Conversation) -> None:
         while await one.head():
