@@ -1,4 +1,4 @@
-"""Bytes to messages and back, read strictly. Pure.
+"""Bytes to messages and back, read strictly. No sockets: only `h2_protocol` looks at a clock.
 
 h1_head           Heads of HTTP/1 messages
 h1_body           Where a body ends: chunked coding read strictly and written anew

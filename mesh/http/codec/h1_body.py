@@ -1,7 +1,7 @@
-"""Where a body ends: chunked coding read strictly and written anew, so that nobody reads it otherwise.
+"""Chunked bodies: parsed strictly, and encoded anew so that both sides agree where they end. Pure.
 
-Chunk extensions are read over and dropped (RFC 9112 section 7.1.1 allows it). Trailers are kept if they are
-well formed and not of those that would change what the head has said.
+Chunk extensions are dropped (RFC 9112 section 7.1.1 allows it). Trailers are passed on if they are well
+formed and cannot change what the head has said.
 """
 
 import re
@@ -11,9 +11,9 @@ from mesh.http.codec.protected_fields import as_trailers
 from mesh.http.faults import HttpFault, RequestRefused
 from mesh.parsing import parse_hex
 
-SIZE_LINE_MAX = 512  # bytes of a chunk's first line: sixteen digits, and extensions that nobody uses
-CHUNK_MAX = 16**15 - 1  # bytes: what fifteen digits say
-EXTENSIONS_MAX = 16 * 1024  # bytes of extensions in one body, or one could be sent for ever
+SIZE_LINE_MAX = 512  # bytes of a chunk's first line: the size, and extensions, which are hardly ever used
+CHUNK_MAX = 16**15 - 1  # bytes of a chunk: fifteen hexadecimal digits
+EXTENSIONS_MAX = 16 * 1024  # bytes of extensions in one body, which could go on without an end
 TRAILERS_MAX = 16 * 1024
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;([\t\x20-\x7e\x80-\xff]*))?\r\n")
@@ -22,20 +22,20 @@ END_OF_CHUNKS = b"0\r\n\r\n"
 
 
 def chunk(payload: bytes) -> bytes:
-    """One chunk; `payload` must not be empty, for that would be the last."""
+    """One chunk. `payload` is not empty: an empty chunk is the last one."""
     return b"%x\r\n%b\r\n" % (len(payload), payload)
 
 
 class ChunkedReader:
-    """Takes bytes as they come; `done` when the body has ended, with what follows it in `rest`."""
+    """Decodes a chunked body from bytes as they come. `done` once it has ended; `rest` is what follows it."""
 
     __slots__ = ("_expects", "_extensions", "_fault", "_left", "_line", "done", "rest", "trailers")
 
     def __init__(self, fault: HttpFault) -> None:
-        """`fault`: what a malformed body is, by whose it is."""
+        """`fault`: of a malformed body: BAD_BODY in a request, BAD_RESPONSE in a response."""
         self._fault = fault
         self._left = 0  # of the chunk's payload, and of the CRLF after it
-        self._line = b""  # the beginning of a line
+        self._line = b""  # an incomplete line
         self._expects = self._size_line
         self._extensions = 0
         self.done = False
@@ -43,7 +43,7 @@ class ChunkedReader:
         self.trailers = b""  # field lines, each with its CRLF
 
     def feed(self, data: bytes) -> bytes:
-        """The payload in it. Raises Refused."""
+        """The payload in these bytes. Raises RequestRefused."""
         payload: list[bytes] = []
         at = 0
         if self._line:
@@ -101,7 +101,8 @@ class ChunkedReader:
         return end + 4
 
     def _incomplete(self, data: bytes, at: int, most: int, message: str) -> int:
-        """Keep what is no whole line yet; but not when it can never become one."""
+        """Keeps an incomplete line of at most `most` bytes. Raises RequestRefused for one that can never
+        become complete."""
         line = data[at:]
         if (b"\n" in line and self._expects == self._size_line) or line.count(b"\n") != line.count(b"\r\n"):
             raise RequestRefused(self._fault, message)
@@ -112,5 +113,5 @@ class ChunkedReader:
 
 
 def allowed_trailers(fields: Fields) -> bytes:
-    """Those that neither change what the head has said nor say who the client is (`protected_fields`)."""
+    """The trailers that neither change what the head has said nor say who the client is, as field lines."""
     return as_trailers(fields.raw)

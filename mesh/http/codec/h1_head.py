@@ -1,11 +1,11 @@
 """Heads of HTTP/1 messages, read strictly and kept as the bytes they came as. A fast path, by hand.
 
-One regular expression says whether a whole block of fields is well formed; after that it is searched, not
-taken apart: a proxy looks at six of its fields and passes the others on. What could be understood in two ways
-(RFC 9112 section 11.2) is refused, never repaired: whoever stands behind us might read it the other way.
+One regular expression decides whether a block of fields is well formed. The block is then searched, not taken
+apart: a proxy looks at six fields and passes the others on. What can be understood in two ways (RFC 9112
+section 11.2) is refused, never repaired: the endpoint might understand it the other way.
 
 A client repeats most of its fields with each request, so a connection keeps the last `RequestFields` and
-compares bytes before it reads anything anew (`RequestReader`). HTTP/2 builds the same values from its lists.
+compares bytes before it parses again (`RequestReader`). HTTP/2 builds the same values from its lists.
 """
 
 import re
@@ -14,16 +14,14 @@ from dataclasses import dataclass
 from mesh.http.faults import HttpFault, RequestRefused
 from mesh.parsing import PORT_MAX, parse_int
 
-LINE_MAX = 16 * 1024  # of a request line: what servers behind us take at most (8 to 16 KiB)
-HEAD_MAX = 64 * 1024  # of a head: one read
-KEPT_MAX = (
-    4 * 1024
-)  # of a block of fields that a connection remembers between requests: one for each of thousands
-FIELDS_MAX = 200  # lines; each costs whoever is behind us more than us
+LINE_MAX = 16 * 1024  # bytes of a request line: servers accept 8 to 16 KiB
+HEAD_MAX = 64 * 1024  # bytes of a head: one read
+KEPT_MAX = 4 * 1024  # bytes of a block of fields that a connection, one of thousands, keeps between requests
+FIELDS_MAX = 200  # field lines; each costs the endpoint more than the proxy
 EMPTY_LINES_MAX = 4  # before a request: RFC 9112 section 2.2 wants at least one to be ignored
 
-CHUNKED = -1  # `length` of a body that says its own end
-UNTIL_CLOSE = -2  # `length` of a response that ends with its connection
+CHUNKED = -1  # the `length` of a body whose end is marked in the body
+UNTIL_CLOSE = -2  # the `length` of a response that ends with its connection
 
 _NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _FIELDS = re.compile(rb"(?:" + _NAME + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
@@ -49,7 +47,8 @@ _OPTIONS = {
 
 
 class Fields:
-    """A well-formed block of field lines. `raw` ends with CRLF, or is empty."""
+    """A well-formed block of field lines. `raw` ends with CRLF, or is empty. `lower` is the block in lower
+    case with a line end in front, so that b"\\nname:" finds a field."""
 
     __slots__ = ("lower", "raw")
 
@@ -84,7 +83,7 @@ class Fields:
         return [token for part in joined.split(b",") if (token := part.strip(b" \t"))]
 
     def options(self) -> tuple[bytes, ...]:
-        """Of Connection; nearly always one word."""
+        """The elements of Connection, in lower case; nearly always one."""
         value = self.get(b"connection")
         if value is None:
             return ()
@@ -94,7 +93,7 @@ class Fields:
         return tuple(self.tokens(b"connection"))
 
     def items(self) -> list[tuple[bytes, bytes]]:
-        """Name as it came and value of every line."""
+        """The name, as it came, and the value of every line."""
         lines = self.raw.split(b"\r\n")[:-1]
         return [(name, value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines)]
 
@@ -111,7 +110,7 @@ class Fields:
 
 
 def checked_fields(block: bytes) -> Fields:
-    """Raises Refused (400, 431)."""
+    """A block that is well formed. Raises RequestRefused (400, 431)."""
     if _FIELDS.fullmatch(block) is None:
         raise RequestRefused(HttpFault.BAD_HEAD, "a header field is malformed")
     if block.count(b"\n") > FIELDS_MAX:
@@ -120,7 +119,7 @@ def checked_fields(block: bytes) -> Fields:
 
 
 class RequestFields:
-    """A request's fields and what they say to us."""
+    """A request's fields, and what the proxy reads from them."""
 
     __slots__ = (
         "authority",
@@ -135,7 +134,7 @@ class RequestFields:
     )
 
     def __init__(self, fields: Fields) -> None:
-        """Raises Refused. Of the version only HTTP/1.0 makes a difference: see RequestReader."""
+        """Raises RequestRefused. What differs in HTTP/1.0 is decided by RequestReader."""
         self.fields = fields
         self.authority, self.host = _host(fields.all(b"host"))
         self.length = _length(fields, HttpFault.BAD_HEAD)
@@ -143,9 +142,8 @@ class RequestFields:
         self.close = b"close" in self.options
         self.keep_alive = b"keep-alive" in self.options
         self.upgrade = b""
-        # Some servers read what follows an Upgrade as no body, and then as the next request. To leave the
-        # Upgrade out is allowed: RFC 9110 section 7.8. And not to HTTP/2: what then went through the tunnel
-        # would be requests that nobody has looked at.
+        # With a body: some servers take it for the next request, so the Upgrade is left out, which RFC 9110
+        # section 7.8 allows. To HTTP/2: the tunnel would carry requests that were not checked.
         if self.length == 0 and b"upgrade" in self.options and b"h2c" not in fields.tokens(b"upgrade"):
             self.upgrade = fields.get(b"upgrade") or b""
         self.expects = fields.has(b"expect")
@@ -155,7 +153,7 @@ class RequestFields:
 
 @dataclass(slots=True)
 class RequestHead:
-    """A request as it came: `target` in origin form ("/path?query"), or "*"."""
+    """A request's head. `target` is in origin form ("/path?query"), or "*"."""
 
     method: bytes
     target: bytes
@@ -174,13 +172,13 @@ class RequestHead:
 
     @property
     def persistent(self) -> bool:
-        """May the connection go on afterwards (RFC 9112 section 9.3)?"""
+        """The client expects the connection to persist (RFC 9112 section 9.3)."""
         about = self.about
         return not about.close and (self.minor == 1 or about.keep_alive)
 
 
 class RequestReader:
-    """Reads the requests of one connection."""
+    """Parses the heads of one connection's requests."""
 
     __slots__ = ("_about", "_block")
 
@@ -189,7 +187,7 @@ class RequestReader:
         self._about: RequestFields | None = None
 
     def read(self, head: bytes) -> RequestHead:
-        """`head` up to and with its empty line. Raises Refused."""
+        """`head`: up to and including its empty line. Raises RequestRefused."""
         end = head.find(b"\r\n")
         line = _REQUEST_LINE.fullmatch(head, 0, end)
         if line is None or end > LINE_MAX:
@@ -207,7 +205,7 @@ class RequestReader:
             if named:
                 if about.authority is None and minor == b"1":
                     raise RequestRefused(HttpFault.BAD_HEAD, "no Host")
-                # RFC 9112 section 3.2.2: what the target says counts, not the field.
+                # RFC 9112 section 3.2.2: the authority of the target replaces Host.
                 about = _with_host(about, named)
                 host = about.host
         if minor == b"1":
@@ -217,22 +215,25 @@ class RequestReader:
             raise RequestRefused(HttpFault.BAD_HEAD, "Transfer-Encoding in HTTP/1.0")
         elif about.upgrade:
             about = RequestFields(about.fields)
-            about.upgrade = b""  # RFC 9110 section 7.8: of HTTP/1.0 it is no wish for another protocol
+            about.upgrade = b""  # RFC 9110 section 7.8: Upgrade in HTTP/1.0 is ignored
         return RequestHead(method, target, 1 if minor == b"1" else 0, about, host)
 
 
 class ResponseHead:
-    """A response as an endpoint sent it."""
+    """The head of an endpoint's response."""
 
     __slots__ = ("close", "fields", "forwarded", "length", "minor", "options", "reason", "status")
 
     def __init__(self, status: int, reason: bytes, minor: int, fields: Fields) -> None:
-        """`length`: as the fields say it; what the request makes of it: `body_length`. Raises Refused."""
+        """`length` is what the fields say; `body_length` also considers the request. Raises
+        RequestRefused."""
         self.status = status
         self.reason = reason
         self.minor = minor
         self.fields = fields
-        self.forwarded = b""  # the lines for the client, once they have been made
+        self.forwarded = (
+            b""  # status line and field lines for the client, once `response_lines` has made them
+        )
         lower = fields.lower
         self.length = UNTIL_CLOSE
         if b"\ncontent-length:" in lower or b"\ntransfer-encoding:" in lower:
@@ -246,7 +247,7 @@ class ResponseHead:
             self.close = b"close" in self.options or (not minor and b"keep-alive" not in self.options)
 
     def body_length(self, method: bytes) -> int:
-        """RFC 9112 section 6.3."""
+        """Of the response to such a request, in bytes; or CHUNKED, UNTIL_CLOSE. RFC 9112 section 6.3."""
         status = self.status
         if status == 200 and method != b"HEAD":
             return self.length
@@ -256,8 +257,8 @@ class ResponseHead:
 
 
 class ResponseReader:
-    """Reads the responses of one endpoint. When it is busy many of their heads are the same to the byte, for
-    as long as the second in Date lasts."""
+    """Parses the heads of one endpoint's responses. Under load many of them are the same to the byte, until
+    the second in Date changes: the last one is kept."""
 
     __slots__ = ("_head", "_read")
 
@@ -266,7 +267,7 @@ class ResponseReader:
         self._head: ResponseHead | None = None
 
     def read(self, head: bytes) -> ResponseHead:
-        """`head` up to and with its empty line. Raises Refused (502)."""
+        """`head`: up to and including its empty line. Raises RequestRefused (502)."""
         known = self._head
         if known is not None and head == self._read:
             return known
@@ -276,7 +277,7 @@ class ResponseReader:
 
 
 def read_response(head: bytes) -> ResponseHead:
-    """`head` up to and with its empty line. Raises Refused (502)."""
+    """`head`: up to and including its empty line. Raises RequestRefused (502)."""
     line = _STATUS_LINE.match(head)
     if line is None:
         raise RequestRefused(HttpFault.BAD_RESPONSE, "the status line is malformed")
@@ -288,8 +289,8 @@ def read_response(head: bytes) -> ResponseHead:
 
 
 def check_beginning(data: bytes, known: int, end: int) -> None:
-    """Raises Refused when this can never become a head. `known`: so many of its bytes were looked at before;
-    `end`: where its empty line ends, if it has one."""
+    """Raises RequestRefused for bytes that can never become a head. `known`: so many of them were checked
+    before; `end`: where the empty line ends, if there is one."""
     if len(data) > LINE_MAX >= known and data.find(b"\r\n", 0, LINE_MAX + 2) < 0:
         raise RequestRefused(HttpFault.TARGET_TOO_LONG, f"a request line longer than {LINE_MAX} bytes")
     if end > HEAD_MAX or len(data) > HEAD_MAX:
@@ -299,8 +300,8 @@ def check_beginning(data: bytes, known: int, end: int) -> None:
 
 
 def hopeless(beginning: bytes, known: int = 0) -> bool:
-    """Can this never become a head, so that waiting for its end is in vain? Lines end with CRLF, no less.
-    `known`: so many of its bytes were looked at before."""
+    """These bytes can never become a head, because a line ends without CR. `known`: so many of them were
+    checked before."""
     return beginning.count(b"\n", known) != beginning.count(b"\r\n", max(known - 1, 0))
 
 
@@ -320,7 +321,8 @@ def _host(values: list[bytes]) -> tuple[bytes | None, str]:
 
 
 def _length(fields: Fields, fault: HttpFault) -> int:
-    """0 when nothing is said. RFC 9112 section 6.3, without the repairs that it allows."""
+    """Of the body: bytes, CHUNKED, or 0 when the fields say nothing. RFC 9112 section 6.3, without the
+    repairs that it allows."""
     lower = fields.lower
     coded, sized = lower.count(b"\ntransfer-encoding:"), lower.count(b"\ncontent-length:")
     if sized and not coded:
@@ -341,7 +343,7 @@ def _length(fields: Fields, fault: HttpFault) -> int:
 
 
 def _other_form(method: bytes, target: bytes) -> tuple[bytes, bytes]:
-    """A target that is not a path: in origin form, and the authority that it names."""
+    """A target that is not in origin form → its origin form, and the authority that it names."""
     if target == b"*" and method == b"OPTIONS":
         return target, b""
     if method == b"CONNECT":

@@ -1,7 +1,7 @@
-"""Heads between HTTP/2, where they are lists, and HTTP/1, as whose bytes they are kept. Pure.
+"""Converts heads between the lists of HTTP/2 and the bytes of HTTP/1, in which they are kept. Pure.
 
-RFC 9113 section 8. What comes in is checked as strictly as a head of HTTP/1: a line end or a colon that a
-list can hold would become a line, or another field, behind us.
+RFC 9113 section 8. Lists are checked as strictly as a head of HTTP/1: a line end or a colon in a list would
+become a line, or another field, in the endpoint's request.
 """
 
 import re
@@ -40,7 +40,8 @@ _SECRET = frozenset((b"authorization", b"cookie", b"set-cookie", b"proxy-authori
 
 
 class RequestLists:
-    """Reads the requests of one connection. Most of a client's fields are the same each time."""
+    """Reads one connection's requests. Most of a client's fields are the same each time: the last are
+    kept."""
 
     __slots__ = ("_about", "_known")
 
@@ -49,7 +50,7 @@ class RequestLists:
         self._about: RequestFields | None = None
 
     def read(self, fields: List, ended: bool) -> RequestHead:
-        """`ended`: nothing follows the head. Raises Refused."""
+        """`ended`: no body follows. Raises RequestRefused."""
         pseudo: dict[bytes, bytes] = {}
         rest: list[tuple[bytes, bytes]] = []
         for one in fields:
@@ -123,7 +124,7 @@ def _check(name: bytes, value: bytes, fault: HttpFault) -> None:
 
 
 def read_response(fields: List) -> ResponseHead:
-    """Final or interim. Raises Refused (502)."""
+    """The head of a final or interim response. Raises RequestRefused (502)."""
     status = b""
     lines: list[bytes] = []
     for name, value in fields:
@@ -142,7 +143,7 @@ def read_response(fields: List) -> ResponseHead:
 
 
 def read_trailers(fields: List, fault: HttpFault) -> bytes:
-    """As field lines, each with its CRLF. Raises Refused."""
+    """Trailers as field lines, each with its CRLF. Raises RequestRefused with this fault."""
     lines = []
     for name, value in fields:
         _check(name, value, fault)
@@ -154,7 +155,7 @@ def read_trailers(fields: List, fault: HttpFault) -> bytes:
 
 
 def request_list(head: RequestHead, target: bytes, lines: bytes, scheme: bytes) -> list[tuple[bytes, bytes]]:
-    """For an endpoint; `lines` as HTTP/1 would get them."""
+    """A request for an endpoint. `lines`: its field lines as in HTTP/1."""
     listed = [(b":method", head.method), (b":scheme", scheme), (b":path", target)]
     rest = []
     for name, value in Fields(lines).items():
@@ -167,7 +168,7 @@ def request_list(head: RequestHead, target: bytes, lines: bytes, scheme: bytes) 
 
 
 def response_list(head: ResponseHead) -> list[tuple[bytes, bytes]]:
-    """For a client."""
+    """A response for a client."""
     options = head.options
     listed = [(b":status", b"%d" % head.status)]
     for name, value in head.fields.items():
@@ -178,6 +179,7 @@ def response_list(head: ResponseHead) -> list[tuple[bytes, bytes]]:
 
 
 def answer_list(answer: LocalReply) -> list[tuple[bytes, bytes]]:
+    """The head of a local reply for a client."""
     listed = [(b":status", b"%d" % answer.status)]
     listed += [(name.lower(), value) for name, value in answer.fields]
     if answer.status not in (204, 304):
@@ -186,9 +188,10 @@ def answer_list(answer: LocalReply) -> list[tuple[bytes, bytes]]:
 
 
 def trailer_list(trailers: bytes) -> list[tuple[bytes, bytes]]:
+    """Trailers from field lines."""
     return [_coded(name.lower(), value) for name, value in Fields(trailers).items()]
 
 
 def _coded(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """What is secret is not kept in the compression's memory: RFC 7541 section 7.1."""
+    """Secret fields are not put into the dynamic table: RFC 7541 section 7.1."""
     return NeverIndexedHeaderTuple(name, value) if name in _SECRET else (name, value)

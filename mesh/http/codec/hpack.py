@@ -1,7 +1,7 @@
-"""HPACK (RFC 7541) by the library hpack, which need not do the same block twice. A fast path.
+"""HPACK (RFC 7541) by the library hpack, with a memory of recent blocks. A fast path.
 
-A block that adds nothing to the table means the same until something else does. Calls of gRPC, and whoever
-asks for one thing again and again, repeat theirs to the byte; so do the responses of a busy second.
+A block that adds nothing to the dynamic table means the same as long as the table does not change. gRPC calls
+and clients that repeat a request send the same block to the byte; so do the responses of one second.
 """
 
 from collections.abc import Sequence, Sized
@@ -13,13 +13,13 @@ Fields = Sequence[tuple[bytes, bytes]]
 
 KNOWN_MAX = 64  # blocks, each of at most `BLOCK_MAX` bytes and `FIELDS_MAX` fields
 BLOCK_MAX = 1024
-FIELDS_MAX = 64  # a byte can stand for a field, which takes a hundred times as much here
-KNOWN_BYTES_MAX = 32 * 1024  # of all that is remembered of one side: of each of thousands of connections
+FIELDS_MAX = 64  # in memory a field takes a hundred times the byte that can stand for it
+KNOWN_BYTES_MAX = 32 * 1024  # for each direction of a connection, one of thousands
 _FIELD_BYTES = 128  # what a field takes in memory beside what stands in the block
 
 
 class _Unchanged:
-    """Is a table still as it was?"""
+    """Notices changes of a dynamic table."""
 
     __slots__ = ("_newest", "_size", "_table")
 
@@ -29,7 +29,7 @@ class _Unchanged:
         self._size = -1
 
     def note(self) -> bool:
-        """Since this was last asked."""
+        """True: the table has not changed since the last call."""
         table = self._table
         newest = table.dynamic_entries[0] if table.dynamic_entries else None
         if newest is self._newest and table.maxsize == self._size and not table.resized:
@@ -39,10 +39,10 @@ class _Unchanged:
 
 
 class Decoding:
-    """Of what one peer sends."""
+    """Decodes the blocks that one peer sends."""
 
     def __init__(self, most: int) -> None:
-        """`most`: bytes of a decoded list."""
+        """`most`: bytes of a decoded list; a longer one raises OversizedHeaderListError."""
         self._decoder = Decoder(most)
         self._unchanged = _Unchanged(self._decoder.header_table)
         self._known: dict[bytes, tuple[Fields, int]] = {}
@@ -68,7 +68,7 @@ class Decoding:
 
 
 class Encoding:
-    """Of what one peer is sent."""
+    """Encodes the blocks that are sent to one peer."""
 
     def __init__(self) -> None:
         self._encoder = Encoder()
@@ -77,7 +77,7 @@ class Encoding:
         self._size = 0
 
     def limit(self, size: int) -> None:
-        """Bytes that the peer's table has."""
+        """Sets the size of the peer's dynamic table, in bytes."""
         self._encoder.header_table_size = size
         self._known.clear()
         self._size = 0
@@ -87,7 +87,7 @@ class Encoding:
         known = self._known.get(key)
         if known is not None:
             return known
-        # Huffman's code would spare the network some bytes and cost us more than all the rest of a request.
+        # Huffman coding would save some bytes and cost more CPU time than the rest of the request.
         block = self._encoder.encode(fields, huffman=False)
         size = 2 * len(block) + _FIELD_BYTES * len(fields)
         if not self._unchanged.note() or not _fits(self._known, self._size + size):

@@ -1,4 +1,4 @@
-"""Paths that a server behind us could read as another path than our rules do. One function decides. Pure.
+"""Paths that an endpoint could read differently from the routers' rules: `check_path` decides. Pure.
 
 Servers disagree about a path in a few known ways: some decode `%2F` and `%5C` before they look for `..`, take
 `\\` for `/`, drop path parameters (`;x=1`), decode twice, or cut the path at a `?`, a `#` or a NUL that was
@@ -10,8 +10,8 @@ encoded. The check has three steps:
 3. The other ways to read the path (`Readings`) are returned. The router refuses the request when one of them
    leads to another route than the path itself.
 
-Plain dot segments and empty segments are no case for it: `matching.normal_path` takes them out, and what goes
-on is the path that the rules have seen.
+Plain dot segments and empty segments are not refused: `normal_path` removes them, and the endpoint gets the
+path that the rules have seen.
 """
 
 import re
@@ -30,9 +30,9 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def normal_path(path: str) -> str:
-    """One spelling for paths that mean the same (RFC 3986 section 6.2.2): escapes that need none are undone,
-    others in capitals; `.`, `..` and empty segments are taken out. What rules see and what goes on are the
-    same, or `/x/../admin` would get past a rule for `/admin`."""
+    """One spelling for paths that mean the same (RFC 3986 section 6.2.2): unreserved characters are decoded,
+    other escapes are in capitals; `.`, `..` and empty segments are removed. Rules and endpoints get the same
+    path, or `/x/../admin` would get past a rule for `/admin`."""
     if "%" in path:
         path = _ESCAPE.sub(_escape, path)
     if "/." not in path and "//" not in path:
@@ -50,12 +50,12 @@ def normal_path(path: str) -> str:
 
 
 DECODINGS_MAX = 4  # times that a segment is decoded; usual servers decode once, some twice
-READINGS_MAX = 16  # ways to read one path; each costs a look at the routers
+READINGS_MAX = 16  # ways to read one path; each costs a lookup of the router
 
 # A path without any of these can be read in one way only.
 _NOT_PLAIN = re.compile(r"[%;\\#\x00-\x20\x7f]|//|/\.")
-# Of the others most have escapes that no server reads in two ways (spaces, UTF-8). This finds all that may be
-# more: the full check costs ten times as much.
+# Most of the others have escapes that every server reads alike (spaces, UTF-8). This expression finds all
+# that may be ambiguous: the full check costs ten times as much.
 _AMBIGUOUS = re.compile(
     r"[;\\#\x00-\x20\x7f]|%(?![0-9A-Fa-f]{2})|%(?:[01]|2[35EFef]|3[BFbf]|5[Cc]|7[Ff]|[Cc][01]|[EFef]0)"
     r"|/\.{1,2}%|%..\.{1,2}(?:[/%]|$)"
@@ -96,7 +96,7 @@ class EncodedCharacters:
     allowEncodedHash: bool | None = None
 
     def items(self) -> Iterator[tuple[str, bool | None]]:
-        """Each character with what is said of it."""
+        """Each character and its option."""
         yield "/", self.allowEncodedSlash
         yield "\\", self.allowEncodedBackSlash
         yield "\0", self.allowEncodedNullCharacter
@@ -112,13 +112,14 @@ Readings = tuple[str, ...]
 
 
 def is_plain(path: str) -> bool:
-    """Of a path from a request line, which has neither spaces nor control characters nor `#`: can it be read
-    in one way only? Then `check_path` has nothing to do. Five looks cost a third of an expression's."""
+    """A path from a request line, which has no space, control character or `#`, can be read in one way only:
+    `check_path` is not needed. Five searches cost a third of one regular expression."""
     return not ("%" in path or ";" in path or "/." in path or "//" in path or "\\" in path)
 
 
 def check_path(path: str, allowed: EncodedCharacters = DEFAULT) -> tuple[str, Readings]:
-    """A request's path, without query → its normal form, and the other ways to read it. Raises Refused."""
+    """A request's path without its query → its normal form, and the other ways to read it. Raises
+    RequestRefused."""
     if _NOT_PLAIN.search(path) is None:
         return path, ()
     if _AMBIGUOUS.search(path) is None:
@@ -133,8 +134,8 @@ def check_path(path: str, allowed: EncodedCharacters = DEFAULT) -> tuple[str, Re
 
 
 def check_rewritten(path: str) -> str:
-    """A path as a middleware has made it → why it is refused, "" when it is not. What stands behind a `?` is
-    a query that the middleware's label has added."""
+    """A path that a middleware has made → why it is refused, or "". After a `?` it is a query that the
+    middleware's label has added."""
     if _NOT_PLAIN.search(path) is None:
         return ""
     path = path.partition("?")[0]
@@ -154,7 +155,7 @@ def _why_refused(path: str) -> str:
 
 
 def _why_hidden(segment: str) -> str:
-    """Does a segment hold a dot segment for whoever decodes it, or drops its parameters?"""
+    """Why a segment is refused that is a dot segment after decoding or without its parameters; or ""."""
     for _ in range(DECODINGS_MAX):
         if any(_is_dots(part) for part in _SEPARATOR.split(segment)):
             return "a hidden dot segment in the path"
@@ -181,7 +182,7 @@ def _why_not_allowed(path: str, allowed: EncodedCharacters) -> str:
 
 
 def _readings(normal: str, allowed: EncodedCharacters) -> Readings:
-    """Raises Refused when there are more than READINGS_MAX."""
+    """Raises RequestRefused when there are more than READINGS_MAX."""
     decoded = frozenset(character for character, said in allowed.items() if said is None)
     found = {normal}
     found |= _each(found, lambda path: _PARAMETERS.sub("", path))
@@ -210,7 +211,7 @@ def _decoded(path: str, characters: frozenset[str]) -> str:
 
 
 def _unescaped(path: str) -> str:
-    """With the escapes undone that need none, as `normal_path` does first."""
+    """With unreserved characters decoded, as `normal_path` does first."""
     return _ESCAPE.sub(_if_unreserved, path) if "%" in path else path
 
 

@@ -1,8 +1,8 @@
 """Fields that say who the client is or what it has asked for: who may send them, and under which names. Pure.
 
-A field counts by its canonical name: lower case, with `-` for whatever is no letter or digit. CGI and its kin
-(WSGI, PHP, Rack) hand `X_Forwarded_For`, and some also `X.Forwarded.For`, to an application as the variable
-that `X-Forwarded-For` is. So another spelling of a protected name is never passed on, and what is set
+Names are compared in canonical form: lower case, with `-` for everything but letters and digits. CGI, WSGI,
+PHP and Rack give `X_Forwarded_For`, and some also `X.Forwarded.For`, to the application as the same variable
+as `X-Forwarded-For`. So other spellings of a protected name are never passed on, and a field that is set
 replaces all spellings.
 """
 
@@ -14,9 +14,9 @@ _CANONICAL = bytes(
     for one in range(256)
 )
 
-# We set these for each request; a proxy that is trusted may have set them before.
+# The proxy sets these for each request; a trusted proxy may have set them before.
 _OURS = rb"x-forwarded(?:-[^:\n]*)?|x-real-ip|x-request-id|x-replaced-path|forwarded"
-# Other proxies and CDNs set these. From a client that is not trusted they are its own invention.
+# Other proxies and CDNs set these. A client that is not trusted has made them up.
 _OF_OTHER_PROXIES = (
     rb"x-(?:true-client-ip|client-ip|client-cert[^:\n]*|cluster-client-ip|originating-ip|proxyuser-ip"
     rb"|remote-(?:ip|addr)|original-[^:\n]*|rewrite-ur[il]|host|http-host-override|(?:url-)?scheme"
@@ -25,7 +25,7 @@ _OF_OTHER_PROXIES = (
     rb"|true-client-ip|client-ip|proxy-client-ip|wl-proxy-client-ip|cf-connecting-ip(?:v6)?|cf-visitor"
     rb"|fastly-client-ip|fly-client-ip|front-end-https|ssl-client-[^:\n]*"
 )
-_NEVER = rb"proxy"  # becomes HTTP_PROXY behind CGI, where clients of other servers look for their proxy
+_NEVER = rb"proxy"  # CGI makes HTTP_PROXY of it, in which HTTP clients look for their proxy
 
 # RFC 9110 section 6.5.1: what frames, routes, authenticates, controls caches or changes the request or the
 # content is no trailer, nor is what browsers take for a site's policy.
@@ -52,27 +52,27 @@ _PROTECTED = re.compile(rb"(?:" + _OURS + rb"|" + _OF_OTHER_PROXIES + rb")")
 
 
 def canonical(name: bytes) -> bytes:
-    """The name under which applications may find it."""
+    """The form in which names are compared."""
     return name.translate(_CANONICAL)
 
 
 def is_protected(name: bytes) -> bool:
-    """May a client's Connection not take it away?"""
+    """A field of this name stays, even if the client's Connection names it."""
     return _PROTECTED.fullmatch(name.translate(_CANONICAL)) is not None
 
 
 def from_stranger(block: bytes) -> bytes:
-    """Field lines of a client that is not trusted, without those that only proxies may say."""
+    """Field lines of a client that is not trusted, without those that only proxies may send."""
     return _without(block, _FROM_STRANGERS)
 
 
 def from_proxy(block: bytes) -> bytes:
-    """Field lines of a trusted proxy, without other spellings of what is protected."""
+    """Field lines of a trusted proxy, without other spellings of protected names."""
     return _without(block, _FROM_PROXIES, misspelled=True)
 
 
 def as_trailers(block: bytes) -> bytes:
-    """Field lines that may follow a body, of either side. Each ends with CRLF."""
+    """Those of these field lines that may be trailers, of a request or a response. Each ends with CRLF."""
     return _without(block, _AS_TRAILERS)
 
 

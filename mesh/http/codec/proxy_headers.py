@@ -1,7 +1,7 @@
-"""What of a head goes on to the other side: hop-by-hop fields out, who the client is in. Pure.
+"""Makes the head for the other side: without hop-by-hop fields, with fields that name the client. Pure.
 
-A client could say that it is somebody else, so what it says of itself counts only where the one in front of
-us is trusted (`protected_fields`).
+A client could pretend to be another one, so the fields that it sends about itself are passed on only if it is
+a trusted proxy (`protected_fields`).
 """
 
 import re
@@ -15,20 +15,20 @@ from mesh.http.codec.protected_fields import from_proxy, from_stranger, is_prote
 
 # RFC 9110 section 7.6.1. `te` may go on as "trailers" alone: that is added anew where it was said.
 _HOP_BY_HOP = (b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade")
-# What Connection must not take away: it would change what the message means.
+# Fields that Connection must not remove: the message would mean something else.
 _NOT_OPTIONS = frozenset(
     (
         *(b"host", b"content-length", b"close", b"keep-alive", b"cookie", b"authorization", *_HOP_BY_HOP),
         *(b"content-type", b"content-encoding", b"content-range", b"cache-control", b"origin"),
     )
 )
-# What a request without a body that is not passed on, but made after another one, does not take over.
+# Fields that a subrequest without a body does not copy from the client's request.
 NOT_WITHOUT_BODY = (
     *(b"content-length", b"transfer-encoding", b"trailer", b"expect"),
     *(b"connection", b"te", b"upgrade"),
 )
 _HOP_BY_HOP_LINES = tuple((name, b"\n" + name + b":") for name in _HOP_BY_HOP)  # as `Fields.lower` has them
-# What we say of the client. The lines are written in one step, for each new connection has them written anew.
+# Fields that name the client. Their lines are formatted in one step: each new connection needs them.
 _OF_CLIENT = (
     b"X-Forwarded-For",
     b"X-Forwarded-Proto",
@@ -37,22 +37,22 @@ _OF_CLIENT = (
     b"X-Real-Ip",
 )
 _OF_CLIENT_LINES = b"".join(name + b": %b\r\n" for name in _OF_CLIENT)
-_ADDED = ("Set-Cookie", "Vary")  # of a response: what the application has said of these stays
+_ADDED = ("Set-Cookie", "Vary")  # response fields that are added to the application's, not set in their place
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
 @dataclass(slots=True)
 class ClientInfo:
-    """A connection from outside, as those behind us are told of it. Each connection has one: it is
-    not frozen, which would take three times as long to make."""
+    """A client's connection, as endpoints learn of it. Each connection has one: a frozen dataclass would take
+    three times as long to make."""
 
     client: str  # address
     scheme: str  # http, https
-    port: int  # that the client came to
-    trusts: Callable[[str], bool] = lambda _: False  # of an address: it is a proxy that may speak for others
-    version: str = ""  # of HTTP, where requests do not say it themselves
-    budget: ByteBudget | None = field(default=None, compare=False, repr=False)  # of its process
-    trusted: bool = field(init=False)  # so is this client
+    port: int  # the proxy's, to which the client is connected
+    trusts: Callable[[str], bool] = lambda _: False  # an address is that of a trusted proxy
+    version: str = ""  # of HTTP, where the connection decides it and not the request
+    budget: ByteBudget | None = field(default=None, compare=False, repr=False)  # the process's
+    trusted: bool = field(init=False)  # this client is a trusted proxy
     _account: ByteAccount | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,26 +60,26 @@ class ClientInfo:
 
     @property
     def account(self) -> ByteAccount | None:
-        """Of the bytes held for it; None: nobody counts them. It is made when it is first asked for: small
-        requests that are answered at once need none."""
+        """The account of the bytes held for this client; None: they are not counted. It is made at its first
+        use: small requests that are answered at once need none."""
         if self._account is None and self.budget is not None:
             self._account = self.budget.account(self.client, limited=not self.trusted)
         return self._account
 
     def close(self) -> None:
-        """The connection is closed: what was held for it is given back, and nothing more is counted."""
+        """The connection is closed: its account is closed, and nothing more is counted."""
         self.budget = None
         if self._account is not None:
             self._account.close()
 
     @property
     def node(self) -> str:
-        """As RFC 7239 section 6 writes it."""
+        """The client's address as a node identifier of Forwarded (RFC 7239 section 6)."""
         return f'"[{self.client}]"' if ":" in self.client else self.client
 
 
 def request_block(about: RequestFields, edge: ClientInfo) -> bytes:
-    """The field lines for the endpoint, all but the request's id. Framing of a chunked body is in it."""
+    """The field lines for the endpoint, all but the request's id. They include the framing of the body."""
     fields = about.fields
     lower = fields.lower
     drop = [name for name, line in _HOP_BY_HOP_LINES if line in lower]
@@ -97,7 +97,7 @@ def request_block(about: RequestFields, edge: ClientInfo) -> bytes:
         lines = [block, *(b"%b: %b\r\n" % line for line in added.items())]
     else:
         lines = [from_stranger(block), _OF_CLIENT_LINES % _begun(about, edge)]
-    if about.authority is None:  # of HTTP/1.0; what we send needs one, if an empty one: RFC 9112 section 3.2
+    if about.authority is None:  # HTTP/1.0; in HTTP/1.1 Host is required, perhaps empty: RFC 9112 section 3.2
         lines.insert(0, b"Host:\r\n")
     if about.length == CHUNKED:
         lines.append(b"Transfer-Encoding: chunked\r\n")
@@ -115,13 +115,14 @@ def request_block(about: RequestFields, edge: ClientInfo) -> bytes:
 
 
 def _begun(about: RequestFields, edge: ClientInfo) -> tuple[bytes, ...]:
-    """Values for the lines `_OF_CLIENT`."""
+    """The values of the fields `_OF_CLIENT`."""
     client = edge.client.encode()
     return client, edge.scheme.encode(), about.authority or b"", b"%d" % edge.port, client
 
 
 def _continued(about: RequestFields, edge: ClientInfo) -> dict[bytes, bytes]:
-    """What a trusted proxy said stays; it is added to the list of those who passed the request on."""
+    """The fields to set for a request from a trusted proxy. What it has sent stays; its address is added to
+    the lists of proxies."""
     fields = about.fields
     begun = dict(zip(_OF_CLIENT, _begun(about, edge), strict=True))
     begun[b"X-Real-Ip"] = source_of(fields, edge).encode()
@@ -135,8 +136,8 @@ def _continued(about: RequestFields, edge: ClientInfo) -> dict[bytes, bytes]:
 
 
 def source_of(fields: Fields, edge: ClientInfo) -> str:
-    """Whose request it is: of those whom proxies name, the last one that is no trusted proxy itself. What
-    somebody further away says of himself does not count."""
+    """The address whose request it is: the last one in X-Forwarded-For that is not a trusted proxy's.
+    Addresses before it are not believed."""
     source = edge.client
     if not edge.trusted:
         return source
@@ -152,13 +153,13 @@ def source_of(fields: Fields, edge: ClientInfo) -> str:
 
 
 def given_request_id(about: RequestFields) -> bytes | None:
-    """The id that a trusted proxy gave the request."""
+    """The request's id, as a trusted proxy has set it."""
     value = about.fields.get(b"x-request-id")
     return value if value and _REQUEST_ID.fullmatch(value) else None
 
 
 def response_lines(response: ResponseHead) -> bytes:
-    """Status line and field lines for the client; of its framing only Content-Length."""
+    """Status line and field lines for the client, without framing other than Content-Length."""
     lines = response.forwarded
     if not lines:
         fields = response.fields
@@ -172,20 +173,21 @@ def response_lines(response: ResponseHead) -> bytes:
 
 
 def with_fields(block: bytes, fields: Sequence[tuple[str, str | None]]) -> bytes:
-    """The block with these set, each in place of all lines of its name, or taken away (None). A line whose
-    name an application behind CGI would take for the same is of that name."""
+    """The block with these fields set, each in place of all lines of its name, or removed (None). Names are
+    compared in canonical form (`protected_fields`)."""
     kept = without_names(block, {name.encode() for name, _ in fields})
     new = [f"{name}: {value}\r\n".encode("latin-1") for name, value in fields if value is not None]
     return kept + b"".join(new)
 
 
 def changed_response(head: ResponseHead, fields: Sequence[tuple[str, str | None]]) -> ResponseHead:
-    """With these set; Set-Cookie and Vary are added to those that are there."""
+    """The head with these fields set or removed (None); Set-Cookie and Vary are added to those that are
+    there."""
     added = [one for one in fields if one[0] in _ADDED and one[1] is not None]
     block = with_fields(head.fields.raw, [one for one in fields if one not in added])
     lines = [f"{name}: {value}\r\n".encode("latin-1") for name, value in added]
     changed = ResponseHead(head.status, head.reason, head.minor, Fields(block + b"".join(lines)))
-    # The task's Connection is about what the task has said, not about what is set here.
+    # The task's Connection is about the task's fields, not about those that are set here.
     names = {name.lower().encode() for name, _ in fields}
     changed.options = tuple(one for one in changed.options if one not in names)
     return changed
