@@ -1,11 +1,11 @@
-"""An HTTP/2 connection on a watched socket, whichever side of it we are: bytes between socket and `Wire`.
+"""An HTTP/2 connection on a watched socket, for either side: bytes between the socket and `H2Protocol`.
 
-What streams have to say waits in `Outgoing`, one for each, until the peer's windows and the socket have room:
-each sends what it may in its turn, and tells whoever fills it to wait meanwhile. A client that does not read
-what we say is not read from either, so nothing that it asks for can pile up here. An endpoint is read from
-all the same: it may not read before it has said all that it has to.
+Each stream has an `H2StreamWriter`. It holds what the stream has to send until the peer's windows and the
+socket have room; writers that wait get their turn one after the other. A client that does not read its
+responses is not read from, so the responses to its requests cannot pile up. An endpoint is always read from:
+it may not read before it has sent all that it has.
 
-One connection gets a bounded number of reads and frames, then it is the turn of others.
+A connection gets a bounded number of reads and frames, then it is the turn of others.
 """
 
 import socket
@@ -14,7 +14,7 @@ import ssl
 from mesh.http import limits
 from mesh.http.byte_budget import FREE_BYTES, ByteAccount, Over
 from mesh.http.codec.h2_headers import trailer_list
-from mesh.http.codec.h2_protocol import WORK_AT_ONCE, Code, H2Broken, Stream, Wire
+from mesh.http.codec.h2_protocol import WORK_AT_ONCE, Code, H2Broken, H2Protocol, Stream
 from mesh.http.codec.hpack import Fields
 from mesh.http.least_rate import ReaderPace
 from mesh.net.idle_timer import NEVER, IdleTimer
@@ -24,13 +24,15 @@ from mesh.net.timers import Deadlines
 from mesh.net.would_block import WOULD_BLOCK, end_records, unsent
 
 INCOMING = READABLE | PEER_DONE | UNUSUAL
-OUT_MAX = 128 * 1024  # bytes on their way to the socket; then streams wait, and at last the peer
+OUT_MAX = (
+    128 * 1024
+)  # bytes on their way to the socket; beyond it streams wait, and a client is not read from
 
 
-class Outgoing(IdleTimer):
-    """What one stream sends: `put`, `flush`, and once `finish`."""
+class H2StreamWriter(IdleTimer):
+    """What one stream sends: `put` and `flush` any number of times, then `finish` once."""
 
-    __slots__ = ("_ending", "_held", "_out", "_taken", "_trailers", "connection", "stream")
+    __slots__ = ("_ending", "_held", "_out", "_sent", "_trailers", "connection", "stream")
 
     def __init__(
         self, connection: "H2Connection | None", stream: Stream | None, deadlines: Deadlines
@@ -41,7 +43,7 @@ class Outgoing(IdleTimer):
         self._out: list[bytes] = []
         self._held = b""  # what the peer has not taken yet
         self._ending = False
-        self._taken = 0  # bytes that the peer took since it was last looked at
+        self._sent = 0  # bytes that went out since the last look
         self._trailers = b""
 
     def put(self, data: bytes) -> None:
@@ -52,12 +54,12 @@ class Outgoing(IdleTimer):
         return bool(self._held)
 
     @property
-    def shut_out(self) -> bool:
-        """Does it wait for its own stream's window, so that room for others is nothing to it?"""
-        return bool(self._held) and self.stream is not None and self.stream.room <= 0
+    def waits_for_own_window(self) -> bool:
+        """It waits for its own stream's window: a larger window of the connection does not help it."""
+        return bool(self._held) and self.stream is not None and self.stream.send_window <= 0
 
     def flush(self) -> bool:
-        """False: not all of it can be sent now; `has_room` tells when."""
+        """Sends what the windows allow. False: part of it is held; `on_room` is called when that has gone."""
         connection, stream = self.connection, self.stream
         if connection is None or stream is None or stream.ended_out:
             self._out.clear()
@@ -67,16 +69,16 @@ class Outgoing(IdleTimer):
             return True
         data = self._held + b"".join(out) if self._held or len(out) != 1 else out[0]
         out.clear()
-        wire, full = connection.wire, connection.full
+        protocol, full = connection.protocol, connection.is_full
         end_with_it = self._ending and not self._trailers
         sent = 0
         if not full and (data or end_with_it):
-            sent = wire.send_data(stream, data, end_with_it)
-            connection.dirty()
+            sent = protocol.send_data(stream, data, end_with_it)
+            connection.push_soon()
         was_blocked, self._held = bool(self._held), data[sent:] if sent < len(data) else b""
         if self._held or (self._ending and full):
-            connection.wait(self)
-            self._taken = self._taken + sent if was_blocked else 0
+            connection.add_waiting(self)
+            self._sent = self._sent + sent if was_blocked else 0
             if not was_blocked or self.limit is NEVER:
                 self.within(limits.BODY_SECONDS)
             return False
@@ -84,84 +86,85 @@ class Outgoing(IdleTimer):
             self.limit = NEVER
         if self._ending:
             if self._trailers:
-                wire.send_headers(stream, trailer_list(self._trailers), True)
-                connection.dirty()
-            self.all_sent()
+                protocol.send_headers(stream, trailer_list(self._trailers), True)
+                connection.push_soon()
+            self.on_sent()
         return True
 
     def keeps_up(self, least: float) -> bool:
-        """Has the peer taken so many bytes since the last look? A new one begins."""
-        taken, self._taken = self._taken, 0
+        """Have `least` bytes gone out since the last look? The count begins anew."""
+        taken, self._sent = self._sent, 0
         return taken >= least
 
     def finish(self, trailers: bytes = b"") -> bool:
-        """Nothing comes after that."""
+        """Sends the rest, trailers if there are any, and ends the stream."""
         self._ending = True
         self._trailers = trailers
         return self.flush()
 
     def on_fault(self) -> None:
-        """Something of ours has failed at this stream: its connection and the other streams go on."""
+        """A bug was met at this stream. Its connection and the other streams go on."""
         raise NotImplementedError
 
-    def go_on(self) -> None:
-        """There may be room again."""
+    def retry(self) -> None:
+        """Called when there may be room again."""
         if self.flush():
-            self.has_room()
+            self.on_room()
 
-    def has_room(self) -> None:
+    def on_room(self) -> None:
+        """All that was held has gone out."""
         raise NotImplementedError
 
-    def all_sent(self) -> None:
-        """With its end."""
+    def on_sent(self) -> None:
+        """Everything has gone out, with the end of the stream."""
         raise NotImplementedError
 
 
 class H2Connection(IdleTimer):
-    """Derive, and answer what `Wire` tells its side."""
+    """What both sides share. Derived classes implement the callbacks of `H2Side` that are theirs."""
 
     idle_seconds = limits.KEEP_ALIVE_SECONDS
-    account: ByteAccount | None = None  # of what is held for the peer
-    unheard_max = OUT_MAX  # bytes that the peer does not read, until it is not read from either
+    account: ByteAccount | None = None  # of the bytes that are held for the peer
+    unsent_max = OUT_MAX  # bytes that the peer has not taken; beyond it the peer is not read from
 
     def __init__(self, poller: Poller, deadlines: Deadlines, sock: socket.socket, *, client: bool) -> None:
         super().__init__(deadlines)
         self.poller = poller
         self.deadlines = deadlines
         self.sock = sock
-        self.wire = Wire(self, client=client)
+        self.protocol = H2Protocol(self, client=client)
         self.closed = False
         self._in_records = isinstance(sock, ssl.SSLSocket)
         self._held = b""  # what the socket has not taken yet
-        self._waiting: dict[Outgoing, None] = {}  # for room, in their turn
-        self._dirty = False
-        self._reading = False
+        self._waiting: dict[H2StreamWriter, None] = {}  # for room, in their turn
+        self._push_due = False
+        self._receiving = False
         self._unread = False
-        self._frames_left = False  # of what was read: they get their turn
-        self._more_room = False  # for all streams
+        self._frames_left = False  # of what was read; they are processed in the next turn
+        self._window_grew = False  # the connection's
         self._eof_follows = False
-        self._lingering = 0  # bytes that are still read over; we have said our last word
-        self._ending = False  # it follows
-        self._reading_pace: ReaderPace | None = None  # of a peer that does not take all
-        self._counted = 0  # bytes that the account knows of
-        self._wait = 0.0  # the limit that holds now
+        self._linger_left = 0  # bytes that may still come and are discarded; nothing more is sent
+        self._ending = False  # GOAWAY is on its way; then the connection lingers and is closed
+        self._reader_pace: ReaderPace | None = None  # of a peer that does not take all
+        self._counted = 0  # bytes that the account has counted
+        self._limit_seconds = 0.0  # the time limit that holds now; 0: none
 
     # --- reading ---
 
     def on_ready(self, mask: int) -> None:
-        """By the poller."""
+        """Callback of the poller."""
         if mask & INCOMING:
             if mask & (PEER_DONE | UNUSUAL):
                 self._eof_follows = True
-            self.readable()
+            self.on_readable()
         if mask & WRITABLE and self._held:
             self.push()
 
-    def readable(self) -> None:
+    def on_readable(self) -> None:
         for _ in range(limits.READS_AT_ONCE):
             if self.closed:
                 return
-            if self._frames_left or len(self._held) > self.unheard_max:
+            if self._frames_left or len(self._held) > self.unsent_max:
                 self._unread = True
                 return
             try:
@@ -169,37 +172,37 @@ class H2Connection(IdleTimer):
             except WOULD_BLOCK:
                 return
             except OSError:
-                self.lost()
+                self.on_lost()
                 return
             if not data:
-                self.lost()
+                self.on_lost()
                 return
             whole = len(data) == limits.READ_BYTES or self._eof_follows or self._in_records
-            self.take(data)
+            self.receive(data)
             if not whole:
                 return
-        self.poller.again(self.readable)
+        self.poller.again(self.on_readable)
 
-    def take(self, data: bytes) -> None:
-        """What was read."""
-        if self._lingering or self._ending:
-            self._lingering -= len(data)
-            if self._lingering < 0 and not self._ending:
+    def receive(self, data: bytes) -> None:
+        """Bytes that were read; b"" processes what is left of earlier ones."""
+        if self._linger_left or self._ending:
+            self._linger_left -= len(data)
+            if self._linger_left < 0 and not self._ending:
                 self.close()
             return
-        self._reading = True
+        self._receiving = True
         try:
-            self._frames_left = self.wire.receive(data, WORK_AT_ONCE)
+            self._frames_left = self.protocol.receive(data, WORK_AT_ONCE)
         except H2Broken as broken:
-            self.broke(broken)
+            self.on_protocol_error(broken)
             return
         finally:
-            self._reading = False
-        if self._more_room:
-            self._more_room = False
-            self._let_wait_go_on()
+            self._receiving = False
+        if self._window_grew:
+            self._window_grew = False
+            self._retry_waiting()
         self.push()
-        if self._counted or self.wire.unfinished > FREE_BYTES:
+        if self._counted or self.protocol.unfinished > FREE_BYTES:
             self._count()
         if self._frames_left:
             self.poller.again(self._next_frames)
@@ -208,33 +211,33 @@ class H2Connection(IdleTimer):
         if self.closed or not self._frames_left:
             return
         self._frames_left = False
-        self.take(b"")
+        self.receive(b"")
         if self._unread and not self._frames_left:
             self._unread = False
-            self.readable()
+            self.on_readable()
 
     # --- sending ---
 
     @property
-    def full(self) -> bool:
-        """Streams wait."""
-        return len(self._held) + len(self.wire.out) >= OUT_MAX
+    def is_full(self) -> bool:
+        """So much is on its way to the socket that streams have to wait."""
+        return len(self._held) + len(self.protocol.out) >= OUT_MAX
 
-    def dirty(self) -> None:
-        """There is something to send: with all else that comes in this round."""
-        if not self._dirty and not self._reading:
-            self._dirty = True
+    def push_soon(self) -> None:
+        """There is something to send. It goes out at the end of this round, together with other streams'."""
+        if not self._push_due and not self._receiving:
+            self._push_due = True
             self.poller.again(self.push)
 
-    def wait(self, outgoing: Outgoing) -> None:
-        self._waiting[outgoing] = None
+    def add_waiting(self, writer: H2StreamWriter) -> None:
+        self._waiting[writer] = None
 
     def push(self) -> None:
-        self._dirty = False
+        self._push_due = False
         while not self.closed:
-            if self.wire.out:
-                self._held += self.wire.out
-                self.wire.out.clear()
+            if self.protocol.out:
+                self._held += self.protocol.out
+                self.protocol.out.clear()
             if not self._held:
                 break
             try:
@@ -242,152 +245,152 @@ class H2Connection(IdleTimer):
             except WOULD_BLOCK:
                 sent = 0
             except OSError:
-                self.lost()
+                self.on_lost()
                 return
             all_sent = sent == len(self._held)
-            self._wait_for_reader(sent, all_sent)
+            self._measure_reader(sent, all_sent)
             self._held = b"" if all_sent else self._held[sent:]
             if not all_sent:
                 break
-            self._let_wait_go_on()
+            self._retry_waiting()
         if self.closed:
             return
         if self._held or self._counted:
             self._count()
         if self._ending and not self._held:
-            self._last_word()
+            self._linger()
             return
-        if self._unread and not self._frames_left and len(self._held) <= self.unheard_max:
+        if self._unread and not self._frames_left and len(self._held) <= self.unsent_max:
             self._unread = False
-            self.poller.again(self.readable)
+            self.poller.again(self.on_readable)
         self._set_clock()
 
-    def _let_wait_go_on(self) -> None:
-        """Each of those who wait, once; those who still cannot send wait on, behind the others."""
+    def _retry_waiting(self) -> None:
+        """Gives each writer that waits one turn. Those that still cannot send wait on, behind the others."""
         waiting, self._waiting = self._waiting, {}
         for one in waiting:
-            if one.shut_out:
+            if one.waits_for_own_window:
                 self._waiting[one] = None
             else:
-                run(one.go_on)
+                run(one.retry)
 
     def _count(self) -> None:
-        """What came and is not whole, and what the socket does not take."""
+        """Counts the bytes of incomplete frames and heads, and those that the socket has not taken."""
         account = self.account
         if account is None or self.closed:
             return
-        held = len(self._held) + self.wire.unfinished
+        held = len(self._held) + self.protocol.unfinished
         more, self._counted = held - self._counted, held
         if more <= 0:
             account.give_back(-more)
         elif (over := account.take(more)) is not None:
             self._counted -= more
-            self.over_share(over)
+            self.on_over_share(over)
 
-    def over_share(self, over: Over) -> None:
-        """More is held for the connection than may be."""
-        self.lost()
+    def on_over_share(self, over: Over) -> None:
+        """More bytes would be held for the peer than a limit allows."""
+        self.on_lost()
 
-    def _wait_for_reader(self, sent: int, all_sent: bool) -> None:
+    def _measure_reader(self, sent: int, all_sent: bool) -> None:
         if all_sent:
-            self._reading_pace = None
-        elif self._reading_pace is None:
-            self._reading_pace = ReaderPace(unsent(self.sock))
+            self._reader_pace = None
+        elif self._reader_pace is None:
+            self._reader_pace = ReaderPace(unsent(self.sock))
         else:
-            self._reading_pace.sent += sent
+            self._reader_pace.sent += sent
 
-    def reads(self, least: float) -> bool:
-        """Does the peer take what the socket holds fast enough? Then it gets as much time again."""
-        pace = self._reading_pace
+    def peer_keeps_up(self, least: float) -> bool:
+        """Has the peer taken `least` bytes since the last look? Then its time limit begins anew."""
+        pace = self._reader_pace
         if not self._held or pace is None or not pace.keeps_up(unsent(self.sock), least):
             return False
         self.within(limits.BODY_SECONDS)
         return True
 
     def _set_clock(self) -> None:
-        wire = self.wire
+        protocol = self.protocol
         if self._held:
             wait = limits.BODY_SECONDS
-        elif wire.in_block:
+        elif protocol.in_block:
             wait = limits.HEAD_SECONDS
         else:
-            wait = 0.0 if wire.streams else self.idle_seconds
-        if wait != self._wait:
-            self._wait = wait
+            wait = 0.0 if protocol.streams else self.idle_seconds
+        if wait != self._limit_seconds:
+            self._limit_seconds = wait
             if wait:
                 self.within(wait)
             else:
                 self.limit = NEVER
 
-    # --- what the wire tells ---
+    # --- callbacks of the protocol ---
 
-    def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
+    def on_request(self, stream: Stream, fields: Fields, ended: bool) -> None:
         raise NotImplementedError
 
-    def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
+    def on_headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
         raise NotImplementedError
 
-    def data(self, stream: Stream, data: bytes, ended: bool) -> None:
+    def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
         raise NotImplementedError
 
-    def was_reset(self, stream: Stream, code: int) -> None:
+    def on_reset(self, stream: Stream, code: int) -> None:
         raise NotImplementedError
 
-    def going_away(self, last: int) -> None:
+    def on_goaway(self, last: int) -> None:
         raise NotImplementedError
 
-    def room(self, stream: Stream | None) -> None:
+    def on_window(self, stream: Stream | None) -> None:
         if stream is None:
-            self._more_room = True  # once for all that is in a read
-        elif (one := self.outgoing(stream)) is not None and one in self._waiting:
+            self._window_grew = True  # waiting writers are tried once for each read, not for each frame
+        elif (one := self.writer_of(stream)) is not None and one in self._waiting:
             del self._waiting[one]
-            run(one.go_on)
+            run(one.retry)
 
-    def outgoing(self, stream: Stream) -> "Outgoing | None":
-        """Who sends on this stream."""
+    def writer_of(self, stream: Stream) -> "H2StreamWriter | None":
+        """The writer of this stream, if it is still open."""
         raise NotImplementedError
 
-    def ponged(self) -> None:
+    def on_pong(self) -> None:
         pass
 
     # --- the end ---
 
-    def broke(self, broken: H2Broken) -> None:
-        """The peer is no HTTP/2 that can be understood."""
-        self.leave(broken.code)
+    def on_protocol_error(self, broken: H2Broken) -> None:
+        """The peer has broken the protocol: the connection cannot go on."""
+        self.go_away(broken.code)
 
-    def lost(self) -> None:
-        """The peer is gone."""
+    def on_lost(self) -> None:
+        """The peer has closed the connection, or it broke."""
         self.close()
 
     def on_fault(self) -> None:
-        """Something of ours has failed at it."""
-        self.lost()
+        """A bug was met at this connection."""
+        self.on_lost()
 
-    def leave(self, code: Code = Code.NO_ERROR) -> None:
-        """Say so, and end when that is sent. No stream is open that matters."""
+    def go_away(self, code: Code = Code.NO_ERROR) -> None:
+        """Sends GOAWAY and closes the connection afterwards. Streams that are still open are abandoned."""
         if not self.closed and not self._ending:
             self._ending = True
-            self._lingering = limits.LINGER_BYTES
-            self.wire.go_away(code)
+            self._linger_left = limits.LINGER_BYTES
+            self.protocol.go_away(code)
             self.push()
 
-    def _last_word(self) -> None:
-        """To close with bytes unread would reset the connection, and the peer lose what we said."""
+    def _linger(self) -> None:
+        """To close with bytes unread would reset the connection, and the peer would lose what was sent."""
         self._ending = False
-        self._wait = limits.LINGER_SECONDS
+        self._limit_seconds = limits.LINGER_SECONDS
         self.within(limits.LINGER_SECONDS)
-        self.wire.out.clear()
+        self.protocol.out.clear()
         try:
             end_records(self.sock)
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self.close()
             return
-        self.poller.again(self.readable)
+        self.poller.again(self.on_readable)
 
     def close(self) -> None:
-        """Now, and for good."""
+        """Closes the socket at once."""
         if not self.closed:
             self.closed = True
             self.stop_clock()

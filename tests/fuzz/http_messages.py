@@ -22,8 +22,8 @@ from mesh.http.codec.h2_protocol import (
     STREAMS_MAX,
     Code,
     H2Broken,
+    H2Protocol,
     Stream,
-    Wire,
 )
 from mesh.http.codec.hpack import Fields
 from mesh.http.codec.proxy_headers import (
@@ -208,7 +208,7 @@ class Frames:
             sent = PREFACE + sent
         try:
             for at in range(0, len(sent), step):
-                side.wire.receive(sent[at : at + step])
+                side.protocol.receive(sent[at : at + step])
                 side.check()
         except H2Broken as broken:
             check_code(broken)
@@ -219,34 +219,34 @@ class Peer:
     """Answers what it is asked, gives back what it gets."""
 
     def __init__(self, client: bool) -> None:
-        self.wire = Wire(self, client=client, clock=lambda: 0.0)
+        self.protocol = H2Protocol(self, client=client, clock=lambda: 0.0)
         self.lists = RequestLists()
-        self.wire.start()
+        self.protocol.start()
         if client:
             for _ in range(3):
-                self.wire.open([(b":method", b"GET"), (b":path", b"/")], ended=True)
+                self.protocol.open([(b":method", b"GET"), (b":path", b"/")], ended=True)
 
     def check(self) -> None:
-        wire = self.wire
-        assert len(wire.streams) <= STREAMS_MAX
-        assert len(wire._got) < FRAME_MAX + 9 + len(PREFACE)
-        assert sum(map(len, wire._block)) <= FIELDS_BYTES_MAX + FRAME_MAX
-        assert 0 <= wire._returned < CONNECTION_WINDOW // 2
-        assert 0 <= wire._growth <= GROWTH
-        wire.out.clear()
+        protocol = self.protocol
+        assert len(protocol.streams) <= STREAMS_MAX
+        assert len(protocol._buffer) < FRAME_MAX + 9 + len(PREFACE)
+        assert sum(map(len, protocol._block)) <= FIELDS_BYTES_MAX + FRAME_MAX
+        assert 0 <= protocol._received < CONNECTION_WINDOW // 2
+        assert 0 <= protocol._growth <= GROWTH
+        protocol.out.clear()
 
-    def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
+    def on_request(self, stream: Stream, fields: Fields, ended: bool) -> None:
         try:
             head = self.lists.read(fields, ended)
         except RequestRefused:
-            self.wire.cancel(stream, Code.PROTOCOL_ERROR)
+            self.protocol.cancel(stream, Code.PROTOCOL_ERROR)
             return
         check_forwarded(head, STRANGER)
         listed = request_list(head, head.target, request_block(head.about, PROXY), b"http")
         assert RequestLists().read([one for one in listed if one[0] != b"te"], ended).host == head.host
-        self.wire.send_headers(stream, [(b":status", b"204")], ended=True)
+        self.protocol.send_headers(stream, [(b":status", b"204")], ended=True)
 
-    def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
+    def on_headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
         try:
             read_response(fields)
         except RequestRefused:
@@ -257,17 +257,17 @@ class Peer:
             return
         assert b"\r\n\r\n" not in trailers
 
-    def data(self, stream: Stream, data: bytes, ended: bool) -> None:
-        self.wire.consumed(stream, len(data))
+    def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
+        self.protocol.consumed(stream, len(data))
 
-    def was_reset(self, stream: Stream, code: int) -> None:
-        assert stream.id not in self.wire.streams
+    def on_reset(self, stream: Stream, code: int) -> None:
+        assert stream.id not in self.protocol.streams
 
-    def room(self, stream: Stream | None) -> None:
+    def on_window(self, stream: Stream | None) -> None:
         pass
 
-    def going_away(self, last: int) -> None:
+    def on_goaway(self, last: int) -> None:
         pass
 
-    def ponged(self) -> None:
+    def on_pong(self) -> None:
         pass

@@ -21,7 +21,7 @@ from mesh.http.downstream.h2_connection import H2Client, H2Request
 from mesh.http.downstream.listener import HttpListener
 from mesh.http.endpoint_pool import HttpEndpointPool, PooledEndpoint
 from mesh.http.exchange import Exchange
-from mesh.http.h2_transport import H2Connection, Outgoing
+from mesh.http.h2_transport import H2Connection, H2StreamWriter
 from mesh.http.middleware.kinds.compress import CompressFilter
 from mesh.http.middleware.kinds.errors import ErrorPageFilter
 from mesh.http.middleware.runner import MiddlewareRunner
@@ -65,13 +65,13 @@ HTTP1 = (
     RequestRouter,
     MiddlewareRunner,
 )
-HTTP2 = (H2Client, H2Request, H2Connection, Outgoing, H2Link, H2Upstream, *HTTP1)
+HTTP2 = (H2Client, H2Request, H2Connection, H2StreamWriter, H2Link, H2Upstream, *HTTP1)
 AROUND = (Subrequest, CompressFilter, ErrorPageFilter, *HTTP1)
 RELAY = (RelayConnection, SpliceRelay, Direction, TcpProxy)
 
 # What ends a connection or an exchange. That these few lines work is what everything else rests on.
-ENDS = {"on_fault", "occupy", "over", "close", "_close", "stop_clock", "_release", "_count", "lost"}
-ENDS |= {"_all_gone", "_all_broken", "_left", "_leave", "_note_empty", "_taken"}
+ENDS = {"on_fault", "occupy", "over", "close", "_close", "stop_clock", "_release", "_count", "on_lost"}
+ENDS |= {"_end_requests", "_break_all", "_left", "_leave", "_note_empty", "_taken"}
 # Their last step hands the connection over: nothing of theirs is left that could fail.
 LAST = {"_take", "_begin", "_serve", "speaks_h2"}
 # Asked by who looks at it from outside, so not in a callback of a connection; or the test's own.
@@ -226,7 +226,7 @@ def forget_endpoints(world: World) -> None:
         server.forget_idle()
         for link in tuple(server.links):
             link.retire()
-            link.lost()  # it would wait for the task to have read its last word
+            link.on_lost()  # it would wait for the task to have read its last word
         server.backend.health.succeeded(server.endpoint)
 
 
@@ -387,9 +387,9 @@ async def test_one_stream_of_http_2_costs_the_others_nothing(world: World) -> No
         waiting = client.ask(method="POST", authority="h.example", end=False)
         await client.send(waiting.id, b"a" * 1000)
         for key in (
-            (H2Upstream, "headers"),
-            (H2Upstream, "data"),
-            (H2Request, "open"),
+            (H2Upstream, "on_headers"),
+            (H2Upstream, "on_data"),
+            (H2Request, "start"),
             (H2Request, "respond"),
         ):
             with raising(key, after=False):

@@ -1,4 +1,4 @@
-"""A client's HTTP/2 connection, and its requests: each stream is the client's side of an exchange."""
+"""A client's HTTP/2 connection and its requests. Each stream is the downstream side of one exchange."""
 
 import socket
 
@@ -12,18 +12,18 @@ from mesh.http.codec.proxy_headers import ClientInfo, given_request_id, request_
 from mesh.http.downstream.interfaces import ConnectionOwner
 from mesh.http.exchange import Exchange
 from mesh.http.faults import HttpFault, RequestRefused
-from mesh.http.h2_transport import H2Connection, Outgoing
+from mesh.http.h2_transport import H2Connection, H2StreamWriter
 from mesh.http.least_rate import LEAST_BYTES, BodyPace
 from mesh.http.local_reply import LocalReply, error_answer
 from mesh.net.idle_timer import NEVER
 from mesh.net.isolation import run
 from mesh.relay.splice import reset_on_close
 
-ANSWER_BYTES = 4096  # that a stream must take for an answer of ours: all of ours are shorter
+ANSWER_BYTES = 4096  # no local reply is longer: a stream with such a window takes it at once
 
 
 class H2Client(H2Connection):
-    """`start` it; `host` is told when it is `over`."""
+    """Call `start`. `host.on_close` is called at the end."""
 
     account: ByteAccount
 
@@ -37,52 +37,54 @@ class H2Client(H2Connection):
         self._requests: dict[int, H2Request] = {}
         self._served = False  # there has been a request
         self._draining = False
-        self._told_last = False  # the peer knows the last stream that we take
+        self._goaway_sent = False  # the peer knows the last stream that is accepted
         self._block_of: RequestFields | None = None
         self._block = b""
 
     def start(self, data: bytes = b"") -> None:
-        """`data`: what was read of it already."""
+        """`data`: what was read from the socket before."""
         try:
             self.poller.watch(self.sock, self.on_ready)
         except OSError:
             self.close()
             return
-        self.wire.start()
+        self.protocol.start()
         if data:
-            self.take(data)
+            self.receive(data)
         else:
             self.push()
-        self.poller.again(self.readable)  # who watched the socket before may have been told of what is there
+        self.poller.again(self.on_readable)  # the former owner may have had the event for what is there
 
     @property
     def spare_order(self) -> tuple[bool, float] | None:
         return None if self._requests or self._held else (self._served, self.limit)
 
     def finish(self) -> None:
-        """No more requests after those that are on their way: RFC 9113 section 6.8 has two steps for it."""
+        """Accepts no more requests after those on their way. RFC 9113 section 6.8: GOAWAY with the highest
+        number, and the real one once a ping has come back."""
         if not self._draining and not self.closed:
             self._draining = True
-            self.wire.go_away(at_once=False)
-            self.wire.ping()
-            self.idle_seconds = limits.LINGER_SECONDS  # if the answer to the ping never comes
+            self.protocol.go_away(at_once=False)
+            self.protocol.ping()
+            self.idle_seconds = limits.LINGER_SECONDS  # if the ping is never answered
             self.push()
 
     def abort(self) -> None:
-        """Now."""
-        self.lost()
+        """Closes the connection at once."""
+        self.on_lost()
 
     def block(self, about: RequestFields) -> bytes:
-        """The fields of a request for an endpoint. A client repeats most of them."""
+        """The field lines that an endpoint gets, without the request's id. A client repeats most of them, so
+        the last block is kept."""
         if about is not self._block_of:
             self._block_of, self._block = about, request_block(about, self.edge)
             if len(self._block) > KEPT_MAX:
                 self._block_of = None
         return self._block
 
-    # --- what the wire tells ---
+    # --- callbacks of the protocol ---
 
-    def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
+    def on_request(self, stream: Stream, fields: Fields, ended: bool) -> None:
         self._served = True
         request = self._requests[stream.id] = H2Request(self, stream)
         try:
@@ -90,89 +92,89 @@ class H2Client(H2Connection):
             size += HEAD_COPIES * (len(head.target) + len(head.about.fields.raw))
             over = request.count(size)
             if over is None:
-                run(request.open, head, ended)
+                run(request.start, head, ended)
                 return
         except RequestRefused as refused:
             if (over := request.count(REQUEST_BYTES)) is None:
                 request.refuse(refused)
                 return
-        request.turn_away(over)
+        request.reject(over)
 
-    def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
+    def on_headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
         if (request := self._requests.get(stream.id)) is not None:
             run(request.trailers, fields)
 
-    def data(self, stream: Stream, data: bytes, ended: bool) -> None:
+    def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
         if (request := self._requests.get(stream.id)) is not None:
             run(request.body, data, ended)
         else:
-            self.wire.consumed(stream, len(data))
+            self.protocol.consumed(stream, len(data))
 
-    def outgoing(self, stream: Stream) -> "H2Request | None":
+    def writer_of(self, stream: Stream) -> "H2Request | None":
         return self._requests.get(stream.id)
 
-    def was_reset(self, stream: Stream, code: int) -> None:
+    def on_reset(self, stream: Stream, code: int) -> None:
         if (request := self._requests.pop(stream.id, None)) is not None:
-            run(request.gone)
-            self._look_at_end()
+            run(request.on_reset)
+            self._close_if_done()
 
-    def going_away(self, last: int) -> None:
-        """It will ask for nothing more, and gets what it has asked for."""
-        self._draining = self._told_last = True
-        self._look_at_end()
+    def on_goaway(self, last: int) -> None:
+        """The client sends no more requests; those under way are answered."""
+        self._draining = self._goaway_sent = True
+        self._close_if_done()
 
-    def ponged(self) -> None:
-        if self._draining and not self._told_last:
-            self._told_last = True
-            self.wire.go_away()
-            self._look_at_end()
+    def on_pong(self) -> None:
+        if self._draining and not self._goaway_sent:
+            self._goaway_sent = True
+            self.protocol.go_away()
+            self._close_if_done()
 
     def on_close(self, request: "H2Request") -> None:
-        """Of this request nothing more is said or heard."""
+        """This request's stream is closed."""
         self._requests.pop(request.id, None)
-        self._look_at_end()
+        self._close_if_done()
 
-    def _look_at_end(self) -> None:
-        if self._told_last and not self._requests:
-            self.leave()
+    def _close_if_done(self) -> None:
+        if self._goaway_sent and not self._requests:
+            self.go_away()
         else:
-            self.dirty()
+            self.push_soon()
 
     # --- the end ---
 
-    def broke(self, broken: H2Broken) -> None:
+    def on_protocol_error(self, broken: H2Broken) -> None:
         fault = HttpFault.H2_FLOOD if broken.code is Code.ENHANCE_YOUR_CALM else HttpFault.H2_PROTOCOL
         self.host.refused(fault, str(broken))
-        self._all_gone()
-        super().broke(broken)
+        self._end_requests()
+        super().on_protocol_error(broken)
 
     def on_timeout(self) -> None:
-        if self.reads(LEAST_BYTES * limits.BODY_SECONDS):
+        if self.peer_keeps_up(LEAST_BYTES * limits.BODY_SECONDS):
             return
-        if not self._held and not self._lingering and not self.wire.in_block and not self._requests:
-            self.leave()  # idle
-        elif self.wire.in_block:
+        if not self._held and not self._linger_left and not self.protocol.in_block and not self._requests:
+            self.go_away()  # idle
+        elif self.protocol.in_block:
             self.host.refused(HttpFault.HEAD_TIMEOUT, "the head took too long")
-            self._all_gone()
-            self.leave(Code.PROTOCOL_ERROR)
+            self._end_requests()
+            self.go_away(Code.PROTOCOL_ERROR)
         else:
-            self.lost()
+            self.on_lost()
 
-    def over_share(self, over: Over) -> None:
+    def on_over_share(self, over: Over) -> None:
         self.host.refused(over.refused.fault, str(over.refused))
-        self._all_gone()
+        self._end_requests()
         reset_on_close(self.sock)
         self.close()
 
-    def lost(self) -> None:
-        self._all_gone()
+    def on_lost(self) -> None:
+        self._end_requests()
         self.close()
 
-    def _all_gone(self) -> None:
+    def _end_requests(self) -> None:
         requests = tuple(self._requests.values())
         self._requests.clear()
         for request in requests:
-            run(request.gone)
+            run(request.on_reset)
 
     def close(self) -> None:
         if not self.closed:
@@ -180,10 +182,11 @@ class H2Client(H2Connection):
             self.host.on_close(self)
 
 
-class H2Request(Outgoing):
-    """The client's side of one exchange."""
+class H2Request(H2StreamWriter):
+    """The downstream side of one exchange."""
 
     __slots__ = (
+        "_body_held",
         "_body_left",
         "_client",
         "_complete",
@@ -193,7 +196,6 @@ class H2Request(Outgoing):
         "_head_only",
         "_held_in",
         "_held_out",
-        "_hold",
         "_pace",
         "_unreturned",
         "edge",
@@ -208,11 +210,11 @@ class H2Request(Outgoing):
         self.edge = client.edge
         self.request_id = b""
         self._exchange: Exchange | None = None
-        self._complete = stream.ended_in  # the request
-        self._body_left = -1  # of the length that was announced
-        self._hold = False
-        self._unreturned = 0  # bytes of the body that the exchange has not done with
-        self._held_in = self._held_out = 0  # bytes of the request, of the response, that the account knows of
+        self._complete = stream.ended_in  # all of the request has come
+        self._body_left = -1  # bytes until the announced length; -1: none was announced
+        self._body_held = False
+        self._unreturned = 0  # bytes of the body whose window was not given back, as the exchange holds them
+        self._held_in = self._held_out = 0  # bytes of the request, of the response, that are counted
         self._head: list[tuple[bytes, bytes]] | None = None  # of the response, to be sent with what follows
         self._head_only = False
         self._pace: BodyPace | None = None  # of the request's body, if there is one
@@ -220,7 +222,7 @@ class H2Request(Outgoing):
 
     # --- the request ---
 
-    def open(self, head: RequestHead, ended: bool) -> None:
+    def start(self, head: RequestHead, ended: bool) -> None:
         host = self._client.host
         self.request_id = (self.edge.trusted and given_request_id(head.about)) or host.request_id()
         self._head_only = head.method == b"HEAD"
@@ -235,9 +237,9 @@ class H2Request(Outgoing):
     def body(self, data: bytes, ended: bool) -> None:
         stream = self.stream
         assert stream is not None
-        exchange, wire = self._exchange, self._client.wire
-        if exchange is None:  # it is answered; what still comes is nobody's
-            wire.consumed(stream, len(data))
+        exchange, protocol = self._exchange, self._client.protocol
+        if exchange is None:  # it is answered; the rest of the body is discarded
+            protocol.consumed(stream, len(data))
             return
         if self._body_left >= 0:
             self._body_left -= len(data)
@@ -250,21 +252,21 @@ class H2Request(Outgoing):
         elif self._pace is not None:
             self._pace.received += len(data)
         exchange.body(data, ended)
-        if self._hold:
+        if self._body_held:
             if (over := self.count(len(data))) is not None:
                 exchange.give_up(over.refused.fault)
             else:
                 self._unreturned += len(data)
         else:
-            wire.consumed(stream, len(data))
-            self._client.dirty()
+            protocol.consumed(stream, len(data))
+            self._client.push_soon()
 
     def _wait_for_body(self) -> None:
-        """Messages of a stream of gRPC may be rare."""
+        """Starts the time limit. Messages of a gRPC stream may be rare."""
         self.within(limits.TUNNEL_SECONDS if self._grpc else limits.BODY_SECONDS)
 
-    def _still(self) -> bool:
-        """Does it read, or send its body, fast enough to go on?"""
+    def _keeps_up(self) -> bool:
+        """Does the client read, or send its body, fast enough? Then its time limit begins anew."""
         if self.blocked:
             least = 1 if self._grpc else LEAST_BYTES * limits.BODY_SECONDS
             if not self.keeps_up(least):
@@ -275,12 +277,12 @@ class H2Request(Outgoing):
         if exchange is None or exchange.status or pace is None:
             return False
         if self._grpc:
-            still, pace.received = pace.received > 0, 0
+            keeps_up, pace.received = pace.received > 0, 0
         else:
-            still = pace.keeps_up(limits.BODY_SECONDS)
-        if still:
+            keeps_up = pace.keeps_up(limits.BODY_SECONDS)
+        if keeps_up:
             self._wait_for_body()
-        return still
+        return keeps_up
 
     def trailers(self, fields: Fields) -> None:
         exchange = self._exchange
@@ -299,7 +301,7 @@ class H2Request(Outgoing):
         exchange.body_ended(trailers)
 
     def hold_body(self, hold: bool) -> None:
-        self._hold = hold
+        self._body_held = hold
         if self.stream is None:
             return
         if hold:
@@ -312,22 +314,22 @@ class H2Request(Outgoing):
             returned, self._unreturned = self._unreturned, 0
             self._held_in -= returned
             self._client.account.give_back(returned)
-            self._client.wire.consumed(self.stream, returned)
-            self._client.dirty()
+            self._client.protocol.consumed(self.stream, returned)
+            self._client.push_soon()
 
     def forwarded(self, head: RequestHead) -> bytes:
         return b"%bX-Request-Id: %b\r\n" % (self._client.block(head.about), self.request_id)
 
     def refuse(self, refused: RequestRefused) -> None:
-        """There is no exchange: this is no request."""
+        """Answers what is not a valid request. There is no exchange for it."""
         self._client.host.refused(refused.fault, str(refused))
         self.request_id = self._client.host.request_id()
         self.answer(error_answer(refused.fault, self.request_id))
 
-    # --- what is held for it ---
+    # --- bytes that are held ---
 
     def count(self, more: int) -> Over | None:
-        """So much more of the request is held; with an answer it must not be."""
+        """Counts so many more bytes of the request. Returns whose limit that would exceed, if any."""
         over = self._client.account.take(more)
         if over is None:
             self._held_in += more
@@ -338,51 +340,52 @@ class H2Request(Outgoing):
         if over is None:
             self._held_out += more
         else:
-            self._too_much(over.refused)
+            self._on_over_share(over.refused)
 
-    def _too_much(self, refused: RequestRefused) -> None:
-        """Of what its client does not take."""
+    def _on_over_share(self, refused: RequestRefused) -> None:
+        """The client does not take so much of the response that no more may be held."""
         if self._exchange is not None:
             self._exchange.give_up(refused.fault)
         else:
             self._client.host.refused(refused.fault, str(refused))
-            self._drop(Code.ENHANCE_YOUR_CALM)
+            self._reset(Code.ENHANCE_YOUR_CALM)
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         if self._pace is not None:
             self._pace.end()
         account = self._client.account
         account.give_back(self._held_in + self._held_out)
         self._held_in = self._held_out = 0
 
-    def turn_away(self, over: Over) -> None:
-        """For want of room. A client that would not take an answer at once gets none: it would be held."""
+    def reject(self, over: Over) -> None:
+        """Refuses a request for which no more bytes may be held. It is answered only if the answer can go out
+        at once; otherwise its stream is reset."""
         client, stream, refused = self._client, self.stream, over.refused
         assert stream is not None
-        if over is not Over.CONNECTION and stream.room >= ANSWER_BYTES and not client.full:
+        if over is not Over.CONNECTION and stream.send_window >= ANSWER_BYTES and not client.is_full:
             self.refuse(refused)
             return
         client.host.refused(refused.fault, str(refused))
-        self._over()
-        client.wire.refuse(stream)
+        self._close()
+        client.protocol.refuse(stream)
 
     def _malformed(self, message: str) -> None:
         """RFC 9113 section 8.1.1."""
         self._client.host.refused(HttpFault.BAD_BODY, message)
         stream = self.stream
         assert stream is not None
-        self._client.wire.fail(stream, Code.PROTOCOL_ERROR)
-        self._client.dirty()
+        self._client.protocol.fail(stream, Code.PROTOCOL_ERROR)
+        self._client.push_soon()
 
     # --- the response ---
 
     def interim(self, head: ResponseHead) -> None:
         if self.stream is not None:
-            self._client.wire.send_headers(self.stream, response_list(head), False)
-            self._client.dirty()
+            self._client.protocol.send_headers(self.stream, response_list(head), False)
+            self._client.push_soon()
 
     def respond(self, head: ResponseHead, length: int) -> None:
-        self.limit = NEVER  # from now on both may take their time: the endpoint's side has a limit
+        self.limit = NEVER  # from now on the endpoint's side has the time limit
         self._head = response_list(head)
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
@@ -400,8 +403,8 @@ class H2Request(Outgoing):
     def flush(self) -> bool:
         listed, self._head = self._head, None
         if listed is not None and self.stream is not None:
-            self._client.wire.send_headers(self.stream, listed, False)
-            self._client.dirty()
+            self._client.protocol.send_headers(self.stream, listed, False)
+            self._client.push_soon()
         sent = super().flush()
         if len(self._held) != self._held_out and self.stream is not None:
             self._count_out(len(self._held) - self._held_out)
@@ -412,9 +415,9 @@ class H2Request(Outgoing):
         listed, stream = self._head, self.stream
         if listed is not None and stream is not None and not self._out and not trailers:
             self._head = None
-            self._client.wire.send_headers(stream, listed, True)
-            self._client.dirty()
-            self.all_sent()
+            self._client.protocol.send_headers(stream, listed, True)
+            self._client.push_soon()
+            self.on_sent()
         else:
             self.finish(trailers)
 
@@ -425,27 +428,27 @@ class H2Request(Outgoing):
         self.end(b"")
 
     def cut(self) -> None:
-        self._drop(Code.INTERNAL_ERROR)
+        self._reset(Code.INTERNAL_ERROR)
 
-    def has_room(self) -> None:
+    def on_room(self) -> None:
         if self._exchange is not None:
             self._exchange.client_room()
 
-    def all_sent(self) -> None:
+    def on_sent(self) -> None:
         if self.stream is not None and not self.stream.ended_in:
-            self._drop(Code.NO_ERROR)  # RFC 9113 section 8.1: whoever still sends may stop
+            self._reset(Code.NO_ERROR)  # RFC 9113 section 8.1: the client can stop sending
         else:
-            self._over()
+            self._close()
 
     # --- the end ---
 
     def on_timeout(self) -> None:
-        if self._still():
+        if self._keeps_up():
             return
         exchange = self._exchange
         if self.blocked or exchange is None or exchange.status:
             self._exchange = None
-            self._drop(Code.CANCEL)
+            self._reset(Code.CANCEL)
             if exchange is not None:
                 exchange.gone()
         else:
@@ -455,29 +458,29 @@ class H2Request(Outgoing):
             self.answer(error_answer(HttpFault.BODY_TIMEOUT, self.request_id))
 
     def on_fault(self) -> None:
-        """Something of ours has failed at it."""
+        """A bug was met at this request."""
         exchange, self._exchange = self._exchange, None
-        run(self._drop, Code.INTERNAL_ERROR)
+        run(self._reset, Code.INTERNAL_ERROR)
         if exchange is not None:
             exchange.on_fault()
 
-    def gone(self) -> None:
-        """The client's stream is no more."""
+    def on_reset(self) -> None:
+        """The client has ended the stream, or the connection is lost."""
         self.stream = None
         self.stop_clock()
-        self._give_back()
+        self._release()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             run(exchange.gone)
 
-    def _drop(self, code: Code) -> None:
+    def _reset(self, code: Code) -> None:
         if self.stream is not None:
-            self._client.wire.cancel(self.stream, code)
-        self._over()
+            self._client.protocol.cancel(self.stream, code)
+        self._close()
 
-    def _over(self) -> None:
+    def _close(self) -> None:
         self.stream = None
         self._exchange = None
         self.stop_clock()
-        self._give_back()
+        self._release()
         self._client.on_close(self)

@@ -11,7 +11,7 @@ from mesh.http.exchange import Exchange
 from mesh.http.faults import HttpFault
 from mesh.http.interfaces import UpstreamHandler
 from mesh.http.upstream.h1_connection import CONNECTING, H1Upstream
-from mesh.http.upstream.h2_connection import begin_link
+from mesh.http.upstream.h2_connection import adopt_connection
 from mesh.http.upstream.tls import TaskTls
 from mesh.net.poller import Poller
 from mesh.net.timers import Deadlines
@@ -66,7 +66,7 @@ class SecuredUpstream(H1Upstream):
             self.stop_clock()
             self._protocol.close()
             try:
-                begin_link(self._poller, self._deadlines, self.server, sock, asking)
+                adopt_connection(self._poller, self._deadlines, self.server, sock, asking)
             except Exception:  # a fault of ours: nobody else has the socket now
                 self._poller.close(sock)
                 raise

@@ -1,7 +1,8 @@
-"""HTTP/2 connections to an endpoint, each shared by many exchanges; an exchange has a stream of one.
+"""HTTP/2 connections to an endpoint. Many exchanges share one: each has a stream.
 
-A connection takes no more streams when its endpoint says so (GOAWAY) or is no endpoint any more; those that
-it has are finished. A stream that the endpoint says it has not looked at goes elsewhere, whatever its method.
+A connection accepts no more streams after the endpoint's GOAWAY, or when the endpoint has left the pool. Its
+open streams are finished. A request that the endpoint has not processed (RFC 9113 section 8.7) is sent to
+another endpoint, whatever its method.
 """
 
 import errno
@@ -17,7 +18,7 @@ from mesh.http.codec.hpack import Fields
 from mesh.http.endpoint_pool import PooledEndpoint
 from mesh.http.exchange import Exchange
 from mesh.http.faults import HttpFault, RequestRefused
-from mesh.http.h2_transport import H2Connection, Outgoing
+from mesh.http.h2_transport import H2Connection, H2StreamWriter
 from mesh.http.interfaces import UpstreamHandler
 from mesh.net.idle_timer import NEVER
 from mesh.net.isolation import run
@@ -29,38 +30,38 @@ IDLE_SECONDS = 60.0  # without a stream
 
 
 class H2Link(H2Connection):
-    """One connection. `join` it; it is in its server's `links` as long as it takes streams."""
+    """One connection. It is in its endpoint's `links` as long as it accepts streams."""
 
     idle_seconds = IDLE_SECONDS
-    unheard_max = 2**31  # what it can make us say is bounded: see `frame_budget`
+    unsent_max = 2**31  # what an endpoint can make us send is bounded: see `frame_budget`
 
     def __init__(
         self, poller: Poller, deadlines: Deadlines, sock: socket.socket, server: PooledEndpoint
     ) -> None:
         super().__init__(poller, deadlines, sock, client=True)
         self.server = server
-        self.served = False  # something has come from it
+        self.served = False  # it has sent the head of a response
         self._open = False
         self._connecting: list[H2Upstream] = []
-        self._asked: dict[int, H2Upstream] = {}
+        self._upstreams: dict[int, H2Upstream] = {}
 
     @property
     def scheme(self) -> bytes:
         return b"https" if isinstance(self.sock, ssl.SSLSocket) else b"http"
 
     @property
-    def takes(self) -> bool:
-        """One more stream?"""
-        under_way = len(self._asked) + len(self._connecting)
-        return under_way < min(self.wire.streams_max, STREAMS_MAX) and not self.wire.exhausted
+    def accepts_streams(self) -> bool:
+        """Can one more stream be opened?"""
+        under_way = len(self._upstreams) + len(self._connecting)
+        return under_way < min(self.protocol.streams_max, STREAMS_MAX) and not self.protocol.exhausted
 
     @property
     def stalled(self) -> bool:
-        """Can no body go out on it just now, whose ever?"""
-        return self._open and (self.full or not self.wire.has_room)
+        """No body can be sent now, on any stream."""
+        return self._open and (self.is_full or not self.protocol.can_send)
 
     def connect(self, seconds: float) -> None:
-        """Those who joined are told."""
+        """Connects within so many seconds. Those who joined are told by `on_joined` or `not_connected`."""
         endpoint = self.server.endpoint
         try:
             code = self.sock.connect_ex((endpoint.address, endpoint.port))
@@ -75,50 +76,50 @@ class H2Link(H2Connection):
         else:
             self._connected(code)
 
-    def take_over(self, asked: "H2Upstream") -> None:
-        """The socket is connected, and watched by nobody."""
+    def adopt(self, upstream: "H2Upstream") -> None:
+        """Starts on a socket that is connected and not watched."""
         self.poller.watch(self.sock, self._on_ready)
-        self._connecting.append(asked)
+        self._connecting.append(upstream)
         self._opened()
 
-    def join(self, asked: "H2Upstream") -> None:
+    def join(self, upstream: "H2Upstream") -> None:
         if self._open:
-            asked.joined(self)
+            upstream.on_joined(self)
         else:
-            self._connecting.append(asked)
+            self._connecting.append(upstream)
 
-    def ask(self, asked: "H2Upstream", fields: list[tuple[bytes, bytes]], ended: bool) -> Stream:
-        stream = self.wire.open(fields, ended)
-        self._asked[stream.id] = asked
-        self.dirty()
+    def open_stream(self, upstream: "H2Upstream", fields: list[tuple[bytes, bytes]], ended: bool) -> Stream:
+        stream = self.protocol.open(fields, ended)
+        self._upstreams[stream.id] = upstream
+        self.push_soon()
         return stream
 
-    def on_close(self, asked: "H2Upstream", stream: Stream | None) -> None:
-        """It has all that it wanted."""
+    def on_close(self, upstream: "H2Upstream", stream: Stream | None) -> None:
+        """The exchange is done with its stream. None: the stream was not opened."""
         if stream is not None:
-            self._asked.pop(stream.id, None)
-        elif asked in self._connecting:
-            self._connecting.remove(asked)
-        else:  # a fault while it asked: it does not know its stream
-            self._asked = {id_: one for id_, one in self._asked.items() if one is not asked}
-        self._look_at_end()
+            self._upstreams.pop(stream.id, None)
+        elif upstream in self._connecting:
+            self._connecting.remove(upstream)
+        else:  # a bug while its stream was opened: it does not know the stream
+            self._upstreams = {id_: one for id_, one in self._upstreams.items() if one is not upstream}
+        self._close_if_done()
 
     def retire(self) -> None:
-        """No new streams; when the last has ended, it is closed."""
+        """Accepts no more streams. The connection is closed when the last one has ended."""
         if self in self.server.links:
             self.server.links.remove(self)
-        self._look_at_end()
+        self._close_if_done()
 
-    def _look_at_end(self) -> None:
+    def _close_if_done(self) -> None:
         if self.closed:
             return
-        if not self._asked and not self._connecting and self not in self.server.links:
+        if not self._upstreams and not self._connecting and self not in self.server.links:
             if self._open:
-                self.leave()
+                self.go_away()
             else:
                 self.close()
         else:
-            self.dirty()
+            self.push_soon()
 
     def _on_ready(self, mask: int) -> None:
         if self._open:
@@ -139,79 +140,79 @@ class H2Link(H2Connection):
     def _opened(self) -> None:
         self.limit = NEVER
         self._open = True
-        self.wire.start()
+        self.protocol.start()
         waiting, self._connecting = self._connecting, []
-        for asked in waiting:
-            run(asked.joined, self)
+        for upstream in waiting:
+            run(upstream.on_joined, self)
         self.push()
 
-    # --- what the wire tells ---
+    # --- callbacks of the protocol ---
 
-    def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
+    def on_headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
         self.served = True
-        if (asked := self._asked.get(stream.id)) is not None:
-            run(asked.headers, fields, ended)
+        if (upstream := self._upstreams.get(stream.id)) is not None:
+            run(upstream.on_headers, fields, ended)
 
-    def data(self, stream: Stream, data: bytes, ended: bool) -> None:
-        if (asked := self._asked.get(stream.id)) is not None:
-            run(asked.data, stream, data, ended)
+    def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
+        if (upstream := self._upstreams.get(stream.id)) is not None:
+            run(upstream.on_data, stream, data, ended)
         else:
-            self.wire.consumed(stream, len(data))
+            self.protocol.consumed(stream, len(data))
 
-    def outgoing(self, stream: Stream) -> "H2Upstream | None":
-        return self._asked.get(stream.id)
+    def writer_of(self, stream: Stream) -> "H2Upstream | None":
+        return self._upstreams.get(stream.id)
 
-    def was_reset(self, stream: Stream, code: int) -> None:
-        if (asked := self._asked.pop(stream.id, None)) is not None:
-            run(asked.was_reset, code)
-            self._look_at_end()
+    def on_reset(self, stream: Stream, code: int) -> None:
+        if (upstream := self._upstreams.pop(stream.id, None)) is not None:
+            run(upstream.on_reset, code)
+            self._close_if_done()
 
-    def going_away(self, last: int) -> None:
+    def on_goaway(self, last: int) -> None:
         if self in self.server.links:
             self.server.links.remove(self)
-        for id_ in [id_ for id_ in self._asked if id_ > last]:
-            asked = self._asked.pop(id_)
-            run(asked.broken, HttpFault.ENDPOINT_CLOSED, unprocessed=True)
-        self._look_at_end()
+        for id_ in [id_ for id_ in self._upstreams if id_ > last]:
+            upstream = self._upstreams.pop(id_)
+            run(upstream.broken, HttpFault.ENDPOINT_CLOSED, unprocessed=True)
+        self._close_if_done()
 
     # --- the end ---
 
-    def broke(self, broken: H2Broken) -> None:
-        self._all_broken(HttpFault.BAD_RESPONSE)
-        super().broke(broken)
+    def on_protocol_error(self, broken: H2Broken) -> None:
+        self._break_all(HttpFault.BAD_RESPONSE)
+        super().on_protocol_error(broken)
 
-    def lost(self) -> None:
+    def on_lost(self) -> None:
         self._fail(HttpFault.ENDPOINT_CLOSED)
 
     def on_timeout(self) -> None:
-        if self._open and self.reads(1):
+        if self._open and self.peer_keeps_up(1):
             return
         if not self._open:
             self._fail(HttpFault.CONNECT_TIMEOUT)
-        elif not self._asked:
+        elif not self._upstreams:
             self.retire()
-            if self._lingering:
+            if self._linger_left:
                 self.close()
         else:
             self._fail(HttpFault.RESPONSE_TIMEOUT)
 
     def _fail(self, fault: HttpFault) -> None:
         self.close()
-        self._all_broken(fault)
+        self._break_all(fault)
 
-    def _all_broken(self, fault: HttpFault) -> None:
+    def _break_all(self, fault: HttpFault) -> None:
         if self in self.server.links:
             self.server.links.remove(self)
         connecting, self._connecting = self._connecting, []
-        asked = tuple(self._asked.values())
-        self._asked.clear()
+        upstreams = tuple(self._upstreams.values())
+        self._upstreams.clear()
         for one in connecting:
             run(one.not_connected, fault)
-        for one in asked:
+        for one in upstreams:
             run(one.broken, fault)
 
 
-class H2Upstream(Outgoing):
+class H2Upstream(H2StreamWriter):
     """The endpoint's side of one exchange."""
 
     __slots__ = (
@@ -219,7 +220,7 @@ class H2Upstream(Outgoing):
         "_deadlines_of",
         "_exchange",
         "_idle",
-        "_last",
+        "_last_exchange",
         "_paused",
         "_poller",
         "_unreturned",
@@ -237,7 +238,7 @@ class H2Upstream(Outgoing):
         self._deadlines_of = deadlines
         self.server = server
         self._exchange: UpstreamHandler | None = exchange
-        self._last = exchange  # also when it is done with us: what it does then may fail
+        self._last_exchange = exchange  # also while it finishes: a bug met there is its own
         self.link: H2Link | None = None
         self.reused = False
         self.head: ResponseHead | None = None
@@ -249,7 +250,7 @@ class H2Upstream(Outgoing):
     # --- begin ---
 
     def connect(self, make: Callable[[], socket.socket], seconds: float) -> None:
-        """Told to the exchange, now or later, once."""
+        """Tells the exchange once, now or later: `connected` or `not_connected`."""
         link = free_link(self.server)
         if link is not None:
             self.link = link
@@ -267,7 +268,7 @@ class H2Upstream(Outgoing):
             self.server.links.append(link)
         run(link.connect, seconds)
 
-    def joined(self, link: H2Link) -> None:
+    def on_joined(self, link: H2Link) -> None:
         if self._exchange is not None:
             self._exchange.connected()
 
@@ -291,37 +292,37 @@ class H2Upstream(Outgoing):
         assert link is not None
         ended = last and not body and not trailers
         self.connection = link
-        self.stream = link.ask(self, request_list(head, target, lines, link.scheme), ended)
+        self.stream = link.open_stream(self, request_list(head, target, lines, link.scheme), ended)
         for one in body:
             self.put(one)
-        return self._sent(last, trailers) if not ended else self._clock_of_answer()
+        return self._send_queued(last, trailers) if not ended else self._await_response()
 
     def send(self, data: bytes, last: bool, trailers: bytes = b"") -> bool:
         if data:
             self.put(data)
-        return self._sent(last, trailers)
+        return self._send_queued(last, trailers)
 
-    def _sent(self, last: bool, trailers: bytes) -> bool:
+    def _send_queued(self, last: bool, trailers: bytes) -> bool:
         if not last:
             return self.flush()
         self.finish(trailers)
         return True
 
-    def has_room(self) -> None:
+    def on_room(self) -> None:
         if self._exchange is not None:
             self._exchange.upstream_room()
 
-    def all_sent(self) -> None:
-        self._clock_of_answer()
+    def on_sent(self) -> None:
+        self._await_response()
 
-    def _clock_of_answer(self) -> bool:
+    def _await_response(self) -> bool:
         if self._exchange is not None and self.head is None:
             self.within(self._exchange.response_timeout)
         return True
 
     # --- the response ---
 
-    def headers(self, fields: Fields, ended: bool) -> None:
+    def on_headers(self, fields: Fields, ended: bool) -> None:
         exchange = self._exchange
         if exchange is None:
             return
@@ -333,14 +334,14 @@ class H2Upstream(Outgoing):
             if head.status < 200 and ended:
                 raise RequestRefused(HttpFault.BAD_RESPONSE, "an interim response that is the last")
         except RequestRefused as refused:
-            self._wrong(refused)
+            self._fail(refused)
             return
         if head.status < 200:
             exchange.interim(head)
             return
         self.head = head
         if (head.fields.get(b"content-type") or b"").startswith(b"application/grpc"):
-            self._idle = limits.TUNNEL_SECONDS  # streams of messages that may be rare
+            self._idle = limits.TUNNEL_SECONDS  # messages of a stream may be rare
         length = head.body_length(exchange.method)
         self._body_left = length
         self.within(self._idle)
@@ -350,18 +351,18 @@ class H2Upstream(Outgoing):
         else:
             exchange.pushed()
 
-    def data(self, stream: Stream, data: bytes, ended: bool) -> None:
+    def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
         exchange, link = self._exchange, self.link
         assert link is not None
         if exchange is None or self.head is None:
-            link.wire.consumed(stream, len(data))
+            link.protocol.consumed(stream, len(data))
             if exchange is not None:
-                self._wrong(RequestRefused(HttpFault.BAD_RESPONSE, "content without a head"))
+                self._fail(RequestRefused(HttpFault.BAD_RESPONSE, "content without a head"))
             return
         if self._body_left >= 0:
             self._body_left -= len(data)
             if self._body_left < 0 or (ended and self._body_left):
-                self._wrong(RequestRefused(HttpFault.BAD_RESPONSE, "the body is not of the length announced"))
+                self._fail(RequestRefused(HttpFault.BAD_RESPONSE, "the body is not of the length announced"))
                 return
         if data:
             exchange.payload(data)
@@ -374,25 +375,25 @@ class H2Upstream(Outgoing):
         if self._paused:
             self._unreturned += len(data)
         else:
-            link.wire.consumed(stream, len(data))
+            link.protocol.consumed(stream, len(data))
 
     def resume(self) -> None:
         self._paused = False
         if self._unreturned and self.stream is not None and self.link is not None:
             returned, self._unreturned = self._unreturned, 0
-            self.link.wire.consumed(self.stream, returned)
-            self.link.dirty()
+            self.link.protocol.consumed(self.stream, returned)
+            self.link.push_soon()
 
     def shut_request(self) -> None:
         raise AssertionError("there is no Upgrade in HTTP/2")
 
     def _done(self, trailers: bytes) -> None:
         exchange = self._exchange
-        self._end(Code.NO_ERROR)  # if there is more of the request, nobody reads it
+        self._end(Code.NO_ERROR)  # the rest of the request, if any, is not read
         if exchange is not None:
             exchange.ended(trailers)
 
-    def _wrong(self, refused: RequestRefused) -> None:
+    def _fail(self, refused: RequestRefused) -> None:
         exchange = self._exchange
         self._end(Code.PROTOCOL_ERROR)
         if exchange is not None:
@@ -400,14 +401,14 @@ class H2Upstream(Outgoing):
 
     # --- the end ---
 
-    def was_reset(self, code: int) -> None:
+    def on_reset(self, code: int) -> None:
         refused = code == Code.REFUSED_STREAM
         if refused:
-            self.reused = False  # it does not want more just now: another endpoint may
+            self.reused = False  # the endpoint is busy: another one may not be
         self.broken(HttpFault.ENDPOINT_CLOSED, unprocessed=refused)
 
     def broken(self, fault: HttpFault, *, unprocessed: bool = False) -> None:
-        """The stream is no more."""
+        """The stream has ended without a complete response."""
         exchange, self._exchange = self._exchange, None
         self.stream = None
         self.stop_clock()
@@ -427,9 +428,9 @@ class H2Upstream(Outgoing):
         self._end(Code.CANCEL)
 
     def on_fault(self) -> None:
-        """Something of ours has failed, here or in the exchange."""
+        """A bug was met, here or in the exchange."""
         run(self._end, Code.CANCEL)
-        self._last.on_fault()
+        self._last_exchange.on_fault()
 
     def _end(self, code: Code) -> None:
         self._exchange = None
@@ -439,29 +440,31 @@ class H2Upstream(Outgoing):
         if link is None:
             return
         if stream is not None:
-            link.wire.cancel(stream, code)
+            link.protocol.cancel(stream, code)
         link.on_close(self, stream)
 
 
 def free_link(server: PooledEndpoint) -> H2Link | None:
-    """One that takes one more stream; None: another one is to be opened. Streams whose bodies the endpoint
-    does not take can keep its connection's window: then others get another one, while there are few."""
-    taking = [one for one in server.links if isinstance(one, H2Link) and one.takes]
+    """A connection that accepts one more stream. None: open another one.
+
+    Streams whose bodies the endpoint does not take can use up their connection's window. While the endpoint
+    has few connections, further streams get a new one."""
+    taking = [one for one in server.links if isinstance(one, H2Link) and one.accepts_streams]
     for one in taking:
         if not one.stalled:
             return one
     return taking[0] if len(server.links) >= limits.LINKS_PER_ENDPOINT else None
 
 
-def begin_link(
+def adopt_connection(
     poller: Poller, deadlines: Deadlines, server: PooledEndpoint, sock: socket.socket, exchange: Exchange
 ) -> None:
-    """A connected socket of which it has turned out that HTTP/2 is spoken there."""
-    poller.unwatch(sock)  # so that the link is told of what has come already
+    """Makes a link of a connected socket on which the endpoint has chosen HTTP/2, for this exchange."""
+    poller.unwatch(sock)  # so that the link gets an event for what has come already
     link = H2Link(poller, deadlines, sock, server)
     if not server.leaving:
         server.links.append(link)
     upstream = H2Upstream(poller, deadlines, server, exchange)
     upstream.link = link
     exchange.goes_by(upstream)
-    link.take_over(upstream)
+    link.adopt(upstream)

@@ -35,8 +35,8 @@ from mesh.http.codec.h2_protocol import (
     WINDOW,
     Code,
     H2Broken,
+    H2Protocol,
     Stream,
-    Wire,
 )
 from mesh.http.codec.hpack import Fields
 
@@ -48,37 +48,37 @@ class Notes:
 
     def __init__(self, client: bool = False) -> None:
         self.now = 0.0
-        self.wire = Wire(self, client=client, clock=lambda: self.now)
+        self.protocol = H2Protocol(self, client=client, clock=lambda: self.now)
         self.told: list[tuple[object, ...]] = []
         self.streams: dict[int, Stream] = {}
-        self.wire.start()
+        self.protocol.start()
 
-    def opened(self, stream: Stream, fields: Fields, ended: bool) -> None:
+    def on_request(self, stream: Stream, fields: Fields, ended: bool) -> None:
         self.streams[stream.id] = stream
         self.told.append(("opened", stream.id, ended))
 
-    def headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
+    def on_headers(self, stream: Stream, fields: Fields, ended: bool) -> None:
         self.told.append(("headers", stream.id, ended))
 
-    def data(self, stream: Stream, data: bytes, ended: bool) -> None:
+    def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
         self.told.append(("data", stream.id, data, ended))
 
-    def was_reset(self, stream: Stream, code: int) -> None:
+    def on_reset(self, stream: Stream, code: int) -> None:
         self.told.append(("reset", stream.id, code))
 
-    def room(self, stream: Stream | None) -> None:
+    def on_window(self, stream: Stream | None) -> None:
         pass
 
-    def going_away(self, last: int) -> None:
+    def on_goaway(self, last: int) -> None:
         self.told.append(("away", last))
 
-    def ponged(self) -> None:
+    def on_pong(self) -> None:
         self.told.append(("pong",))
 
     def out(self) -> list[Frame]:
         """What was said since the last time."""
-        data = memoryview(bytes(self.wire.out))
-        self.wire.out.clear()
+        data = memoryview(bytes(self.protocol.out))
+        self.protocol.out.clear()
         frames = []
         while data:
             frame, length = Frame.parse_frame_header(data[:9])
@@ -91,7 +91,7 @@ class Notes:
 def server() -> Notes:
     """One that a client has greeted."""
     notes = Notes()
-    notes.wire.receive(PREFACE + SettingsFrame(0).serialize())
+    notes.protocol.receive(PREFACE + SettingsFrame(0).serialize())
     notes.out()
     return notes
 
@@ -114,18 +114,18 @@ class TestBeginning:
     def test_it_may_come_byte_by_byte(self) -> None:
         notes = Notes()
         for byte in PREFACE + SettingsFrame(0).serialize() + headers(1, True):
-            notes.wire.receive(bytes((byte,)))
+            notes.protocol.receive(bytes((byte,)))
         assert notes.told == [("opened", 1, True)]
 
     @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", PREFACE[:20] + b"abcd", b"\0" * 30])
     def test_another_preface(self, data: bytes) -> None:
         with pytest.raises(H2Broken) as broken:
-            Notes().wire.receive(data)
+            Notes().protocol.receive(data)
         assert broken.value.code is Code.PROTOCOL_ERROR
 
     def test_settings_come_first(self) -> None:
         with pytest.raises(H2Broken):
-            Notes().wire.receive(PREFACE + PingFrame(0, bytes(8)).serialize())
+            Notes().protocol.receive(PREFACE + PingFrame(0, bytes(8)).serialize())
 
 
 def flags(frame: Frame, *names: str) -> bytes:
@@ -178,33 +178,33 @@ class TestViolations:
     def test_end_the_connection(self, data: bytes, code: Code) -> None:
         notes = server()
         with pytest.raises(H2Broken) as broken:
-            notes.wire.receive(data)
+            notes.protocol.receive(data)
         assert broken.value.code is code
 
     def test_data_after_the_end_ends_the_stream(self) -> None:
         notes = server()
-        notes.wire.receive(headers(1, True) + DataFrame(1, b"a").serialize())
+        notes.protocol.receive(headers(1, True) + DataFrame(1, b"a").serialize())
         assert notes.told == [("opened", 1, True), ("reset", 1, Code.STREAM_CLOSED)]
         assert any(isinstance(one, RstStreamFrame) for one in notes.out())
 
     def test_trailers_are_the_end(self) -> None:
         notes = server()
-        notes.wire.receive(headers(1) + headers(1))
+        notes.protocol.receive(headers(1) + headers(1))
         assert notes.told[-1] == ("reset", 1, Code.PROTOCOL_ERROR)
 
     def test_what_still_comes_for_a_stream_that_was_reset_is_nobodys(self) -> None:
         notes = server()
-        notes.wire.receive(headers(1))
-        notes.wire.cancel(notes.streams[1], Code.CANCEL)
-        notes.wire.receive(
+        notes.protocol.receive(headers(1))
+        notes.protocol.cancel(notes.streams[1], Code.CANCEL)
+        notes.protocol.receive(
             DataFrame(1, b"a").serialize() + headers(1, True) + WindowUpdateFrame(1, 5).serialize()
         )
-        notes.wire.receive(RstStreamFrame(1).serialize() + headers(3, True))
+        notes.protocol.receive(RstStreamFrame(1).serialize() + headers(3, True))
         assert notes.told == [("opened", 1, False), ("opened", 3, True)]
 
     def test_unknown_frames_are_read_over(self) -> None:
         notes = server()
-        notes.wire.receive(b"\0\0\3\xfa\0\0\0\0\0abc" + headers(1, True))
+        notes.protocol.receive(b"\0\0\3\xfa\0\0\0\0\0abc" + headers(1, True))
         assert notes.told == [("opened", 1, True)]
 
 
@@ -212,7 +212,7 @@ class TestLimits:
     def test_streams_beyond_what_was_allowed_are_refused(self) -> None:
         notes = server()
         most = h2_protocol.STREAMS_MAX
-        notes.wire.receive(b"".join(headers(2 * number + 1) for number in range(most + 3)))
+        notes.protocol.receive(b"".join(headers(2 * number + 1) for number in range(most + 3)))
         assert len(notes.streams) == most
         refused = [one for one in notes.out() if isinstance(one, RstStreamFrame)]
         assert [(one.stream_id, one.error_code) for one in refused] == [
@@ -222,7 +222,9 @@ class TestLimits:
     def test_a_stream_that_sends_more_than_its_window(self) -> None:
         notes = server()
         piece = DataFrame(1, bytes(16 * 1024)).serialize()
-        notes.wire.receive(headers(1) + piece * (FIRST_WINDOW // 16 // 1024) + DataFrame(1, b"a").serialize())
+        notes.protocol.receive(
+            headers(1) + piece * (FIRST_WINDOW // 16 // 1024) + DataFrame(1, b"a").serialize()
+        )
         assert notes.told[-1] == ("reset", 1, Code.FLOW_CONTROL_ERROR)
 
     def test_streams_that_pause_keep_nothing_of_the_connections_window(self) -> None:
@@ -230,15 +232,15 @@ class TestLimits:
         notes = server()
         piece = bytes(16 * 1024)
         for id_ in range(1, 2 * STREAMS_MAX - 1, 2):
-            notes.wire.receive(
+            notes.protocol.receive(
                 headers(id_) + DataFrame(id_, piece).serialize() * (FIRST_WINDOW // len(piece))
             )
         last = 2 * STREAMS_MAX - 1
-        notes.wire.receive(headers(last))
+        notes.protocol.receive(headers(last))
         got = 0
         for _ in range(4 * CONNECTION_WINDOW // len(piece)):
-            notes.wire.receive(DataFrame(last, piece).serialize())
-            notes.wire.consumed(notes.streams[last], len(piece))
+            notes.protocol.receive(DataFrame(last, piece).serialize())
+            notes.protocol.consumed(notes.streams[last], len(piece))
             got += len(piece)
         told = sum(
             one.window_increment
@@ -247,18 +249,18 @@ class TestLimits:
         )
         came = got + (STREAMS_MAX - 1) * FIRST_WINDOW
         assert came - CONNECTION_WINDOW // 2 < told <= came
-        assert len(notes.wire.streams) == STREAMS_MAX
+        assert len(notes.protocol.streams) == STREAMS_MAX
 
     def test_a_window_grows_as_long_as_its_bytes_are_taken(self) -> None:
         notes = server()
         piece = bytes(16 * 1024)
-        notes.wire.receive(headers(1))
+        notes.protocol.receive(headers(1))
         stream = notes.streams[1]
         for _ in range(100):
-            notes.wire.receive(DataFrame(1, piece).serialize())
-            notes.wire.consumed(stream, len(piece))
-        assert stream.window == WINDOW
-        assert stream.left <= WINDOW
+            notes.protocol.receive(DataFrame(1, piece).serialize())
+            notes.protocol.consumed(stream, len(piece))
+        assert stream.receive_window == WINDOW
+        assert stream.receive_left <= WINDOW
 
     def test_all_windows_together_have_a_limit(self) -> None:
         """And what one stream had of it is another's when it has ended."""
@@ -266,44 +268,44 @@ class TestLimits:
         piece = bytes(16 * 1024)
 
         def grow(id_: int) -> int:
-            notes.wire.receive(headers(id_))
+            notes.protocol.receive(headers(id_))
             for _ in range(40):
-                notes.wire.receive(DataFrame(id_, piece).serialize())
-                notes.wire.consumed(notes.streams[id_], len(piece))
-            return notes.streams[id_].window
+                notes.protocol.receive(DataFrame(id_, piece).serialize())
+                notes.protocol.consumed(notes.streams[id_], len(piece))
+            return notes.streams[id_].receive_window
 
         windows = [grow(id_) for id_ in range(1, 2 * STREAMS_MAX, 2)]
         assert sum(windows) <= STREAMS_MAX * FIRST_WINDOW + GROWTH
         assert (windows[0], windows[-1]) == (WINDOW, FIRST_WINDOW)
-        notes.wire.cancel(notes.streams[1], Code.NO_ERROR)
+        notes.protocol.cancel(notes.streams[1], Code.NO_ERROR)
         assert grow(2 * STREAMS_MAX + 1) == WINDOW
 
     def test_windows_come_back_as_bytes_are_consumed(self) -> None:
         notes = server()
         piece = bytes(16 * 1024)
-        notes.wire.receive(headers(1))
+        notes.protocol.receive(headers(1))
         for _ in range(10 * CONNECTION_WINDOW // len(piece)):
-            notes.wire.receive(DataFrame(1, piece).serialize())
-            notes.wire.consumed(notes.streams[1], len(piece))
+            notes.protocol.receive(DataFrame(1, piece).serialize())
+            notes.protocol.consumed(notes.streams[1], len(piece))
         assert notes.told[-1] == ("data", 1, piece, False)
 
     def test_the_connections_window_comes_back_when_a_stream_is_given_up(self) -> None:
         notes = server()
         piece = bytes(16 * 1024)
         for id_ in range(1, 2001, 2):
-            notes.wire.receive(headers(id_))
+            notes.protocol.receive(headers(id_))
             for _ in range(8):
-                notes.wire.receive(DataFrame(id_, piece).serialize())
-            notes.wire.cancel(notes.streams[id_], Code.NO_ERROR)
-        assert not notes.wire.streams
+                notes.protocol.receive(DataFrame(id_, piece).serialize())
+            notes.protocol.cancel(notes.streams[id_], Code.NO_ERROR)
+        assert not notes.protocol.streams
 
     def test_padding_counts_and_comes_back(self) -> None:
         notes = server()
-        notes.wire.receive(headers(1))
+        notes.protocol.receive(headers(1))
         frame = DataFrame(1, b"a", pad_length=255, flags=["PADDED"]).serialize()
         for _ in range(3 * WINDOW // 257):
-            notes.wire.receive(frame)
-            notes.wire.consumed(notes.streams[1], 1)
+            notes.protocol.receive(frame)
+            notes.protocol.consumed(notes.streams[1], 1)
         assert notes.told[-1] == ("data", 1, b"a", False)
 
     @pytest.mark.parametrize(
@@ -317,7 +319,7 @@ class TestLimits:
     def test_a_block_without_an_end(self, begun: bytes) -> None:
         notes = server()
         with pytest.raises(H2Broken) as broken:
-            notes.wire.receive(begun)
+            notes.protocol.receive(begun)
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
     def test_a_block_that_grows_when_it_is_decoded(self) -> None:
@@ -325,9 +327,9 @@ class TestLimits:
         notes = server()
         encoder = Encoder()
         block = encoder.encode([*REQUEST, (b"a", bytes(4000).replace(b"\0", b"x"))], huffman=False)
-        notes.wire.receive(HeadersFrame(1, block, flags=["END_HEADERS", "END_STREAM"]).serialize())
+        notes.protocol.receive(HeadersFrame(1, block, flags=["END_HEADERS", "END_STREAM"]).serialize())
         with pytest.raises(H2Broken) as broken:
-            notes.wire.receive(HeadersFrame(3, b"\xbe" * 5000, flags=["END_HEADERS"]).serialize())
+            notes.protocol.receive(HeadersFrame(3, b"\xbe" * 5000, flags=["END_HEADERS"]).serialize())
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
     @pytest.mark.parametrize(
@@ -347,28 +349,28 @@ class TestLimits:
     def test_frames_that_achieve_nothing_are_not_taken_for_ever(self, frame: bytes) -> None:
         notes = server()
         with pytest.raises(H2Broken) as broken:
-            notes.wire.receive(frame * int(BUDGET + 2))
+            notes.protocol.receive(frame * int(BUDGET + 2))
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
     def test_empty_data_is_one_of_them(self) -> None:
         notes = server()
         with pytest.raises(H2Broken) as broken:
-            notes.wire.receive(headers(1) + DataFrame(1).serialize() * int(BUDGET + 1))
+            notes.protocol.receive(headers(1) + DataFrame(1).serialize() * int(BUDGET + 1))
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
     @pytest.mark.parametrize("known", ["open", "over"])
     @pytest.mark.parametrize("frame", [WindowUpdateFrame(1, 1), DataFrame(1, b"a")], ids=["window", "a byte"])
     def test_what_opens_a_window_or_brings_a_byte_costs(self, frame: Frame, known: str) -> None:
         notes = server()
-        notes.wire.receive(headers(1))
+        notes.protocol.receive(headers(1))
         if known == "over":
-            notes.wire.cancel(notes.streams[1], Code.NO_ERROR)
+            notes.protocol.cancel(notes.streams[1], Code.NO_ERROR)
 
         def flood() -> None:
             for _ in range(int(5 * BUDGET)):
-                notes.wire.receive(frame.serialize())
+                notes.protocol.receive(frame.serialize())
                 if known == "open":
-                    notes.wire.consumed(notes.streams[1], 1)
+                    notes.protocol.consumed(notes.streams[1], 1)
 
         with pytest.raises(H2Broken) as broken:
             flood()
@@ -378,43 +380,43 @@ class TestLimits:
         """Interim responses without an end, and windows that are opened for nothing."""
         for sent in (headers(1, fields=[(b":status", b"103")]), WindowUpdateFrame(1, 1).serialize()):
             notes = Notes(client=True)
-            notes.wire.receive(SettingsFrame(0).serialize())
-            notes.wire.open(REQUEST, ended=False)
+            notes.protocol.receive(SettingsFrame(0).serialize())
+            notes.protocol.open(REQUEST, ended=False)
             with pytest.raises(H2Broken) as broken:
-                notes.wire.receive(sent * int(BUDGET + 2))
+                notes.protocol.receive(sent * int(BUDGET + 2))
             assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
     def test_a_stream_of_small_messages_costs_next_to_nothing(self) -> None:
         """gRPC's shortest, and as many of ours: each answered by two WINDOW_UPDATE, as some clients do."""
         notes = server()
-        notes.wire.receive(headers(1) + WindowUpdateFrame(0, 2**30).serialize())
-        notes.wire.receive(WindowUpdateFrame(1, 2**30).serialize())
+        notes.protocol.receive(headers(1) + WindowUpdateFrame(0, 2**30).serialize())
+        notes.protocol.receive(WindowUpdateFrame(1, 2**30).serialize())
         updates = WindowUpdateFrame(0, 7).serialize() + WindowUpdateFrame(1, 7).serialize()
         for _ in range(20_000):
-            notes.wire.receive(DataFrame(1, bytes(7)).serialize())
-            notes.wire.consumed(notes.streams[1], 7)
-            assert notes.wire.send_data(notes.streams[1], bytes(7), False) == 7
-            notes.wire.receive(updates)
-        assert notes.wire.streams
+            notes.protocol.receive(DataFrame(1, bytes(7)).serialize())
+            notes.protocol.consumed(notes.streams[1], 7)
+            assert notes.protocol.send_data(notes.streams[1], bytes(7), False) == 7
+            notes.protocol.receive(updates)
+        assert notes.protocol.streams
 
     def test_a_large_body_whose_windows_cut_it_anyhow(self) -> None:
         notes = server()
-        notes.wire.receive(headers(1))
+        notes.protocol.receive(headers(1))
         for _ in range(5_000):
             for size in (16_384, 3):
-                notes.wire.receive(DataFrame(1, bytes(size)).serialize())
-                notes.wire.consumed(notes.streams[1], size)
-        assert notes.wire.streams
+                notes.protocol.receive(DataFrame(1, bytes(size)).serialize())
+                notes.protocol.consumed(notes.streams[1], size)
+        assert notes.protocol.streams
 
     def test_a_window_of_a_byte_at_a_time_earns_nothing(self) -> None:
         notes = Notes()
         none = {SettingsFrame.INITIAL_WINDOW_SIZE: 0}
-        notes.wire.receive(PREFACE + SettingsFrame(0, none).serialize() + headers(1, True))
+        notes.protocol.receive(PREFACE + SettingsFrame(0, none).serialize() + headers(1, True))
 
         def flood() -> None:
             for _ in range(int(3 * BUDGET)):
-                notes.wire.receive(WindowUpdateFrame(1, 1).serialize())
-                notes.wire.send_data(notes.streams[1], bytes(5000), True)
+                notes.protocol.receive(WindowUpdateFrame(1, 1).serialize())
+                notes.protocol.send_data(notes.streams[1], bytes(5000), True)
 
         with pytest.raises(H2Broken) as broken:
             flood()
@@ -429,11 +431,13 @@ class TestLimits:
             notes = server()
             for id_ in range(1, 1001, 2):
                 block = kept if named else Encoder()
-                notes.wire.receive(_in_frames(id_, block.encode(fields[: 24 if named else 5], huffman=False)))
-                notes.wire.cancel(notes.streams[id_], Code.NO_ERROR)
+                notes.protocol.receive(
+                    _in_frames(id_, block.encode(fields[: 24 if named else 5], huffman=False))
+                )
+                notes.protocol.cancel(notes.streams[id_], Code.NO_ERROR)
             return notes
 
-        assert not flood(named=False).wire.streams
+        assert not flood(named=False).protocol.streams
         with pytest.raises(H2Broken) as broken:
             flood(named=True)
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
@@ -442,11 +446,11 @@ class TestLimits:
         """The rest waits for its turn; nothing is lost."""
         notes = server()
         sent = b"".join(headers(2 * number + 1, True) for number in range(100))
-        assert notes.wire.receive(sent, 30)
+        assert notes.protocol.receive(sent, 30)
         assert len(notes.told) < 30 / HEAD_WORK
         more = True
         while more:
-            more = notes.wire.receive(b"", 30)
+            more = notes.protocol.receive(b"", 30)
         assert len(notes.told) == 100
 
     def test_so_is_to_ask_and_to_take_it_back(self) -> None:
@@ -455,19 +459,19 @@ class TestLimits:
             headers(id_) + RstStreamFrame(id_, Code.CANCEL).serialize() for id_ in range(1, 2002, 2)
         )
         with pytest.raises(H2Broken) as broken:
-            notes.wire.receive(sent)
+            notes.protocol.receive(sent)
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
         assert len(notes.streams) <= BUDGET / PER_REQUEST + 1
 
     def test_finished_requests_and_time_make_up_for_them(self) -> None:
         notes = server()
         for id_ in range(1, 20_001, 2):
-            notes.wire.receive(headers(id_, True) + PingFrame(0, bytes(8)).serialize() * 2)
-            notes.wire.send_headers(notes.streams[id_], [(b":status", b"204")], True)
+            notes.protocol.receive(headers(id_, True) + PingFrame(0, bytes(8)).serialize() * 2)
+            notes.protocol.send_headers(notes.streams[id_], [(b":status", b"204")], True)
         for _ in range(1000):
             notes.now += 0.1
-            notes.wire.receive(PingFrame(0, bytes(8)).serialize())
-        assert not notes.wire.streams
+            notes.protocol.receive(PingFrame(0, bytes(8)).serialize())
+        assert not notes.protocol.streams
 
 
 def _in_frames(id_: int, block: bytes) -> bytes:
@@ -477,42 +481,42 @@ def _in_frames(id_: int, block: bytes) -> bytes:
 class TestSending:
     def test_no_more_than_the_peer_takes(self) -> None:
         notes = server()
-        notes.wire.receive(headers(1, True))
+        notes.protocol.receive(headers(1, True))
         stream = notes.streams[1]
-        notes.wire.send_headers(stream, [(b":status", b"200")], False)
+        notes.protocol.send_headers(stream, [(b":status", b"200")], False)
         data = bytes(100_000)
-        assert notes.wire.send_data(stream, data, True) == 65_535
-        assert notes.wire.send_data(stream, data[65_535:], True) == 0
-        notes.wire.receive(WindowUpdateFrame(1, 2**20).serialize())
-        assert notes.wire.send_data(stream, data[65_535:], True) == 0  # the connection's window
-        notes.wire.receive(WindowUpdateFrame(0, 10_000).serialize())
-        assert notes.wire.send_data(stream, data[65_535:], True) == 10_000
-        notes.wire.receive(WindowUpdateFrame(0, 2**20).serialize())
+        assert notes.protocol.send_data(stream, data, True) == 65_535
+        assert notes.protocol.send_data(stream, data[65_535:], True) == 0
+        notes.protocol.receive(WindowUpdateFrame(1, 2**20).serialize())
+        assert notes.protocol.send_data(stream, data[65_535:], True) == 0  # the connection's window
+        notes.protocol.receive(WindowUpdateFrame(0, 10_000).serialize())
+        assert notes.protocol.send_data(stream, data[65_535:], True) == 10_000
+        notes.protocol.receive(WindowUpdateFrame(0, 2**20).serialize())
         rest = data[75_535:]
-        assert notes.wire.send_data(stream, rest, True) == len(rest)
+        assert notes.protocol.send_data(stream, rest, True) == len(rest)
         sent = [one for one in notes.out() if isinstance(one, DataFrame)]
         assert sum(len(one.data) for one in sent) == len(data)
         assert max(len(one.data) for one in sent) == 16 * 1024
         assert ["END_STREAM" in one.flags for one in sent] == [False] * (len(sent) - 1) + [True]
-        assert not notes.wire.streams
+        assert not notes.protocol.streams
 
     def test_a_smaller_first_window_can_leave_less_than_nothing(self) -> None:
         notes = server()
-        notes.wire.receive(headers(1, True))
+        notes.protocol.receive(headers(1, True))
         stream = notes.streams[1]
-        notes.wire.send_headers(stream, [(b":status", b"200")], False)
-        notes.wire.send_data(stream, bytes(10_000), False)
-        notes.wire.receive(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 1000}).serialize())
-        assert stream.room == 1000 - 10_000
-        assert notes.wire.send_data(stream, b"a", False) == 0
-        notes.wire.receive(WindowUpdateFrame(1, 9_001).serialize())
-        assert notes.wire.send_data(stream, b"ab", False) == 1
+        notes.protocol.send_headers(stream, [(b":status", b"200")], False)
+        notes.protocol.send_data(stream, bytes(10_000), False)
+        notes.protocol.receive(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 1000}).serialize())
+        assert stream.send_window == 1000 - 10_000
+        assert notes.protocol.send_data(stream, b"a", False) == 0
+        notes.protocol.receive(WindowUpdateFrame(1, 9_001).serialize())
+        assert notes.protocol.send_data(stream, b"ab", False) == 1
 
     def test_a_large_head_is_continued(self) -> None:
         notes = server()
-        notes.wire.receive(headers(1, True))
+        notes.protocol.receive(headers(1, True))
         fields = [(b":status", b"200"), (b"a", b"x" * 40_000)]
-        notes.wire.send_headers(notes.streams[1], fields, True)
+        notes.protocol.send_headers(notes.streams[1], fields, True)
         first, *others = notes.out()
         assert isinstance(first, HeadersFrame)
         assert "END_HEADERS" not in first.flags
@@ -521,13 +525,13 @@ class TestSending:
 
     def test_going_away_has_two_steps(self) -> None:
         notes = server()
-        notes.wire.receive(headers(1, True))
-        notes.wire.go_away(at_once=False)
-        notes.wire.ping()
-        notes.wire.receive(headers(3, True))  # it was on its way
-        notes.wire.receive(PingFrame(0, bytes(8), flags=["ACK"]).serialize())
-        notes.wire.go_away()
-        notes.wire.receive(headers(5, True))
+        notes.protocol.receive(headers(1, True))
+        notes.protocol.go_away(at_once=False)
+        notes.protocol.ping()
+        notes.protocol.receive(headers(3, True))  # it was on its way
+        notes.protocol.receive(PingFrame(0, bytes(8), flags=["ACK"]).serialize())
+        notes.protocol.go_away()
+        notes.protocol.receive(headers(5, True))
         assert notes.told == [("opened", 1, True), ("opened", 3, True), ("pong",)]
         aways = [one for one in notes.out() if isinstance(one, GoAwayFrame)]
         assert [one.last_stream_id for one in aways] == [2**31 - 1, 3]
@@ -579,23 +583,23 @@ def test_the_library_h2_understands_us_and_we_it(asked: list[tuple[int, int, int
                 most = min(more, client.local_flow_control_window(id_), client.max_outbound_frame_size)
                 left[id_] -= most
                 client.send_data(id_, bytes(most), end_stream=most == more)
-        feed(notes.wire.receive, client.data_to_send())
+        feed(notes.protocol.receive, client.data_to_send())
         told, notes.told = notes.told, []
         for what, id_, *rest in told:
             if what == "data":
                 assert isinstance(rest[0], bytes)
                 received[id_] += len(rest[0])  # type: ignore[index]
-                notes.wire.consumed(notes.streams[id_], len(rest[0]))  # type: ignore[index]
+                notes.protocol.consumed(notes.streams[id_], len(rest[0]))  # type: ignore[index]
             if rest[-1] is True:
                 answers[id_] = bodies[id_][1]  # type: ignore[index]
-                notes.wire.send_headers(notes.streams[id_], [(b":status", b"200")], not bodies[id_][1])  # type: ignore[index]
+                notes.protocol.send_headers(notes.streams[id_], [(b":status", b"200")], not bodies[id_][1])  # type: ignore[index]
         for id_, more in list(answers.items()):
             if more:
-                answers[id_] -= notes.wire.send_data(notes.streams[id_], bytes(more), True)
-        feed(hear, bytes(notes.wire.out))
-        notes.wire.out.clear()
+                answers[id_] -= notes.protocol.send_data(notes.streams[id_], bytes(more), True)
+        feed(hear, bytes(notes.protocol.out))
+        notes.protocol.out.clear()
         if len(ended) == len(bodies):
             break
     assert received == {id_: one[0] for id_, one in bodies.items()}
     assert responses == {id_: one[1] for id_, one in bodies.items()}
-    assert not notes.wire.streams
+    assert not notes.protocol.streams

@@ -175,7 +175,7 @@ class TestConnections:
         assert stand.endpoints[0].connections == 1
 
     async def test_another_when_the_endpoint_takes_no_more(self, stand: Stand, before: Before) -> None:
-        go_on = asyncio.Event()
+        retry = asyncio.Event()
 
         async def endpoint(peer: Peer, heard: Heard) -> None:
             if heard.get(":path") == "/first":
@@ -183,7 +183,7 @@ class TestConnections:
                 peer.push()
                 await echo(peer, heard)
             else:
-                await asyncio.wait_for(go_on.wait(), LIMIT)
+                await asyncio.wait_for(retry.wait(), LIMIT)
                 await echo(peer, heard)
 
         port = await before(endpoint)
@@ -195,7 +195,7 @@ class TestConnections:
             await client.request()
         tasks = stand.endpoints[0]
         await tasks.asked(4)
-        go_on.set()
+        retry.set()
         for client in clients:
             assert (await client.response())[0] == 200
         assert tasks.connections == 2
@@ -238,10 +238,10 @@ class TestConnections:
         assert port.target.stats.retries >= 1  # a request whose turn it was at the one that refuses
 
     async def test_an_endpoint_that_goes_is_left_when_all_is_said(self, stand: Stand, before: Before) -> None:
-        go_on = asyncio.Event()
+        retry = asyncio.Event()
 
         async def endpoint(peer: Peer, heard: Heard) -> None:
-            await asyncio.wait_for(go_on.wait(), LIMIT)
+            await asyncio.wait_for(retry.wait(), LIMIT)
             await echo(peer, heard)
 
         port = await before(endpoint)
@@ -251,7 +251,7 @@ class TestConnections:
         await tasks.asked()
         port.update_endpoints(())
         assert not tasks.peers[0].ended
-        go_on.set()
+        retry.set()
         assert (await client.response())[0] == 200
         await tasks.peers[0].over()
 
