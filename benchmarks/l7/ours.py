@@ -37,7 +37,7 @@ async def serve(port: int, application: int, routers: int, folder: str) -> None:
         context = None
         if folder:
             certificates = TlsCertificates(folder)
-            certificates.look()
+            certificates.refresh()
             context = certificates.context
         opened = HttpListener(core, listener, site.serving("web"), tls=context)
     else:

@@ -116,7 +116,7 @@ class HttpProcess:
             case ConnectionBroken():
                 self._tunnels.on_broken(message, sockets)
             case KeyPairs():
-                self._certificates.give({file: _as_bytes(*pair) for file, pair in message.pairs.items()})
+                self._certificates.set_pairs({file: _as_bytes(*pair) for file, pair in message.pairs.items()})
             case AcmeProof():
                 self._issued.thumbprint = message.thumbprint
 

@@ -67,7 +67,7 @@ class AcmeService:
             self._authority,
             self.kept,
             lambda: site.certified.wanted,
-            certificates.given,
+            certificates.covers,
             self._leads,
             self._settled,
             SelfCheck(self._nodes, self._port()).prepare,

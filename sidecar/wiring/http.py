@@ -163,7 +163,7 @@ class HttpEdge:
         if any(kinds.values()) and self._given is None:
             issued = self.issuing.folder if self.issuing is not None else None
             self.certificates = certificates = TlsCertificates(config.certificates, issued)
-            certificates.look()
+            certificates.refresh()
             self._hand_out(certificates)
             self._tasks.keep(partial(self._look_again, certificates), "certificates")
         self.site = site = RequestRouter(
@@ -219,7 +219,7 @@ class HttpEdge:
                 async with asyncio.timeout(CERTIFICATES_SECONDS):
                     await news.wait()
             news.clear()
-            await asyncio.to_thread(certificates.look)
+            await asyncio.to_thread(certificates.refresh)
             self._hand_out(certificates)
 
     def _hand_out(self, certificates: TlsCertificates) -> None:

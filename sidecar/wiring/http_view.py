@@ -25,7 +25,7 @@ class HttpTelling:
         self._counts = counts
 
     def listeners(self) -> Iterator[status_model.ListenerView]:
-        for one in self._side.entries.listening() if self._side.entries else ():
+        for one in self._side.entries.status() if self._side.entries else ():
             yield status_model.ListenerView(f"http {one.name}", one.address, one.fault)
         if (server := self._side.tunnel_server) is not None:
             at = self._side.config.tunnel

@@ -49,7 +49,7 @@ def attackers() -> Iterator[Attackers]:
 async def front(stand: Stand, tmp_path: Path) -> AsyncIterator[HttpListener]:
     in_one_file(tmp_path, "a.pem", "a.example")
     certificates = TlsCertificates(str(tmp_path))
-    certificates.look()
+    certificates.refresh()
     port = await stand.port((await stand.endpoint(saying("served"))).endpoint)
     made = HttpListener(stand.core, listen("127.0.0.1", 0), port, tls=certificates.context)
     yield made
@@ -80,7 +80,7 @@ async def test_silent_connections_of_many_addresses(front: HttpListener, attacke
 
 async def test_connections_that_begin_to_say_something(front: HttpListener, attackers: Attackers) -> None:
     await attackers.connect(front.address, limits.HANDSHAKES_PER_ADDRESS, b"\x16\x03\x01")
-    await until(lambda: len(front._handshakes._heard) == limits.HANDSHAKES_PER_ADDRESS)
+    await until(lambda: len(front._handshakes._active) == limits.HANDSHAKES_PER_ADDRESS)
     await good(front)
     await attackers.connect(front.address, 50, b"\x16\x03\x01")
     await until(lambda: front.refusals["handshakes_per_address"] == 50)
@@ -91,7 +91,7 @@ async def test_all_places_are_taken_by_those_that_begin_to_say_something(
     front: HttpListener, attackers: Attackers
 ) -> None:
     await attackers.connect(front.address, limits.HANDSHAKES_MAX, b"\x16", addresses=10)
-    await until(lambda: len(front._handshakes._heard) == limits.HANDSHAKES_MAX)
+    await until(lambda: len(front._handshakes._active) == limits.HANDSHAKES_MAX)
     await good(front)
 
 
@@ -145,7 +145,7 @@ async def test_silent_connections_that_take_all_descriptors(stand: Stand, attack
     await client.response()
     await attackers.connect(port.address, 100)
     await until(lambda: port.stats.active == 101)
-    port._front._not_accepted("fd_limit")  # as when the kernel gave none
+    port._http_listener._on_not_accepted("fd_limit")  # as when the kernel gave none
     await until(lambda: port.stats.active == 101 - limits.SPARED_AT_ONCE)
     await client.request()
     assert (await client.response())[2] == b"served /"

@@ -71,9 +71,10 @@ RELAY = (RelayConnection, SpliceRelay, Direction, TcpProxy)
 
 # What ends a connection or an exchange. That these few lines work is what everything else rests on.
 ENDS = {"on_fault", "occupy", "over", "close", "_close", "stop_clock", "_release", "_count", "on_lost"}
-ENDS |= {"_end_requests", "_break_all", "_left", "_leave", "_note_empty", "_taken"}
+ENDS |= {"_end_requests", "_break_all", "_on_connection_end", "_release_address", "_check_empty"}
+ENDS |= {"_release_socket"}
 # Their last step hands the connection over: nothing of theirs is left that could fail.
-LAST = {"_take", "_begin", "_serve", "speaks_h2"}
+LAST = {"_on_accepted", "_start", "_serve", "on_http2"}
 # Asked by who looks at it from outside, so not in a callback of a connection; or the test's own.
 ASKED = {"start", "update", "update_endpoints", "serving", "endpoints", "stats", "problems"}
 
@@ -435,7 +436,7 @@ async def test_relayed_connections(stand: Stand, version: str) -> None:
 async def test_tls(stand: Stand, tmp_path: Path) -> None:
     in_one_file(tmp_path, "a.pem", "a.example")
     certificates = TlsCertificates(str(tmp_path))
-    certificates.look()
+    certificates.refresh()
     tasks = await stand.endpoint(saying("good"))
     port = await stand.port(tasks.endpoint)
     async with front(stand, port, certificates) as secured:

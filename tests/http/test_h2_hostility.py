@@ -156,7 +156,9 @@ async def test_who_asks_and_does_not_read_is_not_read_from(port: HttpPort, enemy
             break
     assert turn < 999
     held = [
-        len(one._held) + len(one.protocol.out) for one in port._front._clients if isinstance(one, H2Client)
+        len(one._held) + len(one.protocol.out)
+        for one in port._http_listener._clients
+        if isinstance(one, H2Client)
     ]
     assert held or port.stats.errors["h2_flood"]
     assert sum(held) < 2 * h2_transport.OUT_MAX

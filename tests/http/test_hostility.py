@@ -102,7 +102,7 @@ class TestClients:
             await until(lambda: port.stats.active == 15)
             await served(await stand.client(port))
         await until(lambda: port.stats.active <= 1)
-        assert len(port._front._addresses) == 1
+        assert len(port._http_listener._addresses) == 1
 
     async def test_a_trusted_proxy_may_have_any_number(self, stand: Stand) -> None:
         stand.core.per_address = 2
@@ -167,7 +167,7 @@ class TestClients:
         )
         (server,) = stand.port_.target.backend.servers.values()
         await until(lambda: server.active)
-        (one,) = stand.port_._front._clients
+        (one,) = stand.port_._http_listener._clients
         exchange = one._exchange  # type: ignore[attr-defined]
         before = -1
         while (now := exchange.received) != before:  # until nothing moves any more
@@ -338,12 +338,12 @@ class TestEndpoints:
 
 
 def _held(port: HttpPort) -> int:
-    return max((len(one._writer.held) for one in port._front._clients), default=0)  # type: ignore[attr-defined]
+    return max((len(one._writer.held) for one in port._http_listener._clients), default=0)  # type: ignore[attr-defined]
 
 
 def _read(port: HttpPort) -> int:
     """What has been read for the exchanges under way."""
-    exchanges = (getattr(one, "_exchange", None) for one in port._front._clients)
+    exchanges = (getattr(one, "_exchange", None) for one in port._http_listener._clients)
     return sum(one.sent for one in exchanges if one is not None)
 
 

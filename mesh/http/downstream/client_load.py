@@ -1,4 +1,4 @@
-"""The bytes that one HTTP/1.1 client makes this process hold, by kind.
+"""The bytes that are held for one HTTP/1.1 client, by kind. Pure.
 
 Small requests that are answered at once are not counted: a connection makes its `ClientLoad` when it holds
 more than `byte_budget.FREE_BYTES`.

@@ -1,4 +1,5 @@
-"""The entry points' listening sockets. One that is taken is tried again; the others go on without it."""
+"""The listening sockets of the entry points. An address that cannot be bound is tried again; the others are
+served meanwhile."""
 
 import asyncio
 import logging
@@ -21,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
-    """One of an entry point's addresses, for `mesh status`."""
+class EntryPointStatus:
+    """One address of an entry point, for `mesh status`."""
 
     name: str
     address: str
@@ -30,69 +31,70 @@ class Listening:
 
 
 class EntryPoints:
-    """`places`: entry point, address, port; an entry point may have several. `tls`: of those that have it.
-    `opened`: takes each listening socket, to serve it elsewhere; None: it is served here."""
+    """`addresses`: (entry point, address, port); an entry point may have several. `tls`: the context of an
+    entry point, if it has TLS. `on_open`: takes each listening socket, to serve it in another process; None:
+    it is served here."""
 
     def __init__(
         self,
         tasks: Tasks,
-        core: HttpRuntime,
-        site: RequestRouter,
-        places: Sequence[tuple[str, str, int]],
+        runtime: HttpRuntime,
+        router: RequestRouter,
+        addresses: Sequence[tuple[str, str, int]],
         trusted: Callable[[str], bool],
         tls: Callable[[str], ssl.SSLContext | None] = lambda _name: None,
-        passing: TlsPassthrough | None = None,
-        opened: Callable[[str, socket.socket], None] | None = None,
+        passthrough: TlsPassthrough | None = None,
+        on_open: Callable[[str, socket.socket], None] | None = None,
     ) -> None:
-        self._core = core
-        self._site = site
-        self._places = {place: self._bound_listener(*place) for place in places}
+        self._runtime = runtime
+        self._router = router
+        self._bound = {place: self._bound_listener(*place) for place in addresses}
         self._trusted = trusted
         self._tls = tls
-        self._passing = passing
-        self._opened = opened
-        self._fronts: dict[tuple[str, str, int], HttpListener] = {}
+        self._passthrough = passthrough
+        self._on_open = on_open
+        self._http_listeners: dict[tuple[str, str, int], HttpListener] = {}
         self._adopted: list[HttpListener] = []
-        self._listeners: dict[tuple[str, str, int], socket.socket] = {}  # of those that are served elsewhere
+        self._listeners: dict[tuple[str, str, int], socket.socket] = {}  # those that another process serves
         self._reconciler = Reconciler(tasks, "entry-points", self._work, backoff=bind_backoff())
 
     def start(self) -> None:
-        """Listen where it can be done now, and go on trying where not."""
-        if not self._try():
+        """Binds what can be bound now, and goes on trying the rest."""
+        if not self._bind():
             self._reconciler.start(failed=True)
 
     def adopt(self, name: str, listener: socket.socket) -> None:
-        """Serve an entry point on a socket that somebody else has opened."""
-        self._adopted.append(self._front(name, listener))
+        """Serves an entry point on a socket that another process has opened."""
+        self._adopted.append(self._serve(name, listener))
 
     @property
     def refusals(self) -> Counter[str]:
-        """What never became a request, by reason."""
-        return sum((front.refusals for front in self._all()), Counter[str]())
+        """Connections and bytes that did not become a request, by reason."""
+        return sum((listener.refusals for listener in self._all_listeners()), Counter[str]())
 
-    def listening(self) -> list[Listening]:
+    def status(self) -> list[EntryPointStatus]:
         found = []
-        for place, bound in self._places.items():
+        for place, bound in self._bound.items():
             name, host, port = place
-            if place in self._fronts:
-                host, port = self._fronts[place].address
+            if place in self._http_listeners:
+                host, port = self._http_listeners[place].address
             elif place in self._listeners:
                 host, port = self._listeners[place].getsockname()[:2]
             shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            found.append(Listening(name, shown, bound.fault))
+            found.append(EntryPointStatus(name, shown, bound.fault))
         return found
 
     @property
     def ports(self) -> set[int]:
-        """All that are asked for."""
-        return {port for _, _, port in self._places}
+        """The ports of all entry points, bound or not."""
+        return {port for _, _, port in self._bound}
 
     async def close(self, drain_seconds: float = 0.0) -> None:
         await self._reconciler.close()
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
-        await asyncio.gather(*(front.close(drain_seconds) for front in self._all()))
+        await asyncio.gather(*(listener.close(drain_seconds) for listener in self._all_listeners()))
 
     @staticmethod
     def _bound_listener(name: str, host: str, port: int) -> BoundListener[socket.socket]:
@@ -101,46 +103,48 @@ class EntryPoints:
         )
 
     async def _work(self) -> bool:
-        return self._try()
+        return self._bind()
 
-    def _try(self) -> bool:
-        """Open what is not open. True: all of it is."""
-        for place, bound in self._places.items():
+    def _bind(self) -> bool:
+        """Binds the addresses that are not bound. True: all are."""
+        for place, bound in self._bound.items():
             listener = bound.try_bind()
             if listener is None:
                 continue
             name = place[0]
-            if self._opened is None:
-                self._fronts[place] = self._front(name, listener)
+            if self._on_open is None:
+                self._http_listeners[place] = self._serve(name, listener)
             else:
                 self._listeners[place] = listener
-                self._opened(name, listener)
-        return all(bound.is_open for bound in self._places.values())
+                self._on_open(name, listener)
+        return all(bound.is_open for bound in self._bound.values())
 
-    def _front(self, name: str, listener: socket.socket) -> HttpListener:
-        passed = _PassedEntry(self._passing, self._site, name) if self._passing is not None else None
+    def _serve(self, name: str, listener: socket.socket) -> HttpListener:
+        passthrough = None
+        if self._passthrough is not None:
+            passthrough = _EntryPassthrough(self._passthrough, self._router, name)
         return HttpListener(
-            self._core, listener, self._site.serving(name), self._trusted, self._tls(name), passed
+            self._runtime, listener, self._router.serving(name), self._trusted, self._tls(name), passthrough
         )
 
-    def _all(self) -> list[HttpListener]:
-        return [*self._fronts.values(), *self._adopted]
+    def _all_listeners(self) -> list[HttpListener]:
+        return [*self._http_listeners.values(), *self._adopted]
 
 
 @dataclass(frozen=True, slots=True)
-class _PassedEntry:
-    """What of an entry point's TLS is passed on: a name with a TCP router of its own; any other if there is
-    one for all, and no router of HTTP for that host."""
+class _EntryPassthrough:
+    """What of an entry point's TLS is passthrough on: a name with a TCP router of its own; any other if there
+    is one for all, and no router of HTTP for that host."""
 
-    passing: TlsPassthrough
-    site: RequestRouter
+    passthrough: TlsPassthrough
+    router: RequestRouter
     entry: str
 
-    def any(self) -> bool:
-        return self.passing.serves(self.entry)
+    def has_routes(self) -> bool:
+        return self.passthrough.serves(self.entry)
 
-    def whose(self, name: str) -> TcpProxy | None:
-        found = self.passing.lookup(self.entry, name)
-        if found is None and not self.site.serves(self.entry, name):
-            found = self.passing.catch_all(self.entry, name)
+    def proxy_for(self, name: str) -> TcpProxy | None:
+        found = self.passthrough.lookup(self.entry, name)
+        if found is None and not self.router.serves(self.entry, name):
+            found = self.passthrough.catch_all(self.entry, name)
         return found

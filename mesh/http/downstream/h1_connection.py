@@ -19,7 +19,7 @@ from mesh.http.codec.h1_states import ServerState
 from mesh.http.codec.proxy_headers import ClientInfo, given_request_id, request_block, response_lines
 from mesh.http.downstream.client_load import ClientLoad, account_of
 from mesh.http.downstream.h1_writer import ResponseWriter
-from mesh.http.downstream.interfaces import H1Host
+from mesh.http.downstream.interfaces import H1ConnectionOwner
 from mesh.http.exchange import Exchange
 from mesh.http.faults import HttpFault, RequestRefused
 from mesh.http.least_rate import LEAST_BYTES, BodyPace
@@ -59,7 +59,7 @@ class H1Client(IdleTimer):
         "request_id",
     )
 
-    def __init__(self, host: H1Host, sock: socket.socket, edge: ClientInfo) -> None:
+    def __init__(self, host: H1ConnectionOwner, sock: socket.socket, edge: ClientInfo) -> None:
         super().__init__(host.deadlines)
         self._host = host
         self._poller = host.poller
@@ -95,7 +95,7 @@ class H1Client(IdleTimer):
             self._poller.again(self._readable)
 
     @property
-    def spare_order(self) -> tuple[bool, float] | None:
+    def eviction_order(self) -> tuple[bool, float] | None:
         protocol = self._protocol
         idle = protocol.state is HEAD and self._exchange is None and not self._writer.held
         return (protocol.served, self.limit) if idle else None
@@ -114,7 +114,7 @@ class H1Client(IdleTimer):
         self._gone()
 
     def on_fault(self) -> None:
-        """A bug was met while this connection was served: the response must not look complete."""
+        """A bug was met at this connection: the response must not look complete."""
         exchange, self._exchange = self._exchange, None
         self._cut = True
         reset_on_close(self._sock)
@@ -221,7 +221,7 @@ class H1Client(IdleTimer):
         self.stop_clock()
         if self._load is not None:
             self._load.release_request()
-        self._host.speaks_h2(self, self._sock, self._protocol.take_buffer())
+        self._host.on_http2(self, self._sock, self._protocol.take_buffer())
         self._protocol.close()  # not before: should that fail, the socket is still to be closed here
 
     def _wait_for_head(self, was_begun: bool) -> None:
@@ -471,7 +471,7 @@ class H1Client(IdleTimer):
         if exchange is not None:
             exchange.give_up(refused.fault)
         else:
-            self._host.refused(refused.fault, str(refused))
+            self._host.on_refused(refused.fault, str(refused))
             self.cut()
 
     def on_timeout(self) -> None:
@@ -493,7 +493,7 @@ class H1Client(IdleTimer):
     # --- the end ---
 
     def _refuse(self, refused: RequestRefused) -> None:
-        self._host.refused(refused.fault, str(refused))
+        self._host.on_refused(refused.fault, str(refused))
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             started = exchange.status != 0

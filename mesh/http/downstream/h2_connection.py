@@ -56,7 +56,7 @@ class H2Client(H2Connection):
         self.poller.again(self.on_readable)  # the former owner may have had the event for what is there
 
     @property
-    def spare_order(self) -> tuple[bool, float] | None:
+    def eviction_order(self) -> tuple[bool, float] | None:
         return None if self._requests or self._held else (self._served, self.limit)
 
     def finish(self) -> None:
@@ -144,7 +144,7 @@ class H2Client(H2Connection):
 
     def on_protocol_error(self, broken: H2Broken) -> None:
         fault = HttpFault.H2_FLOOD if broken.code is Code.ENHANCE_YOUR_CALM else HttpFault.H2_PROTOCOL
-        self.host.refused(fault, str(broken))
+        self.host.on_refused(fault, str(broken))
         self._end_requests()
         super().on_protocol_error(broken)
 
@@ -154,14 +154,14 @@ class H2Client(H2Connection):
         if not self._held and not self._linger_left and not self.protocol.in_block and not self._requests:
             self.go_away()  # idle
         elif self.protocol.in_block:
-            self.host.refused(HttpFault.HEAD_TIMEOUT, "the head took too long")
+            self.host.on_refused(HttpFault.HEAD_TIMEOUT, "the head took too long")
             self._end_requests()
             self.go_away(Code.PROTOCOL_ERROR)
         else:
             self.on_lost()
 
     def on_over_share(self, over: Over) -> None:
-        self.host.refused(over.refused.fault, str(over.refused))
+        self.host.on_refused(over.refused.fault, str(over.refused))
         self._end_requests()
         reset_on_close(self.sock)
         self.close()
@@ -322,7 +322,7 @@ class H2Request(H2StreamWriter):
 
     def refuse(self, refused: RequestRefused) -> None:
         """Answers what is not a valid request. There is no exchange for it."""
-        self._client.host.refused(refused.fault, str(refused))
+        self._client.host.on_refused(refused.fault, str(refused))
         self.request_id = self._client.host.request_id()
         self.answer(error_answer(refused.fault, self.request_id))
 
@@ -347,7 +347,7 @@ class H2Request(H2StreamWriter):
         if self._exchange is not None:
             self._exchange.give_up(refused.fault)
         else:
-            self._client.host.refused(refused.fault, str(refused))
+            self._client.host.on_refused(refused.fault, str(refused))
             self._reset(Code.ENHANCE_YOUR_CALM)
 
     def _release(self) -> None:
@@ -365,13 +365,13 @@ class H2Request(H2StreamWriter):
         if over is not Over.CONNECTION and stream.send_window >= ANSWER_BYTES and not client.is_full:
             self.refuse(refused)
             return
-        client.host.refused(refused.fault, str(refused))
+        client.host.on_refused(refused.fault, str(refused))
         self._close()
         client.protocol.refuse(stream)
 
     def _malformed(self, message: str) -> None:
         """RFC 9113 section 8.1.1."""
-        self._client.host.refused(HttpFault.BAD_BODY, message)
+        self._client.host.on_refused(HttpFault.BAD_BODY, message)
         stream = self.stream
         assert stream is not None
         self._client.protocol.fail(stream, Code.PROTOCOL_ERROR)
@@ -453,7 +453,7 @@ class H2Request(H2StreamWriter):
                 exchange.gone()
         else:
             self._exchange = None
-            self._client.host.refused(HttpFault.BODY_TIMEOUT, "the body took too long")
+            self._client.host.on_refused(HttpFault.BODY_TIMEOUT, "the body took too long")
             exchange.gone()
             self.answer(error_answer(HttpFault.BODY_TIMEOUT, self.request_id))
 

@@ -1,4 +1,4 @@
-"""Who accepts clients' connections, as those see it."""
+"""What a listener and its clients' connections need of each other."""
 
 import socket
 from typing import Protocol
@@ -13,27 +13,30 @@ from mesh.net.timers import Deadlines
 
 
 class HttpClient(Protocol):
-    """A connection, whatever it speaks."""
+    """A client's connection, of HTTP/1 or HTTP/2."""
 
     edge: ClientInfo
 
     @property
-    def spare_order(self) -> tuple[bool, float] | None:
-        """Of those that wait for a request, the smallest goes first when there is no place for newcomers:
-        (there has been a request, when its time is over). None: it is at work."""
+    def eviction_order(self) -> tuple[bool, float] | None:
+        """(there has been a request, when its idle time ends), for a connection that waits for a request.
+        When there is no place for a new connection, the ones with the smallest order are closed. None: it has
+        requests under way."""
         ...
 
     def finish(self) -> None:
-        """No more requests after those under way."""
+        """Accepts no more requests after those under way, and closes then."""
         ...
 
     def abort(self) -> None:
-        """Now."""
+        """Closes the connection at once."""
         ...
 
 
 class ConnectionOwner(Protocol):
-    closing: bool
+    """The listener, as its connections need it."""
+
+    closing: bool  # no further requests are accepted
 
     @property
     def poller(self) -> Poller: ...
@@ -41,18 +44,19 @@ class ConnectionOwner(Protocol):
     def deadlines(self) -> Deadlines: ...
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange: ...
     def request_id(self) -> bytes: ...
-    def refused(self, fault: HttpFault, message: str) -> None:
-        """Something came that is no request."""
+    def on_refused(self, fault: HttpFault, message: str) -> None:
+        """The client has sent something that is not a request."""
         ...
 
     def on_close(self, client: HttpClient) -> None:
-        """It is closed."""
+        """The connection is closed."""
         ...
 
 
-class H1Host(ConnectionOwner, Protocol):
-    """And another protocol may follow."""
+class H1ConnectionOwner(ConnectionOwner, Protocol):
+    """As needed by HTTP/1, after which HTTP/2 may follow."""
 
-    def speaks_h2(self, client: HttpClient, sock: socket.socket, data: bytes) -> None:
-        """What it takes for a client of HTTP/1 has begun with HTTP/2's preface; `data` was read of it."""
+    def on_http2(self, client: HttpClient, sock: socket.socket, data: bytes) -> None:
+        """The client has begun with HTTP/2's preface: it gets a connection of HTTP/2. `data` was read
+        already."""
         ...

@@ -1,4 +1,4 @@
-"""One listening socket that speaks HTTP: accepts clients, gives each request to whom it is for, drains."""
+"""One listening socket that speaks HTTP: accepts clients, limits them, and drains at the end."""
 
 import asyncio
 import heapq
@@ -35,58 +35,60 @@ from mesh.relay.tcp_proxy import TcpProxy
 
 
 class RequestHandler(Protocol):
-    """Who answers this listener's requests."""
+    """Answers the requests of a listener."""
 
-    def exchange(self, client: Downstream, head: RequestHead) -> Exchange: ...
-
-
-class PassedConnection(Protocol):
-    """TLS connections that are not ours to end."""
-
-    def any(self) -> bool:
-        """Is there a name for which there are such?"""
+    def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
+        """The exchange for a request. The client's connection starts it."""
         ...
 
-    def whose(self, name: str) -> TcpProxy | None:
-        """Who relays those for this name."""
+
+class PassthroughLookup(Protocol):
+    """TLS connections that are passed on as they are, chosen by their server name."""
+
+    def has_routes(self) -> bool:
+        """There are such connections: server names have to be read."""
+        ...
+
+    def proxy_for(self, name: str) -> TcpProxy | None:
+        """Passes on the connections for this name; None: TLS ends here."""
         ...
 
 
 class HttpListener(ListenerOwner):
-    """`trusted` says of an address whether it may speak for others."""
+    """`trusted`: an address is that of a trusted proxy. `tls`: the context, if clients speak TLS."""
 
     def __init__(
         self,
-        core: HttpRuntime,
+        runtime: HttpRuntime,
         listener: socket.socket,
-        serving: RequestHandler,
+        handler: RequestHandler,
         trusted: Callable[[str], bool] = lambda _: False,
         tls: ssl.SSLContext | None = None,
-        passed: PassedConnection | None = None,
+        passthrough: PassthroughLookup | None = None,
     ) -> None:
-        self._core = core
+        self._runtime = runtime
         self._listener = listener
-        self._serving = serving
+        self._handler = handler
         self._trusted = trusted
         self._tls = tls
         self._clients: set[HttpClient] = set()
-        self._passed = passed
+        self._passthrough = passthrough
         self._handshakes: HandshakePlaces[TlsAccept[Any]] = HandshakePlaces()
-        self._addresses = Addresses(core.per_address)
-        self._empty = asyncio.Event()  # set when the last client of a closing front is gone
+        self._addresses = Addresses(runtime.per_address)
+        self._empty = asyncio.Event()  # set when the last client is gone after `close`
         self._port = int(listener.getsockname()[1])
         self.connections = 0
-        self.refusals: Counter[str] = Counter()  # of what never became a request, by reason
+        self.refusals: Counter[str] = Counter()  # of what did not become a request, by reason
         self.closing = False
-        self._accepting = Accepting(listener, self._take, self._not_accepted)
+        self._accepting = Accepting(listener, self._on_accepted, self._on_not_accepted)
 
     @property
     def active(self) -> int:
-        """Open connections."""
+        """The number of open connections."""
         return len(self._clients) + len(self._handshakes)
 
     async def close(self, drain_seconds: float = 0.0) -> None:
-        """Accept no more; requests under way get so long; then what is left is cut."""
+        """Accepts no more connections, waits so long for the requests under way, and aborts the rest."""
         if not self.closing:
             self.closing = True
             self._accepting.stop(take_waiting=drain_seconds > 0)
@@ -103,29 +105,29 @@ class HttpListener(ListenerOwner):
 
     # --- accepting ---
 
-    def _not_accepted(self, reason: str) -> None:
+    def _on_not_accepted(self, reason: str) -> None:
         self.refusals[reason] += 1
-        if reason == "fd_limit":  # whoever has them, silent clients must not be those
-            self._make_room(max(limits.FEW_CONNECTIONS, len(self._clients) // 4))
+        if reason == "fd_limit":  # idle clients must not hold the descriptors that others need
+            self._abort_idle(max(limits.FEW_CONNECTIONS, len(self._clients) // 4))
 
-    def _take(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+    def _on_accepted(self, sock: socket.socket, peer: tuple[str, int]) -> None:
         sock.setblocking(False)
         self.connections += 1
         address = peer[0].removeprefix("::ffff:") if "." in peer[0] else peer[0]
         scheme = "https" if self._tls else "http"
-        edge = ClientInfo(address, scheme, self._port, self._trusted, budget=self._core.bytes)
-        if self._is_full() and not self._make_room(-1):
+        edge = ClientInfo(address, scheme, self._port, self._trusted, budget=self._runtime.bytes)
+        if self._is_full() and not self._abort_idle(-1):
             self._refuse(sock, HttpFault.FULL.reason)
         elif not edge.trusted and not self._addresses.enter(address):
             self._refuse(sock, "per_address")
-        elif self._tls is not None and not self._make_room_for_handshake(edge):
-            self._leave(edge)
+        elif self._tls is not None and not self._admit_handshake(edge):
+            self._release_address(edge)
             self._refuse(sock, "handshakes_per_address")
         else:
             try:
-                self._begin(sock, edge)
-            except Exception:  # `Accepting` closes it
-                self._leave(edge)
+                self._start(sock, edge)
+            except Exception:  # `Accepting` closes the socket
+                self._release_address(edge)
                 raise
 
     def _refuse(self, sock: socket.socket, reason: str) -> None:
@@ -134,82 +136,84 @@ class HttpListener(ListenerOwner):
         sock.close()
 
     def _is_full(self) -> bool:
-        """Handshakes are few beside the limit: they are counted only where they can matter."""
+        """Handshakes are counted only near the limit: there are few of them."""
         return len(self._clients) > limits.CONNECTIONS_MAX // 2 and self.active >= limits.CONNECTIONS_MAX
 
-    def _make_room(self, beyond: int) -> bool:
-        """Close some that wait for a request, of whoever has the most first; False: nobody does. Those that
-        have asked before stay if their address has no more than `beyond`."""
-        spare = []
+    def _abort_idle(self, few: int) -> bool:
+        """Closes some connections that wait for a request, first those of addresses with the most
+        connections. False: there are none. Those that have sent a request before stay if their address has at
+        most `few` connections."""
+        idle = []
         for number, one in enumerate(self._clients):
-            order = one.spare_order
+            order = one.eviction_order
             if order is None:
                 continue
             count = self._addresses.count(one.edge.client)
-            if count > beyond or not order[0]:
-                spare.append((-count, order, number, one))
-        for *_, client in heapq.nsmallest(limits.SPARED_AT_ONCE, spare):
+            if count > few or not order[0]:
+                idle.append((-count, order, number, one))
+        for *_, client in heapq.nsmallest(limits.SPARED_AT_ONCE, idle):
             self.refusals["gave_way"] += 1
             client.abort()
-        return bool(spare)
+        return bool(idle)
 
-    def _make_room_for_handshake(self, edge: ClientInfo) -> bool:
-        may, giving_way = self._handshakes.room_for(edge.client, shared=edge.trusted)
-        if giving_way is not None:
+    def _admit_handshake(self, edge: ClientInfo) -> bool:
+        admitted, evicted = self._handshakes.admit(edge.client, shared=edge.trusted)
+        if evicted is not None:
             self.refusals["gave_way"] += 1
-            giving_way.abort()
-        return may
+            evicted.abort()
+        return admitted
 
-    def _begin(self, sock: socket.socket, edge: ClientInfo) -> None:
+    def _start(self, sock: socket.socket, edge: ClientInfo) -> None:
         if self._tls is None:
             self._serve(sock, edge)
-        elif self._passed is not None and self._passed.any():
-            self._peek(sock, edge, self._tls, self._passed)
+        elif self._passthrough is not None and self._passthrough.has_routes():
+            self._peek(sock, edge, self._tls, self._passthrough)
         else:
             self._secure(sock, edge, self._tls)
 
     def _peek(
-        self, sock: socket.socket, edge: ClientInfo, context: ssl.SSLContext, passed: PassedConnection
+        self, sock: socket.socket, edge: ClientInfo, context: ssl.SSLContext, passthrough: PassthroughLookup
     ) -> None:
-        """For whom is it? The name stands in its first message."""
+        """Reads the server name, then passes the connection on or starts the handshake."""
 
-        def done(one: SniPeek, sock: socket.socket, name: str) -> None:
+        def on_done(one: SniPeek, sock: socket.socket, name: str) -> None:
             self._handshakes.remove(one)
-            relaying = passed.whose(name)
-            if relaying is None:
-                self._secure(sock, edge, context, heard=True)
+            proxy = passthrough.proxy_for(name)
+            if proxy is None:
+                self._secure(sock, edge, context, active=True)
                 return
-            self._note_empty()  # the relaying drains it, not we
+            self._check_empty()  # from now on the connection is the proxy's
             try:
                 peer = sock.getpeername()
             except OSError:  # it has gone already
                 sock.close()
-                self._leave(edge)
+                self._release_address(edge)
                 return
-            relaying.begin(sock, (edge.client, peer[1]), partial(self._leave, edge))
+            proxy.begin(sock, (edge.client, peer[1]), partial(self._release_address, edge))
 
-        peeking = SniPeek(self.poller, self.deadlines, sock, done, partial(self._not_secured, edge))
-        self._handshakes.add(edge.client, peeking)
-        peeking.heard = partial(self._handshakes.heard, edge.client, peeking)
-        run(peeking.start)
+        on_failed = partial(self._on_handshake_failed, edge)
+        peek = SniPeek(self.poller, self.deadlines, sock, on_done, on_failed)
+        self._handshakes.add(edge.client, peek)
+        peek.on_first_bytes = partial(self._handshakes.mark_active, edge.client, peek)
+        run(peek.start)
 
     def _secure(
-        self, sock: socket.socket, edge: ClientInfo, context: ssl.SSLContext, heard: bool = False
+        self, sock: socket.socket, edge: ClientInfo, context: ssl.SSLContext, active: bool = False
     ) -> None:
-        def done(one: ServerHandshake, secured: ssl.SSLSocket) -> None:
+        def on_done(one: ServerHandshake, secured: ssl.SSLSocket) -> None:
             self._handshakes.remove(one)
             self._serve(secured, edge)
 
-        failed = partial(self._not_secured, edge)
+        failed = partial(self._on_handshake_failed, edge)
         try:
-            handshake = ServerHandshake(self.poller, self.deadlines, sock, context, done, failed)
+            handshake = ServerHandshake(self.poller, self.deadlines, sock, context, on_done, failed)
         except OSError:  # it has gone already
             sock.close()
             self.refusals["tls"] += 1
-            self._left(edge)
+            self._on_connection_end(edge)
             return
-        self._handshakes.add(edge.client, handshake, heard=heard)
-        handshake.heard = partial(self._handshakes.heard, edge.client, handshake)
+        self._handshakes.add(edge.client, handshake, active=active)
+        handshake.on_first_bytes = partial(self._handshakes.mark_active, edge.client, handshake)
         run(handshake.start)
 
     def _serve(self, sock: socket.socket, edge: ClientInfo) -> None:
@@ -221,39 +225,39 @@ class HttpListener(ListenerOwner):
         except Exception as error:  # noqa: BLE001 - the boundary of a connection
             report_fault(client.start, error)
 
-    def _not_secured(self, edge: ClientInfo, one: TlsAccept[Any]) -> None:
+    def _on_handshake_failed(self, edge: ClientInfo, one: TlsAccept[Any]) -> None:
         self._handshakes.remove(one)
         self.refusals["tls"] += 1
-        self._left(edge)
+        self._on_connection_end(edge)
 
-    def _left(self, edge: ClientInfo) -> None:
-        self._leave(edge)
-        self._note_empty()
+    def _on_connection_end(self, edge: ClientInfo) -> None:
+        self._release_address(edge)
+        self._check_empty()
 
-    def _leave(self, edge: ClientInfo) -> None:
+    def _release_address(self, edge: ClientInfo) -> None:
         if not edge.trusted:
             self._addresses.leave(edge.client)
 
-    # --- what clients ask of their host ---
+    # --- for the connections (`ConnectionOwner`) ---
 
     @property
     def poller(self) -> Poller:
-        return self._core.poller
+        return self._runtime.poller
 
     @property
     def deadlines(self) -> Deadlines:
-        return self._core.deadlines
+        return self._runtime.deadlines
 
     def request_id(self) -> bytes:
-        return self._core.request_id()
+        return self._runtime.request_id()
 
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
-        return self._serving.exchange(client, head)
+        return self._handler.exchange(client, head)
 
-    def refused(self, fault: HttpFault, message: str) -> None:
+    def on_refused(self, fault: HttpFault, message: str) -> None:
         self.refusals[fault.reason] += 1
 
-    def speaks_h2(self, client: HttpClient, sock: socket.socket, data: bytes) -> None:
+    def on_http2(self, client: HttpClient, sock: socket.socket, data: bytes) -> None:
         self._clients.discard(client)
         instead = H2Client(self, sock, client.edge)
         self._clients.add(instead)
@@ -261,8 +265,8 @@ class HttpListener(ListenerOwner):
 
     def on_close(self, client: HttpClient) -> None:
         self._clients.discard(client)
-        self._left(client.edge)
+        self._on_connection_end(client.edge)
 
-    def _note_empty(self) -> None:
+    def _check_empty(self) -> None:
         if self.closing and not self.active:
             self._empty.set()

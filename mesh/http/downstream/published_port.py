@@ -1,4 +1,5 @@
-"""A published port in `mode: http`: every request is for the port's own service. What `relay.ports` opens."""
+"""A published port in `mode: http`: every request is for the port's service. `relay.port_reconciler` opens
+it."""
 
 import asyncio
 import socket
@@ -19,11 +20,11 @@ from mesh.relay.tcp_connection import RelayOptions
 
 
 class HttpPort(ListenerOwner):
-    """As `relay.listener.Port`, a layer higher."""
+    """The counterpart of `relay.tcp_port` for HTTP."""
 
     def __init__(
         self,
-        core: HttpRuntime,
+        runtime: HttpRuntime,
         service: str,
         listener: socket.socket,
         endpoints: Sequence[Endpoint],
@@ -32,9 +33,9 @@ class HttpPort(ListenerOwner):
         near: Collection[Endpoint] = (),
     ) -> None:
         self.options = options
-        self.target = UpstreamService(core, service, connect)
+        self.target = UpstreamService(runtime, service, connect)
         self._listener = listener
-        self._front = HttpListener(core, listener, self, self._trusts)
+        self._http_listener = HttpListener(runtime, listener, self, self._trusts)
         self.update_endpoints(endpoints, options, near)
 
     def exchange(self, client: Downstream, head: RequestHead) -> Exchange:
@@ -46,20 +47,20 @@ class HttpPort(ListenerOwner):
 
     @property
     def stats(self) -> PortStats:
-        """Of connections and bodies; requests are counted in `target.stats`."""
-        stats, front = self.target.stats, self._front
+        """Counts of connections and of bodies' bytes. Requests are counted in `target.stats`."""
+        stats, listener = self.target.stats, self._http_listener
         return PortStats(
-            front.connections,
-            front.active,
+            listener.connections,
+            listener.active,
             stats.received,
             stats.sent,
-            stats.faults + front.refusals,
+            stats.faults + listener.refusals,
             stats.retries,
             "http",
         )
 
     def seen(self) -> tuple[EndpointStatus, ...]:
-        """The endpoints, with requests under way."""
+        """The endpoints with their active requests."""
         backend, now = self.target.backend, asyncio.get_running_loop().time()
         return tuple(
             EndpointStatus(one, server.active, backend.health.ejected_for(one, now))
@@ -72,7 +73,8 @@ class HttpPort(ListenerOwner):
         options: RelayOptions | None = None,
         near: Collection[Endpoint] = (),
     ) -> None:
-        """New requests go to these, to the `near` first; those under way end where they are."""
+        """Changes endpoints and options. New requests go to these endpoints, first to those in `near`;
+        requests under way stay where they are."""
         self.options = options or self.options
         self.target.connect_timeout = self.options.connect_timeout
         self.target.backend.policy = self.options.policy
@@ -80,7 +82,7 @@ class HttpPort(ListenerOwner):
         self.target.update_endpoints(endpoints, near)
 
     async def close(self, drain_seconds: float = 0.0) -> None:
-        await self._front.close(drain_seconds)
+        await self._http_listener.close(drain_seconds)
         self.target.close()
 
     def _trusts(self, address: str) -> bool:

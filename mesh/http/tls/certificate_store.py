@@ -1,8 +1,9 @@
-"""Certificates from folders, chosen by the name that a client asks for, taken anew when the files change.
+"""Certificates from folders, chosen by the server name of the client, read again when the files change.
 
-A Docker secret is a file, so any PEM file with a certificate and its key will do, or a certificate NAME.crt
-(.pem, .cert) beside NAME.key. Each becomes a context of its own; the names are those in the certificate. A
-pair that cannot be used is named, and the one before it stays.
+A Docker secret is a file, so a PEM file can hold a certificate and its key; or the certificate is NAME.crt
+(.pem, .cert) and the key NAME.key beside it. Each pair has an SSLContext of its own; its names are those in
+the certificate. A pair that cannot be used is reported as a problem, and the last good one of that file
+stays.
 """
 
 import logging
@@ -22,16 +23,16 @@ from mesh.errors import Problem
 
 logger = logging.getLogger(__name__)
 
-FILES_MAX = 1000  # in the folder
+FILES_MAX = 1000  # of a folder; further ones are ignored
 FILE_MAX = 256 * 1024  # bytes; a chain takes some thousands
 ALPN = ("h2", "http/1.1")
-# As Mozilla's "intermediate": forward secrecy, no CBC. TLS 1.3 has its own.
+# TLS 1.2: as Mozilla's "intermediate" (forward secrecy, no CBC). TLS 1.3 has ciphers of its own.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """One that can be used."""
+    """A certificate that can be used."""
 
     file: str
     names: tuple[str, ...]  # lower case; may begin with "*."
@@ -40,24 +41,25 @@ class Certificate:
 
 
 class KeyPair(NamedTuple):
-    """PEM: the chain, and the key; b"" if the chain's file has it."""
+    """In PEM: the chain, and the key. The key is b"" if it is in the chain's file."""
 
     chain: bytes
     key: bytes
 
 
 @dataclass(slots=True)
-class _SeenFiles:
-    """A file as it was when it was last looked at."""
+class _ReadFiles:
+    """What the last refresh has read of a file."""
 
-    stamp: tuple[tuple[int, int], ...]
+    stamp: tuple[tuple[int, int], ...]  # of the file, and of its key's: time of change, size
     certificate: Certificate | None
     problem: Problem | None = None
     pair: "KeyPair | None" = None
 
 
 class CertificateStore:
-    """Certificates by name. `context` is for every listener: it hands over by name."""
+    """Certificates by name. Listeners use `context`: in the handshake it switches to that of the
+    certificate."""
 
     def __init__(self) -> None:
         self._exact: dict[str, Certificate] = {}
@@ -68,14 +70,14 @@ class CertificateStore:
 
     @property
     def any(self) -> bool:
-        """Is there one to begin a handshake with?"""
+        """There is at least one certificate."""
         return self._first is not None
 
-    def arrange(self, found: Sequence[Certificate]) -> None:
-        """These from now on."""
+    def set_certificates(self, found: Sequence[Certificate]) -> None:
+        """Replaces all certificates."""
         exact: dict[str, Certificate] = {}
         wild: dict[str, Certificate] = {}
-        for one in sorted(found, key=lambda one: one.not_after):  # of two for a name the one that lasts
+        for one in sorted(found, key=lambda one: one.not_after):  # of two for a name, the longer one stays
             for name in one.names:
                 if name.startswith("*."):
                     wild[name[2:]] = one
@@ -86,7 +88,7 @@ class CertificateStore:
         logger.info("%d certificates for %s", len(found), ", ".join(sorted({*exact, *wild})) or "no name")
 
     def find(self, name: str) -> Certificate | None:
-        """The one for this name, or the first of all (RFC 6066 section 3 lets the handshake go on)."""
+        """The certificate for this name, or the first one of all (RFC 6066 section 3 allows that)."""
         name = name.lower().rstrip(".")
         return self._exact.get(name) or self._wild.get(name.partition(".")[2]) or self._first
 
@@ -101,14 +103,14 @@ class CertificateStore:
 
 
 class GivenCertificates(CertificateStore):
-    """Those that another process has read from files: file → chain and key, PEM."""
+    """Certificates that another process has read from files."""
 
     def __init__(self) -> None:
         super().__init__()
         self._given: dict[str, tuple[KeyPair, Certificate]] = {}
 
-    def give(self, pairs: Mapping[str, KeyPair]) -> None:
-        """These from now on; one that cannot be used is logged and left out."""
+    def set_pairs(self, pairs: Mapping[str, KeyPair]) -> None:
+        """Replaces all certificates. `pairs`: by file. One that cannot be used is logged and left out."""
         given: dict[str, tuple[KeyPair, Certificate]] = {}
         for file, pair in pairs.items():
             known = self._given.get(file)
@@ -121,89 +123,94 @@ class GivenCertificates(CertificateStore):
                 logger.error("%s: %s", file, error)
         if given != self._given:
             self._given = given
-            self.arrange([certificate for _, certificate in given.values()])
+            self.set_certificates([certificate for _, certificate in given.values()])
 
 
 class TlsCertificates(CertificateStore):
-    """Those of a folder: `look` again every few seconds."""
+    """Certificates of one or two folders. Call `refresh` every few seconds."""
 
     def __init__(self, folder: str, issued: Path | None = None) -> None:
-        """`issued`: where those are that an authority has issued to us; there may be none yet."""
+        """`issued`: the folder of the certificates that an ACME authority has issued. It need not exist
+        yet."""
         super().__init__()
         self._folder = Path(folder)
         self._issued = issued
-        self._seen: dict[Path, _SeenFiles] = {}
-        self._trouble: Problem | None = None  # of the folder
+        self._files: dict[Path, _ReadFiles] = {}
+        self._folder_problem: Problem | None = None  # a folder cannot be read
 
     @property
     def pairs(self) -> dict[str, "KeyPair"]:
-        """All that can be used, by file, for another process."""
+        """All pairs that can be used, by file, for `GivenCertificates` in another process."""
         return {
             str(file): one.pair
-            for file, one in tuple(self._seen.items())
+            for file, one in tuple(self._files.items())
             if one.certificate is not None and one.pair is not None
         }
 
-    def look(self) -> None:
-        """Read what has changed. It blocks, for as long as reading some files takes."""
-        seen: dict[Path, _SeenFiles] = {}
+    def refresh(self) -> None:
+        """Reads the files that have changed. Blocks."""
+        files: dict[Path, _ReadFiles] = {}
         try:
-            self._look_into(self._folder, seen)
-            self._trouble = None
+            self._scan(self._folder, files)
+            self._folder_problem = None
         except OSError as error:
-            # What was there is in use; and with an authority nobody has to have files of their own.
-            seen |= {file: one for file, one in self._seen.items() if file.parent == self._folder}
+            # The last certificates stay in use. With an authority the folder need not exist.
+            files |= self._files_of(self._folder)
             if self._issued is None or not isinstance(error, FileNotFoundError):
-                self._trouble = Problem(str(self._folder), "", f"cannot be read: {error.strerror}")
+                self._folder_problem = Problem(str(self._folder), "", f"cannot be read: {error.strerror}")
         if self._issued is not None:
             try:
-                self._look_into(self._issued, seen)
+                self._scan(self._issued, files)
             except OSError as error:
-                seen |= {file: one for file, one in self._seen.items() if file.parent == self._issued}
+                files |= self._files_of(self._issued)
                 if not isinstance(error, FileNotFoundError):
-                    self._trouble = Problem(str(self._issued), "", f"cannot be read: {error.strerror}")
-        changed = {name: one.stamp for name, one in seen.items()} != {
-            name: one.stamp for name, one in self._seen.items()
+                    self._folder_problem = Problem(str(self._issued), "", f"cannot be read: {error.strerror}")
+        changed = {name: one.stamp for name, one in files.items()} != {
+            name: one.stamp for name, one in self._files.items()
         }
-        self._seen = seen
+        self._files = files
         if changed:
-            self.arrange(self.certificates())
+            self.set_certificates(self.certificates())
 
-    def _look_into(self, folder: Path, seen: dict[Path, _SeenFiles]) -> None:
-        """Raises OSError."""
-        files = sorted(one for one in folder.iterdir() if not one.name.startswith("."))[:FILES_MAX]
-        keys = {one.stem: one for one in files if one.suffix == ".key"}
-        for file in files:
+    def _files_of(self, folder: Path) -> dict[Path, _ReadFiles]:
+        """What the last refresh has read of a folder."""
+        return {file: one for file, one in self._files.items() if file.parent == folder}
+
+    def _scan(self, folder: Path, files: dict[Path, _ReadFiles]) -> None:
+        """Reads a folder's files into `files`. Raises OSError."""
+        paths = sorted(one for one in folder.iterdir() if not one.name.startswith("."))[:FILES_MAX]
+        keys = {one.stem: one for one in paths if one.suffix == ".key"}
+        for file in paths:
             if file.suffix != ".key":
-                found = self._looked(file, keys.get(file.stem))
+                found = self._read_files(file, keys.get(file.stem))
                 if found is not None:
-                    seen[file] = found
+                    files[file] = found
 
-    def given(self, names: Iterable[str]) -> bool:
-        """Is each of these in a certificate of the folder that is not of the authority?"""
-        return all(self._given(name) for name in names)
+    def covers(self, names: Iterable[str]) -> bool:
+        """Each of these names is in a certificate of the operator's folder."""
+        return all(self._covers(name) for name in names)
 
-    def _given(self, name: str) -> bool:
+    def _covers(self, name: str) -> bool:
         wild = "*." + name.partition(".")[2]
         return any(
             one.certificate is not None and (name in one.certificate.names or wild in one.certificate.names)
-            for file, one in tuple(self._seen.items())
+            for file, one in tuple(self._files.items())
             if file.parent == self._folder
         )
 
     def problems(self) -> Iterator[Problem]:
-        if self._trouble is not None:
-            yield self._trouble
-        for one in self._seen.values():
+        if self._folder_problem is not None:
+            yield self._folder_problem
+        for one in self._files.values():
             if one.problem is not None:
                 yield one.problem
 
     def certificates(self) -> list[Certificate]:
-        return [one.certificate for one in self._seen.values() if one.certificate is not None]
+        return [one.certificate for one in self._files.values() if one.certificate is not None]
 
-    def _looked(self, file: Path, key: Path | None) -> _SeenFiles | None:
-        """None: it is no certificate at all."""
-        before = self._seen.get(file)
+    def _read_files(self, file: Path, key: Path | None) -> _ReadFiles | None:
+        """A certificate's file, read again if it has changed. None: it is no certificate."""
+        before = self._files.get(file)
         try:
             stamp = tuple(_stamp(one) for one in (file, key) if one is not None)
             if before is not None and before.stamp == stamp:
@@ -212,20 +219,20 @@ class TlsCertificates(CertificateStore):
                 return None
             text = file.read_bytes()
         except OSError:
-            return before  # it is being replaced: next time
+            return before  # it is being replaced: the next refresh reads it
         if b"-----BEGIN CERTIFICATE-----" not in text:
             return None
-        if key is None and _of_authorities(text):
-            return None  # others are known by it, as `tls_ca` and `http.acme.ca` have it
+        if key is None and _is_authority(text):
+            return None  # an authority's certificate, as in `tls_ca` and `http.acme.ca`
         try:
             pair = KeyPair(text, key.read_bytes() if key is not None else b"")
-            return _SeenFiles(stamp, _read(file, text, key), pair=pair)
+            return _ReadFiles(stamp, _read(file, text, key), pair=pair)
         except (ValueError, ssl.SSLError, OSError) as error:
             logger.error("%s: %s", file, error)
             problem = Problem(str(file), "", str(error))
             if before is None:
-                return _SeenFiles(stamp, None, problem)
-            return _SeenFiles(stamp, before.certificate, problem, before.pair)
+                return _ReadFiles(stamp, None, problem)
+            return _ReadFiles(stamp, before.certificate, problem, before.pair)
 
 
 def _stamp(file: Path) -> tuple[int, int]:
@@ -233,8 +240,8 @@ def _stamp(file: Path) -> tuple[int, int]:
     return about.st_mtime_ns, about.st_size
 
 
-def _of_authorities(text: bytes) -> bool:
-    """No key, and a first certificate that is an authority's."""
+def _is_authority(text: bytes) -> bool:
+    """The file has no key, and its first certificate is an authority's."""
     if b"PRIVATE KEY-----" in text:
         return False
     try:
@@ -255,7 +262,7 @@ def _read(file: Path, text: bytes, key: Path | None) -> Certificate:
 
 
 def _from_memory(file: str, pair: KeyPair) -> Certificate:
-    """Raises ValueError, OSError, ssl.SSLError. OpenSSL's files are a memory's that has no name."""
+    """As `_read`. OpenSSL reads files only, so the pair is written to files in memory."""
     leaf = x509.load_pem_x509_certificates(pair.chain)[0]
     context = _new_context()
     with _in_memory(pair.chain) as chain, _in_memory(pair.key) as key:
@@ -265,8 +272,8 @@ def _from_memory(file: str, pair: KeyPair) -> Certificate:
 
 @contextmanager
 def _in_memory(content: bytes) -> Iterator[IO[bytes]]:
-    """A file with this content, by a name that only this process can open."""
-    if not hasattr(os, "memfd_create"):  # not Linux: the file is this user's alone
+    """A file with this content, which only this process can open."""
+    if not hasattr(os, "memfd_create"):  # not Linux: only this user can open the file
         with tempfile.NamedTemporaryFile() as file:
             file.write(content)
             file.flush()
@@ -282,6 +289,7 @@ def _in_memory(content: bytes) -> Iterator[IO[bytes]]:
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:
+    """The DNS names of a certificate, in lower case; the common name where it has none."""
     try:
         extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         return tuple(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))

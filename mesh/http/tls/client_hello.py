@@ -1,12 +1,12 @@
-"""For whom a TLS connection is, read from its first message without taking part in it. Pure.
+"""Reads the server name from a ClientHello, the first message of a TLS connection. Pure.
 
-RFC 8446 section 4.1.2, RFC 6066 section 3. The message may come in several records and in any pieces; what it
-says besides the name is stepped over by its lengths.
+RFC 8446 section 4.1.2, RFC 6066 section 3. The message may come in several records and in any pieces.
+Everything but the name is skipped by its length.
 """
 
 from mesh.errors import WireError
 
-HELLO_MAX = 16 * 1024  # bytes looked at: with post-quantum key shares some 2 KiB are usual
+HELLO_MAX = 16 * 1024  # bytes that are searched: with post-quantum key shares some 2 KiB are usual
 
 _HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _HOST_NAME = 22, 1, 0, 0
 _RECORD_MAX = 2**14
@@ -14,7 +14,8 @@ _NAME_MAX = 255
 
 
 def server_name(data: bytes) -> str | None:
-    """In lower case, "" when it names none; None: more bytes are needed. WireError: no ClientHello."""
+    """The name in lower case; "" if the message has none; None if more bytes are needed. Raises WireError for
+    what is no ClientHello."""
     message = b""
     at = 0
     while True:
@@ -41,27 +42,27 @@ def _check_beginning(record: bytes) -> None:
 
 
 class _HelloReader:
-    """Takes fields off the front. WireError where they are cut short."""
+    """Reads fields from the front. Raises WireError where the message is cut short."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
 
-    def take(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
         if size > len(self.data):
             raise WireError("a ClientHello that is cut short")
-        taken, self.data = self.data[:size], self.data[size:]
-        return taken
+        found, self.data = self.data[:size], self.data[size:]
+        return found
 
     def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size))
+        return int.from_bytes(self.read(size))
 
     def part(self, size: int) -> "_HelloReader":
-        """What has its length, in so many bytes, in front."""
-        return _HelloReader(self.take(self.number(size)))
+        """A part with its length, in `size` bytes, in front."""
+        return _HelloReader(self.read(self.number(size)))
 
 
 def _name_in(hello: _HelloReader) -> str:
-    hello.take(2 + 32)  # version, random
+    hello.read(2 + 32)  # version, random
     hello.part(1)  # session id
     hello.part(2)  # cipher suites
     hello.part(1)  # compression methods

@@ -1,6 +1,6 @@
-"""How a TLS connection begins: its socket is watched, for a limited time, until what is waited for is there.
+"""The beginning of a TLS connection: its socket is watched, for a limited time, until it is ready.
 
-Whoever derives looks at what has come (`_look`) and gets the socket when that is enough (`_go_on`).
+A derived class decides whether it is (`_is_ready`) and takes the socket then (`_finish`).
 """
 
 import socket
@@ -17,19 +17,19 @@ S = TypeVar("S", bound=socket.socket)
 
 
 class TlsAccept(IdleTimer, Generic[S]):
-    """`failed`: the client has gone, took too long or cannot speak TLS. The socket is closed then. `heard`:
-    its first bytes have come."""
+    """`on_failed` is called when the client has gone, took too long or does not speak TLS; the socket is
+    closed then. `on_first_bytes`, if set, is called when the client has sent something."""
 
-    __slots__ = ("_failed", "_poller", "_sock", "heard")
+    __slots__ = ("_on_failed", "_poller", "_sock", "on_first_bytes")
 
     def __init__(
-        self, poller: Poller, deadlines: Deadlines, sock: S, failed: Callable[["TlsAccept[S]"], None]
+        self, poller: Poller, deadlines: Deadlines, sock: S, on_failed: Callable[["TlsAccept[S]"], None]
     ) -> None:
         super().__init__(deadlines)
         self._poller = poller
         self._sock: S | None = sock
-        self._failed = failed
-        self.heard: Callable[[], None] | None = None
+        self._on_failed = on_failed
+        self.on_first_bytes: Callable[[], None] | None = None
 
     def start(self) -> None:
         assert self._sock is not None
@@ -40,10 +40,11 @@ class TlsAccept(IdleTimer, Generic[S]):
             self.abort()
 
     def abort(self) -> None:
-        sock = self._taken()
+        """Closes the socket and calls `on_failed`, unless it is over."""
+        sock = self._release_socket()
         if sock is not None:
             self._poller.close(sock)
-            self._failed(self)
+            self._on_failed(self)
 
     def on_timeout(self) -> None:
         self.abort()
@@ -52,39 +53,40 @@ class TlsAccept(IdleTimer, Generic[S]):
         sock = self._sock
         if sock is None:
             return
-        if self.heard is not None and mask & READABLE:
-            heard, self.heard = self.heard, None
-            heard()
+        if self.on_first_bytes is not None and mask & READABLE:
+            callback, self.on_first_bytes = self.on_first_bytes, None
+            callback()
         try:
-            if not self._look(sock, mask):
+            if not self._is_ready(sock, mask):
                 return
         except (BlockingIOError, InterruptedError):
             return
         except OSError:  # ssl.SSLError as well
             self.abort()
             return
-        self._taken()
+        self._release_socket()
         try:
-            self._go_on(sock)
-        except Exception as error:  # noqa: BLE001 - the boundary of a connection: nobody else has it yet
+            self._finish(sock)
+        except Exception as error:  # noqa: BLE001 - the boundary of a connection: it has no other owner yet
             ERRORS.report("begin of a connection", error)
             self._poller.close(sock)
-            self._failed(self)
+            self._on_failed(self)
 
     def on_fault(self) -> None:
-        """Something of ours has failed in it."""
+        """A bug was met at this connection."""
         self.abort()
 
-    def _taken(self) -> S | None:
-        """The socket, still watched; it is no longer ours."""
+    def _release_socket(self) -> S | None:
+        """Gives the socket away, still watched."""
         self.stop_clock()
         sock, self._sock = self._sock, None
         return sock
 
-    def _look(self, sock: S, mask: int) -> bool:
-        """Is it what was waited for? Raises OSError: it never will be; BlockingIOError: nothing has come."""
+    def _is_ready(self, sock: S, mask: int) -> bool:
+        """The connection can be passed on. Raises OSError if that will never be the case, BlockingIOError if
+        nothing has come."""
         raise NotImplementedError
 
-    def _go_on(self, sock: S) -> None:
-        """It is."""
+    def _finish(self, sock: S) -> None:
+        """Takes the socket of a connection that is ready."""
         raise NotImplementedError

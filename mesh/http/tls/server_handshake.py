@@ -1,5 +1,4 @@
-"""A TLS handshake on a watched socket: until it is done, has failed, or took too long. Then the socket is
-whoever's asked for it."""
+"""A TLS handshake with a client on a watched socket, for a limited time."""
 
 import socket
 import ssl
@@ -11,10 +10,10 @@ from mesh.net.timers import Deadlines
 
 
 class ServerHandshake(TlsAccept[ssl.SSLSocket]):
-    """`done` gets the socket, `failed` is told nothing: a client that cannot speak TLS gets no page.
-    Raises OSError when the client has gone already."""
+    """`on_done` gets the TLS socket. A client whose handshake fails gets no HTTP response. Raises OSError if
+    the client has gone already."""
 
-    __slots__ = ("_done",)
+    __slots__ = ("_on_done",)
 
     def __init__(
         self,
@@ -22,19 +21,19 @@ class ServerHandshake(TlsAccept[ssl.SSLSocket]):
         deadlines: Deadlines,
         sock: socket.socket,
         context: ssl.SSLContext,
-        done: Callable[["ServerHandshake", ssl.SSLSocket], None],
-        failed: Callable[[TlsAccept[ssl.SSLSocket]], None],
+        on_done: Callable[["ServerHandshake", ssl.SSLSocket], None],
+        on_failed: Callable[[TlsAccept[ssl.SSLSocket]], None],
     ) -> None:
         secured = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        super().__init__(poller, deadlines, secured, failed)
-        self._done = done
+        super().__init__(poller, deadlines, secured, on_failed)
+        self._on_done = on_done
 
-    def _look(self, sock: ssl.SSLSocket, _mask: int) -> bool:
+    def _is_ready(self, sock: ssl.SSLSocket, _mask: int) -> bool:
         try:
             sock.do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
         return True
 
-    def _go_on(self, sock: ssl.SSLSocket) -> None:
-        self._done(self, sock)
+    def _finish(self, sock: ssl.SSLSocket) -> None:
+        self._on_done(self, sock)

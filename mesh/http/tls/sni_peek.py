@@ -1,4 +1,4 @@
-"""Waiting for the first message of a TLS connection, without taking it: the bytes stay in the socket."""
+"""Waits for the first message of a TLS connection and reads its server name. The bytes stay in the socket."""
 
 import socket
 from collections.abc import Callable
@@ -11,28 +11,29 @@ from mesh.net.timers import Deadlines
 
 
 class SniPeek(TlsAccept[socket.socket]):
-    """`done` gets the socket, no longer watched, and the name: "" when none is named, or it is no TLS."""
+    """`on_done` gets the socket, no longer watched, and the server name: "" if there is none or it is no
+    TLS."""
 
-    __slots__ = ("_done", "_name")
+    __slots__ = ("_name", "_on_done")
 
     def __init__(
         self,
         poller: Poller,
         deadlines: Deadlines,
         sock: socket.socket,
-        done: Callable[["SniPeek", socket.socket, str], None],
-        failed: Callable[[TlsAccept[socket.socket]], None],
+        on_done: Callable[["SniPeek", socket.socket, str], None],
+        on_failed: Callable[[TlsAccept[socket.socket]], None],
     ) -> None:
-        super().__init__(poller, deadlines, sock, failed)
-        self._done = done
+        super().__init__(poller, deadlines, sock, on_failed)
+        self._on_done = on_done
         self._name = ""
 
-    def _look(self, sock: socket.socket, mask: int) -> bool:
+    def _is_ready(self, sock: socket.socket, mask: int) -> bool:
         data = sock.recv(HELLO_MAX, socket.MSG_PEEK)
         try:
             name = server_name(data)
         except WireError:
-            return True  # the handshake says what is wrong
+            return True  # the handshake will fail, and the client learns why
         if name is None:
             if mask & (PEER_DONE | UNUSUAL):
                 raise ConnectionResetError
@@ -40,6 +41,6 @@ class SniPeek(TlsAccept[socket.socket]):
         self._name = name
         return True
 
-    def _go_on(self, sock: socket.socket) -> None:
+    def _finish(self, sock: socket.socket) -> None:
         self._poller.unwatch(sock)
-        self._done(self, sock, self._name)
+        self._on_done(self, sock, self._name)

@@ -95,10 +95,10 @@ class World:
     def request_id(self) -> bytes:
         return b"id"
 
-    def refused(self, fault: HttpFault, message: str) -> None:
+    def on_refused(self, fault: HttpFault, message: str) -> None:
         self.refusals.append(fault)
 
-    def speaks_h2(self, client: H1Client, sock: socket.socket, data: bytes) -> None:
+    def on_http2(self, client: H1Client, sock: socket.socket, data: bytes) -> None:
         self.handed_over.append(data)
 
     def on_close(self, client: H1Client) -> None:
@@ -362,11 +362,11 @@ class TestEnds:
         assert world.closed
 
     def test_idle_connections_can_be_spared_and_others_cannot(self, world: World) -> None:
-        assert world.connection.spare_order == (False, world.connection.limit)
+        assert world.connection.eviction_order == (False, world.connection.limit)
         world.send(GET)
-        assert world.connection.spare_order is None
+        assert world.connection.eviction_order is None
         world.respond()
-        assert world.connection.spare_order == (True, world.connection.limit)
+        assert world.connection.eviction_order == (True, world.connection.limit)
 
     def test_nothing_is_left_of_a_closed_connection(self, world: World) -> None:
         world.send(GET[:5])

@@ -44,7 +44,7 @@ class Secure:
         self.folder = folder
         in_one_file(folder, "ours.pem", "ours.example")
         self.certificates = TlsCertificates(str(folder))
-        self.certificates.look()
+        self.certificates.refresh()
         self.snapshot = Snapshot().apply(Change(networks={NET.id: NET}))
         reach = OwnNamespace(plain_socket)
         self.site = RequestRouter(stand.core, reach, (EntryPoint("websecure", tls=True),))
@@ -69,7 +69,7 @@ class Secure:
 
     @property
     def address(self) -> tuple[str, int]:
-        host, port = self.entries.listening()[0].address.split(":")
+        host, port = self.entries.status()[0].address.split(":")
         return host, int(port)
 
     def put(self, id_: str, labels: dict[str, str], *tasks: Tasks) -> None:

@@ -63,7 +63,7 @@ class TestCertificates:
         in_one_file(tmp_path, "wild", "*.example")
         (tmp_path / "other-secret").write_text("password")
         found = TlsCertificates(str(tmp_path))
-        found.look()
+        found.refresh()
         assert [
             found.find(name).file for name in ("a.example", "B.Example.", "c.example", "x.c.example")
         ] == [  # type: ignore[union-attr]
@@ -79,14 +79,14 @@ class TestCertificates:
         (tmp_path / "a.crt").write_bytes(certificate)
         (tmp_path / "a.key").write_bytes(key)
         found = TlsCertificates(str(tmp_path))
-        found.look()
+        found.refresh()
         assert [one.names for one in found.certificates()] == [("a.example",)]
 
     def test_of_two_for_a_name_the_one_that_lasts(self, tmp_path: Path) -> None:
         in_one_file(tmp_path, "1", "a.example", days=20)
         in_one_file(tmp_path, "2", "a.example", days=10)
         found = TlsCertificates(str(tmp_path))
-        found.look()
+        found.refresh()
         certificate = found.find("a.example")
         assert certificate is not None
         assert certificate.file == "1"
@@ -97,7 +97,7 @@ class TestCertificates:
         file = tmp_path / "a.pem"
         in_one_file(tmp_path, "a.pem", "a.example")
         found = TlsCertificates(str(tmp_path))
-        found.look()
+        found.refresh()
         before = found.find("a.example")
         certificate, key = pair("a.example")
         texts = {
@@ -107,12 +107,12 @@ class TestCertificates:
         }
         file.write_bytes(texts[broken])
         os.utime(file, (1, 1))
-        found.look()
+        found.refresh()
         (problem,) = found.problems()
         assert problem.file == str(file)
         assert found.find("a.example") is before
         in_one_file(tmp_path, "a.pem", "a.example")
-        found.look()
+        found.refresh()
         assert list(found.problems()) == []
         assert found.find("a.example") is not before
 
@@ -123,7 +123,7 @@ class TestCertificates:
         for left_over in ("swarm-node.crt", "swarm-node.key"):
             (tmp_path / left_over).unlink()
         certificates = TlsCertificates(str(tmp_path))
-        certificates.look()
+        certificates.refresh()
         assert [one.file for one in certificates.certificates()] == ["own.pem"]
         assert list(certificates.problems()) == []
 
@@ -131,25 +131,25 @@ class TestCertificates:
         """Of files and of what an authority has issued; the second comes to be when there is something."""
         issued = tmp_path / "issued"
         certificates = TlsCertificates(str(tmp_path / "files"), issued)
-        certificates.look()
+        certificates.refresh()
         assert not certificates.any
         assert list(certificates.problems()) == [], "nobody has to have files of their own"
         issued.mkdir()
         in_one_file(issued, "a.pem", "a.example")
-        certificates.look()
+        certificates.refresh()
         (first,) = certificates.certificates()
-        assert not certificates.given(["a.example"]), "ordered ones are renewed"
+        assert not certificates.covers(["a.example"]), "ordered ones are renewed"
         (tmp_path / "files").mkdir()
         in_one_file(tmp_path / "files", "a.pem", "a.example", "*.b.example", days=30)
-        certificates.look()
+        certificates.refresh()
         assert len(certificates.certificates()) == 2
         assert certificates.find("a.example") != first
-        assert certificates.given(["a.example", "x.b.example"])
-        assert not certificates.given(["a.example", "b.example"])
+        assert certificates.covers(["a.example", "x.b.example"])
+        assert not certificates.covers(["a.example", "b.example"])
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         found = TlsCertificates(str(tmp_path / "none"))
-        found.look()
+        found.refresh()
         (problem,) = found.problems()
         assert problem.message == "cannot be read: No such file or directory"
 
@@ -167,7 +167,7 @@ class TestConnections:
 
         in_one_file(tmp_path, "a.pem", "a.example")
         certificates = TlsCertificates(str(tmp_path))
-        certificates.look()
+        certificates.refresh()
         task = await stand.endpoint(endpoint)
         async with front(stand, await stand.port(task.endpoint), certificates) as secured:
             client = await connect(secured, "a.example")
@@ -185,7 +185,7 @@ class TestConnections:
     async def test_pipelined_requests_in_one_record(self, stand: Stand, tmp_path: Path) -> None:
         in_one_file(tmp_path, "a.pem", "a.example")
         certificates = TlsCertificates(str(tmp_path))
-        certificates.look()
+        certificates.refresh()
         task = await stand.endpoint(echo_heads)
         async with front(stand, await stand.port(task.endpoint), certificates) as secured:
             client = await connect(secured, "a.example")
@@ -199,12 +199,12 @@ class TestConnections:
     async def test_a_new_certificate_is_for_new_connections(self, stand: Stand, tmp_path: Path) -> None:
         in_one_file(tmp_path, "a.pem", "a.example")
         certificates = TlsCertificates(str(tmp_path))
-        certificates.look()
+        certificates.refresh()
         task = await stand.endpoint(echo_heads)
         async with front(stand, await stand.port(task.endpoint), certificates) as secured:
             old = await connect(secured, "a.example")
             in_one_file(tmp_path, "b.pem", "b.example")
-            certificates.look()
+            certificates.refresh()
             new = await connect(secured, "b.example")
             assert (presented(old), presented(new)) == (["a.example"], ["b.example"])
             await old.request()
@@ -213,7 +213,7 @@ class TestConnections:
     async def test_who_speaks_no_tls_is_counted_and_let_go(self, stand: Stand, tmp_path: Path) -> None:
         in_one_file(tmp_path, "a.pem", "a.example")
         certificates = TlsCertificates(str(tmp_path))
-        certificates.look()
+        certificates.refresh()
         task = await stand.endpoint(echo_heads)
         async with front(stand, await stand.port(task.endpoint), certificates) as secured:
             reader, writer = await asyncio.open_connection(*secured.address)
@@ -233,7 +233,7 @@ class TestConnections:
         monkeypatch.setattr(limits, "HANDSHAKE_SECONDS", 0.2)
         in_one_file(tmp_path, "a.pem", "a.example")
         certificates = TlsCertificates(str(tmp_path))
-        certificates.look()
+        certificates.refresh()
         async with front(stand, await stand.port(), certificates) as secured:
             reader, writer = await asyncio.open_connection(*secured.address)
             writer.write(b"\x16\x03\x01")
@@ -242,7 +242,7 @@ class TestConnections:
 
     async def test_without_a_certificate_no_handshake_succeeds(self, stand: Stand, tmp_path: Path) -> None:
         certificates = TlsCertificates(str(tmp_path))
-        certificates.look()
+        certificates.refresh()
         async with front(stand, await stand.port(), certificates) as secured:
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 await connect(secured, "a.example")

@@ -6,36 +6,36 @@ from mesh.http.tls.handshake_places import HandshakePlaces
 def places(*begun: tuple[str, str], heard: str = "") -> HandshakePlaces[str]:
     made: HandshakePlaces[str] = HandshakePlaces(6, 3)
     for address, handshake in begun:
-        made.add(address, handshake, heard=handshake in heard)
+        made.add(address, handshake, active=handshake in heard)
     return made
 
 
 def test_an_address_that_has_its_share_gives_way_to_itself() -> None:
     made = places(("a", "1"), ("a", "2"), ("a", "3"))
-    assert made.room_for("a") == (True, "1")
-    made.heard("a", "1")
-    assert made.room_for("a") == (True, "2")
-    assert made.room_for("b") == (True, None)
-    assert made.room_for("a", shared=True) == (True, None)
+    assert made.admit("a") == (True, "1")
+    made.mark_active("a", "1")
+    assert made.admit("a") == (True, "2")
+    assert made.admit("b") == (True, None)
+    assert made.admit("a", shared=True) == (True, None)
 
 
 def test_those_that_have_said_something_stay_and_the_newcomer_does_not() -> None:
     made = places(("a", "1"), ("a", "2"), ("a", "3"), heard="123")
-    assert made.room_for("a") == (False, None)
+    assert made.admit("a") == (False, None)
     made.remove("2")
-    assert made.room_for("a") == (True, None)
+    assert made.admit("a") == (True, None)
 
 
 def test_when_all_places_are_taken_the_oldest_silent_one_of_whoever_has_the_most_goes() -> None:
     made = places(("b", "1"), ("a", "2"), ("a", "3"), ("a", "4"), ("c", "5"), ("c", "6"))
-    assert made.room_for("d") == (True, "2")
-    assert made.room_for("c") == (True, "1")  # both would have three
+    assert made.admit("d") == (True, "2")
+    assert made.admit("c") == (True, "1")  # both would have three
 
 
 def test_when_nobody_has_more_than_others_the_oldest_silent_one_goes() -> None:
     made = places(*((address, address) for address in "abcdef"), heard="a")
-    assert made.room_for("g") == (True, "b")
+    assert made.admit("g") == (True, "b")
     for one in "bcdef":
-        made.heard(one, one)
-    assert made.room_for("g") == (True, "a")
+        made.mark_active(one, one)
+    assert made.admit("g") == (True, "a")
     assert sorted(made) == list("abcdef")
