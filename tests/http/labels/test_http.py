@@ -181,7 +181,7 @@ def test_a_service_without_such_labels_says_nothing() -> None:
         (f"{MIDDLEWARE}.m.forwardauth.address", "http://auth/ x", "is no path"),
         (f"{MIDDLEWARE}.m.forwardauth.trustforwardheader", "true", "is required"),
         (f"{MIDDLEWARE}.m.circuitbreaker.expression", "x", "routers are served without"),
-        (f"{MIDDLEWARE}.m.contenttype", "true", "routers are served without"),
+        (f"{MIDDLEWARE}.m.grpcweb", "true", "routers are served without"),
         (f"{MIDDLEWARE}.m.compress.encodings", "br", "is not supported; ignored"),
         (f"{MIDDLEWARE}.m.compress.minresponsebodybytes", "-1", "is no number from 1 to"),
         (f"{MIDDLEWARE}.m.ipallowlist.sourcerange", "10.0.0.0/8,x", "does not appear to be"),
