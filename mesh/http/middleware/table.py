@@ -14,6 +14,7 @@ from mesh.http.middleware.kinds import (
     buffering,
     chain,
     compress,
+    content_type,
     deny,
     errors,
     forward_auth,
@@ -55,6 +56,7 @@ KINDS: tuple[MiddlewareKind[Any], ...] = (
     # fields, bodies
     headers.KIND,
     compress.KIND,
+    content_type.KIND,
     errors.KIND,
     # others by name
     chain.KIND,
@@ -64,7 +66,6 @@ KINDS: tuple[MiddlewareKind[Any], ...] = (
 # without them.
 NOT_FOLLOWED: Mapping[str, str] = {
     "circuitbreaker": "tasks that fail are left out, and limited by max_requests",
-    "contenttype": "Content-Type is never guessed",
     "grpcweb": "gRPC-Web is passed on as it comes",
 }
 
