@@ -133,8 +133,8 @@ class EntryPoints:
 
 @dataclass(frozen=True, slots=True)
 class _EntryPassthrough:
-    """What of an entry point's TLS is passthrough on: a name with a TCP router of its own; any other if there
-    is one for all, and no router of HTTP for that host."""
+    """Which TLS connections of an entry point are passed on: those for a name with a TCP router; those for
+    other names if there is a TCP router for all, and no HTTP router for that host."""
 
     passthrough: TlsPassthrough
     router: RequestRouter

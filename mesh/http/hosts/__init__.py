@@ -1,8 +1,8 @@
-"""Whose a host is, or a path of it. Pure.
+"""Which stack owns a host, or a path of it. Pure.
 
-claims       What routers claim of the hosts and paths there are: areas, read from their rules
-assigned     Hosts, and paths of them, that the configuration gives to stacks (`http.hosts`)
-ownership    Whose a host is, or a path of it: who has it keeps it until it lets go
-book         A manager's book of whose hosts are: laid over what Swarm says of its services
-entitlement  What of a router's rule its stack may serve: the rule without what is others'
+claims       What routers claim of hosts and paths: areas, read from their rules
+assigned     Hosts, and path prefixes of them, that the configuration assigns to stacks (`http.hosts`)
+ownership    Which stack holds an area: the first to claim it, until it lets go
+book         A manager's record of who holds what, added to the services of the cluster view
+entitlement  Limits a router's rule to the hosts and paths that its stack holds
 """

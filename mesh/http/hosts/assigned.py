@@ -1,4 +1,4 @@
-"""Hosts, and paths of them, that the configuration gives to stacks (`http.hosts`). Pure."""
+"""Hosts, and path prefixes of them, that the configuration assigns to stacks (`http.hosts`). Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,8 +10,8 @@ _PATH = re.compile(r"/[!-~]{0,1023}")
 
 
 def pattern(text: str) -> str:
-    """`shop.example`, `*.shop.example` (whatever ends so) or `*`, with or without a beginning of paths, as it
-    is compared. Raises ValueError."""
+    """The normal form of `shop.example`, `*.shop.example` (all hosts with that ending) or `*`, perhaps
+    followed by a path prefix (`shop.example/api`). Raises ValueError."""
     host, slash, rest = text.strip().partition("/")
     found = host.lower().rstrip(".")
     path = f"/{rest}" if slash and rest else ""
@@ -24,11 +24,11 @@ def pattern(text: str) -> str:
 
 
 class AssignedHosts:
-    """By stack: its patterns. Of several that fit a host the most particular one counts."""
+    """`hosts`: the patterns of each stack. Of several that fit a host the most specific one counts."""
 
     def __init__(self, hosts: Mapping[str, tuple[str, ...]]) -> None:
         self._stacks: dict[str, str] = {}
-        self._parts: dict[str, list[tuple[str, str]]] = {}  # host pattern → beginnings of paths, stacks
+        self._parts: dict[str, list[tuple[str, str]]] = {}  # host pattern → (path prefix, stack)
         for stack, patterns in hosts.items():
             for one in patterns:
                 host, slash, rest = one.partition("/")
@@ -38,13 +38,13 @@ class AssignedHosts:
                     self._stacks[host] = stack
 
     def __call__(self, host: str) -> str | None:
-        """Whose all of it is, but for parts, if it is anybody's."""
+        """The stack to which the host is assigned, apart from its `parts`."""
         if not self._stacks:
             return None
         return next((self._stacks[one] for one in _fitting(host) if one in self._stacks), None)
 
     def parts(self, host: str) -> list[tuple[str, str]]:
-        """Beginnings of its paths that are given to stacks, the longest first."""
+        """(path prefix of the host, the stack to which it is assigned), the longest first."""
         if not self._parts:
             return []
         found: dict[str, str] = {}
@@ -55,6 +55,7 @@ class AssignedHosts:
 
 
 def _fitting(host: str) -> Iterator[str]:
+    """All patterns that fit a host, the most specific first."""
     yield host
     rest = host
     while rest:

@@ -1,8 +1,8 @@
-"""A manager's book of whose hosts are: laid over what Swarm says of its services. Pure.
+"""A manager's record of which stack holds which hosts, added to the services of the cluster view. Pure.
 
-What each service's stack has is written beside its labels (`Service.holds`), so it reaches every node with
-the feed and stays in the saved view. Several managers keep such books. The one that has watched the cluster
-longest without a gap knows best who was first; the others take over what its book says (`adopt`).
+What a service's stack holds is written into the service (`Service.holds`), so it reaches every node with the
+feed and is in the saved view. Every manager keeps such a book. The one that has watched the cluster longest
+without a gap knows best who was first; the others take over its record (`adopt`).
 """
 
 from collections.abc import Mapping
@@ -18,36 +18,38 @@ from mesh.http.labels.http import read_labels
 from mesh.http.labels.passthrough import PREFIX, read_tcp_labels
 from mesh.internal_errors import ERRORS
 
-Record = Mapping[str, Mapping[str, float | None]]  # owner → key → since; None: it claims it and waits
-WHERE = "hosts of a service"  # of `mesh.internal_errors`
+# Owner → key of an area or name → since; None: the claim waits.
+Record = Mapping[str, Mapping[str, float | None]]
+WHERE = "hosts of a service"  # the part that `mesh.internal_errors` names
 _NOTHING: Mapping[str, float] = {}
 
 
 @dataclass(slots=True)
 class _ReadClaims:
-    """A service as it was read last, and as it is told."""
+    """A service as Swarm has it, its claims, and the service as it is published, with `holds`."""
 
     raw: Service
     claims: Claims
-    told: Service
+    published: Service
 
 
 @dataclass(slots=True)
 class HostBook:
-    """`begin` when this node becomes a manager, `lay_over` each view; times in seconds since the epoch."""
+    """Call `begin` when this node becomes a manager, `lay_over` for each view. Times are seconds since the
+    epoch."""
 
     exposed_by_default: bool = True
     assigned: AssignedHosts = NOBODY
     hand_over: float = HAND_OVER_SECONDS
-    version: int = 0  # tells whether the record has changed
-    since: float | None = None  # when it has begun to watch; None: it does not, or has lost sight of it
+    version: int = 0  # changes with the record
+    since: float | None = None  # since when it has watched without a gap; None: it does not
     _read: dict[str, _ReadClaims] = field(default_factory=dict)
     _ownership: HostOwnership = field(default_factory=HostOwnership)
 
     def begin(
         self, known: Mapping[str, Service], held: Mapping[str, Mapping[str, float]] = MappingProxyType({})
     ) -> None:
-        """Go on from what was known of the cluster, or from a record (`held`)."""
+        """Starts from the services of a view, or from a saved record (`held`)."""
         record = {owner: dict(one) for owner, one in held.items()}
         for service in known.values():
             if service.holds:
@@ -58,38 +60,38 @@ class HostBook:
         self.since = None
 
     def lose_sight(self) -> None:
-        """The cluster cannot be read: what happens meanwhile is not seen in its order."""
+        """The cluster cannot be read: the order of what happens meanwhile stays unknown."""
         self.since = None
 
     def lay_over(
         self, services: Mapping[str, Service], created: Mapping[str, str], now: float
     ) -> Mapping[str, Service]:
-        """The services with what their stacks have. `created`: when each was made, as Docker writes it."""
+        """The services with `holds` set. `created`: the time of creation of each, as Docker writes it."""
         self.since = now if self.since is None else self.since
         for id_ in self._read.keys() - services.keys():
             del self._read[id_]
             self._ownership.withdraw(id_)
-        touched: set[str] = set()
+        changed: set[str] = set()
         for id_, service in services.items():
             before = self._read.get(id_)
             if before is None or before.raw is not service:
-                touched.add(id_)
-                self._look(service, before, created.get(id_, ""))
+                changed.add(id_)
+                self._read_service(service, before, created.get(id_, ""))
         groups = self._ownership.settle(now)
-        touched |= self._ownership.services_in(groups) & self._read.keys()
-        for id_ in touched:
-            self._tell(self._read[id_])
+        changed |= self._ownership.services_in(groups) & self._read.keys()
+        for id_ in changed:
+            self._publish(self._read[id_])
         self.version += bool(groups)
-        return {id_: self._read[id_].told for id_ in services}
+        return {id_: self._read[id_].published for id_ in services}
 
     def record(self) -> Record:
         return self._ownership.whole_record()
 
     def adopt(self, record: Record) -> None:
-        """What a book says that knows better. It shows with the next view."""
+        """Takes over the record of a book that knows better. The next view shows it."""
         self._ownership.adopt(record)
 
-    def _look(self, service: Service, before: _ReadClaims | None, created: str) -> None:
+    def _read_service(self, service: Service, before: _ReadClaims | None, created: str) -> None:
         if before is not None and before.raw.labels == service.labels and before.raw.name == service.name:
             before.raw = service
             return
@@ -109,12 +111,14 @@ class HostBook:
         ERRORS.mended(WHERE, f"service {service.name}")
         return claims
 
-    def _tell(self, one: _ReadClaims) -> None:
-        """Without claims there is nothing to be recorded."""
+    def _publish(self, one: _ReadClaims) -> None:
+        """Sets `published`. A service without claims is published as it is."""
         holds = self._ownership.holds(one.raw.id) if one.claims else _NOTHING
         if not one.claims:
-            one.told = one.raw
-        elif one.told.holds == holds and replace(one.told, holds=None) == replace(one.raw, holds=None):
+            one.published = one.raw
+        elif one.published.holds == holds and replace(one.published, holds=None) == replace(
+            one.raw, holds=None
+        ):
             return
         else:
-            one.told = replace(one.raw, holds=holds)
+            one.published = replace(one.raw, holds=holds)

@@ -1,8 +1,8 @@
-"""What routers claim of the hosts and paths there are: areas, read from their rules. Pure.
+"""What routers claim of hosts and paths: areas, read from their rules. Pure.
 
-A rule is taken apart into areas: one host, the hosts that fit an expression, or all hosts; and there an exact
-path, a beginning of paths, or all of them. What else a rule asks for (a method, a field) narrows the requests
-that it takes and not the area that it claims.
+An area is one host, the hosts that fit an expression, or all hosts; and of these one path, the paths with a
+prefix, or all paths. Other conditions of a rule (a method, a header field) limit the requests that match, not
+the area that is claimed.
 """
 
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ from mesh.http.config.matchers import Matcher, PathKey
 from mesh.http.config.model import Declared
 from mesh.http.labels.passthrough import ANY, TcpDeclared
 
-AREAS_MAX = 256  # of one rule; one with more claims all paths of its hosts
-CLAIMS_MAX = 4096  # areas of one service; of more the rest is not served
+AREAS_MAX = 256  # of one rule; a rule with more claims all paths of its hosts
+CLAIMS_MAX = 4096  # areas of one service; further ones are not served
 Name = tuple[str, str]  # kind, name
 
-# Hosts that have nothing in common: an expression that all of them fit is as good as none.
+# Hosts that have nothing in common: an expression that all of them fit stands for all hosts.
 _UNLIKE = ("a", "xn--p1ai.invalid", "zz9.plural.example.net", "q-1.test", "www.example.org")
 
 
 class Breadth(IntEnum):
-    """How many hosts."""
+    """How many hosts an area has."""
 
     ONE = 0
     SOME = 1  # that fit an expression
@@ -32,28 +32,28 @@ class Breadth(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """`whole`: of a connection that is passed on with its TLS, so nobody else can have a part of it."""
+    """`whole`: it is claimed for TLS passthrough, so no other stack can have a part of it."""
 
     breadth: Breadth
-    host: str  # lower case; of SOME a digest of what says which
-    path: PathKey | None = None  # None: all
+    host: str  # in lower case; for SOME a digest of the expressions
+    path: PathKey | None = None  # None: all paths
     whole: bool = False
-    fits: tuple[str, ...] = field(default=(), compare=False)  # expressions that hosts of SOME all fit
+    fits: tuple[str, ...] = field(default=(), compare=False)  # for SOME: expressions that all have to fit
 
     @property
     def group(self) -> str:
-        """Areas of different groups are never in each other's way."""
+        """Areas of different groups do not compete."""
         return {Breadth.ONE: self.host, Breadth.SOME: f"~{self.host}", Breadth.ALL: "*"}[self.breadth]
 
     @property
     def key(self) -> str:
-        """As it is recorded."""
+        """The area in records."""
         sign = "" if self.path is None else f"{'=' if self.path.exact else ''}{self.path.text}"
         return f"{'tls ' if self.whole else ''}{self.group}{sign}"
 
 
 def covers(outer: PathKey | None, inner: PathKey | None) -> bool:
-    """Are all paths of `inner` also of `outer`?"""
+    """All paths of `inner` are paths of `outer`."""
     if outer is None:
         return True
     if inner is None:
@@ -62,6 +62,7 @@ def covers(outer: PathKey | None, inner: PathKey | None) -> bool:
 
 
 def areas_of(match: Matcher) -> tuple[Area, ...]:
+    """The areas that a rule claims, sorted by key."""
     found = _areas(match)
     if len(found) > AREAS_MAX:
         found = {_Raw(one.host, one.fits, None) for one in found}
@@ -69,7 +70,7 @@ def areas_of(match: Matcher) -> tuple[Area, ...]:
 
 
 def tcp_area_of(name: str) -> Area:
-    """Of a name in HostSNI."""
+    """The area that a name in HostSNI claims."""
     if name == ANY:
         return Area(Breadth.ALL, "", whole=True)
     if name.startswith("*."):
@@ -89,6 +90,7 @@ class Claims:
 
 
 def claims_of(http: Declared, tcp: TcpDeclared | None = None) -> Claims:
+    """The claims of one service, from what its labels declare."""
     areas = {area for router in http.routers.values() for area in areas_of(router.match)}
     if tcp is not None:
         areas |= {tcp_area_of(name) for router in tcp.routers.values() for name in router.names}
@@ -102,11 +104,11 @@ def claims_of(http: Declared, tcp: TcpDeclared | None = None) -> Claims:
 
 
 def name_key(name: Name) -> str:
-    """As it is recorded."""
+    """The name in records."""
     return " ".join(name)
 
 
-# --- rules taken apart ---
+# --- from rules to areas ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +138,14 @@ def _both(left: set[_Raw], right: set[_Raw]) -> set[_Raw]:
     if len(left) * len(right) > AREAS_MAX:
         left = {_Raw(one.host, one.fits, None) for one in left}
         right = {_Raw(one.host, one.fits, None) for one in right}
-    if len(left) * len(right) > AREAS_MAX**2:  # of hosts alone: what either side says holds, so one will do
+    if len(left) * len(right) > AREAS_MAX**2:  # hosts only: each side holds, so one of them is enough
         return min(left, right, key=len)
     pairs = ((one, other) for one in left for other in right)
     return {both for one, other in pairs if (both := _intersection(one, other)) is not None}
 
 
 def _intersection(one: _Raw, other: _Raw) -> _Raw | None:
-    """None: no request is in both."""
+    """The area of requests that are in both; None: there are none."""
     if one.host is not None and other.host is not None and one.host != other.host:
         return None
     if covers(one.path, other.path):

@@ -1,6 +1,7 @@
-"""What of a router's rule its stack may serve: the rule without what is others'. Pure.
+"""Limits a router's rule to the hosts and paths that its stack holds. Pure.
 
-Decided when tables are built. A request costs nothing for it but where several stacks have parts of one host.
+This is decided when route tables are built. It costs requests nothing, except for hosts that several stacks
+share.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,8 @@ PathKeys = tuple[PathKey | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class PathSet:
-    """Looked up as fast for thousands of paths as for one: a stack may have claimed so many."""
+    """Paths and prefixes, with a lookup that is fast for thousands of them: a stack may have claimed so
+    many."""
 
     everything: bool
     exact: frozenset[str]
@@ -40,7 +42,8 @@ class PathSet:
 
 @dataclass(frozen=True, slots=True)
 class Entitled:
-    """A rule on these hosts alone; by host (`ANY_HOST`: all) without some paths, or on some paths alone."""
+    """A rule that is limited to some hosts and, for each host (`ANY_HOST`: all), to paths that are not in
+    `without` and, if it is in `alone`, to those in `alone`."""
 
     inner: Matcher
     hosts: Hosts
@@ -63,9 +66,9 @@ class Entitled:
 
 @dataclass(frozen=True, slots=True)
 class HostRefusal:
-    """A part of a rule that is somebody else's."""
+    """A part of a rule that another stack holds."""
 
-    area: str  # in words
+    area: str  # for people
     holder: Holder
 
     def __str__(self) -> str:
@@ -80,7 +83,7 @@ class HostRefusal:
 
 
 def entitled(route: HttpRoute, ownership: HostOwnership) -> tuple[HttpRoute | None, tuple[HostRefusal, ...]]:
-    """The route as it is to be served, None where nothing of it is; and what of it is refused."""
+    """(the route as it is served, None if nothing of it is; what of it is refused)."""
     rights = {area: ownership.right(route.scope, area) for area in areas_of(route.match)}
     refusals = tuple(
         HostRefusal(shown(area), right.refused_by)
@@ -105,7 +108,8 @@ def entitled(route: HttpRoute, ownership: HostOwnership) -> tuple[HttpRoute | No
 
 
 def _parts(rights: Mapping[Area, Right]) -> tuple[dict[str, PathSet], dict[str, PathSet]]:
-    """By host: paths that are others', and where a part is refused those that are its own."""
+    """By host: the paths that others hold; and, where a part was refused, the paths that are the stack's
+    own."""
     without: dict[str, PathKeys] = {}
     alone: dict[str, PathKeys] = {}
     for area, right in rights.items():
@@ -126,7 +130,7 @@ def _parts(rights: Mapping[Area, Right]) -> tuple[dict[str, PathSet], dict[str, 
 def _certificates(
     route: HttpRoute, ownership: HostOwnership
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[HostRefusal, ...]]:
-    """Those without a name that is somebody else's alone, and what is refused."""
+    """(the certificates without names that only another stack holds, the refusals for the others)."""
     kept, refused = [], []
     for names in route.certificates:
         found = [(name, ownership.sole_holder(name, route.scope)) for name in names]
@@ -138,6 +142,7 @@ def _certificates(
 
 
 def shown(area: Area) -> str:
+    """The area for people."""
     path = "" if area.path is None else f"{area.path.text}{'' if area.path.exact else '*'}"
     if area.breadth is Breadth.ONE:
         return f"{area.host}{path}"

@@ -224,7 +224,7 @@ def test_nothing_is_left() -> None:
     for number in range(len(rules)):
         book.withdraw(f"s{number}")
     ownership = book.ownership
-    left = (ownership._groups, ownership._of, ownership._members, ownership._names, ownership._leaving)
+    left = (ownership._groups, ownership._services, ownership._members, ownership._names, ownership._leaving)
     assert not any(left)
     assert not ownership._by_expression
 
