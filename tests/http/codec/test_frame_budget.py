@@ -41,41 +41,41 @@ def left(budget: FrameBudget) -> int:
     return count
 
 
-def test_it_ends(spent: FrameBudget) -> None:
+def test_a_budget_is_used_up(spent: FrameBudget) -> None:
     assert not spent.spend(1)
 
 
-def test_time_fills_it_up_again(spent: FrameBudget, clock: Clock) -> None:
+def test_time_refills_the_budget(spent: FrameBudget, clock: Clock) -> None:
     clock.now = 3.0
     assert left(spent) == 3 * PER_SECOND
 
 
-def test_but_not_above_what_it_was(spent: FrameBudget, clock: Clock) -> None:
+def test_time_does_not_fill_it_above_its_limit(spent: FrameBudget, clock: Clock) -> None:
     clock.now = 1e6
     assert left(spent) == BUDGET
 
 
-def test_finished_requests_do(spent: FrameBudget) -> None:
+def test_finished_requests_refill_the_budget(spent: FrameBudget) -> None:
     spent.gain(2)
     assert left(spent) == 2
 
 
-def test_bodies_that_came_do(spent: FrameBudget) -> None:
+def test_received_bodies_refill_the_budget(spent: FrameBudget) -> None:
     spent.useful_bytes = 5 * BYTES_PER_FRAME
     assert left(spent) == 5
 
 
-def test_frames_that_we_sent_do(spent: FrameBudget) -> None:
+def test_sent_data_frames_refill_the_budget(spent: FrameBudget) -> None:
     spent.frames_sent = 7
     assert left(spent) == 7 * UPDATES_PER_FRAME
 
 
-def test_only_so_much_work_is_remembered(spent: FrameBudget) -> None:
+def test_the_refill_by_work_is_limited(spent: FrameBudget) -> None:
     spent.frames_sent = 10**9
     assert left(spent) == EARNED_MAX
 
 
-def test_only_small_frames_cost() -> None:
+def test_only_small_data_frames_cost_budget() -> None:
     assert [cost_of_data(size) for size in (0, 1, 4)] == [1.0, 0.25, 0.25]
     assert 0 < cost_of_data(5) == cost_of_data(31) < cost_of_data(4)
     assert cost_of_data(32) == cost_of_data(16_384) == 0

@@ -40,7 +40,7 @@ def byte_by_byte(data: bytes) -> tuple[bytes, bytes, bytes]:
         (b"0\r\nHost: evil\r\nA: b\r\nContent-Length: 3\r\n\r\n", b"", b"A: b\r\n"),
     ],
 )
-def test_payload_and_trailers(data: bytes, payload: bytes, trailers: bytes) -> None:
+def test_chunks_are_decoded_to_payload_and_trailers(data: bytes, payload: bytes, trailers: bytes) -> None:
     for read in (whole, byte_by_byte):
         assert read(data) == (payload, trailers, b"")
         assert read(data + b"GET /") == (payload, trailers, b"GET /")
@@ -72,7 +72,7 @@ def test_payload_and_trailers(data: bytes, payload: bytes, trailers: bytes) -> N
         b"0\r\n" + b"A: b\r\n" * 4000,
     ],
 )
-def test_what_is_refused(data: bytes) -> None:
+def test_a_malformed_chunked_body_is_refused(data: bytes) -> None:
     with pytest.raises(RequestRefused) as caught:
         ChunkedReader(HttpFault.BAD_BODY).feed(data)
     assert caught.value.fault is HttpFault.BAD_BODY
@@ -80,14 +80,14 @@ def test_what_is_refused(data: bytes) -> None:
         byte_by_byte(data)
 
 
-def test_extensions_cannot_go_on_for_ever() -> None:
+def test_the_bytes_of_extensions_are_limited() -> None:
     reader = ChunkedReader(HttpFault.BAD_BODY)
     with pytest.raises(RequestRefused, match="extensions"):
         reader.feed((b"1;" + b"x" * 400 + b"\r\na\r\n") * 100)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=6), st.data())
-def test_what_is_written_is_read_however_it_is_cut(pieces: list[bytes], data: st.DataObject) -> None:
+def test_encoded_chunks_are_decoded_however_they_are_cut(pieces: list[bytes], data: st.DataObject) -> None:
     coded = b"".join(map(chunk, pieces)) + data.draw(
         st.sampled_from([END_OF_CHUNKS, LAST_CHUNK + b"A: b\r\n\r\n"])
     )
@@ -102,6 +102,6 @@ def test_what_is_written_is_read_however_it_is_cut(pieces: list[bytes], data: st
 
 
 @given(st.binary(max_size=80))
-def test_noise_is_a_body_or_refused(noise: bytes) -> None:
+def test_any_bytes_are_a_body_or_refused(noise: bytes) -> None:
     with suppress(RequestRefused):
         ChunkedReader(HttpFault.BAD_BODY).feed(noise)

@@ -30,7 +30,7 @@ def refused(*lines: str, first: str = "GET / HTTP/1.1") -> HttpFault:
     return caught.value.fault
 
 
-def test_a_request_says_method_target_and_host() -> None:
+def test_a_request_has_a_method_a_target_and_a_host() -> None:
     head = request("Host: Shop.Example:8080", "Accept: */*", first="PUT /a?b=c HTTP/1.1")
     assert (head.method, head.target, head.minor, head.host) == (b"PUT", b"/a?b=c", 1, "shop.example")
     assert head.about.authority == b"Shop.Example:8080"
@@ -64,7 +64,7 @@ def test_the_host_is_read_without_port_and_final_dot(host: str, name: str) -> No
         (["TRANSFER-ENCODING:\tChunked "], CHUNKED),
     ],
 )
-def test_the_length_of_a_body(lines: list[str], length: int) -> None:
+def test_the_length_of_a_request_body_is_read_from_its_fields(lines: list[str], length: int) -> None:
     assert request("Host: a", *lines).length == length
 
 
@@ -102,7 +102,7 @@ def test_the_length_of_a_body(lines: list[str], length: int) -> None:
         ["Host: a"],
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused(lines: list[str]) -> None:
+def test_framing_that_can_be_read_in_two_ways_is_refused(lines: list[str]) -> None:
     assert refused("Host: a", *lines) is HttpFault.BAD_HEAD
 
 
@@ -128,7 +128,7 @@ def test_a_malformed_host_is_refused(host: str) -> None:
     assert refused(f"Host: {host}") is HttpFault.BAD_HEAD
 
 
-def test_http_1_1_needs_a_host_and_1_0_does_not() -> None:
+def test_a_request_without_a_host_is_refused_except_in_http_1_0() -> None:
     assert refused() is HttpFault.BAD_HEAD
     assert request(first="GET / HTTP/1.0").host == ""
 
@@ -159,11 +159,11 @@ def test_http_1_1_needs_a_host_and_1_0_does_not() -> None:
         ("GET /" + "a" * 20_000 + " HTTP/1.1", HttpFault.TARGET_TOO_LONG),
     ],
 )
-def test_request_lines_that_are_refused(line: str, fault: HttpFault) -> None:
+def test_a_malformed_request_line_is_refused(line: str, fault: HttpFault) -> None:
     assert refused("Host: a", first=line) is fault
 
 
-def test_an_absolute_target_overrules_host() -> None:
+def test_the_authority_of_an_absolute_target_replaces_host() -> None:
     head = request("Host: other", "X: y", first="GET http://Shop.example:81/p?q HTTP/1.1")
     assert (head.target, head.host, head.about.authority) == (b"/p?q", "shop.example", b"Shop.example:81")
     assert head.fields.all(b"host") == [b"Shop.example:81"]
@@ -172,7 +172,7 @@ def test_an_absolute_target_overrules_host() -> None:
     assert request("Host: a", first="GET http://b?q HTTP/1.1").target == b"/?q"
 
 
-def test_options_of_the_server_itself() -> None:
+def test_options_may_have_an_asterisk_for_a_target() -> None:
     assert request("Host: a", first="OPTIONS * HTTP/1.1").target == b"*"
 
 
@@ -187,25 +187,27 @@ def test_options_of_the_server_itself() -> None:
         ("1.1", "upgrade", True),
     ],
 )
-def test_whether_the_connection_goes_on(version: str, connection: str, persistent: bool) -> None:
+def test_a_connection_persists_as_version_and_connection_say(
+    version: str, connection: str, persistent: bool
+) -> None:
     lines = [f"Connection: {connection}"] if connection else []
     assert request("Host: a", *lines, first=f"GET / HTTP/{version}").persistent is persistent
 
 
-def test_an_upgrade_counts_only_with_connection() -> None:
+def test_an_upgrade_is_ignored_unless_connection_names_it() -> None:
     assert request("Host: a", "Upgrade: websocket").about.upgrade == b""
     assert request("Host: a", "Connection: Upgrade", "Upgrade: websocket").about.upgrade == b"websocket"
 
 
 @pytest.mark.parametrize("protocol", ["h2c", "H2C", "websocket, h2c"])
-def test_nobody_tunnels_http_2_past_the_rules(protocol: str) -> None:
+def test_an_upgrade_to_http_2_is_ignored(protocol: str) -> None:
     head = request(
         "Host: a", "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}", "HTTP2-Settings: x"
     )
     assert head.about.upgrade == b""
 
 
-def test_expectations() -> None:
+def test_an_unknown_expectation_is_refused() -> None:
     assert request("Host: a", "Expect: 100-Continue", "Content-Length: 1").about.expects
     assert refused("Host: a", "Expect: 200-ok") is HttpFault.EXPECTATION
 
@@ -214,11 +216,11 @@ def test_transfer_encoding_in_http_1_0_is_refused() -> None:
     assert refused("Host: a", "Transfer-Encoding: chunked", first="POST / HTTP/1.0") is HttpFault.BAD_HEAD
 
 
-def test_an_unknown_transfer_coding() -> None:
+def test_a_transfer_coding_besides_chunked_is_refused() -> None:
     assert refused("Host: a", "Transfer-Encoding: gzip, chunked") is HttpFault.UNKNOWN_CODING
 
 
-def test_too_many_fields() -> None:
+def test_too_many_fields_are_refused() -> None:
     assert refused("Host: a", *["A: b"] * 200) is HttpFault.HEAD_TOO_LARGE
 
 
@@ -238,7 +240,7 @@ def test_a_connections_reader_notices_every_change_of_fields() -> None:
 
 
 class TestResponses:
-    def test_what_a_response_says(self) -> None:
+    def test_a_response_has_a_status_a_reason_and_fields(self) -> None:
         head = read_response(b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\n")
         assert (head.status, head.reason, head.length, head.close) == (404, b"Not Found", 3, False)
 
@@ -259,7 +261,9 @@ class TestResponses:
             (b"GET", 101, "", 0),
         ],
     )
-    def test_the_length_of_its_body(self, method: bytes, status: int, fields: str, length: int) -> None:
+    def test_the_length_of_a_response_body_depends_on_method_and_status(
+        self, method: bytes, status: int, fields: str, length: int
+    ) -> None:
         head = read_response(f"HTTP/1.1 {status} x\r\n{fields}\r\n".encode())
         assert head.body_length(method) == length
 
@@ -278,7 +282,7 @@ class TestResponses:
             "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         ],
     )
-    def test_what_is_refused(self, head: str) -> None:
+    def test_a_malformed_response_is_refused(self, head: str) -> None:
         with pytest.raises(RequestRefused) as caught:
             read_response(head.encode("latin-1"))
         assert caught.value.fault is HttpFault.BAD_RESPONSE
@@ -287,7 +291,9 @@ class TestResponses:
         ("version", "connection", "closes"),
         [("1.1", "", False), ("1.1", "close", True), ("1.0", "", True), ("1.0", "Keep-Alive", False)],
     )
-    def test_whether_it_closes(self, version: str, connection: str, closes: bool) -> None:
+    def test_a_response_closes_as_version_and_connection_say(
+        self, version: str, connection: str, closes: bool
+    ) -> None:
         line = f"Connection: {connection}\r\n" if connection else ""
         assert read_response(f"HTTP/{version} 200 OK\r\n{line}\r\n".encode()).close is closes
 
@@ -304,7 +310,7 @@ _lines = st.lists(st.tuples(_names, _values), max_size=8)
 
 
 @given(_lines)
-def test_a_block_is_searched_as_if_it_were_taken_apart(lines: list[tuple[str, str]]) -> None:
+def test_searching_a_block_finds_what_parsing_its_lines_finds(lines: list[tuple[str, str]]) -> None:
     fields = Fields("".join(f"{name}: {value}\r\n" for name, value in lines).encode())
     assert fields.items() == [(name.encode(), value.encode()) for name, value in lines]
     for name in ("a", "content-type", "x-y", "cookie", "type", "absent"):
@@ -318,7 +324,7 @@ def test_a_block_is_searched_as_if_it_were_taken_apart(lines: list[tuple[str, st
 
 
 @given(st.binary(max_size=300))
-def test_a_reader_gives_a_head_or_says_what_is_wrong(noise: bytes) -> None:
+def test_any_bytes_are_a_head_or_refused(noise: bytes) -> None:
     for read in (RequestReader().read, read_response):
         for head in (noise + b"\r\n\r\n", b"GET / HTTP/1.1\r\n" + noise + b"\r\n\r\n"):
             end = head.find(b"\r\n\r\n") + 4
@@ -330,7 +336,7 @@ def test_a_reader_gives_a_head_or_says_what_is_wrong(noise: bytes) -> None:
     ("beginning", "never"),
     [(b"GET / HT", False), (b"GET / HTTP/1.1\r\nA: b", False), (b"GET / HTTP/1.1\n", True), (b"\n", True)],
 )
-def test_a_beginning_that_can_never_be_a_head(beginning: bytes, never: bool) -> None:
+def test_bytes_that_can_never_become_a_head_are_known_early(beginning: bytes, never: bool) -> None:
     assert hopeless(beginning) is never
     # However it is cut: one of the looks sees it, and none sees what is not there.
     for cut in range(len(beginning)):

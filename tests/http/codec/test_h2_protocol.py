@@ -104,26 +104,26 @@ def headers(id_: int, end: bool = False, fields: list[tuple[bytes, bytes]] = REQ
 
 
 class TestBeginning:
-    def test_each_side_says_how_much_it_takes(self) -> None:
+    def test_each_side_begins_with_settings_and_a_window(self) -> None:
         first, window = Notes().out()
         assert isinstance(first, SettingsFrame)
         assert first.settings[SettingsFrame.MAX_CONCURRENT_STREAMS] == h2_protocol.STREAMS_MAX
         assert isinstance(window, WindowUpdateFrame)
         assert window.window_increment == CONNECTION_WINDOW - 65_535
 
-    def test_it_may_come_byte_by_byte(self) -> None:
+    def test_a_connection_may_come_byte_by_byte(self) -> None:
         notes = Notes()
         for byte in PREFACE + SettingsFrame(0).serialize() + headers(1, True):
             notes.protocol.receive(bytes((byte,)))
         assert notes.told == [("opened", 1, True)]
 
     @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", PREFACE[:20] + b"abcd", b"\0" * 30])
-    def test_another_preface(self, data: bytes) -> None:
+    def test_another_preface_ends_the_connection(self, data: bytes) -> None:
         with pytest.raises(H2Broken) as broken:
             Notes().protocol.receive(data)
         assert broken.value.code is Code.PROTOCOL_ERROR
 
-    def test_settings_come_first(self) -> None:
+    def test_a_first_frame_other_than_settings_ends_the_connection(self) -> None:
         with pytest.raises(H2Broken):
             Notes().protocol.receive(PREFACE + PingFrame(0, bytes(8)).serialize())
 
@@ -175,7 +175,7 @@ VIOLATIONS = {
 
 class TestViolations:
     @pytest.mark.parametrize(("data", "code"), VIOLATIONS.values(), ids=VIOLATIONS.keys())
-    def test_end_the_connection(self, data: bytes, code: Code) -> None:
+    def test_a_violation_ends_the_connection_with_its_code(self, data: bytes, code: Code) -> None:
         notes = server()
         with pytest.raises(H2Broken) as broken:
             notes.protocol.receive(data)
@@ -187,12 +187,12 @@ class TestViolations:
         assert notes.told == [("opened", 1, True), ("reset", 1, Code.STREAM_CLOSED)]
         assert any(isinstance(one, RstStreamFrame) for one in notes.out())
 
-    def test_trailers_are_the_end(self) -> None:
+    def test_trailers_without_end_stream_reset_the_stream(self) -> None:
         notes = server()
         notes.protocol.receive(headers(1) + headers(1))
         assert notes.told[-1] == ("reset", 1, Code.PROTOCOL_ERROR)
 
-    def test_what_still_comes_for_a_stream_that_was_reset_is_nobodys(self) -> None:
+    def test_frames_for_a_stream_that_was_reset_are_ignored(self) -> None:
         notes = server()
         notes.protocol.receive(headers(1))
         notes.protocol.cancel(notes.streams[1], Code.CANCEL)
@@ -202,14 +202,14 @@ class TestViolations:
         notes.protocol.receive(RstStreamFrame(1).serialize() + headers(3, True))
         assert notes.told == [("opened", 1, False), ("opened", 3, True)]
 
-    def test_unknown_frames_are_read_over(self) -> None:
+    def test_unknown_frames_are_ignored(self) -> None:
         notes = server()
         notes.protocol.receive(b"\0\0\3\xfa\0\0\0\0\0abc" + headers(1, True))
         assert notes.told == [("opened", 1, True)]
 
 
 class TestLimits:
-    def test_streams_beyond_what_was_allowed_are_refused(self) -> None:
+    def test_streams_beyond_the_limit_are_refused(self) -> None:
         notes = server()
         most = h2_protocol.STREAMS_MAX
         notes.protocol.receive(b"".join(headers(2 * number + 1) for number in range(most + 3)))
@@ -219,7 +219,7 @@ class TestLimits:
             (2 * number + 1, Code.REFUSED_STREAM) for number in range(most, most + 3)
         ]
 
-    def test_a_stream_that_sends_more_than_its_window(self) -> None:
+    def test_a_stream_that_exceeds_its_window_is_reset(self) -> None:
         notes = server()
         piece = DataFrame(1, bytes(16 * 1024)).serialize()
         notes.protocol.receive(
@@ -227,7 +227,7 @@ class TestLimits:
         )
         assert notes.told[-1] == ("reset", 1, Code.FLOW_CONTROL_ERROR)
 
-    def test_streams_that_pause_keep_nothing_of_the_connections_window(self) -> None:
+    def test_streams_that_pause_take_nothing_of_the_connections_window(self) -> None:
         """All but one hold what they may, for ever; that one goes on."""
         notes = server()
         piece = bytes(16 * 1024)
@@ -251,7 +251,7 @@ class TestLimits:
         assert came - CONNECTION_WINDOW // 2 < told <= came
         assert len(notes.protocol.streams) == STREAMS_MAX
 
-    def test_a_window_grows_as_long_as_its_bytes_are_taken(self) -> None:
+    def test_a_window_grows_while_its_bytes_are_consumed(self) -> None:
         notes = server()
         piece = bytes(16 * 1024)
         notes.protocol.receive(headers(1))
@@ -262,7 +262,7 @@ class TestLimits:
         assert stream.receive_window == WINDOW
         assert stream.receive_left <= WINDOW
 
-    def test_all_windows_together_have_a_limit(self) -> None:
+    def test_the_growth_of_all_windows_is_limited(self) -> None:
         """And what one stream had of it is another's when it has ended."""
         notes = server()
         piece = bytes(16 * 1024)
@@ -280,7 +280,7 @@ class TestLimits:
         notes.protocol.cancel(notes.streams[1], Code.NO_ERROR)
         assert grow(2 * STREAMS_MAX + 1) == WINDOW
 
-    def test_windows_come_back_as_bytes_are_consumed(self) -> None:
+    def test_windows_are_opened_again_as_bytes_are_consumed(self) -> None:
         notes = server()
         piece = bytes(16 * 1024)
         notes.protocol.receive(headers(1))
@@ -289,7 +289,7 @@ class TestLimits:
             notes.protocol.consumed(notes.streams[1], len(piece))
         assert notes.told[-1] == ("data", 1, piece, False)
 
-    def test_the_connections_window_comes_back_when_a_stream_is_given_up(self) -> None:
+    def test_the_connections_window_is_opened_again_for_a_cancelled_stream(self) -> None:
         notes = server()
         piece = bytes(16 * 1024)
         for id_ in range(1, 2001, 2):
@@ -299,7 +299,7 @@ class TestLimits:
             notes.protocol.cancel(notes.streams[id_], Code.NO_ERROR)
         assert not notes.protocol.streams
 
-    def test_padding_counts_and_comes_back(self) -> None:
+    def test_padding_counts_and_is_given_back(self) -> None:
         notes = server()
         notes.protocol.receive(headers(1))
         frame = DataFrame(1, b"a", pad_length=255, flags=["PADDED"]).serialize()
@@ -316,13 +316,13 @@ class TestLimits:
         ],
         ids=["many", "large"],
     )
-    def test_a_block_without_an_end(self, begun: bytes) -> None:
+    def test_a_block_without_an_end_ends_the_connection(self, begun: bytes) -> None:
         notes = server()
         with pytest.raises(H2Broken) as broken:
             notes.protocol.receive(begun)
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
-    def test_a_block_that_grows_when_it_is_decoded(self) -> None:
+    def test_a_block_too_large_when_decoded_ends_the_connection(self) -> None:
         """One byte repeats a field of 4 KB that was kept."""
         notes = server()
         encoder = Encoder()
@@ -346,13 +346,13 @@ class TestLimits:
         ],
         ids=["ping", "settings", "priority", "unknown", "goaway", "window", "pong", "settled"],
     )
-    def test_frames_that_achieve_nothing_are_not_taken_for_ever(self, frame: bytes) -> None:
+    def test_frames_that_achieve_nothing_are_limited(self, frame: bytes) -> None:
         notes = server()
         with pytest.raises(H2Broken) as broken:
             notes.protocol.receive(frame * int(BUDGET + 2))
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
-    def test_empty_data_is_one_of_them(self) -> None:
+    def test_empty_data_frames_are_limited(self) -> None:
         notes = server()
         with pytest.raises(H2Broken) as broken:
             notes.protocol.receive(headers(1) + DataFrame(1).serialize() * int(BUDGET + 1))
@@ -360,7 +360,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("known", ["open", "over"])
     @pytest.mark.parametrize("frame", [WindowUpdateFrame(1, 1), DataFrame(1, b"a")], ids=["window", "a byte"])
-    def test_what_opens_a_window_or_brings_a_byte_costs(self, frame: Frame, known: str) -> None:
+    def test_small_windows_and_small_data_cost_budget(self, frame: Frame, known: str) -> None:
         notes = server()
         notes.protocol.receive(headers(1))
         if known == "over":
@@ -376,7 +376,7 @@ class TestLimits:
             flood()
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
-    def test_a_tasks_side_has_the_same_budget(self) -> None:
+    def test_an_endpoint_has_the_same_budget(self) -> None:
         """Interim responses without an end, and windows that are opened for nothing."""
         for sent in (headers(1, fields=[(b":status", b"103")]), WindowUpdateFrame(1, 1).serialize()):
             notes = Notes(client=True)
@@ -386,7 +386,7 @@ class TestLimits:
                 notes.protocol.receive(sent * int(BUDGET + 2))
             assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
-    def test_a_stream_of_small_messages_costs_next_to_nothing(self) -> None:
+    def test_small_grpc_messages_cost_hardly_any_budget(self) -> None:
         """gRPC's shortest, and as many of ours: each answered by two WINDOW_UPDATE, as some clients do."""
         notes = server()
         notes.protocol.receive(headers(1) + WindowUpdateFrame(0, 2**30).serialize())
@@ -399,7 +399,7 @@ class TestLimits:
             notes.protocol.receive(updates)
         assert notes.protocol.streams
 
-    def test_a_large_body_whose_windows_cut_it_anyhow(self) -> None:
+    def test_a_large_body_in_small_windows_is_not_a_flood(self) -> None:
         notes = server()
         notes.protocol.receive(headers(1))
         for _ in range(5_000):
@@ -408,7 +408,7 @@ class TestLimits:
                 notes.protocol.consumed(notes.streams[1], size)
         assert notes.protocol.streams
 
-    def test_a_window_of_a_byte_at_a_time_earns_nothing(self) -> None:
+    def test_windows_of_one_byte_earn_no_budget(self) -> None:
         notes = Notes()
         none = {SettingsFrame.INITIAL_WINDOW_SIZE: 0}
         notes.protocol.receive(PREFACE + SettingsFrame(0, none).serialize() + headers(1, True))
@@ -422,7 +422,7 @@ class TestLimits:
             flood()
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
-    def test_fields_that_are_only_named_cost(self) -> None:
+    def test_fields_that_are_only_indexed_cost_budget(self) -> None:
         """Heads of 60 kB by some bytes each; those that are really sent cost nothing."""
         kept = Encoder()
         fields = [*REQUEST, *((b"a", bytes(3000).replace(b"\0", b"x")) for _ in range(20))]
@@ -442,7 +442,7 @@ class TestLimits:
             flood(named=True)
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
 
-    def test_so_many_frames_at_once(self) -> None:
+    def test_one_call_processes_a_limited_number_of_frames(self) -> None:
         """The rest waits for its turn; nothing is lost."""
         notes = server()
         sent = b"".join(headers(2 * number + 1, True) for number in range(100))
@@ -453,7 +453,7 @@ class TestLimits:
             more = notes.protocol.receive(b"", 30)
         assert len(notes.told) == 100
 
-    def test_so_is_to_ask_and_to_take_it_back(self) -> None:
+    def test_requests_that_are_reset_at_once_are_limited(self) -> None:
         notes = server()
         sent = b"".join(
             headers(id_) + RstStreamFrame(id_, Code.CANCEL).serialize() for id_ in range(1, 2002, 2)
@@ -463,7 +463,7 @@ class TestLimits:
         assert broken.value.code is Code.ENHANCE_YOUR_CALM
         assert len(notes.streams) <= BUDGET / PER_REQUEST + 1
 
-    def test_finished_requests_and_time_make_up_for_them(self) -> None:
+    def test_finished_requests_and_time_refill_the_budget(self) -> None:
         notes = server()
         for id_ in range(1, 20_001, 2):
             notes.protocol.receive(headers(id_, True) + PingFrame(0, bytes(8)).serialize() * 2)
@@ -479,7 +479,7 @@ def _in_frames(id_: int, block: bytes) -> bytes:
 
 
 class TestSending:
-    def test_no_more_than_the_peer_takes(self) -> None:
+    def test_no_more_is_sent_than_the_windows_allow(self) -> None:
         notes = server()
         notes.protocol.receive(headers(1, True))
         stream = notes.streams[1]
@@ -500,7 +500,7 @@ class TestSending:
         assert ["END_STREAM" in one.flags for one in sent] == [False] * (len(sent) - 1) + [True]
         assert not notes.protocol.streams
 
-    def test_a_smaller_first_window_can_leave_less_than_nothing(self) -> None:
+    def test_a_smaller_initial_window_can_make_a_window_negative(self) -> None:
         notes = server()
         notes.protocol.receive(headers(1, True))
         stream = notes.streams[1]
@@ -512,7 +512,7 @@ class TestSending:
         notes.protocol.receive(WindowUpdateFrame(1, 9_001).serialize())
         assert notes.protocol.send_data(stream, b"ab", False) == 1
 
-    def test_a_large_head_is_continued(self) -> None:
+    def test_a_large_head_is_sent_in_continuation_frames(self) -> None:
         notes = server()
         notes.protocol.receive(headers(1, True))
         fields = [(b":status", b"200"), (b"a", b"x" * 40_000)]
@@ -523,7 +523,7 @@ class TestSending:
         assert [type(one) for one in others] == [ContinuationFrame, ContinuationFrame]
         assert "END_HEADERS" in others[-1].flags
 
-    def test_going_away_has_two_steps(self) -> None:
+    def test_a_graceful_goaway_has_two_steps(self) -> None:
         notes = server()
         notes.protocol.receive(headers(1, True))
         notes.protocol.go_away(at_once=False)
@@ -550,7 +550,9 @@ class TestSending:
     ),
     st.integers(1, 70_000),
 )
-def test_the_library_h2_understands_us_and_we_it(asked: list[tuple[int, int, int]], cut: int) -> None:
+def test_the_library_h2_and_this_protocol_understand_each_other(
+    asked: list[tuple[int, int, int]], cut: int
+) -> None:
     """Whole conversations, cut into pieces anyhow: every byte arrives, in both directions."""
     client = h2.connection.H2Connection(h2.config.H2Configuration(True))
     client.initiate_connection()

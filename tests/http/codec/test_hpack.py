@@ -24,7 +24,7 @@ _LISTS = st.lists(st.lists(_FIELD, max_size=4), min_size=1, max_size=5).flatmap(
 
 
 @given(_LISTS, st.lists(st.sampled_from([0, 50, 200, 4096]), max_size=3))
-def test_what_we_say_is_understood(lists: list[list[tuple[bytes, bytes]]], sizes: list[int]) -> None:
+def test_the_library_decodes_encoded_blocks(lists: list[list[tuple[bytes, bytes]]], sizes: list[int]) -> None:
     ours, theirs = Encoding(), Decoder()
     for at, fields in enumerate(lists):
         if at % 5 == 4 and sizes:
@@ -33,7 +33,7 @@ def test_what_we_say_is_understood(lists: list[list[tuple[bytes, bytes]]], sizes
 
 
 @given(_LISTS, st.lists(st.sampled_from([0, 50, 200, 4096]), max_size=3))
-def test_what_is_said_is_understood(lists: list[list[tuple[bytes, bytes]]], sizes: list[int]) -> None:
+def test_blocks_of_the_library_are_decoded(lists: list[list[tuple[bytes, bytes]]], sizes: list[int]) -> None:
     ours, theirs = Decoding(65536), Encoder()
     for at, fields in enumerate(lists):
         if at % 5 == 4 and sizes:
@@ -41,7 +41,7 @@ def test_what_is_said_is_understood(lists: list[list[tuple[bytes, bytes]]], size
         assert list(ours.decode(theirs.encode(fields, huffman=bool(at % 2)))) == fields
 
 
-def test_a_block_is_decoded_once() -> None:
+def test_a_repeated_block_is_decoded_once() -> None:
     ours, theirs = Decoding(65536), Encoder()
     fields = [(b":method", b"GET"), (b"x-a", b"1")]
     first, second, third = (theirs.encode(fields) for _ in range(3))
@@ -51,7 +51,7 @@ def test_a_block_is_decoded_once() -> None:
     assert ours.decode(third) is ours.decode(third)
 
 
-def test_it_does_not_grow() -> None:
+def test_the_memory_of_blocks_is_limited() -> None:
     ours = Encoding()
     for number in range(10 * KNOWN_MAX):
         ours.encode([NeverIndexedHeaderTuple(b"cookie", b"%d" % number)])

@@ -32,7 +32,7 @@ from mesh.http.faults import HttpFault, RequestRefused
         ("*", "*"),
     ],
 )
-def test_a_path_that_can_be_read_in_one_way(path: str, normal: str) -> None:
+def test_an_unambiguous_path_has_one_normal_form(path: str, normal: str) -> None:
     assert check_path(path) == (normal, ())
     assert check_path(path) == (path, ()) or not is_plain(path)
 
@@ -109,7 +109,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("path", HIDDEN_DOTS + MALFORMED)
-def test_a_path_that_nobody_needs_is_refused(path: str) -> None:
+def test_a_path_without_honest_use_is_refused(path: str) -> None:
     with pytest.raises(RequestRefused) as caught:
         check_path(path)
     assert caught.value.fault is HttpFault.BAD_PATH
@@ -120,7 +120,7 @@ EVERYTHING = EncodedCharacters(True, True, True, True, True, True, True)
 
 
 @pytest.mark.parametrize("path", HIDDEN_DOTS)
-def test_no_option_lets_hidden_dots_through(path: str) -> None:
+def test_hidden_dot_segments_are_refused_with_every_option(path: str) -> None:
     with pytest.raises(RequestRefused):
         check_path(path, EVERYTHING)
 
@@ -142,7 +142,7 @@ def test_no_option_lets_hidden_dots_through(path: str) -> None:
         ("/a%253ab", {"/a%3Ab"}),
     ],
 )
-def test_other_ways_to_read_a_path(path: str, readings: set[str]) -> None:
+def test_the_other_readings_of_a_path_are_found(path: str, readings: set[str]) -> None:
     assert readings <= set(check_path(path)[1])
     assert check_path(path)[1]
 
@@ -159,7 +159,7 @@ def test_other_ways_to_read_a_path(path: str, readings: set[str]) -> None:
         ("allowEncodedHash", "/x%23y"),
     ],
 )
-def test_an_option_for_each_encoded_character(option: str, path: str) -> None:
+def test_each_encoded_character_has_an_option(option: str, path: str) -> None:
     assert check_path(path, EncodedCharacters(**{option: True})) == (normal_path(path), ())
     assert check_path(path.upper().replace("X", "x"), EncodedCharacters(**{option: True}))[1] == ()
     with pytest.raises(RequestRefused):
@@ -186,7 +186,7 @@ def test_an_option_for_each_encoded_character(option: str, path: str) -> None:
         ("/x#y", False),
     ],
 )
-def test_what_a_middleware_makes_of_a_path_is_checked_again(path: str, good: bool) -> None:
+def test_a_rewritten_path_is_checked_again(path: str, good: bool) -> None:
     assert (check_rewritten(path) == "") is good
 
 
@@ -194,7 +194,7 @@ def test_what_a_middleware_makes_of_a_path_is_checked_again(path: str, good: boo
     ("path", "routed"),
     [("/a%3Adelete", "/a:delete"), ("/%40x%2Fy%3B%25", "/@x%2Fy%3B%25"), ("/a%20b", "/a%20b")],
 )
-def test_rules_see_one_spelling_of_what_separates_nothing(path: str, routed: str) -> None:
+def test_rules_see_one_spelling_of_equal_paths(path: str, routed: str) -> None:
     assert routing_path(path) == routed
     assert escaped(path) == routed
 
@@ -220,7 +220,7 @@ _PIECES = [
 
 
 @given(st.lists(st.sampled_from([*_PIECES, "%20", "%a0", "%e0", "%c3%a9"]), max_size=9))
-def test_the_short_way_says_the_same(pieces: list[str]) -> None:
+def test_the_fast_check_agrees_with_the_full_one(pieces: list[str]) -> None:
     path = "/" + "".join(pieces)
     if path_check._AMBIGUOUS.search(path) is None:
         assert path_check._why_refused(path) == ""
@@ -228,7 +228,7 @@ def test_the_short_way_says_the_same(pieces: list[str]) -> None:
 
 
 @given(st.lists(st.sampled_from(_PIECES), max_size=12).map("".join))
-def test_whatever_passes_has_no_dots_for_anybody(path: str) -> None:
+def test_no_reading_of_an_accepted_path_has_dot_segments(path: str) -> None:
     try:
         normal, readings = check_path("/" + path)
     except RequestRefused:

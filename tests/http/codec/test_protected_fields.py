@@ -42,25 +42,25 @@ def spellings(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", OURS + OTHERS)
-def test_a_stranger_may_say_none_of_it(name: str) -> None:
+def test_a_client_may_not_send_protected_fields_in_any_spelling(name: str) -> None:
     lines = "".join(f"{one}: x\r\n" for one in spellings(name)).encode()
     assert from_stranger(lines + PLAIN + lines) == PLAIN
     assert from_stranger(PLAIN) == PLAIN
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_trusted_proxy_may_in_the_right_spelling(name: str) -> None:
+def test_a_trusted_proxy_may_send_them_in_the_canonical_spelling_only(name: str) -> None:
     right = f"{name}: 1\r\n{name.upper()}: 2\r\n".encode()
     wrong = "".join(f"{one}: x\r\n" for one in spellings(name) if "_" in one or "." in one).encode()
     assert from_proxy(wrong + right + wrong + PLAIN) == right + PLAIN
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_trusted_proxy_may_say_what_others_set(name: str) -> None:
+def test_a_trusted_proxy_may_send_the_fields_of_other_proxies(name: str) -> None:
     assert from_proxy(f"{name}: 1\r\n".encode() + PLAIN) == f"{name}: 1\r\n".encode() + PLAIN
 
 
-def test_nobody_sets_the_proxy_of_a_cgi_program() -> None:
+def test_the_field_proxy_is_never_passed_on() -> None:
     assert from_stranger(b"Proxy: a\r\n" + PLAIN) == from_proxy(b"proxy: a\r\n" + PLAIN) == PLAIN
 
 
@@ -93,7 +93,7 @@ def test_nobody_sets_the_proxy_of_a_cgi_program() -> None:
         *("X-HTTP-Method-Override", "Content-Security-Policy", "Strict-Transport-Security"),
     ],
 )
-def test_no_trailer(name: str) -> None:
+def test_a_field_that_changes_the_message_is_no_trailer(name: str) -> None:
     lines = "".join(f"{one}: x\r\n" for one in spellings(name)).encode()
     assert as_trailers(lines + b"X-Sum: 1\r\n") == b"X-Sum: 1\r\n"
 
@@ -101,11 +101,11 @@ def test_no_trailer(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["grpc-status", "grpc-message", "x-checksum", "server-timing", "digest", "etag"]
 )
-def test_a_trailer(name: str) -> None:
+def test_other_fields_may_be_trailers(name: str) -> None:
     assert as_trailers(f"{name}: 0\r\n".encode()) == f"{name}: 0\r\n".encode()
 
 
-def test_the_trailers_of_http2_are_read_alike() -> None:
+def test_trailers_of_http2_follow_the_same_rules() -> None:
     fields = [
         (b"x-real-ip", b"1"),
         (b"x_forwarded_for", b"1"),
@@ -115,14 +115,14 @@ def test_the_trailers_of_http2_are_read_alike() -> None:
     assert read_trailers(fields, HttpFault.BAD_BODY) == b"grpc-status: 0\r\n"
 
 
-def test_all_spellings_of_a_name_are_taken_away() -> None:
+def test_all_spellings_of_a_name_are_removed() -> None:
     block = b"X-User: 1\r\nA: x-user: 2\r\nX_User: 3\r\nx.user: 4\r\nX-Users: 5\r\n"
     assert without_names(block, [b"x-user"]) == b"A: x-user: 2\r\nX-Users: 5\r\n"
     assert without_names(block, [b"X_USER", b"A"]) == b"X-Users: 5\r\n"
     assert without_names(b"", [b"a"]) == b""
 
 
-def test_what_connection_may_not_name() -> None:
+def test_connection_cannot_remove_protected_fields() -> None:
     assert is_protected(b"x-forwarded-for")
     assert is_protected(b"x_real_ip")
     assert not is_protected(b"x-trace")

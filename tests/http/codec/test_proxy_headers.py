@@ -32,7 +32,9 @@ def fields(*lines: str) -> Fields:
         ("10.0.0.1", ["2001:DB8::1"], "2001:db8::1"),
     ],
 )
-def test_whose_request_it_is(client: str, forwarded: list[str], source: str) -> None:
+def test_the_source_is_the_last_address_that_is_no_trusted_proxy(
+    client: str, forwarded: list[str], source: str
+) -> None:
     said = fields(*(f"X-Forwarded-For: {one}" for one in forwarded))
     assert source_of(said, edge(client)) == source
 
@@ -42,7 +44,7 @@ def block(client: str, *lines: str) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in text.split("\r\n") if line)
 
 
-def test_a_trusted_proxys_words_are_continued() -> None:
+def test_the_fields_of_a_trusted_proxy_are_continued() -> None:
     told = block(
         "10.0.0.1",
         "X-Forwarded-For: 2.2.2.2",
@@ -62,20 +64,20 @@ def test_a_trusted_proxys_words_are_continued() -> None:
     }
 
 
-def test_anybody_elses_are_not() -> None:
+def test_the_fields_of_other_clients_are_replaced() -> None:
     told = block("1.1.1.1", "X-Forwarded-For: 2.2.2.2", "X-Forwarded-Proto: https", "Forwarded: for=2.2.2.2")
     assert (told["X-Forwarded-For"], told["X-Forwarded-Proto"]) == ("1.1.1.1", "http")
     assert "Forwarded" not in told
 
 
-def test_connection_takes_away_what_it_names_but_not_what_the_message_means() -> None:
+def test_connection_removes_named_fields_but_not_those_that_frame_or_route() -> None:
     told = block("1.1.1.1", "Connection: X-A, Host, Content-Length", "X-A: 1", "Content-Length: 0")
     assert "X-A" not in told
     assert (told["Host"], told["Content-Length"]) == ("a", "0")
 
 
 class TestAccount:
-    def test_a_connection_has_one_and_gives_all_back_when_it_is_closed(self) -> None:
+    def test_a_connection_has_one_account_which_is_closed_with_it(self) -> None:
         budget = ByteBudget()
         one = ClientInfo("1.1.1.1", "http", 80, budget=budget)
         account = one.account
@@ -86,7 +88,7 @@ class TestAccount:
         one.close()
         assert budget.held == 0
 
-    def test_what_comes_after_the_end_is_not_counted(self) -> None:
+    def test_nothing_is_counted_after_the_end_of_the_connection(self) -> None:
         budget = ByteBudget()
         early, late = (ClientInfo("1.1.1.1", "http", 80, budget=budget) for _ in range(2))
         assert early.account is not None
@@ -96,7 +98,7 @@ class TestAccount:
                 account.take(1_000_000)
         assert budget.held == 0
 
-    def test_a_proxy_that_speaks_for_others_has_no_address_share(self) -> None:
+    def test_a_trusted_proxy_has_no_limit_for_its_address(self) -> None:
         budget = ByteBudget(per_address=1_000_000)
         stranger, proxy = (
             ClientInfo(client, "http", 80, PROXIES.__contains__, budget=budget).account

@@ -44,7 +44,7 @@ class Manager:
 A = "Host(`a`)"
 
 
-def test_what_is_written_beside_the_labels() -> None:
+def test_what_a_stack_holds_is_written_into_its_services() -> None:
     manager = Manager()
     manager.put(service("s2", "zoo", A), service("s9", "zoo"))
     manager.put(service("s1", "ape", A))
@@ -56,7 +56,7 @@ def test_what_is_written_beside_the_labels() -> None:
     assert manager.since("s1") == manager.now
 
 
-def test_what_has_not_changed_is_the_same_object() -> None:
+def test_a_service_that_has_not_changed_is_the_same_object() -> None:
     manager = Manager()
     manager.put(service("s1", "zoo", A), service("s2", "ape", "Host(`b`)"))
     before, version = manager.told, manager.book.version
@@ -67,7 +67,7 @@ def test_what_has_not_changed_is_the_same_object() -> None:
     assert manager.book.version == version, "nobody has another host"
 
 
-def test_a_restart_goes_on_from_the_saved_view() -> None:
+def test_a_restart_continues_from_the_saved_view() -> None:
     manager = Manager()
     manager.put(service("s2", "zoo", A))
     manager.put(service("s1", "ape", A))
@@ -78,7 +78,7 @@ def test_a_restart_goes_on_from_the_saved_view() -> None:
     assert (other.since("s2"), other.since("s1")) == (1001.0, None)
 
 
-def test_the_older_service_comes_first_where_nothing_is_known() -> None:
+def test_without_a_record_the_older_service_holds_the_host() -> None:
     manager = Manager()
     manager.created = {"s1": "2026-03-01T00:00:00Z", "s2": "2026-01-01T00:00:00Z"}
     manager.put(service("s1", "ape", A), service("s2", "zoo", A))
@@ -88,7 +88,7 @@ def test_the_older_service_comes_first_where_nothing_is_known() -> None:
     assert manager.since("s0") is None, "an old service that claims it only now"
 
 
-def test_a_deploy_may_move_it_between_services() -> None:
+def test_a_deploy_may_move_a_host_between_services() -> None:
     manager = Manager()
     manager.put(service("s1", "zoo", A), service("s2", "zoo"))
     manager.put(service("s3", "ape", A))
@@ -101,7 +101,7 @@ def test_a_deploy_may_move_it_between_services() -> None:
     assert manager.since("s3") == manager.now
 
 
-def test_a_book_that_has_watched_longer_is_believed() -> None:
+def test_the_record_of_a_longer_watch_is_adopted() -> None:
     """The other one was not there when zoo came first, and guesses from the services' age."""
     manager, other = Manager(), Manager()
     manager.put(service("s2", "zoo", A))
@@ -118,7 +118,7 @@ def test_a_book_that_has_watched_longer_is_believed() -> None:
     assert other.book.since == other.now
 
 
-def test_hosts_by_configuration() -> None:
+def test_the_configuration_decides_before_the_order_of_arrival() -> None:
     manager = Manager(HostBook(assigned=AssignedHosts({"zoo": ("a",)})))
     manager.put(service("s1", "ape", "Host(`a`) || Host(`b`)"))
     assert (manager.since("s1"), manager.since("s1", "b")) == (None, 1001.0)
@@ -126,7 +126,7 @@ def test_hosts_by_configuration() -> None:
     assert manager.since("s2") == 1002.0
 
 
-def test_labels_that_our_code_cannot_bear_claim_nothing(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_labels_that_raise_a_bug_claim_nothing(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     read = hosts_book.read_labels
 
     def failing(one: Service, exposed: bool) -> object:

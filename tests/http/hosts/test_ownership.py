@@ -1,22 +1,17 @@
-"""Who has what: claims that are held, that wait, and what others have inside them."""
+"""Which stack holds what: claims that are held, that wait, and parts that others hold."""
 
 from dataclasses import dataclass
 
-import pytest
-
-from mesh.catalog.model import Service
-from mesh.http.config.matchers import PathKey
 from mesh.http.config.model import HttpRoute
-from mesh.http.config.owner import owner_of
 from mesh.http.config.rule_parser import read_rule
-from mesh.http.hosts.assigned import AssignedHosts, pattern
-from mesh.http.hosts.claims import AREAS_MAX, Area, Breadth, Claims, areas_of, covers
+from mesh.http.hosts.assigned import AssignedHosts
+from mesh.http.hosts.claims import Area, Breadth, Claims, areas_of
 from mesh.http.hosts.entitlement import entitled
 from mesh.http.hosts.ownership import HostOwnership
 
 
 @dataclass(frozen=True)
-class Asking:
+class FakeRequest:
     host: str
     path: str
     method: str = "GET"
@@ -60,59 +55,13 @@ class Book:
                 continue
             route = HttpRoute("r", stack, rule, read_rule(rule), (), "s", (), 1, False, scope=stack)
             served, _ = entitled(route, self.ownership)
-            asking = Asking(host, slash + path)
+            request = FakeRequest(host, slash + path)
             if served is not None and (served.match.hosts is None or host in served.match.hosts):
-                found += [stack] * served.match.matches(asking)
+                found += [stack] * served.match.matches(request)
         return found
 
 
-@pytest.mark.parametrize(
-    ("rule", "keys"),
-    [
-        ("Host(`a`)", ["a"]),
-        ("Host(`a`) && PathPrefix(`/`)", ["a"]),
-        ("Host(`a`) && (PathPrefix(`/x`) || Path(`/y`))", ["a/x", "a=/y"]),
-        ("(Host(`a`) || Host(`b`)) && PathPrefix(`/x`)", ["a/x", "b/x"]),
-        ("Host(`a`) && PathPrefix(`/x`) && PathPrefix(`/x/y`)", ["a/x/y"]),
-        ("Host(`a`) && PathPrefix(`/x`) && PathPrefix(`/y`)", []),
-        ("Host(`a`) && Host(`b`)", []),
-        ("Host(`a`) || PathPrefix(`/x`)", ["*/x", "a"]),
-        ("HostRegexp(`.*`)", ["*"]),
-        ("HostRegexp(`^(.+)$`) && Path(`/x`)", ["*=/x"]),
-        ("!Host(`a`)", ["*"]),
-        ("Method(`GET`)", ["*"]),
-        ("Host(`a`) && !PathPrefix(`/x`)", ["a"]),
-    ],
-)
-def test_what_a_rule_claims(rule: str, keys: list[str]) -> None:
-    assert [area.key for area in areas_of(read_rule(rule))] == keys
-
-
-def test_hosts_that_fit_an_expression() -> None:
-    (area,) = areas_of(read_rule("HostRegexp(`^[a-z]+\\.tenants\\.example$`)"))
-    assert (area.breadth, area.fits) == (Breadth.SOME, ("^[a-z]+\\.tenants\\.example$",))
-    assert area.group.startswith("~")
-
-
-def test_a_rule_with_too_many_areas_claims_its_hosts() -> None:
-    hosts = " || ".join(f"Host(`h{one}`)" for one in range(60))
-    paths = " || ".join(f"Path(`/{one}`)" for one in range(60))
-    found = areas_of(read_rule(f"({hosts}) && ({paths})"))
-    assert len(found) == 60 <= AREAS_MAX
-    assert {area.path for area in found} == {None}
-
-
-def test_what_covers_what() -> None:
-    api, under, exact = PathKey("/api", False), PathKey("/api/x", False), PathKey("/api/x", True)
-    assert covers(None, api)
-    assert not covers(api, None)
-    assert covers(api, under)
-    assert covers(under, exact)
-    assert not covers(exact, under)
-    assert covers(exact, exact)
-
-
-def test_the_first_has_it_until_it_lets_go() -> None:
+def test_the_first_stack_holds_an_area_until_it_lets_go() -> None:
     book = Book()
     book.claim("zoo", "Host(`a`)")
     book.claim("ape", "Host(`a`) && PathPrefix(`/x`)")
@@ -125,7 +74,7 @@ def test_the_first_has_it_until_it_lets_go() -> None:
     assert book.ownership.refusals == {"ape": 1}
 
 
-def test_who_was_refused_gets_it_in_the_order_of_asking() -> None:
+def test_claims_that_wait_are_held_in_the_order_of_arrival() -> None:
     book = Book()
     for stack in ("one", "two", "three"):
         book.claim(stack, "Host(`a`)")
@@ -136,8 +85,8 @@ def test_who_was_refused_gets_it_in_the_order_of_asking() -> None:
     assert book.whose("a/") == ["three"]
 
 
-def test_what_was_never_held_is_in_nobodys_way() -> None:
-    """A claim that waits blocks none that came later and has what nobody else had."""
+def test_a_claim_that_waits_blocks_no_other() -> None:
+    """A later claim may hold the rest of the area."""
     book = Book()
     book.claim("one", "Host(`a`) && PathPrefix(`/x`)")
     book.claim("two", "Host(`a`) && PathPrefix(`/x/y`)")
@@ -147,7 +96,7 @@ def test_what_was_never_held_is_in_nobodys_way() -> None:
     assert book.whose("a/x/y") == ["three"], "it has had the rest, and this is in it"
 
 
-def test_of_those_that_come_at_once_most_are_served() -> None:
+def test_of_claims_that_come_together_the_narrowest_is_held_first() -> None:
     book = Book()
     book.rules = {"ape": "Host(`a`)", "zoo": "Host(`a`) && PathPrefix(`/api`)"}
     for stack, rule in book.rules.items():
@@ -156,7 +105,7 @@ def test_of_those_that_come_at_once_most_are_served() -> None:
     assert (book.whose("a/api"), book.whose("a/")) == (["zoo"], ["ape"])
 
 
-def test_the_older_service_comes_first_of_those_that_come_at_once() -> None:
+def test_of_equal_claims_that_come_together_the_older_service_holds() -> None:
     ownership = HostOwnership()
     ownership.claim("s1", "ape", claims("Host(`a`)"), created="2026-02-01T00:00:00Z")
     ownership.claim("s2", "zoo", claims("Host(`a`)"), created="2026-01-01T00:00:00Z")
@@ -164,7 +113,7 @@ def test_the_older_service_comes_first_of_those_that_come_at_once() -> None:
     assert ownership.right("zoo", Area(Breadth.ONE, "a")).refused_by is None
 
 
-def test_within_a_stack_it_moves() -> None:
+def test_an_area_moves_between_the_services_of_its_stack() -> None:
     book = Book()
     book.claim("zoo", "Host(`a`)", "blue")
     book.claim("ape", "Host(`a`)")
@@ -177,7 +126,7 @@ def test_within_a_stack_it_moves() -> None:
     assert book.whose("a/") == ["zoo"]
 
 
-def test_a_part_of_ones_own_stays_ones_own() -> None:
+def test_a_stack_keeps_the_part_that_it_still_claims() -> None:
     book = Book()
     book.claim("zoo", "Host(`a`)")
     book.claim("ape", "Host(`a`)")
@@ -185,7 +134,7 @@ def test_a_part_of_ones_own_stays_ones_own() -> None:
     assert (book.whose("a/app"), book.whose("a/")) == (["zoo"], ["ape"])
 
 
-def test_a_part_that_is_refused_takes_nothing_from_one_that_is_not() -> None:
+def test_a_refused_part_of_a_rule_does_not_take_from_a_granted_one() -> None:
     book = Book()
     book.claim("zoo", "Host(`a`) && PathPrefix(`/x`)")
     book.claim("ape", "Host(`a`)")
@@ -193,7 +142,7 @@ def test_a_part_that_is_refused_takes_nothing_from_one_that_is_not() -> None:
     assert (book.whose("a/x"), book.whose("a/")) == (["zoo"], ["ape"])
 
 
-def test_while_a_deploy_moves_it_nobody_else_gets_it() -> None:
+def test_an_area_is_kept_for_its_stack_during_a_hand_over() -> None:
     book = Book(hand_over=10.0)
     book.claim("zoo", "Host(`a`)", "blue", now=0.0)
     book.claim("ape", "Host(`a`)", now=1.0)
@@ -208,7 +157,7 @@ def test_while_a_deploy_moves_it_nobody_else_gets_it() -> None:
     assert book.whose("a/") == ["ape"], "it has let go"
 
 
-def test_a_stack_that_is_gone_hands_nothing_over() -> None:
+def test_a_removed_stack_has_no_hand_over() -> None:
     book = Book(hand_over=10.0)
     book.claim("zoo", "Host(`a`)", now=0.0)
     book.claim("ape", "Host(`a`)", now=1.0)
@@ -216,7 +165,7 @@ def test_a_stack_that_is_gone_hands_nothing_over() -> None:
     assert book.whose("a/") == ["ape"]
 
 
-def test_nothing_is_left() -> None:
+def test_withdrawn_claims_leave_nothing() -> None:
     book = Book(hand_over=10.0)
     rules = ("Host(`a`) || HostRegexp(`x`)", "PathPrefix(`/`)", "Host(`a`) && Path(`/x`)")
     for number, rule in enumerate(rules):
@@ -229,7 +178,7 @@ def test_nothing_is_left() -> None:
     assert not ownership._by_expression
 
 
-def test_a_restart_changes_nothing() -> None:
+def test_a_restart_keeps_who_holds_what() -> None:
     book = Book()
     book.claim("zoo", "Host(`a`)")
     book.claim("ape", "Host(`a`)")
@@ -240,7 +189,7 @@ def test_a_restart_changes_nothing() -> None:
     assert book.whose("a/") == ["zoo"]
 
 
-def test_who_has_had_a_name() -> None:
+def test_names_have_the_time_since_which_each_stack_declares_them() -> None:
     ownership = HostOwnership()
     ownership.claim("s1", "zoo", claims(names=("app",)))
     ownership.settle(5.0)
@@ -250,14 +199,7 @@ def test_who_has_had_a_name() -> None:
     assert ownership.holds("s1") == {"service app": 5.0}
 
 
-def test_hosts_by_configuration() -> None:
-    hosts = AssignedHosts({"zoo": ("a.example", "*.zoo.example"), "ape": ("ape.zoo.example",), "all": ("*",)})
-    assert [hosts(one) for one in ("a.example", "x.y.zoo.example", "ape.zoo.example", "zoo.example")] == [
-        "zoo",
-        "zoo",
-        "ape",
-        "all",
-    ]
+def test_a_host_that_is_assigned_belongs_to_no_other_stack() -> None:
     book = Book(hosts=AssignedHosts({"zoo": ("a",)}))
     book.claim("ape", "Host(`a`) || Host(`b`)")
     assert (book.whose("a/"), book.whose("b/")) == ([], ["ape"])
@@ -265,7 +207,7 @@ def test_hosts_by_configuration() -> None:
     assert book.whose("a/") == ["zoo"]
 
 
-def test_paths_by_configuration() -> None:
+def test_a_path_that_is_assigned_belongs_to_no_other_stack() -> None:
     """A part of a host that somebody else has: for the stack that it is given to, and for nobody else."""
     book = Book(hosts=AssignedHosts({"api": ("a/api", "*.b/api"), "zoo": ("c",), "ape": ("c/x",)}))
     book.claim("zoo", "Host(`a`) || Host(`c`)")
@@ -274,19 +216,3 @@ def test_paths_by_configuration() -> None:
     assert (book.whose("a/api/1"), book.whose("a/web"), book.whose("a/")) == (["api"], ["zoo"], ["zoo"])
     book.claim("ape", "Host(`a`) && PathPrefix(`/api/v2`) || Host(`c`) && PathPrefix(`/x`)")
     assert (book.whose("a/api/v2"), book.whose("c/x"), book.whose("c/")) == (["api"], ["ape"], ["zoo"])
-    hosts = AssignedHosts({"api": ("*.b/api",), "zoo": ("x.b/api", "*/z")})
-    assert hosts.parts("x.b") == [("/api", "zoo"), ("/z", "zoo")]
-    assert hosts.parts("y.b") == [("/api", "api"), ("/z", "zoo")]
-    assert pattern("Shop.example./API") == "shop.example/API"
-    assert pattern("shop.example/") == "shop.example"
-
-
-@pytest.mark.parametrize("text", ["a b", "", "*.*.x", "a/b c", "/b", "*x", "a..b", "x" * 300])
-def test_what_is_no_pattern(text: str) -> None:
-    with pytest.raises(ValueError, match="must be a host"):
-        pattern(text)
-
-
-def test_whose_a_service_is() -> None:
-    assert owner_of(Service("s", "web", labels={"com.docker.stack.namespace": "web"})) == "web"
-    assert owner_of(Service("s", "web")) == "service web"

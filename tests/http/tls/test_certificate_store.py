@@ -58,7 +58,7 @@ def presented(one: Conversation) -> list[str]:
 
 
 class TestCertificates:
-    def test_names_and_wildcards(self, tmp_path: Path) -> None:
+    def test_a_certificate_is_found_by_name_and_wildcard(self, tmp_path: Path) -> None:
         in_one_file(tmp_path, "a.pem", "a.example", "b.example")
         in_one_file(tmp_path, "wild", "*.example")
         (tmp_path / "other-secret").write_text("password")
@@ -74,7 +74,7 @@ class TestCertificates:
         ]
         assert list(found.problems()) == []
 
-    def test_a_key_may_lie_beside_it(self, tmp_path: Path) -> None:
+    def test_a_key_may_be_in_a_file_beside_the_certificate(self, tmp_path: Path) -> None:
         certificate, key = pair("a.example")
         (tmp_path / "a.crt").write_bytes(certificate)
         (tmp_path / "a.key").write_bytes(key)
@@ -82,7 +82,7 @@ class TestCertificates:
         found.refresh()
         assert [one.names for one in found.certificates()] == [("a.example",)]
 
-    def test_of_two_for_a_name_the_one_that_lasts(self, tmp_path: Path) -> None:
+    def test_of_two_for_a_name_the_longer_one_is_used(self, tmp_path: Path) -> None:
         in_one_file(tmp_path, "1", "a.example", days=20)
         in_one_file(tmp_path, "2", "a.example", days=10)
         found = TlsCertificates(str(tmp_path))
@@ -93,7 +93,9 @@ class TestCertificates:
         assert certificate.not_after == pytest.approx((NOW + datetime.timedelta(days=20)).timestamp(), abs=1)
 
     @pytest.mark.parametrize("broken", ["no key", "another's key", "cut"])
-    def test_a_broken_one_is_named_and_the_one_before_stays(self, tmp_path: Path, broken: str) -> None:
+    def test_a_broken_file_is_a_problem_and_its_last_certificate_stays(
+        self, tmp_path: Path, broken: str
+    ) -> None:
         file = tmp_path / "a.pem"
         in_one_file(tmp_path, "a.pem", "a.example")
         found = TlsCertificates(str(tmp_path))
@@ -116,7 +118,7 @@ class TestCertificates:
         assert list(found.problems()) == []
         assert found.find("a.example") is not before
 
-    def test_an_authoritys_certificate_is_no_pair(self, tmp_path: Path) -> None:
+    def test_an_authoritys_certificate_is_ignored(self, tmp_path: Path) -> None:
         """Others are known by it: `tls_ca`, `http.acme.ca`."""
         CA.node(tmp_path, "n1")
         in_one_file(tmp_path, "own.pem", "a.example")
@@ -127,7 +129,7 @@ class TestCertificates:
         assert [one.file for one in certificates.certificates()] == ["own.pem"]
         assert list(certificates.problems()) == []
 
-    def test_two_folders(self, tmp_path: Path) -> None:
+    def test_certificates_come_from_both_folders(self, tmp_path: Path) -> None:
         """Of files and of what an authority has issued; the second comes to be when there is something."""
         issued = tmp_path / "issued"
         certificates = TlsCertificates(str(tmp_path / "files"), issued)
@@ -147,7 +149,7 @@ class TestCertificates:
         assert certificates.covers(["a.example", "x.b.example"])
         assert not certificates.covers(["a.example", "b.example"])
 
-    def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_a_missing_folder_is_a_problem(self, tmp_path: Path) -> None:
         found = TlsCertificates(str(tmp_path / "none"))
         found.refresh()
         (problem,) = found.problems()
@@ -155,7 +157,7 @@ class TestCertificates:
 
 
 class TestConnections:
-    async def test_requests_of_both_sizes_and_the_scheme(self, stand: Stand, tmp_path: Path) -> None:
+    async def test_requests_and_responses_go_through_tls(self, stand: Stand, tmp_path: Path) -> None:
         async def endpoint(one: Conversation) -> None:
             while head := await one.head():
                 length = int(next(line for line in head.split("\r\n") if "Content-Length" in line)[16:])
@@ -196,7 +198,7 @@ class TestConnections:
             await client.response()
             assert await client.rest() == b"", "an orderly end"
 
-    async def test_a_new_certificate_is_for_new_connections(self, stand: Stand, tmp_path: Path) -> None:
+    async def test_new_connections_get_a_new_certificate(self, stand: Stand, tmp_path: Path) -> None:
         in_one_file(tmp_path, "a.pem", "a.example")
         certificates = TlsCertificates(str(tmp_path))
         certificates.refresh()
@@ -210,7 +212,7 @@ class TestConnections:
             await old.request()
             assert (await old.response())[0] == 200
 
-    async def test_who_speaks_no_tls_is_counted_and_let_go(self, stand: Stand, tmp_path: Path) -> None:
+    async def test_a_client_without_tls_is_counted_and_closed(self, stand: Stand, tmp_path: Path) -> None:
         in_one_file(tmp_path, "a.pem", "a.example")
         certificates = TlsCertificates(str(tmp_path))
         certificates.refresh()
@@ -227,7 +229,7 @@ class TestConnections:
                 await connect(secured, "a.example", maximum_version=ssl.TLSVersion.TLSv1_1)
             assert secured.active == 0
 
-    async def test_a_handshake_has_its_time(
+    async def test_a_handshake_has_a_time_limit(
         self, stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(limits, "HANDSHAKE_SECONDS", 0.2)

@@ -36,22 +36,22 @@ HELLO = hello("shop.example", alpn=("h2", "http/1.1"))
 
 
 @given(NAMES, st.sampled_from([None, ssl.TLSVersion.TLSv1_2]), st.integers(1, 600))
-def test_the_name_is_found(name: str, version: ssl.TLSVersion | None, size: int) -> None:
+def test_the_server_name_is_found(name: str, version: ssl.TLSVersion | None, size: int) -> None:
     data = hello(name, version=version)
     assert server_name(data) == name
     assert server_name(data + b"more") == name
     assert server_name(in_records(data, size)) == name
 
 
-def test_every_beginning_waits_for_more() -> None:
+def test_every_incomplete_message_needs_more_bytes() -> None:
     assert {server_name(HELLO[:end]) for end in range(len(HELLO))} == {None}
 
 
-def test_the_spelling_does_not_matter() -> None:
+def test_the_name_is_in_lower_case() -> None:
     assert server_name(hello("Shop.EXAMPLE")) == "shop.example"
 
 
-def test_without_a_name() -> None:
+def test_a_message_without_a_name_has_an_empty_one() -> None:
     assert server_name(hello(None)) == ""
 
 
@@ -69,13 +69,13 @@ def test_without_a_name() -> None:
         HELLO.replace(b"shop.example", b"shop\xffexample"),
     ],
 )
-def test_what_is_no_hello(data: bytes) -> None:
+def test_other_bytes_are_an_error(data: bytes) -> None:
     with pytest.raises(WireError):
         server_name(data)
 
 
 @given(st.binary(max_size=400), st.integers(0, len(HELLO) - 1), st.integers(0, 255))
-def test_any_bytes_are_a_value_or_a_documented_error(data: bytes, at: int, byte: int) -> None:
+def test_any_bytes_are_a_name_or_a_documented_error(data: bytes, at: int, byte: int) -> None:
     changed = HELLO[:at] + bytes((byte,)) + HELLO[at + 1 :]
     for one in (data, b"\x16\x03\x01" + data, changed):
         try:

@@ -10,7 +10,7 @@ def places(*begun: tuple[str, str], heard: str = "") -> HandshakePlaces[str]:
     return made
 
 
-def test_an_address_that_has_its_share_gives_way_to_itself() -> None:
+def test_an_address_with_its_share_evicts_its_own_oldest_silent_handshake() -> None:
     made = places(("a", "1"), ("a", "2"), ("a", "3"))
     assert made.admit("a") == (True, "1")
     made.mark_active("a", "1")
@@ -19,20 +19,20 @@ def test_an_address_that_has_its_share_gives_way_to_itself() -> None:
     assert made.admit("a", shared=True) == (True, None)
 
 
-def test_those_that_have_said_something_stay_and_the_newcomer_does_not() -> None:
+def test_active_handshakes_are_not_evicted_for_one_of_the_same_address() -> None:
     made = places(("a", "1"), ("a", "2"), ("a", "3"), heard="123")
     assert made.admit("a") == (False, None)
     made.remove("2")
     assert made.admit("a") == (True, None)
 
 
-def test_when_all_places_are_taken_the_oldest_silent_one_of_whoever_has_the_most_goes() -> None:
+def test_a_full_listener_evicts_a_silent_handshake_of_the_address_with_the_most() -> None:
     made = places(("b", "1"), ("a", "2"), ("a", "3"), ("a", "4"), ("c", "5"), ("c", "6"))
     assert made.admit("d") == (True, "2")
     assert made.admit("c") == (True, "1")  # both would have three
 
 
-def test_when_nobody_has_more_than_others_the_oldest_silent_one_goes() -> None:
+def test_a_full_listener_with_equal_addresses_evicts_the_oldest_silent_handshake() -> None:
     made = places(*((address, address) for address in "abcdef"), heard="a")
     assert made.admit("g") == (True, "b")
     for one in "bcdef":

@@ -80,7 +80,7 @@ class TestOneByOne:
 
     @pytest.mark.parametrize("size", [0, 1, 300_000, 3_000_000])
     @pytest.mark.parametrize("version", [1, 2])
-    async def test_bodies(
+    async def test_bodies_go_both_ways(
         self, stand: Stand, before: Before, peers: list[Peer], size: int, version: int
     ) -> None:
         port = await before(echo)
@@ -98,9 +98,7 @@ class TestOneByOne:
             await peer.send(heard.id, body, end=True)
             assert (await peer.whole(heard)).body == body
 
-    async def test_trailers_are_what_grpc_lives_on(
-        self, stand: Stand, before: Before, peers: list[Peer]
-    ) -> None:
+    async def test_trailers_go_both_ways(self, stand: Stand, before: Before, peers: list[Peer]) -> None:
         async def endpoint(peer: Peer, heard: Heard) -> None:
             assert heard.get("te") == "trailers"
             if heard.get(":path") == "/only":
@@ -122,7 +120,9 @@ class TestOneByOne:
         assert (heard.get("grpc-status"), heard.body, heard.trailers) == ("5", b"", [])
         assert not stand.endpoints[0].faults
 
-    async def test_both_talk_at_once(self, before: Before, peers: list[Peer]) -> None:
+    async def test_request_and_response_bodies_can_flow_at_the_same_time(
+        self, before: Before, peers: list[Peer]
+    ) -> None:
         async def endpoint(peer: Peer, heard: Heard) -> None:
             peer.respond(heard.id)
             while not heard.ended:
@@ -142,7 +142,7 @@ class TestOneByOne:
         await client.whole(heard)
         assert (heard.body, heard.trailers) == (b"abc", [("x-end", "1")])
 
-    async def test_interim_and_head(self, stand: Stand, before: Before) -> None:
+    async def test_interim_responses_come_before_the_final_head(self, stand: Stand, before: Before) -> None:
         async def endpoint(peer: Peer, heard: Heard) -> None:
             peer.respond(heard.id, ("link", "</a>"), status=103)
             peer.respond(heard.id, ("content-length", "9"), end=True)
@@ -154,7 +154,7 @@ class TestOneByOne:
 
 
 class TestConnections:
-    async def test_requests_share_one(self, stand: Stand, before: Before) -> None:
+    async def test_requests_share_a_connection(self, stand: Stand, before: Before) -> None:
         all_there = asyncio.Event()
         arrived = 0
 
@@ -174,7 +174,9 @@ class TestConnections:
             assert (await client.response())[0] == 200
         assert stand.endpoints[0].connections == 1
 
-    async def test_another_when_the_endpoint_takes_no_more(self, stand: Stand, before: Before) -> None:
+    async def test_another_connection_is_opened_when_the_endpoint_accepts_no_more_streams(
+        self, stand: Stand, before: Before
+    ) -> None:
         retry = asyncio.Event()
 
         async def endpoint(peer: Peer, heard: Heard) -> None:
@@ -226,7 +228,7 @@ class TestConnections:
         assert tasks.connections == 2
         await tasks.peers[0].over()  # when all was said
 
-    async def test_a_refused_stream_goes_to_the_next(self, stand: Stand, before: Before) -> None:
+    async def test_a_refused_stream_goes_to_the_next_endpoint(self, stand: Stand, before: Before) -> None:
         async def refuses(peer: Peer, heard: Heard) -> None:
             peer.reset(heard.id, h2.errors.ErrorCodes.REFUSED_STREAM)
 
@@ -237,7 +239,9 @@ class TestConnections:
             assert (await client.response())[::2] == (200, b"ab")
         assert port.target.stats.retries >= 1  # a request whose turn it was at the one that refuses
 
-    async def test_an_endpoint_that_goes_is_left_when_all_is_said(self, stand: Stand, before: Before) -> None:
+    async def test_the_connection_to_a_removed_endpoint_is_closed_after_its_last_stream(
+        self, stand: Stand, before: Before
+    ) -> None:
         retry = asyncio.Event()
 
         async def endpoint(peer: Peer, heard: Heard) -> None:
@@ -257,7 +261,7 @@ class TestConnections:
 
 
 class TestFaults:
-    async def test_nobody_there(self, stand: Stand, before: Before) -> None:
+    async def test_a_refused_connect_is_502(self, stand: Stand, before: Before) -> None:
         port = await before()
         async with h2_serving(echo) as tasks:
             gone = tasks.endpoint
@@ -268,7 +272,7 @@ class TestFaults:
         assert status == 502
         assert b"connect" in body
 
-    async def test_one_that_hangs_up(self, stand: Stand, before: Before) -> None:
+    async def test_an_endpoint_that_closes_at_once_is_502(self, stand: Stand, before: Before) -> None:
         port = await before()
         port.update_endpoints(((await stand.endpoint(lambda _: asyncio.sleep(0))).endpoint,))
         client = await stand.client(port)
@@ -277,7 +281,7 @@ class TestFaults:
         assert status == 502
         assert b"closed" in body
 
-    async def test_one_that_speaks_http_1(self, stand: Stand, before: Before) -> None:
+    async def test_an_endpoint_that_speaks_http_1_is_502(self, stand: Stand, before: Before) -> None:
         async def old(to: Conversation) -> None:
             await to.say("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
             await to.rest()
@@ -290,7 +294,7 @@ class TestFaults:
         assert status == 502
         assert b"bad_response" in body
 
-    async def test_a_reset_in_the_midst_is_seen(
+    async def test_a_reset_during_the_response_cuts_it_off(
         self, stand: Stand, before: Before, peers: list[Peer]
     ) -> None:
         async def endpoint(peer: Peer, heard: Heard) -> None:
@@ -314,7 +318,7 @@ class TestFaults:
             [(":status", "200"), ("content-length", "x")],
         ],
     )
-    async def test_a_malformed_head(
+    async def test_a_malformed_head_is_502(
         self, stand: Stand, before: Before, fields: list[tuple[str, str]]
     ) -> None:
         async def endpoint(peer: Peer, heard: Heard) -> None:
@@ -332,7 +336,9 @@ class TestFaults:
         assert (await client.response())[0] == 200
         assert stand.endpoints[0].connections == 1
 
-    async def test_a_body_of_another_length(self, stand: Stand, before: Before, peers: list[Peer]) -> None:
+    async def test_a_body_of_another_length_is_an_error(
+        self, stand: Stand, before: Before, peers: list[Peer]
+    ) -> None:
         async def endpoint(peer: Peer, heard: Heard) -> None:
             peer.respond(heard.id, ("content-length", "5"))
             await peer.send(heard.id, b"abc", end=True)
@@ -341,7 +347,7 @@ class TestFaults:
         heard = await client.whole(client.ask())
         assert heard.reset == h2.errors.ErrorCodes.INTERNAL_ERROR
 
-    async def test_silence_has_an_end(self, stand: Stand, before: Before) -> None:
+    async def test_an_endpoint_that_does_not_answer_times_out(self, stand: Stand, before: Before) -> None:
         quiet: list[Heard] = []
 
         async def endpoint(peer: Peer, heard: Heard) -> None:
@@ -357,9 +363,7 @@ class TestFaults:
         peer: H2Tasks = stand.endpoints[0]
         await peer.peers[0].until(lambda: quiet[0].reset == h2.errors.ErrorCodes.CANCEL)
 
-    async def test_a_slow_client_holds_the_endpoint_up_and_not_its_neighbours(
-        self, stand: Stand, before: Before
-    ) -> None:
+    async def test_a_slow_client_slows_its_stream_and_no_other(self, stand: Stand, before: Before) -> None:
         said = 0
         size = 40_000_000
 
