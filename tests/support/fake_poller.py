@@ -19,8 +19,11 @@ class FakePoller:
     def watch(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
         self.handlers[sock] = handler
 
-    def again(self, go_on: Callable[[], None]) -> None:
-        self._again.append(go_on)
+    def unwatch(self, sock: socket.socket) -> None:
+        del self.handlers[sock]
+
+    def again(self, callback: Callable[[], None]) -> None:
+        self._again.append(callback)
 
     def close(self, sock: socket.socket) -> None:
         self.handlers.pop(sock, None)
