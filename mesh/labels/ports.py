@@ -4,8 +4,7 @@ A bad label never breaks a service: its default applies and the problem is repor
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from ipaddress import ip_network
 from typing import Any, TypeVar
@@ -13,6 +12,8 @@ from typing import Any, TypeVar
 from mesh.balance.policies import Endpoint, Policy
 from mesh.catalog.model import Network, Port, Protocol, PublishMode, Service
 from mesh.errors import Problem
+from mesh.labels.reader import LabelReader
+from mesh.labels.values import one_of, parse_flag, word
 from mesh.labels.vips import Locality, vip_plan
 from mesh.parsing import PORT_MAX, is_int, parse_duration, parse_port, shown
 
@@ -65,32 +66,10 @@ class Plans:
     problems: tuple[Problem, ...] = ()
 
 
-@dataclass(slots=True)
-class _Labels:
-    """Reads one service's labels; collects what it cannot read."""
-
-    service: str
-    labels: Mapping[str, str]
-    problems: list[Problem] = field(default_factory=list)
-
-    def read(self, key: str, parse: Callable[[str], T], default: T) -> T:
-        text = self.labels.get(key)
-        if text is None:
-            return default
-        try:
-            return parse(text.strip())
-        except ValueError as error:
-            self.fault(key, f"{error}; {default or 'none'} is used")
-            return default
-
-    def fault(self, key: str, message: str) -> None:
-        self.problems.append(Problem(self.service, key, message))
-
-
 def plan(service: Service, default: Carrier = Carrier.KERNEL) -> Plans:
     """How each of the service's ports is carried; `default` is the node's configured mode."""
-    labels = _Labels(service.name, service.labels)
-    if not labels.read("mesh.enable", _flag, True):
+    labels = LabelReader(service.name, service.labels)
+    if not labels.read("mesh.enable", parse_flag, True):
         return Plans(tuple(PortPlan(service.id, port, Carrier.DOCKER) for port in service.ports))
     _check_names(labels, {port.published for port in service.ports})
     unique = _without_duplicates(service.ports, labels)
@@ -116,14 +95,15 @@ def endpoints(
 
 
 _PROBE = re.compile(r"http:/[!-~]*")  # the path goes into a request line as it is
-duration = parse_duration  # as labels are read elsewhere too
+_parse_policy = one_of({policy.value: policy for policy in Policy}, any_case=False)
+_parse_locality = one_of({locality.value: locality for locality in Locality}, any_case=False)
 UDP_IDLE_SECONDS = 120.0  # as conntrack keeps flows that are answered
 # No standard says which datagrams carry a PROXY header, so none does.
 _STREAMS_ONLY: dict[str, Any] = {"proxy_protocol": "", "trusted": ()}
 MAX_TRUSTED = 64  # networks of a port: every connection is compared with all of them
 
 
-def _port_plan(service: str, port: Port, default: Carrier, labels: _Labels) -> PortPlan:
+def _port_plan(service: str, port: Port, default: Carrier, labels: LabelReader) -> PortPlan:
     if port.mode is PublishMode.HOST:
         return PortPlan(service, port, Carrier.DOCKER)
     prefix = f"mesh.port.{port.published}."
@@ -132,26 +112,26 @@ def _port_plan(service: str, port: Port, default: Carrier, labels: _Labels) -> P
         base = replace(base, idle_timeout=UDP_IDLE_SECONDS)
     planned = replace(
         base,
-        policy=labels.read(prefix + "policy", _policy, base.policy),
-        source_ip=labels.read(prefix + "source_ip", _one_of("preserve", "masquerade"), base.source_ip),
-        proxy_protocol=labels.read(prefix + "proxy_protocol", _one_of("v1", "v2"), base.proxy_protocol),
-        health=labels.read(prefix + "health", _health, base.health),
-        connect_timeout=labels.read(prefix + "connect_timeout", duration, base.connect_timeout),
-        idle_timeout=labels.read(prefix + "idle_timeout", duration, base.idle_timeout),
-        drain=labels.read(prefix + "drain", duration, base.drain),
-        locality=labels.read(prefix + "locality", _locality, base.locality),
-        trusted=labels.read(prefix + "trusted", _networks, base.trusted),
-        slow_start=labels.read(prefix + "slow_start", duration, base.slow_start),
-        health_interval=labels.read(prefix + "health_interval", duration, base.health_interval),
+        policy=labels.read(prefix + "policy", _parse_policy, base.policy),
+        source_ip=labels.read(prefix + "source_ip", word("preserve", "masquerade"), base.source_ip),
+        proxy_protocol=labels.read(prefix + "proxy_protocol", word("v1", "v2"), base.proxy_protocol),
+        health=labels.read(prefix + "health", _parse_health, base.health),
+        connect_timeout=labels.read(prefix + "connect_timeout", parse_duration, base.connect_timeout),
+        idle_timeout=labels.read(prefix + "idle_timeout", parse_duration, base.idle_timeout),
+        drain=labels.read(prefix + "drain", parse_duration, base.drain),
+        locality=labels.read(prefix + "locality", _parse_locality, base.locality),
+        trusted=labels.read(prefix + "trusted", _parse_trusted, base.trusted),
+        slow_start=labels.read(prefix + "slow_start", parse_duration, base.slow_start),
+        health_interval=labels.read(prefix + "health_interval", parse_duration, base.health_interval),
     )
     if port.protocol is Protocol.UDP:
         planned = replace(planned, **_STREAMS_ONLY)
     return planned
 
 
-def _carrier(port: Port, default: Carrier, prefix: str, labels: _Labels) -> Carrier:
+def _carrier(port: Port, default: Carrier, prefix: str, labels: LabelReader) -> Carrier:
     key = prefix + "mode"
-    wanted = labels.read(key, _one_of("kernel", "proxy", "http"), str(default))
+    wanted = labels.read(key, word("kernel", "proxy", "http"), str(default))
     if wanted == "http" and port.protocol is Protocol.UDP:
         wanted = "proxy"  # the TCP port of the same number is meant; if there is none, `_check_udp` says so
     if wanted in ("proxy", "http") and port.protocol is Protocol.SCTP:
@@ -161,7 +141,7 @@ def _carrier(port: Port, default: Carrier, prefix: str, labels: _Labels) -> Carr
     return Carrier(wanted)
 
 
-def _check_udp(labels: _Labels, ports: tuple[PortPlan, ...]) -> None:
+def _check_udp(labels: LabelReader, ports: tuple[PortPlan, ...]) -> None:
     """Name the labels that a relayed UDP port cannot follow; a TCP port of the same number may."""
     streams = {one.port.published for one in ports if one.port.protocol is Protocol.TCP}
     for one in ports:
@@ -178,7 +158,7 @@ def _check_udp(labels: _Labels, ports: tuple[PortPlan, ...]) -> None:
                 labels.fault(key, "datagrams have no PROXY header; ignored")
 
 
-def _without_duplicates(ports: tuple[Port, ...], labels: _Labels) -> list[Port]:
+def _without_duplicates(ports: tuple[Port, ...], labels: LabelReader) -> list[Port]:
     unique: dict[tuple[str, PublishMode], Port] = {}
     for port in ports:
         if port.published == 0:
@@ -191,7 +171,7 @@ def _without_duplicates(ports: tuple[Port, ...], labels: _Labels) -> list[Port]:
 _OPTIONS = {f.name for f in fields(PortPlan)} - {"service", "port", "carrier"} | {"mode"}
 
 
-def _check_names(labels: _Labels, published: set[int]) -> None:
+def _check_names(labels: LabelReader, published: set[int]) -> None:
     for key in sorted(labels.labels):
         if not key.startswith("mesh.port."):
             continue
@@ -202,40 +182,15 @@ def _check_names(labels: _Labels, published: set[int]) -> None:
             labels.fault(key, f"unknown option, known are {', '.join(sorted(_OPTIONS))}; ignored")
 
 
-def _flag(text: str) -> bool:
-    known: dict[str, bool] = dict.fromkeys(("true", "1", "yes", "on"), True)
-    known |= dict.fromkeys(("false", "0", "no", "off"), False)
-    if text.lower() not in known:
-        raise ValueError(f"{shown(text)} is neither true nor false")
-    return known[text.lower()]
-
-
-def _policy(text: str) -> Policy:
-    return Policy(_one_of(*Policy)(text))
-
-
-def _locality(text: str) -> Locality:
-    return Locality(_one_of(*Locality)(text))
-
-
-def _health(text: str) -> str:
+def _parse_health(text: str) -> str:
     if text in ("tcp", "off") or _PROBE.fullmatch(text):
         return text
     raise ValueError(f"{shown(text)} is not tcp, http:/path or off")
 
 
-def _networks(text: str) -> tuple[str, ...]:
-    """All or none of them: a list that is half understood is not what its author trusts."""
+def _parse_trusted(text: str) -> tuple[str, ...]:
+    """CIDRs. One that cannot be read makes the list unreadable: half of it is not what its author trusts."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > MAX_TRUSTED:
         raise ValueError(f"{len(parts)} networks are more than {MAX_TRUSTED}")
     return tuple(str(ip_network(part)) for part in parts)
-
-
-def _one_of(*allowed: Any) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"{shown(text)} is not one of {', '.join(map(str, allowed))}")
-        return text
-
-    return parse

@@ -70,6 +70,11 @@ def one_of(known: Mapping[str, T], *, any_case: bool = True) -> Callable[[str], 
     return parse
 
 
+def word(*allowed: str) -> Callable[[str], str]:
+    """A parser of these words, in this case."""
+    return one_of({one: one for one in allowed}, any_case=False)
+
+
 # --- lists by commas ---
 
 

@@ -9,6 +9,8 @@ from enum import StrEnum
 from mesh.balance.policies import Policy
 from mesh.catalog.model import Service
 from mesh.errors import Problem
+from mesh.labels.reader import LabelReader
+from mesh.labels.values import one_of
 
 PREFIX = "mesh.vip."
 POLICIES = (Policy.ROUND_ROBIN, Policy.RANDOM, Policy.SOURCE_HASH)  # what the kernel can follow
@@ -29,30 +31,18 @@ class VipPlan:
 
 
 DEFAULT = VipPlan()
+_parse_policy = one_of({policy.value: policy for policy in POLICIES}, any_case=False)
+_parse_locality = one_of({locality.value: locality for locality in Locality}, any_case=False)
 
 
 def vip_plan(service: Service) -> VipPlan:
     """How the service's virtual IPs choose. `problems`: `file` is the service's name, `key` the label."""
-    labels = {key: text.strip() for key, text in service.labels.items() if key.startswith(PREFIX)}
+    labels = {key: text for key, text in service.labels.items() if key.startswith(PREFIX)}
     if not labels:
         return DEFAULT
-    policy, locality, problems = Policy.ROUND_ROBIN, Locality.ANY, list[Problem]()
-    for key, text in sorted(labels.items()):
-        match key.removeprefix(PREFIX), text:
-            case "policy", ("round_robin" | "random" | "source_hash"):
-                policy = Policy(text)
-            case "policy", _:
-                problems.append(Problem(service.name, key, _not_one_of(text, POLICIES, policy)))
-            case "locality", ("any" | "node"):
-                locality = Locality(text)
-            case "locality", _:
-                problems.append(Problem(service.name, key, _not_one_of(text, tuple(Locality), locality)))
-            case _:
-                problems.append(
-                    Problem(service.name, key, "unknown option, known are locality, policy; ignored")
-                )
-    return VipPlan(policy, locality, tuple(problems))
-
-
-def _not_one_of(text: str, allowed: tuple[str, ...], default: str) -> str:
-    return f"{text!r} is not one of {', '.join(allowed)}; {default} is used"
+    reader = LabelReader(service.name, labels)
+    locality = reader.read(PREFIX + "locality", _parse_locality, Locality.ANY)
+    policy = reader.read(PREFIX + "policy", _parse_policy, Policy.ROUND_ROBIN)
+    for key in labels.keys() - {PREFIX + "locality", PREFIX + "policy"}:
+        reader.fault(key, "unknown option, known are locality, policy; ignored")
+    return VipPlan(policy, locality, tuple(sorted(reader.problems, key=lambda problem: problem.key)))

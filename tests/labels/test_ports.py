@@ -4,8 +4,9 @@ import pytest
 
 from mesh.balance.policies import Endpoint, Policy
 from mesh.catalog.model import Network, Port, Protocol, PublishMode, Service, ServiceNetwork, Task, TaskState
-from mesh.labels.ports import Carrier, duration, endpoints, plan
+from mesh.labels.ports import Carrier, endpoints, plan
 from mesh.labels.vips import Locality
+from mesh.parsing import parse_duration
 
 HTTP = Port(80, 8080)
 
@@ -128,13 +129,13 @@ def test_a_port_published_twice_counts_once() -> None:
     ("text", "seconds"), [("30s", 30), ("5m", 300), ("1m30s", 90), ("1.5s", 1.5), ("7", 7)]
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert duration(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "s", "5x", "1s ", "-1s", "1e3s", "٣s", "999h"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not"):
-        duration(text)
+        parse_duration(text)
 
 
 def test_endpoints_are_serving_tasks_on_the_ingress_network() -> None:

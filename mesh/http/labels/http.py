@@ -29,8 +29,8 @@ from mesh.http.config.owner import owner_of
 from mesh.http.config.rule_parser import RuleError, read_rule
 from mesh.http.middleware.options import LabelError
 from mesh.http.middleware.table import NOT_FOLLOWED, parse_middleware
-from mesh.labels.ports import duration
 from mesh.labels.values import FIELD_NAME, FIELD_VALUE, parse_middleware_names
+from mesh.parsing import parse_duration as duration
 from mesh.parsing import parse_int
 
 T = TypeVar("T")
