@@ -12,8 +12,9 @@ from mesh.http.config import model
 from mesh.http.config.model import Declared, StickyCookie
 from mesh.http.config.regex import Expression
 from mesh.http.config.rule_parser import read_rule
-from mesh.http.labels import http
 from mesh.http.labels.http import ReadRouters, read_labels
+from mesh.http.labels.router_options import CLAUSES, MESH_ROUTER, TRAEFIK_ROUTER
+from mesh.http.labels.service_options import MESH_SERVICE, TRAEFIK_COOKIE, TRAEFIK_SERVICE
 from mesh.http.middleware.client_key import ClientKeySource, IpStrategy
 from mesh.http.middleware.kinds.basic_auth import BasicAuth
 from mesh.http.middleware.kinds.chain import Chain
@@ -670,9 +671,9 @@ def test_the_documentation_names_all_that_is_read() -> None:
     tables = "\n".join(line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `"))
     named = set(re.findall(r"`([a-z_.]+)`", tables.replace("traefik.http.", "").replace("mesh.http.", ".")))
     options = {part for one in named for part in one.split(".") if part}
-    for option in (*http._SERVICE, *http._COOKIE, *http._ROUTER):
+    for option in (*TRAEFIK_SERVICE, *TRAEFIK_COOKIE, *TRAEFIK_ROUTER):
         assert set(option.split(".")) <= options, option
-    for option in (*http._OUR_SERVICE, *http._OUR_ROUTER, *http._CLAUSES):
+    for option in (*MESH_SERVICE, *MESH_ROUTER, *CLAUSES):
         assert option in options, option
     for kind in BY_LABEL:
         assert kind in options, kind
