@@ -24,9 +24,7 @@ from mesh.net.timers import Deadlines
 from mesh.net.would_block import WOULD_BLOCK, end_records, unsent
 
 INCOMING = READABLE | PEER_DONE | UNUSUAL
-OUT_MAX = (
-    128 * 1024
-)  # bytes on their way to the socket; beyond it streams wait, and a client is not read from
+OUT_MAX = 128 * 1024  # bytes on their way to the socket; beyond it streams wait and clients are not read
 
 
 class H2StreamWriter(IdleTimer):
@@ -93,8 +91,8 @@ class H2StreamWriter(IdleTimer):
 
     def keeps_up(self, least: float) -> bool:
         """Have `least` bytes gone out since the last look? The count begins anew."""
-        taken, self._sent = self._sent, 0
-        return taken >= least
+        sent, self._sent = self._sent, 0
+        return sent >= least
 
     def finish(self, trailers: bytes = b"") -> bool:
         """Sends the rest, trailers if there are any, and ends the stream."""

@@ -1,4 +1,4 @@
-"""Heads of HTTP/1 messages, read strictly and kept as the bytes they came as. A fast path, by hand.
+"""Heads of HTTP/1 messages, parsed strictly and passed on as the bytes that came. Pure. A fast path.
 
 One regular expression decides whether a block of fields is well formed. The block is then searched, not taken
 apart: a proxy looks at six fields and passes the others on. What can be understood in two ways (RFC 9112

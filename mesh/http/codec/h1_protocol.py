@@ -120,7 +120,7 @@ class H1ServerProtocol(_MessageReader):
     def receive_head(self, data: bytes) -> RequestHead | None:
         """In HEAD: the next request's head, or None until it is complete. With `b""`, `buffer` is parsed.
 
-        Raises RequestRefused. Then `buffer` has all that was received, so that `begins_http2` can tell.
+        Raises RequestRefused. Then `buffer` has all bytes of the head, for `begins_http2`.
         """
         known = 0  # so many bytes were searched before: a head that trickles in costs no more for it
         if self.buffer:
@@ -227,7 +227,7 @@ class H1ServerProtocol(_MessageReader):
         return b"%b%b\r\n" % (response_lines(head), framing)
 
     def payload(self, data: bytes) -> bytes:
-        """Part of the response's body, framed as its head has said. Not empty."""
+        """Part of the response's body, which is not empty, with the framing that the head has announced."""
         return chunk(data) if self.chunked_response else data
 
     def body_end(self, trailers: bytes) -> bytes:
@@ -272,7 +272,7 @@ class H1ServerProtocol(_MessageReader):
         return True
 
     def linger(self) -> None:
-        """All was said; what still comes is to be discarded."""
+        """Nothing more is sent; what still comes is to be discarded."""
         self._move(ServerEvent.LAST_RESPONSE_END)
         self.request = None
 
@@ -391,7 +391,7 @@ class H1ClientProtocol(_MessageReader):
 
     def receive_body(self, data: bytes) -> bytes:
         """In BODY or TUNNEL: the payload in `buffer` and `data`. `body_left` is 0 when the response is
-        complete. Bytes after its end belong to nobody: the connection does not persist.
+        complete. If bytes follow its end, the connection does not persist.
 
         Raises RequestRefused.
         """

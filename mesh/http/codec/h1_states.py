@@ -19,7 +19,7 @@ class ServerState(IntEnum):
     RESPONSE = auto()  # the request is complete, its response is not
     REFUSED = auto()  # the request was refused: nothing more is parsed, the answer goes out
     TUNNEL = auto()  # after an upgrade: bytes in both directions
-    LINGER = auto()  # all was said: what still comes is discarded, so that the client can read the answer
+    LINGER = auto()  # nothing more is sent; what still comes is discarded while the client reads
     CLOSED = auto()
 
 

@@ -173,8 +173,8 @@ def _is_dots(part: str) -> bool:
 
 
 def _why_not_allowed(path: str, allowed: EncodedCharacters) -> str:
-    for character, said in allowed.items():
-        if said is False:
+    for character, option in allowed.items():
+        if option is False:
             escape = f"%{ord(character):02X}"
             if escape in path or escape.lower() in path:
                 return f"{escape} in the path, which this entry point does not allow"
@@ -183,7 +183,7 @@ def _why_not_allowed(path: str, allowed: EncodedCharacters) -> str:
 
 def _readings(normal: str, allowed: EncodedCharacters) -> Readings:
     """Raises RequestRefused when there are more than READINGS_MAX."""
-    decoded = frozenset(character for character, said in allowed.items() if said is None)
+    decoded = frozenset(character for character, option in allowed.items() if option is None)
     found = {normal}
     found |= _each(found, lambda path: _PARAMETERS.sub("", path))
     found |= _each(found, lambda path: _decoded(path, decoded))

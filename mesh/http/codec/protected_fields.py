@@ -92,16 +92,16 @@ def _without(block: bytes, lines: re.Pattern[bytes], *, misspelled: bool = False
     canon = b"\n" + block.translate(_CANONICAL)
     if lines.search(canon) is None:  # as nearly always
         return block
-    kept, after = [], 0
+    parts, after = [], 0
     for found in lines.finditer(canon):
         start, end = found.span()
         if misspelled:
             name = canon[start + 1 : canon.find(b":", start)]
             if block[start : start + len(name)].lower() == name and name != _NEVER:
                 continue
-        kept.append(block[after:start])
+        parts.append(block[after:start])
         after = end
-    if not kept:
+    if not parts:
         return block
-    kept.append(block[after:])
-    return b"".join(kept)
+    parts.append(block[after:])
+    return b"".join(parts)

@@ -13,7 +13,7 @@ from mesh.http.byte_budget import ByteAccount, ByteBudget
 from mesh.http.codec.h1_head import CHUNKED, Fields, RequestFields, ResponseHead
 from mesh.http.codec.protected_fields import from_proxy, from_stranger, is_protected, without_names
 
-# RFC 9110 section 7.6.1. `te` may go on as "trailers" alone: that is added anew where it was said.
+# RFC 9110 section 7.6.1. Of `te` only "trailers" may be passed on: it is added again.
 _HOP_BY_HOP = (b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade")
 # Fields that Connection must not remove: the message would mean something else.
 _NOT_OPTIONS = frozenset(
@@ -91,9 +91,8 @@ def request_block(about: RequestFields, edge: ClientInfo) -> bytes:
     block = fields.without(*drop) if drop else fields.raw
     if edge.trusted:
         added = _continued(about, edge)
-        block = without_names(
-            from_proxy(block), (*added, b"x-request-id")
-        )  # the id is added with each request
+        # The id is added for each request.
+        block = without_names(from_proxy(block), (*added, b"x-request-id"))
         lines = [block, *(b"%b: %b\r\n" % line for line in added.items())]
     else:
         lines = [from_stranger(block), _OF_CLIENT_LINES % _begun(about, edge)]
@@ -175,9 +174,9 @@ def response_lines(response: ResponseHead) -> bytes:
 def with_fields(block: bytes, fields: Sequence[tuple[str, str | None]]) -> bytes:
     """The block with these fields set, each in place of all lines of its name, or removed (None). Names are
     compared in canonical form (`protected_fields`)."""
-    kept = without_names(block, {name.encode() for name, _ in fields})
+    rest = without_names(block, {name.encode() for name, _ in fields})
     new = [f"{name}: {value}\r\n".encode("latin-1") for name, value in fields if value is not None]
-    return kept + b"".join(new)
+    return rest + b"".join(new)
 
 
 def changed_response(head: ResponseHead, fields: Sequence[tuple[str, str | None]]) -> ResponseHead:

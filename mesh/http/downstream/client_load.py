@@ -9,13 +9,13 @@ from mesh.http.codec.proxy_headers import ClientInfo
 
 
 def account_of(client: ClientInfo) -> ByteAccount:
-    """The account of its connection; one without limits shared with others where no budget is kept."""
+    """The account of a connection. Where the process has no budget, it is one of the connection alone."""
     return client.account or ByteBudget().account(client.client)
 
 
 class ClientLoad:
-    """Each method sets the bytes of one kind. It returns whose limit that would exceed; then nothing was
-    counted."""
+    """Each method sets the bytes of one kind. It returns the limit that they would exceed, if any; then
+    nothing has changed."""
 
     __slots__ = ("_body", "_head", "_response")
 

@@ -84,7 +84,7 @@ class H1Client(IdleTimer):
         self.request_id = b""
 
     def start(self) -> None:
-        """Watches the socket. Its former owner may have been told of bytes that are still in it."""
+        """Watches the socket. Its former owner may have had the event for bytes that are still in it."""
         self.within(limits.HEAD_SECONDS)
         try:
             self._poller.watch(self._sock, self._on_ready)
@@ -297,7 +297,7 @@ class H1Client(IdleTimer):
         self._writer.queue.append(self._protocol.response_head(head, length, last=self._host.closing))
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
-        """Most responses need nothing but their bytes sent: no framing of ours, no queue."""
+        """Sends a complete response. Most need no framing and no queue: their bytes are sent as they are."""
         protocol, writer = self._protocol, self._writer
         request = protocol.request
         if (

@@ -329,7 +329,7 @@ class H2Request(H2StreamWriter):
     # --- bytes that are held ---
 
     def count(self, more: int) -> Over | None:
-        """Counts so many more bytes of the request. Returns whose limit that would exceed, if any."""
+        """Counts so many more bytes of the request. Returns the limit that they would exceed, if any."""
         over = self._client.account.take(more)
         if over is None:
             self._held_in += more

@@ -74,12 +74,14 @@ class HostRefusal:
     def __str__(self) -> str:
         holder = self.holder
         if not holder.owner:
-            return f"{self.area} is not given to it yet by the managers; the router is not served for it"
-        whose = f"{self.area} belongs to {shown_owner(holder.owner)}"
+            return (
+                f"the managers have not given {self.area} to this stack yet; this router is not served for it"
+            )
+        belongs = f"{self.area} belongs to {shown_owner(holder.owner)}"
         if holder.assigned:
-            return f"{whose} (http.hosts); this router is not served for it"
+            return f"{belongs} (http.hosts); this router is not served for it"
         since = datetime.fromtimestamp(holder.since, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        return f"{whose} since {since} UTC; this router is not served for it until that lets go of it"
+        return f"{belongs} since {since} UTC; this router is not served for it until its owner releases it"
 
 
 def entitled(route: HttpRoute, ownership: HostOwnership) -> tuple[HttpRoute | None, tuple[HostRefusal, ...]]:
@@ -131,14 +133,14 @@ def _certificates(
     route: HttpRoute, ownership: HostOwnership
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[HostRefusal, ...]]:
     """(the certificates without names that only another stack holds, the refusals for the others)."""
-    kept, refused = [], []
+    granted, refused = [], []
     for names in route.certificates:
         found = [(name, ownership.sole_holder(name, route.scope)) for name in names]
         others = [HostRefusal(f"the certificate of {name}", one) for name, one in found if one is not None]
         refused += others
         if not others:
-            kept.append(names)
-    return tuple(kept), tuple(refused)
+            granted.append(names)
+    return tuple(granted), tuple(refused)
 
 
 def shown(area: Area) -> str:
@@ -146,5 +148,5 @@ def shown(area: Area) -> str:
     path = "" if area.path is None else f"{area.path.text}{'' if area.path.exact else '*'}"
     if area.breadth is Breadth.ONE:
         return f"{area.host}{path}"
-    hosts = "every host" if area.breadth is Breadth.ALL else "what its expression fits"
+    hosts = "every host" if area.breadth is Breadth.ALL else "the hosts that fit its expression"
     return f"{hosts} at {path}" if path else hosts

@@ -1,12 +1,12 @@
-"""An HTTP/1.1 connection to an endpoint: one exchange at a time, kept for the next. A fast path.
+"""An HTTP/1.1 connection to an endpoint, for one exchange after the other. A fast path.
 
 `codec.h1_protocol` says what the bytes mean and in which state the connection is (`codec.h1_states`). This
 is its driver: it connects and reads the socket, sends the request, passes the response to the exchange, and
 keeps the time limits. While the connection is idle it is in its endpoint's list; it leaves the list when the
 endpoint sends anything or closes it.
 
-A response is passed on as payload: the client's connection frames it anew. Bytes after the end of a response
-belong to nobody: such a connection is not used again.
+A response is passed on as payload: the client's connection frames it anew. A connection on which bytes follow
+the end of a response is not used again.
 """
 
 import errno
@@ -65,14 +65,15 @@ class H1Upstream(IdleTimer):
         self._paused = False
         self._unread = False
         self._eof_follows = False
-        self._in_records = False  # there may be more to read than the socket tells of
+        self._in_records = False  # TLS: bytes may be left in a record, for which the socket has no event
         self.reused = False
         self.idle_since = 0.0
 
-    # --- begin ---
+    # --- connecting ---
 
     def connect(self, make: Callable[[], socket.socket], seconds: float) -> None:
-        """Told to the exchange, now or later, once. KernelError as `make`."""
+        """Connects the socket that `make` returns. Tells the exchange once, now or later: `connected` or
+        `not_connected`. Raises KernelError as `make` does."""
         endpoint = self.server.endpoint
         try:
             self._sock = make()
@@ -120,7 +121,7 @@ class H1Upstream(IdleTimer):
     def begin(
         self, head: RequestHead, target: bytes, lines: bytes, body: list[bytes], last: bool, trailers: bytes
     ) -> bool:
-        """The request, with what there is of its body. As `send`."""
+        """Sends the request with what there is of its body. Returns as `send`."""
         data = self._protocol.request(head, target, lines, body, last, trailers)
         if last:
             exchange = self._exchange
@@ -234,7 +235,7 @@ class H1Upstream(IdleTimer):
                 self._at_eof()
                 return
             try:
-                # The short way of most responses. With TLS another record may wait, of which no event tells.
+                # The fast path of most responses. Not with TLS: another record may wait, without an event.
                 if (
                     protocol.state is HEAD
                     and not (protocol.buffer or self._held or self._eof_follows or self._in_records)
@@ -347,12 +348,12 @@ class H1Upstream(IdleTimer):
             exchange.broken(HttpFault.RESPONSE_TIMEOUT)
 
     def shut_request(self) -> None:
-        """After an upgrade: the client has said all."""
+        """After an upgrade: the client has ended its side."""
         if self._sock is not None:
             try:
                 self._sock.shutdown(socket.SHUT_WR)
             except OSError:
-                pass  # it is gone: reading tells
+                pass  # the connection is lost: the next read finds that
 
     def discard(self) -> None:
         """Its exchange has given up, or it was idle for too long."""

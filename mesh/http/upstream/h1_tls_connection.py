@@ -1,7 +1,7 @@
-"""An HTTP/1.1 connection to an endpoint with TLS: as without, after a handshake, and read by records.
+"""An HTTP/1.1 connection to an endpoint over TLS: the same after the handshake, but read by records.
 
-In the handshake the endpoint may choose HTTP/2 (ALPN). Then the socket becomes a link that many exchanges
-share, and this one goes by that.
+In the handshake the endpoint may choose HTTP/2 (ALPN). Then the socket becomes an HTTP/2 connection that many
+exchanges share, and this exchange continues on it.
 """
 
 import ssl
@@ -19,33 +19,33 @@ from mesh.net.would_block import WOULD_BLOCK
 
 
 class SecuredUpstream(H1Upstream):
-    __slots__ = ("_asking", "_either", "_securing", "_tls")
+    __slots__ = ("_in_handshake", "_may_be_h2", "_pending_exchange", "_tls")
 
     def __init__(
         self, poller: Poller, deadlines: Deadlines, server: PooledEndpoint, exchange: Exchange, tls: TaskTls
     ) -> None:
         super().__init__(poller, deadlines, server, exchange)
         self._tls = tls
-        self._asking: Exchange | None = exchange  # until it is known what is spoken here
-        self._either = not exchange.upgrades  # there is no Upgrade in HTTP/2
-        self._securing = False
+        self._pending_exchange: Exchange | None = exchange  # until the protocol is known
+        self._may_be_h2 = not exchange.upgrades  # there is no Upgrade in HTTP/2
+        self._in_handshake = False
         self._in_records = True
 
     def _start_request(self) -> None:
-        """The time for connecting goes on until the handshake is done."""
+        """Begins the handshake. The time limit for connecting includes it."""
         sock, self._sock = self._sock, None
         assert sock is not None
         try:
-            session = self.server.session if self._either else None
-            self._sock = self._tls.wrap(sock, session, h2=self._either)
+            session = self.server.session if self._may_be_h2 else None
+            self._sock = self._tls.wrap(sock, session, h2=self._may_be_h2)
         except OSError as error:
             self._poller.close(sock)
-            self._not_secured(error)
+            self._on_handshake_failed(error)
             return
-        except Exception:  # a fault of ours: nobody else has the socket now
+        except Exception:  # a bug: the socket has no other owner now
             self._poller.close(sock)
             raise
-        self._securing = True
+        self._in_handshake = True
         self._handshake()
 
     def _handshake(self) -> None:
@@ -56,33 +56,33 @@ class SecuredUpstream(H1Upstream):
         except WOULD_BLOCK:
             return
         except OSError as error:  # and ssl.SSLError
-            self._not_secured(error)
+            self._on_handshake_failed(error)
             return
-        self._securing = False
-        asking, self._asking = self._asking, None
+        self._in_handshake = False
+        exchange, self._pending_exchange = self._pending_exchange, None
         if sock.selected_alpn_protocol() == "h2":
-            assert asking is not None
+            assert exchange is not None
             self._sock = self._exchange = None
             self.stop_clock()
             self._protocol.close()
             try:
-                adopt_connection(self._poller, self._deadlines, self.server, sock, asking)
-            except Exception:  # a fault of ours: nobody else has the socket now
+                adopt_connection(self._poller, self._deadlines, self.server, sock, exchange)
+            except Exception:  # a bug: the socket has no other owner now
                 self._poller.close(sock)
                 raise
         else:
             super()._start_request()
 
-    def _not_secured(self, error: OSError) -> None:
+    def _on_handshake_failed(self, error: OSError) -> None:
         exchange = self._exchange
         assert exchange is not None
         self._tls.failed(str(self.server.endpoint), error)
         self._close()
-        bad = isinstance(error, ssl.SSLCertVerificationError)
-        exchange.not_connected(HttpFault.CERTIFICATE if bad else HttpFault.TLS_FAILED)
+        untrusted = isinstance(error, ssl.SSLCertVerificationError)
+        exchange.not_connected(HttpFault.CERTIFICATE if untrusted else HttpFault.TLS_FAILED)
 
     def _on_ready(self, mask: int) -> None:
-        if self._securing and self._protocol.state is CONNECTING:
+        if self._in_handshake and self._protocol.state is CONNECTING:
             self._handshake()
         else:
             super()._on_ready(mask)
@@ -93,13 +93,13 @@ class SecuredUpstream(H1Upstream):
         super()._end_response(exchange)
 
     def _is_quiet(self) -> bool:
-        """Has it said no more than its response? The handshake's rest (tickets) is read on the way."""
+        """The endpoint has sent nothing after its response. Session tickets are read on the way."""
         sock = self._sock
         assert isinstance(sock, ssl.SSLSocket)
         try:
             sock.recv(1)
         except WOULD_BLOCK:
-            if self._either:
+            if self._may_be_h2:
                 self.server.session = sock.session
             return True
         except OSError:
