@@ -1,12 +1,15 @@
 """Runs the handlers of a route at once: passwords are compared here, and the verdict is given."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mesh.http.codec.h1_head import Fields, RequestFields, ResponseHead
-from mesh.http.middleware.chain import run_handlers
+from mesh.http.config.model import Middleware
+from mesh.http.middleware.chain import build_handlers, run_handlers
 from mesh.http.middleware.kinds.basic_auth import NeedsPasswordCheck
 from mesh.http.middleware.kinds.forward_auth import NeedsAuthRequest, apply_verdict, auth_request_fields
 from mesh.http.request_plan import MiddlewareHandler, RequestContext, RequestPlan
+from tests.http.config.test_rule_parser import Asking
 
 SENT = b"Host: a.example\r\nX-User: root\r\n"  # of a request, as an endpoint gets it
 
@@ -28,3 +31,27 @@ def run_all(
             plan.next_handler += 1
         else:
             return plan
+
+
+def context_of(
+    *,
+    path: str = "/a/b",
+    query: str = "",
+    method: str = "GET",
+    host: str = "a.example",
+    scheme: str = "http",
+    authority: str = "a.example",
+    client: str = "10.0.0.1",
+    authorization: bytes | None = None,
+    fields: dict[str, list[str]] | None = None,
+    forwarded_for: tuple[str, ...] = (),
+    now: float = 0.0,
+) -> RequestContext:
+    """A request, as handlers see it."""
+    request = Asking(host=host, path=path, query=query, method=method, client=client, fields=fields or {})
+    return RequestContext(request, scheme, authority, b"id", authorization, now, forwarded_for)
+
+
+def plan_of(*middlewares: Middleware, **request: Any) -> RequestPlan:
+    """What these middlewares make of a request."""
+    return run_all(build_handlers(middlewares), context_of(**request))
