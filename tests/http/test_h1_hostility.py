@@ -76,7 +76,7 @@ def head(path: str, *lines: str, method: str = "GET") -> bytes:
 
 
 class TestClients:
-    async def test_a_thousand_that_begin_and_never_end(
+    async def test_a_thousand_incomplete_heads_do_not_delay_others(
         self, port: HttpPort, stand: Stand, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(limits, "HEAD_SECONDS", 0.5)
@@ -90,7 +90,7 @@ class TestClients:
             await until(lambda: port.stats.errors["head_timeout"] == 1000)
             await until(lambda: port.stats.active <= 2)
 
-    async def test_one_address_cannot_have_all(self, stand: Stand) -> None:
+    async def test_the_connections_of_an_address_are_limited(self, stand: Stand) -> None:
         stand.core.per_address = 20
         port = await stand.port((await stand.endpoint(several)).endpoint)
         with ExitStack() as stack:
@@ -104,7 +104,7 @@ class TestClients:
         await until(lambda: port.stats.active <= 1)
         assert len(port._http_listener._addresses) == 1
 
-    async def test_a_trusted_proxy_may_have_any_number(self, stand: Stand) -> None:
+    async def test_the_connections_of_a_trusted_proxy_are_not_limited(self, stand: Stand) -> None:
         stand.core.per_address = 2
         trusting = RelayOptions(trusted=(ip_network("127.0.0.0/8"),))
         port = await stand.port((await stand.endpoint(several)).endpoint, options=trusting)
@@ -112,7 +112,9 @@ class TestClients:
             await served(await stand.client(port))
         assert not port.stats.errors
 
-    async def test_drop_by_drop_buys_no_time(self, port: HttpPort, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_head_that_trickles_in_is_timed_out(
+        self, port: HttpPort, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(limits, "HEAD_SECONDS", 0.3)
         loop = asyncio.get_running_loop()
         with raw(port, b"GET / HTTP/1.1\r\nHost: a\r\n") as slow:
@@ -127,7 +129,7 @@ class TestClients:
                         continue
             assert got.startswith(b"HTTP/1.1 408 ")
 
-    async def test_requests_ahead_of_their_turn_wait_with_the_client(self, port: HttpPort) -> None:
+    async def test_pipelined_requests_stay_in_the_kernel(self, port: HttpPort) -> None:
         """It asks for ever and reads nothing: its own kernel's buffer is what fills up."""
         loop = asyncio.get_running_loop()
         with raw(port) as flood:
@@ -142,7 +144,7 @@ class TestClients:
                 pytest.fail("a gigabyte was taken")
             assert _held(port) <= 2 * limits.READ_BYTES
 
-    async def test_who_takes_nothing_holds_its_endpoint_up(self, port: HttpPort) -> None:
+    async def test_a_client_that_reads_nothing_stops_its_endpoint(self, port: HttpPort) -> None:
         with raw(port, head("/large")):
             await until(lambda: _held(port))
             before = -1
@@ -152,7 +154,7 @@ class TestClients:
             assert now < LARGE / 2
             assert _held(port) <= 2 * limits.READ_BYTES
 
-    async def test_an_upload_that_nobody_reads_is_held_up(self, stand: Stand) -> None:
+    async def test_an_upload_that_the_endpoint_does_not_read_is_stopped(self, stand: Stand) -> None:
         go_on = asyncio.Event()
 
         async def endpoint(to: Conversation) -> None:
@@ -208,7 +210,7 @@ class TestClients:
         server.forget_idle()
         await until(lambda: descriptors() <= before)
 
-    async def test_out_of_descriptors_with_requests_under_way(
+    async def test_requests_go_on_without_free_descriptors(
         self, port: HttpPort, stand: Stand, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(acceptor, "PAUSE_SECONDS", 0.05)
@@ -256,7 +258,7 @@ class TestEndpoints:
             "nonsense",
         ],
     )
-    async def test_what_has_no_end_is_cut(self, stand: Stand, said: str) -> None:
+    async def test_a_response_without_an_end_is_cut_off(self, stand: Stand, said: str) -> None:
         async def endpoint(to: Conversation) -> None:
             await to.head()
             await to.say(said)
@@ -273,7 +275,7 @@ class TestEndpoints:
         assert stand.port_.target.stats.faults["bad_response"] == 1
         assert stand.port_.target.backend.servers.popitem()[1].active == 0
 
-    async def test_interim_responses_without_an_end(self, stand: Stand) -> None:
+    async def test_interim_responses_without_an_end_are_cut_off(self, stand: Stand) -> None:
         stopped = asyncio.Event()
 
         async def endpoint(to: Conversation) -> None:
@@ -310,7 +312,9 @@ class TestEndpoints:
         ],
         ids=["nothing", "in the head", "between heads", "in the body", "in a chunk", "until close"],
     )
-    async def test_a_reset_in_every_state_is_told(self, stand: Stand, said: str, status: int) -> None:
+    async def test_a_reset_of_the_endpoint_in_every_state_reaches_the_client(
+        self, stand: Stand, said: str, status: int
+    ) -> None:
         async def endpoint(to: Conversation) -> None:
             await to.head()
             await to.say(said)

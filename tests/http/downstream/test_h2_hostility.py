@@ -130,7 +130,9 @@ FLOODS: dict[str, Callable[[Enemy], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-async def test_a_flood_is_told_to_be_calm_and_cut_off(port: HttpPort, enemy: Enemy, kind: str) -> None:
+async def test_a_flood_ends_the_connection_with_enhance_your_calm(
+    port: HttpPort, enemy: Enemy, kind: str
+) -> None:
     await enemy.greet()
     await enemy.say(FLOODS[kind](enemy))
     enemy.sock.shutdown(socket.SHUT_WR)
@@ -142,7 +144,7 @@ async def test_a_flood_is_told_to_be_calm_and_cut_off(port: HttpPort, enemy: Ene
     assert port.target.backend.servers.popitem()[1].active == 0
 
 
-async def test_who_asks_and_does_not_read_is_not_read_from(port: HttpPort, enemy: Enemy) -> None:
+async def test_a_client_that_does_not_read_is_not_read_from(port: HttpPort, enemy: Enemy) -> None:
     """Answers would pile up here; so no more is read, and the enemy's own side fills up. Or it has asked for
     so many that it is told to be calm."""
     await enemy.greet()
@@ -164,7 +166,9 @@ async def test_who_asks_and_does_not_read_is_not_read_from(port: HttpPort, enemy
     assert sum(held) < 2 * h2_transport.OUT_MAX
 
 
-async def test_windows_of_nothing_hold_little(port: HttpPort, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_streams_without_a_window_hold_little_memory(
+    port: HttpPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A hundred streams whose responses nobody takes: some bytes of each are held, and the rest not read."""
     monkeypatch.setattr(limits, "BODY_SECONDS", 1.0)
     enemy = Enemy(port)
@@ -196,7 +200,7 @@ async def test_windows_of_nothing_hold_little(port: HttpPort, monkeypatch: pytes
         PREFACE + GREETING + HeadersFrame(1, b"\x82").serialize(),
     ],
 )
-async def test_a_beginning_that_never_ends(
+async def test_an_incomplete_beginning_is_timed_out(
     port: HttpPort, enemy: Enemy, begun: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "HEAD_SECONDS", 0.1)

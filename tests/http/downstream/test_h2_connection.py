@@ -72,7 +72,7 @@ class TestExchanges:
 
     @pytest.mark.parametrize("size", [0, 1, 70_000, 2_000_000])
     @pytest.mark.parametrize("sized", [True, False])
-    async def test_bodies(self, before, size: int, sized: bool) -> None:
+    async def test_bodies_go_both_ways(self, before, size: int, sized: bool) -> None:
         client = await before(hello)
         body = bytes(i % 251 for i in range(size))
         fields = [("content-length", str(size))] if sized else []
@@ -82,7 +82,7 @@ class TestExchanges:
         assert heard.status == 200
         assert heard.body == b"/:" + body
 
-    async def test_many_at_once_on_one_connection(self, stand: Stand, before) -> None:
+    async def test_one_connection_has_many_requests_at_once(self, stand: Stand, before) -> None:
         arrived = 0
         all_there = asyncio.Event()
 
@@ -102,12 +102,12 @@ class TestExchanges:
             assert (await client.whole(heard)).body == f"/{number}".encode()
         assert stand.port_.stats.connections == 1
 
-    async def test_a_post_without_a_body_says_so(self, before) -> None:
+    async def test_a_post_without_a_body_has_a_length_of_0(self, before) -> None:
         client = await before(hello)
         heard = await client.whole(client.ask(method="POST", path="/x"))
         assert heard.body == b"/x:"  # the endpoint was told a length, of nothing
 
-    async def test_head_and_statuses_without_a_body(self, before) -> None:
+    async def test_head_and_some_statuses_have_no_body(self, before) -> None:
         async def endpoint(to: Conversation) -> None:
             while head := await to.head():
                 if head.startswith("HEAD"):
@@ -121,7 +121,7 @@ class TestExchanges:
         heard = await client.whole(client.ask())
         assert (heard.status, heard.body) == (304, b"")
 
-    async def test_trailers_both_ways(self, before) -> None:
+    async def test_trailers_go_both_ways(self, before) -> None:
         async def endpoint(to: Conversation) -> None:
             assert "TE: trailers" in await to.head()
             assert await to.until(b"\r\n\r\n") == b"3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n"
@@ -137,7 +137,7 @@ class TestExchanges:
         assert heard.body == b"hi"
         assert heard.trailers == [("x-sum", "2")]
 
-    async def test_interim_responses(self, before) -> None:
+    async def test_interim_responses_are_passed_on(self, before) -> None:
         async def endpoint(to: Conversation) -> None:
             assert "expect: 100-continue" in await to.head()
             await to.say("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
@@ -151,7 +151,7 @@ class TestExchanges:
         await client.send(heard.id, b"ab", end=True)
         assert (await client.whole(heard)).status == 204
 
-    async def test_an_early_answer_ends_the_request(self, before) -> None:
+    async def test_a_response_before_the_end_of_the_request_ends_the_request(self, before) -> None:
         async def endpoint(to: Conversation) -> None:
             await to.head()
             await to.say("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
@@ -162,7 +162,7 @@ class TestExchanges:
         await client.until(lambda: heard.reset is not None)
         assert (heard.status, heard.body, heard.reset) == (403, b"no", h2.errors.ErrorCodes.NO_ERROR)
 
-    async def test_both_talk_at_once(self, before) -> None:
+    async def test_request_and_response_bodies_can_flow_at_the_same_time(self, before) -> None:
         async def endpoint(to: Conversation) -> None:
             await to.head()
             await to.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -184,7 +184,7 @@ class TestExchanges:
 
 
 class TestWindows:
-    async def test_a_slow_reader_holds_its_endpoint_up_and_nobody_else(self, stand: Stand, before) -> None:
+    async def test_a_slow_reader_slows_its_endpoint_and_no_other_stream(self, stand: Stand, before) -> None:
         size = 50_000_000
         said = 0
 
@@ -212,7 +212,7 @@ class TestWindows:
         await client.whole(slow)
         assert len(slow.body) == size
 
-    async def test_a_slow_endpoint_holds_its_client_up(self, before) -> None:
+    async def test_a_slow_endpoint_slows_its_client(self, before) -> None:
         go_on = asyncio.Event()
 
         async def endpoint(to: Conversation) -> None:
@@ -236,7 +236,7 @@ class TestWindows:
         await sending
         assert (await client.whole(heard)).body == b"20000000"
 
-    async def test_who_takes_nothing_loses_its_stream_alone(
+    async def test_a_client_that_reads_nothing_of_a_stream_loses_that_stream_alone(
         self, stand: Stand, before, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(limits, "BODY_SECONDS", 0.2)
@@ -256,7 +256,7 @@ class TestWindows:
 
 
 class TestEnds:
-    async def test_a_request_that_is_cancelled_is_cancelled_behind_us(self, stand: Stand, before) -> None:
+    async def test_a_cancelled_request_is_cancelled_at_the_endpoint(self, stand: Stand, before) -> None:
         left = asyncio.Event()
 
         async def endpoint(to: Conversation) -> None:
@@ -284,7 +284,7 @@ class TestEnds:
         heard = await client.whole(client.ask())
         assert (heard.ended, heard.reset) == (False, h2.errors.ErrorCodes.INTERNAL_ERROR)
 
-    async def test_draining_loses_no_request(self, stand: Stand, before) -> None:
+    async def test_a_drain_loses_no_request(self, stand: Stand, before) -> None:
         go_on = asyncio.Event()
 
         async def endpoint(to: Conversation) -> None:
@@ -316,7 +316,7 @@ class TestEnds:
         await asyncio.wait_for(closing, LIMIT)
         assert first.id == 1
 
-    async def test_a_client_that_goes_away_gets_its_answers(self, stand: Stand, before) -> None:
+    async def test_a_client_that_sends_goaway_gets_its_responses(self, stand: Stand, before) -> None:
         go_on = asyncio.Event()
 
         async def endpoint(to: Conversation) -> None:
@@ -332,14 +332,14 @@ class TestEnds:
         go_on.set()
         assert b"hi" in await asyncio.wait_for(client.reader.read(), LIMIT)
 
-    async def test_silence_ends_the_connection(self, before, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_an_idle_connection_is_closed(self, before, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("mesh.http.downstream.h2_connection.H2Client.idle_seconds", 0.05)
         client = await before(hello)
         assert (await client.whole(client.ask())).status == 200
         await client.over()
         assert [one.error_code for one in client.goaways] == [h2.errors.ErrorCodes.NO_ERROR]
 
-    async def test_a_slow_body(self, before, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_body_that_is_too_slow_is_refused(self, before, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "BODY_SECONDS", 0.05)
 
         async def endpoint(to: Conversation) -> None:
@@ -352,7 +352,7 @@ class TestEnds:
         assert heard.status == 408
         assert b"body_timeout" in heard.body
 
-    async def test_nobody_behind(self, stand: Stand, before) -> None:
+    async def test_a_request_without_an_endpoint_is_503(self, stand: Stand, before) -> None:
         client = await before()
         heard = await client.whole(client.ask())
         assert heard.status == 503
@@ -396,7 +396,9 @@ class TestMalformed:
     @pytest.mark.parametrize(
         "fields", MALFORMED + [[*MALFORMED[0], (":authority", "a"), one] for one in FIELDS]
     )
-    async def test_is_answered_400_and_the_others_go_on(self, stand: Stand, before, fields) -> None:
+    async def test_a_malformed_request_is_400_and_other_streams_go_on(
+        self, stand: Stand, before, fields
+    ) -> None:
         client = await before(hello)
         id_ = client.h2.get_next_available_stream_id()
         heard = client.heard[id_]
@@ -409,7 +411,9 @@ class TestMalformed:
         assert stand.port_.stats.errors["malformed"] == 1
 
     @pytest.mark.parametrize(("length", "body"), [("3", b"abcd"), ("3", b"ab")], ids=["longer", "shorter"])
-    async def test_a_body_of_another_length(self, stand: Stand, before, length: str, body: bytes) -> None:
+    async def test_a_body_of_another_length_resets_the_stream(
+        self, stand: Stand, before, length: str, body: bytes
+    ) -> None:
         client = await before(hello, hello)
         heard = client.ask(("content-length", length), end=False, method="POST")
         client.h2.send_data(heard.id, body, end_stream=True)
@@ -419,11 +423,11 @@ class TestMalformed:
         assert (await client.whole(client.ask())).status == 200
         assert stand.port_.stats.errors["malformed_body"] == 1
 
-    async def test_connect_is_not_allowed(self, before) -> None:
+    async def test_connect_is_refused(self, before) -> None:
         client = await before(hello)
         assert (await client.whole(client.ask(method="CONNECT"))).status == 405
 
-    async def test_a_path_too_long(self, before) -> None:
+    async def test_a_path_that_is_too_long_is_refused(self, before) -> None:
         client = await before(hello)
         assert (await client.whole(client.ask(path="/" + 17_000 * "a"))).status == 414
 
@@ -448,11 +452,11 @@ async def _curl(port: HttpPort, *arguments: str) -> str:
 
 
 class TestCurl:
-    async def test_prior_knowledge(self, stand: Stand) -> None:
+    async def test_curl_speaks_http2_with_prior_knowledge(self, stand: Stand) -> None:
         port = await stand.port((await stand.endpoint(hello)).endpoint)
         assert await _curl(port, "--http2-prior-knowledge", "-w", " %{http_version}") == "/x 2"
 
-    async def test_upgrade_is_left_out(self, stand: Stand) -> None:
+    async def test_an_upgrade_to_http2_is_ignored(self, stand: Stand) -> None:
         """RFC 9113 section 3.1 has given it up."""
         port = await stand.port((await stand.endpoint(hello)).endpoint)
         assert await _curl(port, "--http2", "-w", " %{http_version}") == "/x 1.1"
