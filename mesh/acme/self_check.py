@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import aiohttp
 
 from mesh.acme.client import Proof
-from mesh.http.routing.router import PROOF_PATH
+from mesh.http.routing.router import CHALLENGE_PATH
 
 READY_SECONDS = 15.0  # for all nodes together
 ASK_SECONDS = 2.0  # for one answer
@@ -53,7 +53,7 @@ class SelfCheck:
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _right(self, session: aiohttp.ClientSession, node: str, proof: Proof) -> bool:
-        url = f"http://{f'[{node}]' if ':' in node else node}:{self._port}{PROOF_PATH}{proof.token}"
+        url = f"http://{f'[{node}]' if ':' in node else node}:{self._port}{CHALLENGE_PATH}{proof.token}"
         try:
             async with session.get(url, headers={"Host": proof.name}, allow_redirects=False) as response:
                 said = await response.content.read(ANSWER_MAX)

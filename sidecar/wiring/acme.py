@@ -66,12 +66,12 @@ class AcmeService:
         self._issuer = issuer = Issuer(
             self._authority,
             self.kept,
-            lambda: site.certified.wanted,
+            lambda: site.acme_domains.wanted,
             certificates.covers,
             self._leads,
             self._settled,
             SelfCheck(self._nodes, self._port()).prepare,
-            owner=site.certified.owner,
+            owner=site.acme_domains.owner,
         )
         self._store.subscribe(self._look_for_news, "certificate-orders", self._look_at_all)
         if self._asker is not None:
@@ -95,7 +95,7 @@ class AcmeService:
         if here is not None and here.role is not Role.MANAGER:
             self.kept.drop_account()
         if self._site is not None and self._issuer is not None:
-            version = self._site.certified.version
+            version = self._site.acme_domains.version
             if version != self._seen:
                 self._seen = version
                 self._issuer.news()
@@ -111,7 +111,7 @@ class AcmeService:
 
     def _wanted_names(self) -> frozenset[str]:
         """Of certificates that routers want now; none while it is not known what they want."""
-        wanted = self._site.certified.wanted if self._site is not None else ()
+        wanted = self._site.acme_domains.wanted if self._site is not None else ()
         return frozenset(name for names in wanted for name in names)
 
     def _other_managers(self) -> dict[str, str]:

@@ -48,6 +48,6 @@ class IssuedElsewhere:
 
 def proof(site: RequestRouter, host: str, token: str, thumbprint: str) -> str | None:
     """Only for names that we order: applications may have authorities of their own."""
-    if not thumbprint or not site.certified.has(host) or not _TOKEN.fullmatch(token):
+    if not thumbprint or not site.acme_domains.has(host) or not _TOKEN.fullmatch(token):
         return None
     return f"{token}.{thumbprint}"

@@ -175,8 +175,8 @@ class HttpEdge:
             ),
             exposed_by_default=config.exposed_by_default,
             as_published=as_published,
-            over=access_logger(config.access_log, config.access_log_sample),
-            outside=self._outside,
+            on_close=access_logger(config.access_log, config.access_log_sample),
+            external=self._outside,
             checks=self.workers is None,
             ownership=HostOwnership(AssignedHosts(config.hosts)),
         )

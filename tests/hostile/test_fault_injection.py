@@ -211,7 +211,7 @@ def echoing(text: str) -> Callable[[Conversation], Awaitable[None]]:
 
 def servers(world: World) -> Iterator[PooledEndpoint]:
     """All endpoints, also of services that are asked before a request goes on."""
-    for target in (*world.site.targets(), *world.site._named._targets):
+    for target in (*world.site.targets(), *world.site._lookup._targets):
         yield from target.backend.servers.values()
 
 

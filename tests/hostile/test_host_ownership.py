@@ -389,7 +389,7 @@ async def test_less_guarded_than_asked_for_is_not_served(town: Town, labels: dic
 
 async def test_no_certificate_of_anothers_host_is_ordered(town: Town) -> None:
     """Not for a refused router, and not by `tls.domains` of one that is served."""
-    wanted = town.world.site.certified
+    wanted = town.world.site.acme_domains
     town.put_evil(town.routed("Host(`shop.example`)", **{"tls.certresolver": "le"}))
     assert wanted.wanted == []
     domains = {

@@ -92,10 +92,10 @@ async def test_nothing_is_left_of_any_request(world: World, stand: Stand, seed: 
     runner = world.site._runner
     assert runner.compressors.left == limits.COMPRESSING_MAX
     assert runner.subrequests._room.left == limits.ASIDES_MAX
-    handlers = world.site._planned["app", "app"].handlers
+    handlers = world.site._prepared["app", "app"].handlers
     (in_flight,) = [one for one in handlers if isinstance(one, InFlightLimiter)]
     assert in_flight._in_flight == {}
-    targets = [*world.site._targets, *world.site._named._targets]
+    targets = [*world.site._targets, *world.site._lookup._targets]
     assert len(targets) == 3
     assert [server.active for one in targets for server in one.backend.servers.values()] == [0, 0, 0]
 

@@ -352,7 +352,7 @@ class TestNames:
     async def test_what_no_router_names_any_more_is_forgotten(self, world: World) -> None:
         await guarded(world)
         await world.get("a/")
-        named = world.site._named
+        named = world.site._lookup
         assert named.concerns("auth")
         world.change(Change(services={"app": None}))
         assert not named.concerns("auth")
