@@ -9,7 +9,7 @@ from mesh.http.middleware.chain import build_handlers, run_handlers
 from mesh.http.middleware.kinds.basic_auth import NeedsPasswordCheck
 from mesh.http.middleware.kinds.forward_auth import NeedsAuthRequest, apply_verdict, auth_request_fields
 from mesh.http.request_plan import MiddlewareHandler, RequestContext, RequestPlan
-from tests.http.config.test_rule_parser import Asking
+from tests.support.http_requests import FakeRequest
 
 SENT = b"Host: a.example\r\nX-User: root\r\n"  # of a request, as an endpoint gets it
 
@@ -48,7 +48,7 @@ def context_of(
     now: float = 0.0,
 ) -> RequestContext:
     """A request, as handlers see it."""
-    request = Asking(host=host, path=path, query=query, method=method, client=client, fields=fields or {})
+    request = FakeRequest(host, path, method, query, client, fields or {})
     return RequestContext(request, scheme, authority, b"id", authorization, now, forwarded_for)
 
 

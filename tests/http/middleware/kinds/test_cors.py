@@ -5,14 +5,14 @@ import pytest
 from mesh.http.config.regex import Expression
 from mesh.http.middleware.kinds import cors
 from mesh.http.middleware.kinds.cors import Cors
-from tests.http.config.test_rule_parser import Asking
 from tests.http.conftest import MIDDLEWARE, Conversation, World, routed
+from tests.support.http_requests import FakeRequest
 
 A, B = "https://a.example", "https://b.example"
 
 
-def from_origin(origin: str) -> Asking:
-    return Asking(fields={"origin": [origin]} if origin else {})
+def from_origin(origin: str) -> FakeRequest:
+    return FakeRequest(fields={"origin": [origin]} if origin else {})
 
 
 @pytest.mark.parametrize(
