@@ -7,7 +7,7 @@ RUN := $(VENV)/.installed-to-run
 STAMP := $(VENV)/.installed
 LAB := tests/lab/lab
 
-.PHONY: demo test test-ipvs lint fuzz image sbom lock pin-base lab-up lab-down bench bench-dns bench-l4 bench-l7 bench-convergence clean
+.PHONY: demo test test-ipvs lint fuzz image sbom lock pin-base lab-up lab-down bench bench-dns bench-l4 bench-l7 bench-convergence bench-start clean
 
 define install
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)")'
@@ -95,6 +95,9 @@ bench-l7: $(STAMP)
 
 bench-convergence: $(STAMP)
 	$(BIN)/python -m benchmarks.convergence $(BENCH_ARGS)
+
+bench-start: $(STAMP)
+	$(BIN)/python -m benchmarks.start $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -12,7 +12,7 @@ from pathlib import Path
 from .places import CHECKOUT
 
 SOURCES = (
-    "pyproject.toml", "README.md", "deploy/Dockerfile",
+    "pyproject.toml", "README.md", "deploy/Dockerfile", "deploy/slim.py",
     "deploy/requirements.lock", "deploy/build-requirements.lock", "mesh", "sidecar",
 )  # fmt: skip
 SIDECAR_TAG = "mesh:latest"
