@@ -9,8 +9,8 @@ WARN_SHARE, FAIL_SHARE = 0.75, 0.9  # of a limit
 DESCRIPTORS_PER_CONNECTION = 2  # of a client that is relayed: its own and the one to its task
 DESCRIPTORS_PER_CONTAINER = 3  # two sockets for names, one for rules
 MEMORY_MIN = 256 * 2**20  # bytes; 180 MB are in use with one process of each kind
-# That an open connection may take: 2 KiB were counted without TLS (docs/performance.md); the rest is for TLS and for
-# what is under way.
+# What an open connection may take. 2 KiB were measured without TLS (docs/performance.md); the rest is for TLS
+# and for what is under way.
 CONNECTION_BYTES = 8 * 2**10
 PROCESSES_LEFT_MIN = 32  # and threads: that many are started when the sidecar starts its processes anew
 CONNTRACK_MIN = 65_536  # entries; a kernel with 1 GB of memory has as many by default
