@@ -1,4 +1,4 @@
-"""Which certificates the routers want from the authority. Pure; kept as routers come and go."""
+"""The certificates that routes need from the certificate authority, kept up as routes come and go. Pure."""
 
 from collections import Counter
 from typing import TypeVar
@@ -10,25 +10,25 @@ Names = tuple[str, ...]
 
 
 class AcmeDomains:
-    """`version` tells whether anything has changed."""
+    """`version` grows with every change."""
 
     def __init__(self) -> None:
         self._wanted: Counter[Names] = Counter()
-        self._stacks: dict[Names, Counter[str]] = {}  # whose routers want it
+        self._stacks: dict[Names, Counter[str]] = {}  # the stacks whose routes need it
         self._hosts: Counter[str] = Counter()
         self.version = 0
 
     @property
     def wanted(self) -> list[Names]:
-        """One certificate each."""
+        """The names of each certificate."""
         return list(self._wanted)
 
     def owner(self, names: Names) -> str:
-        """The stack whose certificate it is; the first by name of several, which have it together."""
+        """The stack that the certificate is ordered for; of several that share it, the first by name."""
         return min(self._stacks.get(names, ()), default="")
 
     def has(self, host: str) -> bool:
-        """Is there to be a certificate with this name?"""
+        """Does a route need a certificate with this name?"""
         return host in self._hosts
 
     def add(self, route: HttpRoute) -> None:

@@ -1,7 +1,7 @@
-"""Addresses that no label sends us to: what listens there trusts who is on the machine, and labels are not.
+"""Addresses that labels cannot make the sidecar connect to: services there trust every client on the machine.
+Pure.
 
-The address that is connected to is checked, at each attempt: what a name resolves to is its owner's to say,
-and to change.
+The address is checked at each connection, not the name: the owner of a name can change what it resolves to.
 """
 
 from collections import Counter, OrderedDict
@@ -10,13 +10,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 Network = IPv4Network | IPv6Network
 
-REFUSALS_MAX = 256  # names whose refusal is remembered, to be told; the oldest are forgotten
+REFUSALS_MAX = 256  # names whose refusal is remembered for people; the oldest are forgotten
 
 _THIS_HOST = ip_network("0.0.0.0/8")  # Linux connects to itself there
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
 _COMPATIBLE = ip_network("::/96")  # RFC 4291, section 2.5.5.1
 _TRANSLATED = ip_network("::ffff:0:0:0/96")  # RFC 2765, section 2.1
-# Where clouds tell a machine its secrets, beside 169.254.169.254.
+# Metadata services of clouds, besides 169.254.169.254.
 _METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")))
 
 
@@ -29,30 +29,30 @@ class TargetRefused(OSError):
 
 
 def why_internal(address: str, allowed: Sequence[Network] = ()) -> str:
-    """The reason for which it is not connected to; "" where there is none."""
+    """Why the address is not connected to; "": it may be."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:
         return "no_address"
-    meant = _meant(found)
-    if any(one in network for network in allowed for one in {found, meant}):
+    embedded = _embedded_ipv4(found)
+    if any(one in network for network in allowed for one in {found, embedded}):
         return ""
-    return _class_of(meant) or _class_of(found)
+    return _class_of(embedded) or _class_of(found)
 
 
 def is_allowed(address: str, allowed: Sequence[Network]) -> bool:
     found = ip_address(address.partition("%")[0])
-    return any(one in network for network in allowed for one in {found, _meant(found)})
+    return any(one in network for network in allowed for one in {found, _embedded_ipv4(found)})
 
 
 def forms(address: str) -> set[str]:
-    """The address, and the one of IPv4 within it."""
+    """The address, and the IPv4 address embedded in it."""
     found = ip_address(address.partition("%")[0])
-    return {str(found), str(_meant(found))}
+    return {str(found), str(_embedded_ipv4(found))}
 
 
-def _meant(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address within one of IPv6, if it leads there."""
+def _embedded_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address embedded in an IPv6 address that leads to it; else the address itself."""
     if isinstance(address, IPv4Address):
         return address
     if address.ipv4_mapped is not None:
@@ -89,8 +89,8 @@ class InternalTargets:
         self._refusals: OrderedDict[str, str] = OrderedDict()  # host as labels have it → why
         self.refused: Counter[str] = Counter()  # by reason
 
-    def why(self, address: str) -> str:
-        """Nothing is counted."""
+    def reason_for(self, address: str) -> str:
+        """Why the address is not connected to; "": it may be. Nothing is counted."""
         reason = why_internal(address, self.allowed)
         if reason or is_allowed(address, self.allowed):
             return reason
@@ -98,16 +98,16 @@ class InternalTargets:
 
     def check(self, address: str) -> None:
         """Raises TargetRefused, and counts it."""
-        reason = self.why(address)
+        reason = self.reason_for(address)
         if reason:
             self.refused[reason] += 1
             raise TargetRefused(address, reason)
 
-    def remember(self, host: str, why: str) -> None:
+    def remember(self, host: str, reason: str) -> None:
         """What a host was refused for when it was last connected to; "": nothing."""
         self._refusals.pop(host, None)
-        if why:
-            self._refusals[host] = why
+        if reason:
+            self._refusals[host] = reason
             if len(self._refusals) > REFUSALS_MAX:
                 self._refusals.popitem(last=False)
 
@@ -119,5 +119,5 @@ class InternalTargets:
             ip_address(host)
         except ValueError:
             return ""
-        reason = self.why(host)
+        reason = self.reason_for(host)
         return str(TargetRefused(host, reason)) if reason else ""

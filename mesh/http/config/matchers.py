@@ -1,7 +1,7 @@
-"""What a router asks of a request, as values: rules are read into these, the table asks them. Pure.
+"""The conditions of a router's rule, as values. Pure.
 
-Each also says what a request must have to match at all (`hosts`, `paths`), so that a table can look a request
-up instead of asking every router.
+A matcher also says which hosts and paths a request must have to match at all (`hosts`, `paths`), so that the
+route table can look routes up instead of trying each.
 """
 
 import re
@@ -34,7 +34,7 @@ class Request(Protocol):
     def query(self) -> str: ...
     @property
     def client(self) -> str:
-        """Address."""
+        """The client's IP address."""
         ...
 
     def header(self, name: str) -> list[str]:
@@ -44,13 +44,13 @@ class Request(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PathKey:
-    """A path must be this (`exact`), or begin with it."""
+    """A condition on the path: it is this text (`exact`), or begins with it."""
 
     text: str
     exact: bool
 
 
-# None: says nothing about it.
+# None: every host, or every path.
 Hosts = frozenset[str] | None
 Paths = frozenset[PathKey] | None
 
@@ -59,17 +59,17 @@ class Matcher(Protocol):
     def matches(self, request: Request) -> bool: ...
     @property
     def hosts(self) -> Hosts:
-        """One of these is the host of every request that matches."""
+        """Every request that matches has one of these hosts."""
         ...
 
     @property
     def paths(self) -> Paths:
-        """One of these holds for the path of every request that matches."""
+        """The path of every request that matches meets one of these conditions."""
         ...
 
 
-class _Anywhere:
-    """Says nothing about host and path."""
+class _AnyHostAndPath:
+    """Base of matchers that can match any host and path."""
 
     __slots__ = ()
 
@@ -83,13 +83,13 @@ class _Anywhere:
 
 
 @dataclass(frozen=True, slots=True)
-class Always(_Anywhere):
+class Always(_AnyHostAndPath):
     def matches(self, request: Request) -> bool:
         return True
 
 
 @dataclass(frozen=True, slots=True)
-class HostMatcher(_Anywhere):
+class HostMatcher(_AnyHostAndPath):
     name: str  # lower case
 
     def matches(self, request: Request) -> bool:
@@ -101,7 +101,7 @@ class HostMatcher(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class HostRegexp(_Anywhere):
+class HostRegexp(_AnyHostAndPath):
     pattern: Expression
 
     def matches(self, request: Request) -> bool:
@@ -109,7 +109,7 @@ class HostRegexp(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class Path(_Anywhere):
+class Path(_AnyHostAndPath):
     path: str
 
     def matches(self, request: Request) -> bool:
@@ -121,8 +121,8 @@ class Path(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class PathPrefix(_Anywhere):
-    """Of the text, as Traefik has it: `/api` also matches `/apis`."""
+class PathPrefix(_AnyHostAndPath):
+    """A prefix of the text, as with Traefik: `/api` also matches `/apis`."""
 
     prefix: str
 
@@ -135,7 +135,7 @@ class PathPrefix(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class PathRegexp(_Anywhere):
+class PathRegexp(_AnyHostAndPath):
     pattern: Expression
 
     def matches(self, request: Request) -> bool:
@@ -143,7 +143,7 @@ class PathRegexp(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class Method(_Anywhere):
+class Method(_AnyHostAndPath):
     name: str
 
     def matches(self, request: Request) -> bool:
@@ -151,7 +151,7 @@ class Method(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class HeaderMatcher(_Anywhere):
+class HeaderMatcher(_AnyHostAndPath):
     name: str  # lower case
     value: str
 
@@ -160,7 +160,7 @@ class HeaderMatcher(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class HeaderRegexp(_Anywhere):
+class HeaderRegexp(_AnyHostAndPath):
     name: str
     pattern: Expression
 
@@ -169,7 +169,7 @@ class HeaderRegexp(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class QueryMatcher(_Anywhere):
+class QueryMatcher(_AnyHostAndPath):
     name: str
     value: str | None  # None: any
 
@@ -178,7 +178,7 @@ class QueryMatcher(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class QueryRegexp(_Anywhere):
+class QueryRegexp(_AnyHostAndPath):
     name: str
     pattern: Expression
 
@@ -187,7 +187,7 @@ class QueryRegexp(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class ClientIP(_Anywhere):
+class ClientIP(_AnyHostAndPath):
     network: IPv4Network | IPv6Network
 
     def matches(self, request: Request) -> bool:
@@ -195,7 +195,7 @@ class ClientIP(_Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class Not(_Anywhere):
+class Not(_AnyHostAndPath):
     inner: Matcher
 
     def matches(self, request: Request) -> bool:
@@ -219,7 +219,7 @@ class And:
 
     @property
     def paths(self) -> Paths:
-        """Either's condition holds; that of fewer and longer texts finds less in vain."""
+        """Both conditions hold; the one with fewer and longer texts is found less often in vain."""
         known = [paths for paths in (self.left.paths, self.right.paths) if paths is not None]
         return min(known, key=_looseness, default=None)
 
@@ -263,13 +263,14 @@ _ROUTED = frozenset(_PRINTABLE) - _STRUCTURAL
 
 
 def escaped(path: str) -> str:
-    """A path of a rule as requests have it after `normal_path`: what no target may have is escaped."""
+    """The path of a rule, spelled as requests have it after `normal_path`: what a target cannot have is
+    escaped."""
     return routing_path(_ESCAPE.sub(_escape, quote(path, safe=_PRINTABLE)))
 
 
 def routing_path(path: str) -> str:
-    """A normal path as rules see it: printable characters that separate nothing are written plainly, since
-    every server takes `%3A` for `:`."""
+    """A normal path, spelled as rules have it: escapes of printable characters that separate nothing are
+    decoded, since every server takes `%3A` for `:`."""
     return _ESCAPE.sub(_routed, path) if "%" in path else path
 
 

@@ -1,4 +1,4 @@
-"""Routers, services and middlewares as labels declare them: frozen values, compared by content. Pure."""
+"""Routers and HTTP services as labels declare them, and routes: frozen values, compared by content. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ from mesh.balance.policies import Policy
 from mesh.balance.retry_budget import LEAST, SHARE
 from mesh.http.config.matchers import Matcher
 
-# Fields that no middleware sets: they would change what the message is.
+# Fields that no middleware sets: they determine where a message ends and which connection it is for.
 NEVER_SET = frozenset(
     ("connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive", "host")
 )
 
-# What a server says that cannot serve: of itself, or as a gateway of what is behind it.
+# Statuses of a server, or of a gateway in front of it, that cannot serve.
 BAD_STATUSES = frozenset((502, 503, 504))
 
 
 class Scheme(StrEnum):
-    """What a task speaks."""
+    """The protocol that a task speaks."""
 
     HTTP = "http"
     HTTPS = "https"
@@ -57,7 +57,7 @@ class StickyCookie:
 
 @dataclass(frozen=True, slots=True)
 class HashBy:
-    """What of a request says which task it goes to; where it has no such thing, the client's address."""
+    """What a request's task is chosen by: a field or a cookie; without both, the client's address."""
 
     header: str = ""  # lower case
     cookie: str = ""
@@ -65,20 +65,20 @@ class HashBy:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """How endpoints are asked whether they are well; without a path, and not gRPC, they are not asked."""
+    """How endpoints are checked. Without a path, and without `grpc`, they are not."""
 
     path: str = ""  # and query
     port: int = 0  # 0: the service's own
     interval: float = 30.0
-    unwell_interval: float = 0.0  # of an endpoint that does not pass; 0: the same
+    unwell_interval: float = 0.0  # of an endpoint that fails; 0: the same
     timeout: float = 5.0
     scheme: Scheme | None = None  # None: the service's own
     host: str = ""  # "": the endpoint's address
     method: str = "GET"
-    statuses: frozenset[int] = frozenset()  # of one that is well; none: 200 to 399
+    statuses: frozenset[int] = frozenset()  # that pass; none: 200 to 399
     headers: tuple[tuple[str, str], ...] = ()
     follow: bool = True  # redirects
-    grpc: bool = False  # ask as grpc.health.v1 has it
+    grpc: bool = False  # check with grpc.health.v1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ class HttpService:
     port: int
     scheme: Scheme = Scheme.HTTP
     tls_verify: bool = True  # the tasks' certificates, where they speak https
-    tls_name: str = ""  # that is in them
-    tls_ca: str = ""  # file with the authorities to believe; "": the system's
+    tls_name: str = ""  # the name that has to be in them
+    tls_ca: str = ""  # file with the trusted authorities; "": the system's
     network: str = ""  # name of the network to reach tasks on; "": any
     policy: Policy = Policy.ROUND_ROBIN
     hash_by: HashBy = HashBy()  # for `Policy.SOURCE_HASH`
@@ -115,11 +115,11 @@ class HttpService:
     outlier_statuses: frozenset[int] = BAD_STATUSES  # of responses that are failures of the task
     outlier_time: float = EJECT_SECONDS  # that it is left out, the first time
     outlier_share: int = EJECT_SHARE  # per cent of the tasks that may be, at once
-    scope: str = ""  # whose name it is: the stack's
+    scope: str = ""  # of its name: the stack's name
 
     @property
     def key(self) -> str:
-        """Its name in the whole Swarm: several stacks may have a service of the same name."""
+        """Its unique name in the Swarm: several stacks may have services of the same name."""
         return f"{self.name}@{self.scope}" if self.scope else self.name
 
 
@@ -128,7 +128,7 @@ class HttpService:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """As declared: references not followed yet."""
+    """A router as declared: its references are not resolved yet."""
 
     name: str
     owner: str
@@ -139,14 +139,14 @@ class Router:
     middlewares: tuple[str, ...] = ()
     priority: int = 0
     tls: bool = False
-    issued: bool = False  # its certificates are to be had from the authority (ACME)
+    issued: bool = False  # its certificates are ordered from an authority (ACME)
     domains: tuple[tuple[str, ...], ...] = ()  # names in one certificate each; none: the rule's hosts
     fault: str = ""  # why it is not served although its rule can be read
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRoute:
-    """A router with everything found that it names."""
+    """A router with its references resolved."""
 
     name: str
     owner: str
@@ -157,23 +157,23 @@ class HttpRoute:
     middlewares: tuple[Middleware, ...]
     priority: int
     tls: bool
-    certificates: tuple[tuple[str, ...], ...] = ()  # that the authority is to issue for it: their names
+    certificates: tuple[tuple[str, ...], ...] = ()  # to order from the authority: the names in each
     target: str = ""  # key of `service`
-    scope: str = ""  # whose it is: the stack's name
-    seniority: float = 0.0  # since when its stack has had what it matches
+    scope: str = ""  # the stack's name
+    seniority: float = 0.0  # the time since which its stack has had what it matches
     breadth: int = -1  # `claims.Breadth` of its widest part; -1: by its hosts
-    closed: bool = False  # it is less guarded than was asked for: whoever comes by it is turned away
+    closed: bool = False  # it is less guarded than was asked for: all its requests are refused
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What one Swarm service's labels say."""
+    """What the labels of one Swarm service declare."""
 
     routers: Mapping[str, Router] = field(default_factory=dict)
     services: Mapping[str, HttpService] = field(default_factory=dict)
     middlewares: Mapping[str, Middleware] = field(default_factory=dict)
-    faulty: frozenset[tuple[str, str]] = frozenset()  # kind and name of what was meant and cannot be made
-    scope: str = ""  # whose its names are: the stack's
+    faulty: frozenset[tuple[str, str]] = frozenset()  # kind and name of what is declared but cannot be built
+    scope: str = ""  # of its names: the stack's name
 
     def __bool__(self) -> bool:
         return bool(self.routers or self.services or self.middlewares or self.faulty)

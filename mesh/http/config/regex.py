@@ -1,6 +1,7 @@
-"""Regular expressions from labels, tried on what clients send: RE2, as in Traefik, which wrote them.
+"""Regular expressions from labels, matched against what clients send. Pure.
 
-Its time grows with the subject only, whatever the expression. Python's own `re` can be made to take for ever.
+The engine is RE2, which has the syntax of Traefik's expressions. Its time is linear in the length of the
+subject, whatever the expression; an expression can make Python's own `re` take exponential time.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ _options.max_mem = MEMORY_MAX
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """Compared by its text. Raises ValueError when that is no expression."""
+    """Equal if the texts are. Raises ValueError when the text is no expression."""
 
     text: str
     _compiled: Any = field(init=False, compare=False, repr=False)
@@ -32,16 +33,16 @@ class Expression:
         try:
             object.__setattr__(self, "_compiled", re2.compile(self.text, _options))
         except re2.error as error:
-            said = error.args[0]
-            why = said.decode() if isinstance(said, bytes) else said
+            reason = error.args[0]
+            why = reason.decode() if isinstance(reason, bytes) else reason
             raise ValueError(f"{self.text!r} is no regular expression (RE2): {why}") from error
 
     def found(self, subject: str) -> bool:
-        """Anywhere in it, unless the expression says ^ and $."""
+        """Does the expression match anywhere in the subject?"""
         return len(subject) <= SUBJECT_MAX and self._compiled.search(subject) is not None
 
     def first(self, subject: str) -> str:
-        """What it matches first; "" if nothing."""
+        """The text of the first match; "" if there is none."""
         found = self._compiled.search(subject) if len(subject) <= SUBJECT_MAX else None
         return found.group(0) if found is not None else ""
 
@@ -53,12 +54,13 @@ class Expression:
         if found is None:
             return None
         groups = (found.group(0), *found.groups())
-        new = _filled(by, [group or "" for group in groups], found.groupdict())
+        new = _expanded(by, [group or "" for group in groups], found.groupdict())
         return subject[: found.start()] + new + subject[found.end() :]
 
 
-def _filled(template: str, groups: list[str], named: dict[str, str | None]) -> str:
-    """As Go's Regexp.Expand: $name takes as many letters, digits and _ as there are; $$ is a dollar."""
+def _expanded(template: str, groups: list[str], named: dict[str, str | None]) -> str:
+    """The template with its groups filled in, as Go's Regexp.Expand does: a name after $ is as long as
+    letters, digits and _ follow; $$ is a dollar."""
     out, at = [], 0
     while (dollar := template.find("$", at)) >= 0:
         out.append(template[at:dollar])

@@ -1,4 +1,4 @@
-"""Traefik's rule language (v3) read into `matching`'s values. Pure.
+"""Parses Traefik's rule language (v3) into `matchers`. Pure.
 
 rule   = term *( "||" term )
 term   = factor *( "&&" factor )
@@ -29,13 +29,15 @@ _HOST = re.compile(r"[0-9A-Za-z._-]*[0-9A-Za-z_-]\.?|\[[0-9A-Fa-f:.]+\]")  # a n
 
 
 def read_rule(text: str) -> Matcher:
-    """Raises RuleError."""
+    """The matcher of a rule such as ``Host(`a.example`) && PathPrefix(`/api`)``. Raises RuleError."""
     if len(text) > RULE_MAX:
         raise RuleError(f"longer than {RULE_MAX} characters")
-    return _Parser(text).whole()
+    return _Parser(text).parse()
 
 
 class _Parser:
+    """Recursive descent: one method for each line of the grammar."""
+
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
@@ -43,49 +45,49 @@ class _Parser:
         self._kind, self._token, self._start = "", "", 0
         self._advance()
 
-    def whole(self) -> Matcher:
-        match = self._either()
+    def parse(self) -> Matcher:
+        match = self._parse_or()
         if self._token:
             raise self._expected("'&&', '||' or the end")
         return match
 
-    def _either(self) -> Matcher:
-        match = self._all()
+    def _parse_or(self) -> Matcher:
+        match = self._parse_and()
         while self._token == "||":
             self._advance()
-            match = Or(match, self._all())
+            match = Or(match, self._parse_and())
         return match
 
-    def _all(self) -> Matcher:
-        match = self._factor()
+    def _parse_and(self) -> Matcher:
+        match = self._parse_factor()
         while self._token == "&&":
             self._advance()
-            match = And(match, self._factor())
+            match = And(match, self._parse_factor())
         return match
 
-    def _factor(self) -> Matcher:
+    def _parse_factor(self) -> Matcher:
         self._depth += 1
         if self._depth > DEPTH_MAX:
             raise RuleError(f"nested more than {DEPTH_MAX} deep")
         try:
             if self._token == "!":
                 self._advance()
-                return Not(self._factor())
+                return Not(self._parse_factor())
             if self._token == "(":
                 self._advance()
-                match = self._either()
-                self._take(")")
+                match = self._parse_or()
+                self._expect(")")
                 return match
-            return self._matcher()
+            return self._parse_matcher()
         finally:
             self._depth -= 1
 
-    def _matcher(self) -> Matcher:
+    def _parse_matcher(self) -> Matcher:
         if self._kind != "word":
             raise self._expected("a matcher such as Host or PathPrefix")
         name, start = self._token, self._start
         self._advance()
-        self._take("(")
+        self._expect("(")
         arguments: list[str] = []
         while self._kind == "text":
             arguments.append(self._token[1:-1])
@@ -95,13 +97,13 @@ class _Parser:
             self._advance()
             if self._kind != "text":
                 raise self._expected("a value in backticks")
-        self._take(")")
+        self._expect(")")
         try:
-            return _made(name, arguments)
+            return _build_matcher(name, arguments)
         except ValueError as error:
             raise RuleError(f"{name} at {start + 1}: {error}") from error
 
-    def _take(self, sign: str) -> None:
+    def _expect(self, sign: str) -> None:
         if self._token != sign:
             raise self._expected(f"'{sign}'" if sign != ")" else "a value in backticks or ')'")
         self._advance()
@@ -130,8 +132,8 @@ _EMPTY_BRANCH = re.compile(r"^\||\|$|\(\||\|\)|\|\|")
 
 
 def is_vacuous(expression: Expression) -> bool:
-    """Does it ask for nothing, or one of its alternatives? That is what an unset variable leaves of
-    `${DOMAIN}` or `^(${A}|b)`: an expression that anything matches. `.*` says what it means, and is none."""
+    """Does the expression, or one of its alternatives, match everything by mistake? An unset variable leaves
+    that of `${DOMAIN}` or `^(${A}|b)`. `.*` is written on purpose and is not vacuous."""
     if not expression.found(""):
         return False
     text = _FLAGS.sub("(", expression.text)
@@ -156,7 +158,7 @@ def _host(name: str) -> Matcher:
 
 
 def _path(make: Callable[[str], Matcher]) -> Callable[[str], Matcher]:
-    def made(path: str) -> Matcher:
+    def build(path: str) -> Matcher:
         if not path.startswith("/"):
             raise ValueError(f"{path!r} does not begin with /")
         if "{" in path:
@@ -165,7 +167,7 @@ def _path(make: Callable[[str], Matcher]) -> Callable[[str], Matcher]:
             raise ValueError(f"{path!r} is in no request: //, /./ and /../ are taken out before")
         return make(matchers.escaped(path))
 
-    return made
+    return build
 
 
 def _header(name: str, value: str) -> Matcher:
@@ -184,7 +186,7 @@ def _client_ip(text: str) -> Matcher:
     return matchers.ClientIP(ip_network(text, strict=False))
 
 
-_MATCHERS: Mapping[str, tuple[Callable[..., Matcher], int, int]] = {  # and how many values each takes
+_MATCHERS: Mapping[str, tuple[Callable[..., Matcher], int, int]] = {  # → builder, least and most values
     "host": (_host, 1, 1),
     "hostregexp": (lambda text: matchers.HostRegexp(_expression(text)), 1, 1),
     "path": (_path(matchers.Path), 1, 1),
@@ -197,18 +199,19 @@ _MATCHERS: Mapping[str, tuple[Callable[..., Matcher], int, int]] = {  # and how 
     "queryregexp": (lambda name, text: matchers.QueryRegexp(name, _expression(text)), 2, 2),
     "clientip": (_client_ip, 1, 1),
 }
-_SAYS_ITSELF = ("host", "path", "pathprefix", "clientip")  # that an empty value is none
-_OF_V2 = {"headers": "Header", "headersregexp": "HeaderRegexp"}
+# Matchers that refuse empty values themselves.
+_CHECK_EMPTY_VALUES = ("host", "path", "pathprefix", "clientip")
+_V2_NAMES = {"headers": "Header", "headersregexp": "HeaderRegexp"}
 
 
-def _made(name: str, arguments: list[str]) -> Matcher:
+def _build_matcher(name: str, arguments: list[str]) -> Matcher:
     known = name.lower()
-    if known in _OF_V2:
-        raise ValueError(f"is Traefik v2's; v3 calls it {_OF_V2[known]}")
+    if known in _V2_NAMES:
+        raise ValueError(f"is Traefik v2's; v3 calls it {_V2_NAMES[known]}")
     if known not in _MATCHERS:
         raise ValueError("no such matcher")
     make, least, most = _MATCHERS[known]
-    if known not in _SAYS_ITSELF and any(not one.strip() for one in arguments):
+    if known not in _CHECK_EMPTY_VALUES and any(not one.strip() for one in arguments):
         raise ValueError("has an empty value (an unset variable?)")
     if known in ("host", "path", "pathprefix", "method", "clientip") and len(arguments) > 1:
         # Several values were v2's way to say "one of these". It cannot be meant otherwise.

@@ -1,7 +1,7 @@
-"""TLS connections that are passed on as they are: whose a name is at an entry point, and its tasks.
+"""Which TLS connections are passed on to tasks without ending their TLS, and to which.
 
-Kept as the catalogue changes, as `site` does for requests. A connection is relayed (`mesh.relay`), so it has
-its half-closes, its splice and its resets.
+The tables are kept up as the catalogue changes, as `served_routes` does for requests. A connection is relayed
+by `mesh.relay`, with its half-close, splice and resets.
 """
 
 import errno
@@ -26,12 +26,12 @@ from mesh.relay.tcp_proxy import TcpProxy
 
 
 @dataclass(slots=True)
-class _Aimed:
-    """A TCP service and what is relayed to it."""
+class _RelayedService:
+    """A TCP service and the proxy of its connections."""
 
     service: TcpService
     network: str
-    relaying: TcpProxy
+    proxy: TcpProxy
 
 
 @dataclass(slots=True)
@@ -47,28 +47,28 @@ class TlsPassthrough:
 
     def __init__(
         self,
-        core: HttpRuntime,
-        reach: NetworkReach,
+        runtime: HttpRuntime,
+        networks: NetworkReach,
         entries: Sequence[str],
         ownership: HostOwnership | None = None,
     ) -> None:
         """`ownership`: whose hosts are. The `RequestRouter` keeps it, and hears of changes first."""
         self._ownership = ownership
         self._version = -1  # of it, that the tables are made of
-        self._core = core
-        self._reach = reach
+        self._runtime = runtime
+        self._networks = networks
         self._entries = tuple(entries)
         self._snapshot = Snapshot()
         self._known: dict[str, _KnownPassthrough] = {}
-        self._aimed: dict[str, _Aimed] = {}
-        self._leaving: set[TcpProxy] = set()
+        self._relayed: dict[str, _RelayedService] = {}
+        self._draining: set[TcpProxy] = set()
         self._tables: dict[str, dict[str, TcpRouter]] = {}
         self._services: dict[str, TcpService] = {}
         self._conflicts: list[Problem] = []
 
     def start(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._look(snapshot.services)
+        self._refresh(snapshot.services)
 
     def update(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         """Store subscriber."""
@@ -78,40 +78,41 @@ class TlsPassthrough:
             touched |= (
                 self._known.keys()
             )  # a network may have come to this node; those with TCP routers are few
-        self._look(touched)
+        self._refresh(touched)
 
     def restart(self, snapshot: Snapshot) -> None:
-        """Forget what was read of labels, and read all of them anew. Connections stay."""
+        """Forget what was read of labels, and read all labels again. Connections stay."""
         self._snapshot, self._known = snapshot, {}
-        self._look(snapshot.services)
+        self._refresh(snapshot.services)
         if not self._known:
             self._join()  # nobody declares anything any more
 
     def serves(self, entry: str) -> bool:
-        """Are there any at this entry point? If not, nobody's first bytes need be looked at."""
+        """Is there a TCP router at this entry point? If not, the first bytes of connections need not be
+        read."""
         return bool(self._tables.get(entry))
 
     def lookup(self, entry: str, name: str) -> TcpProxy | None:
-        """By the name itself, *.its-domain, or any."""
+        """The proxy for this server name: by the name itself, or by a wildcard of its domain."""
         table = self._tables.get(entry, {})
         router = table.get(name)
         if router is None:
             wildcard = f"*.{name.partition('.')[2]}"
             router = table.get(wildcard)
-            if router is not None and self._is_anothers(name, router, wildcard):
+            if router is not None and self._belongs_to_another(name, router, wildcard):
                 return None
-        return self._relaying(router)
+        return self._proxy_of(router)
 
     def catch_all(self, entry: str, name: str = "") -> TcpProxy | None:
-        """For names that nobody else has."""
+        """The proxy for all names that no other router has."""
         router = self._tables.get(entry, {}).get(ANY)
         if router is not None and self._ownership is not None:
             assigned = self._ownership.assigned(name)
             if assigned is not None and assigned != router.scope:
                 return None
-        return self._relaying(router)
+        return self._proxy_of(router)
 
-    def _is_anothers(self, name: str, router: TcpRouter, wildcard: str) -> bool:
+    def _belongs_to_another(self, name: str, router: TcpRouter, wildcard: str) -> bool:
         """Does another stack name this host itself, or has it had it longer by an expression of HTTP?"""
         if self._ownership is None:
             return False
@@ -120,13 +121,13 @@ class TlsPassthrough:
             name, router.scope, since
         )
 
-    def _relaying(self, router: TcpRouter | None) -> TcpProxy | None:
-        aimed = self._aimed.get(router.target) if router is not None else None
-        return aimed.relaying if aimed is not None else None
+    def _proxy_of(self, router: TcpRouter | None) -> TcpProxy | None:
+        relayed = self._relayed.get(router.target) if router is not None else None
+        return relayed.proxy if relayed is not None else None
 
     # --- the catalogue ---
 
-    def _look(self, ids: Mapping[str, object] | set[str]) -> None:
+    def _refresh(self, ids: Mapping[str, object] | set[str]) -> None:
         declared = False
         for id_ in ids:
             service, known = self._snapshot.services.get(id_), self._known.get(id_)
@@ -144,7 +145,7 @@ class TlsPassthrough:
                 self._set_endpoints(service, self._known[id_])
 
     def _join(self) -> None:
-        """All that is declared, by name and stack. What two services of a stack declare is the first's."""
+        """Build the tables. Of what two services of a stack declare, the first one's counts."""
         routers: dict[tuple[str, str], TcpRouter] = {}
         services: dict[str, TcpService] = {}
         scopes: dict[str, set[str]] = {}  # name of a service → whose there are
@@ -161,13 +162,13 @@ class TlsPassthrough:
                     self._conflict(owner.name, f"routers.{name}", routers[scope, name].owner)
         self._tables = {entry: {} for entry in self._entries}
         for (scope, _), router in routers.items():
-            meant = self._scope_of(router.service, scope, scopes.get(router.service, set()))
-            self._enter(replace(router, scope=scope, target=_key(router.service, meant)), services)
-        for key in self._aimed.keys() - services.keys():
+            meant = self._scope_of_service(router.service, scope, scopes.get(router.service, set()))
+            self._add_router(replace(router, scope=scope, target=_key(router.service, meant)), services)
+        for key in self._relayed.keys() - services.keys():
             self._drop(key)
         self._services = services
 
-    def _scope_of(self, name: str, scope: str, scopes: set[str]) -> str:
+    def _scope_of_service(self, name: str, scope: str, scopes: set[str]) -> str:
         """Whose service is meant: its own stack's, else that of the stack that has had the name longest."""
         if scope in scopes or not scopes:
             return scope
@@ -176,11 +177,11 @@ class TlsPassthrough:
             scopes, key=lambda one: (ownership.since_of(("tcp", name), one) if ownership else 0.0, one)
         )
 
-    def _enter(self, router: TcpRouter, services: Mapping[str, TcpService]) -> None:
+    def _add_router(self, router: TcpRouter, services: Mapping[str, TcpService]) -> None:
         owner, tables = self._snapshot.services[router.owner].name, self._tables
         if router.target not in services:
             self._problem(owner, f"routers.{router.name}.service", f"there is no service {router.service!r}")
-        names = [name for name in router.names if self._may_have(owner, router, name)]
+        names = [name for name in router.names if self._is_entitled(owner, router, name)]
         for entry in router.entrypoints or self._entries:
             if entry not in tables:
                 why = f"there is no entry point {entry!r} with TLS (but {', '.join(tables) or 'none'})"
@@ -191,7 +192,7 @@ class TlsPassthrough:
                     why = f"HostSNI(`{name}`) is router {tables[entry][name].name!r}'s already"
                     self._problem(owner, f"routers.{router.name}.rule", why)
 
-    def _may_have(self, owner: str, router: TcpRouter, name: str) -> bool:
+    def _is_entitled(self, owner: str, router: TcpRouter, name: str) -> bool:
         if self._ownership is None:
             return True
         refused_by = self._ownership.right(router.scope, tcp_area_of(name)).refused_by
@@ -207,32 +208,32 @@ class TlsPassthrough:
             if self._services.get(key) != tcp:
                 continue  # another service's of the same name counts
             as_http = HttpService(name, service.id, tcp.port, network=tcp.network)
-            network, why = network_for(as_http, service, self._snapshot, self._reach)
+            network, why = network_for(as_http, service, self._snapshot, self._networks)
             if network is None:
                 where = f"{PREFIX}services.{name}"
                 known.unreachable.append(Problem(service.name, where, f"cannot be reached: {why}"))
             wanted = network.id if network else ""
-            aimed = self._aimed.get(key)
-            if aimed is None or aimed.service != tcp or aimed.network != wanted:
+            relayed = self._relayed.get(key)
+            if relayed is None or relayed.service != tcp or relayed.network != wanted:
                 self._drop(key)
-                connect = self._reach.connect(wanted) if network else _nowhere
+                connect = self._networks.connect(wanted) if network else _no_network
                 options = RelayOptions(proxy_protocol=tcp.proxy_protocol)
-                made = TcpProxy(self._core.poller, self._core.deadlines, (), options, connect)
-                aimed = self._aimed[key] = _Aimed(tcp, wanted, made)
+                made = TcpProxy(self._runtime.poller, self._runtime.deadlines, (), options, connect)
+                relayed = self._relayed[key] = _RelayedService(tcp, wanted, made)
             found = endpoints_of(as_http, service, network, False) if network else ()
-            endpoints, refused = within_reach(found, self._reach)
+            endpoints, refused = within_reach(found, self._networks)
             if refused:
                 known.unreachable.append(Problem(service.name, f"{PREFIX}services.{name}", refused))
-            aimed.relaying.update_endpoints(endpoints)
+            relayed.proxy.update_endpoints(endpoints)
 
     def _drop(self, name: str) -> None:
         """Its connections go on until they end; no more come."""
-        aimed = self._aimed.pop(name, None)
-        if aimed is not None:
-            aimed.relaying.update_endpoints(())
-            self._leaving = {one for one in self._leaving if one.active} | {aimed.relaying}
+        relayed = self._relayed.pop(name, None)
+        if relayed is not None:
+            relayed.proxy.update_endpoints(())
+            self._draining = {one for one in self._draining if one.active} | {relayed.proxy}
 
-    # --- telling ---
+    # --- what is shown to people ---
 
     def problems(self) -> Iterator[Problem]:
         for known in self._known.values():
@@ -245,16 +246,16 @@ class TlsPassthrough:
         found = {(one.name, one.scope): one for table in self._tables.values() for one in table.values()}
         for key in sorted(found):
             at = tuple(entry for entry, table in self._tables.items() if found[key] in table.values())
-            yield found[key], at, self._relaying(found[key])
+            yield found[key], at, self._proxy_of(found[key])
 
     def stats(self) -> Iterator[tuple[str, PortStats]]:
         """By the Swarm service's id."""
-        for aimed in self._aimed.values():
-            yield aimed.service.owner, aimed.relaying.stats
+        for relayed in self._relayed.values():
+            yield relayed.service.owner, relayed.proxy.stats
 
     async def close(self, drain_seconds: float) -> None:
-        for relaying in (*(one.relaying for one in self._aimed.values()), *self._leaving):
-            await relaying.drain(drain_seconds)
+        for proxy in (*(one.proxy for one in self._relayed.values()), *self._draining):
+            await proxy.drain(drain_seconds)
 
     def _conflict(self, owner: str, where: str, first: str) -> None:
         other = self._snapshot.services[first].name
@@ -268,5 +269,5 @@ def _key(name: str, scope: str) -> str:
     return f"{name}@{scope}"
 
 
-def _nowhere() -> socket.socket:
+def _no_network() -> socket.socket:
     raise OSError(errno.ENETUNREACH, "no network of the service is on this node")

@@ -1,11 +1,13 @@
-"""Routers, services and middlewares of all stacks, joined by name; a change touches what it concerns. Pure.
+"""Resolves the names by which routers, services and middlewares refer to each other. Pure.
 
-A name is looked up in the stack that says it first, then in the others: there the one counts that has had it
-longest, so that nobody takes another's place by declaring the same. Within a stack a router or service that
-several Swarm services declare is the first one's; a middleware that they declare differently is nobody's.
+A name is looked up in the stack whose label has it, then in the others. Of several other stacks the one
+counts that has had the name longest, so that nobody takes another's place by declaring the same name. If
+several Swarm services of one stack declare a router or service of one name, the first service's counts; a
+middleware that they declare differently is faulty.
 
-A router that would be less guarded than its labels ask for (a middleware that is missing or faulty, an option
-that nobody knows) is closed: what comes by it is turned away, and goes to no wider router behind it.
+A router that would be less guarded than its labels ask for (a middleware is missing or faulty, or an option
+is not known) is closed: its requests are refused, and go to no wider router. A change of a service resolves
+the routers again that depend on what has changed, and no others.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +31,7 @@ Name = tuple[str, str]  # kind, name
 ROUTER, SERVICE, MIDDLEWARE = "router", "service", "middleware"
 
 
-def _unknown_since(_name: Name, _scope: str) -> float:
+def _unknown_since(_name: Name, _scopes: str) -> float:
     return 0.0
 
 
@@ -39,37 +41,37 @@ class ChangedReferences:
 
     removed: list[HttpRoute] = field(default_factory=list)
     added: list[HttpRoute] = field(default_factory=list)
-    opened: list[HttpRoute] = field(default_factory=list)  # closed ones that are no more
-    closed: list[HttpRoute] = field(default_factory=list)  # that let nobody through
-    services: set[str] = field(default_factory=set)  # keys to be looked at again
+    opened: list[HttpRoute] = field(default_factory=list)  # closed routes that are removed
+    closed: list[HttpRoute] = field(default_factory=list)  # closed routes that are added
+    services: set[str] = field(default_factory=set)  # keys of services that may have changed
 
 
 @dataclass(frozen=True, slots=True)
 class _Resolved:
     route: HttpRoute | None
-    names: frozenset[Name]  # that were looked at, found or not
+    names: frozenset[Name]  # that were looked up, found or not
     problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Links:
-    """Where the labels of a service lead to with shares and copies of requests."""
+    """The services that a service is a canary or a mirror of."""
 
-    names: frozenset[Name]  # that were looked at
+    names: frozenset[Name]  # that were looked up
     canary_of: str  # key; "": nobody's
     mirrored: str  # its own key, if somebody gets copies
     faults: tuple[tuple[str, str], ...]  # label, why
 
 
 class ReferenceResolver:
-    """Owners are Swarm services (ids); the scope of a name is the stack of its owner. `since`: since when a
-    scope has had a name."""
+    """Owners are Swarm services (ids); the scope of a name is the stack of its owner. `since(name, scope)`:
+    the time since which the scope has had the name."""
 
     def __init__(self, since: Callable[[Name, str], float] = _unknown_since) -> None:
         self._since = since
         self._declared: dict[str, Declared] = {}  # by owner
-        self._file: dict[str, str] = {}  # owner → the service's name
-        self._scope: dict[str, str] = {}  # owner → scope
+        self._service_names: dict[str, str] = {}  # owner → the service's name
+        self._scopes: dict[str, str] = {}  # owner → scope
         self._owners: dict[Name, set[str]] = {}
         self._users: dict[Name, set[tuple[str, str]]] = {}  # → routers (owner, name)
         self._resolved: dict[tuple[str, str], _Resolved] = {}
@@ -79,44 +81,44 @@ class ReferenceResolver:
         self._mirrors: dict[str, str] = {}  # key of a service → key of who gets copies
 
     def update(self, owner: str, name: str, declared: Declared) -> ChangedReferences:
-        """This is what the service (id, name) declares from now on."""
+        """Replace what the Swarm service (id, name) declares."""
         scope = declared.scope
         before = self._declared.get(owner, _NOTHING)
-        moved = owner in self._scope and self._scope[owner] != scope
+        moved = owner in self._scopes and self._scopes[owner] != scope
         touched = {
             one
-            for one in _names(before) | _names(declared)
+            for one in _names_in(before) | _names_in(declared)
             if moved
-            or _get(before, one) != _get(declared, one)
+            or _declared_as(before, one) != _declared_as(declared, one)
             or (one in before.faulty) != (one in declared.faulty)
         }
-        for one in _names(before):
+        for one in _names_in(before):
             self._owners[one].discard(owner)
             if not self._owners[one]:
                 del self._owners[one]
-        for one in _names(declared):
+        for one in _names_in(declared):
             self._owners.setdefault(one, set()).add(owner)
-        self._declared[owner], self._file[owner], self._scope[owner] = declared, name, scope
-        if not _names(declared):
-            del self._declared[owner], self._file[owner], self._scope[owner]
+        self._declared[owner], self._service_names[owner], self._scopes[owner] = declared, name, scope
+        if not _names_in(declared):
+            del self._declared[owner], self._service_names[owner], self._scopes[owner]
         services = {one for one in touched if one[0] == SERVICE}
         both = [one.services.get(called) for _, called in services for one in (before, declared)]
         changed = ChangedReferences(services={one.key for one in both if one is not None})
-        self._follow_links(owner, services)
-        for router in self._affected(touched):
+        self._update_links(owner, services)
+        for router in self._affected_routers(touched):
             self._resolve_again(router, changed)
         return changed
 
     def reconsider(self, name: Name) -> ChangedReferences:
-        """Somebody has had this name longer than was thought."""
+        """Another scope turns out to have had this name longer."""
         changed = ChangedReferences()
-        self._follow_links("", {name} if name[0] == SERVICE else set())
-        for router in self._affected({name}):
+        self._update_links("", {name} if name[0] == SERVICE else set())
+        for router in self._affected_routers({name}):
             self._resolve_again(router, changed)
         return changed
 
     def service(self, key: str) -> HttpService | None:
-        """By its key; the first owner's, if several of its stack declare it."""
+        """The service of this key; the first owner's, if several of its stack declare it."""
         name, _, scope = key.partition("@")
         for owner in sorted(self._owners.get((SERVICE, name), ())):
             found = self._declared[owner].services.get(name)
@@ -128,7 +130,7 @@ class ReferenceResolver:
         yield from self._declared.get(owner, _NOTHING).services.values()
 
     def canaries_of(self, key: str) -> tuple[HttpService, ...]:
-        """Services that take a share of this one's requests, by name. Asked for every request."""
+        """Services that take a share of this one's requests, by name. Called for every request."""
         found = self._canaries.get(key)
         return tuple(found[one] for one in sorted(found)) if found else ()
 
@@ -139,19 +141,19 @@ class ReferenceResolver:
     def problems(self) -> Iterator[Problem]:
         for one in self._resolved.values():
             yield from one.problems
-        yield from self._taken()
+        yield from self._duplicate_problems()
         for (owner, _), links in self._links.items():
             for where, why in links.faults:
-                yield Problem(self._file[owner], where, why)
+                yield Problem(self._service_names[owner], where, why)
 
     def routes(self) -> Iterator[HttpRoute]:
-        """Those that let somebody through."""
+        """The routes that are not closed."""
         for one in self._resolved.values():
             if one.route is not None and not one.route.closed:
                 yield one.route
 
-    def _taken(self) -> Iterator[Problem]:
-        """What only the first of several owners in one scope gets."""
+    def _duplicate_problems(self) -> Iterator[Problem]:
+        """Services that several owners in one scope declare: the first one's counts."""
         for (kind, name), owners in self._owners.items():
             if kind != SERVICE or len(owners) == 1:
                 continue
@@ -159,15 +161,15 @@ class ReferenceResolver:
             for owner in sorted(owners):
                 if name not in self._declared[owner].services:
                     continue
-                first = firsts.setdefault(self._scope[owner], owner)
+                first = firsts.setdefault(self._scopes[owner], owner)
                 if first != owner:
-                    message = f"{self._file[first]} declares this name too, and gets its requests"
-                    yield Problem(self._file[owner], f"traefik.http.services.{name}", message)
+                    message = f"{self._service_names[first]} declares this name too, and gets its requests"
+                    yield Problem(self._service_names[owner], f"traefik.http.services.{name}", message)
 
     # --- canaries and mirrors ---
 
-    def _follow_links(self, owner: str, names: set[Name]) -> None:
-        """Of these services, which this owner declares, and of those whose links lead to such names."""
+    def _update_links(self, owner: str, names: set[Name]) -> None:
+        """Update the links of these services of the owner, and of all services whose links lead to them."""
         again = {(owner, called) for _, called in names if owner}
         for name in names:
             again |= self._linked.get(name, set())
@@ -199,9 +201,9 @@ class ReferenceResolver:
         base = mirror = None
         if self.service(service.key) == service:  # else it is another one's of its stack that counts
             if service.canary_of and service.weight:
-                base = self._consenting("canary", service, service.canary_of, names, faults)
+                base = self._find_consenting("canary", service, service.canary_of, names, faults)
             if service.mirror:
-                mirror = self._consenting("mirror", service, service.mirror, names, faults)
+                mirror = self._find_consenting("mirror", service, service.mirror, names, faults)
         if base is not None:
             self._canaries.setdefault(base.key, {})[of] = service
         if mirror is not None:
@@ -212,7 +214,7 @@ class ReferenceResolver:
             frozenset(names), base.key if base else "", service.key if mirror else "", tuple(faults)
         )
 
-    def _consenting(
+    def _find_consenting(
         self,
         kind: str,
         service: HttpService,
@@ -220,11 +222,11 @@ class ReferenceResolver:
         names: set[Name],
         faults: list[tuple[str, str]],
     ) -> HttpService | None:
-        """The service that is referred to, if it is this one's stack's or allows it."""
+        """The service that is referred to, if it is of the same stack or allows this stack."""
         where = "mesh.http.canary_of" if kind == "canary" else f"mirror of {service.name}"
         nothing = "; no requests are taken" if kind == "canary" else "; no copies are sent"
         try:
-            found = self._followed(SERVICE, reference, service.scope, names)
+            found = self._find(SERVICE, reference, service.scope, names)
         except _ReferenceFault:
             missing = f"there is no service {reference!r}"
             faults.append((where, missing if kind == "canary" else f"{reference!r} is no service{nothing}"))
@@ -242,7 +244,7 @@ class ReferenceResolver:
 
     # --- what has to be looked at again ---
 
-    def _affected(self, touched: set[Name]) -> set[tuple[str, str]]:
+    def _affected_routers(self, touched: set[Name]) -> set[tuple[str, str]]:
         affected: set[tuple[str, str]] = set()
         for one in touched:
             affected |= self._users.get(one, set())
@@ -274,22 +276,24 @@ class ReferenceResolver:
 
     def _resolve(self, router: Router) -> _Resolved:
         names: set[Name] = {(ROUTER, router.name)}
-        scope, guarded = self._scope[router.owner], not router.fault
+        scope, guarded = self._scopes[router.owner], not router.fault
         faults: list[Problem] = []
         middlewares: tuple[Middleware, ...] = ()
         service = None
-        if (why := self._other_owner(router)) is not None:
-            return _Resolved(None, frozenset(names), (self._problem(router, "rule", why, "is left out"),))
+        if (why := self._why_another_counts(router)) is not None:
+            return _Resolved(
+                None, frozenset(names), (self._router_problem(router, "rule", why, "is left out"),)
+            )
         try:
-            service = self._followed(SERVICE, router.service, scope, names)
+            service = self._find(SERVICE, router.service, scope, names)
         except _ReferenceFault as fault:
-            faults.append(self._problem(router, "service", str(fault), "is left out"))
+            faults.append(self._router_problem(router, "service", str(fault), "is left out"))
         try:
-            middlewares = tuple(self._followed_middlewares(router.middlewares, scope, names, ()))
+            middlewares = tuple(self._resolve_middlewares(router.middlewares, scope, names, ()))
             if len(middlewares) > CHAIN_MAX:
                 raise _ReferenceFault(f"more than {CHAIN_MAX} middlewares")
         except _ReferenceFault as fault:
-            faults.append(self._problem(router, "middlewares", str(fault), "is not served"))
+            faults.append(self._router_problem(router, "middlewares", str(fault), "is not served"))
             guarded = False
         if service is None and guarded:
             return _Resolved(None, frozenset(names), tuple(faults))
@@ -311,25 +315,25 @@ class ReferenceResolver:
         )
         return _Resolved(route, frozenset(names), tuple(faults))
 
-    def _problem(self, router: Router, option: str, why: str, what: str) -> Problem:
+    def _router_problem(self, router: Router, option: str, why: str, what: str) -> Problem:
         where = f"traefik.http.routers.{router.name}.{option}"
-        return Problem(self._file[router.owner], where, f"{why}; the router {what}")
+        return Problem(self._service_names[router.owner], where, f"{why}; the router {what}")
 
-    def _other_owner(self, router: Router) -> str | None:
-        """Why another service's of the same stack is the one that counts."""
-        scope = self._scope[router.owner]
-        same = [one for one in self._owners[ROUTER, router.name] if self._scope[one] == scope]
+    def _why_another_counts(self, router: Router) -> str | None:
+        """Why a router of this name of another service of the stack counts; None: this one counts."""
+        scope = self._scopes[router.owner]
+        same = [one for one in self._owners[ROUTER, router.name] if self._scopes[one] == scope]
         first = min(same)
         if router.owner == first:
             return None
         other = self._declared[first].routers[router.name]
         differently = ", and differently" if _content(other) != _content(router) else ""
-        return f"{self._file[first]} declares a router of this name too{differently}, which counts"
+        return f"{self._service_names[first]} declares a router of this name too{differently}, which counts"
 
-    def _followed(
+    def _find(
         self, kind: str, reference: str, scope: str, names: set[Name]
     ) -> Router | HttpService | Middleware:
-        """What is meant by a name in this scope. Raises _Fault."""
+        """What a name means in this scope. Raises _ReferenceFault."""
         name, at, provider = reference.partition("@")
         if at and provider not in PROVIDERS:
             raise _ReferenceFault(f"{reference!r} is not of the Swarm")
@@ -337,11 +341,13 @@ class ReferenceResolver:
         if not name:
             raise _ReferenceFault(f"no {kind} is named")
         owners = self._owners.get((kind, name), set())
-        own = [one for one in owners if self._scope[one] == scope]
-        scopes = {self._scope[one] for one in owners}
+        own = [one for one in owners if self._scopes[one] == scope]
+        scopes = {self._scopes[one] for one in owners}
         first = min(scopes, key=lambda one: (self._since((kind, name), one), one), default=None)
-        meant = sorted(own or [one for one in owners if self._scope[one] == first])
-        found = [one for owner in meant if (one := _get(self._declared[owner], (kind, name))) is not None]
+        meant = sorted(own or [one for one in owners if self._scopes[one] == first])
+        found = [
+            one for owner in meant if (one := _declared_as(self._declared[owner], (kind, name))) is not None
+        ]
         if (len(found) < len(meant) and kind == MIDDLEWARE) or (meant and not found):
             raise _ReferenceFault(f"the {kind} {name!r} is faulty")  # nobody else's is taken for it
         if not found:
@@ -351,35 +357,35 @@ class ReferenceResolver:
         return found[0]
 
     def _scope_of(self, kind: str, reference: str, scope: str) -> str:
-        """Whose a name is that was found for this scope."""
+        """The scope in which a name was found that was looked up from this scope."""
         name = reference.partition("@")[0]
-        scopes = {self._scope[one] for one in self._owners.get((kind, name), ())}
+        scopes = {self._scopes[one] for one in self._owners.get((kind, name), ())}
         if scope in scopes:
             return scope
         return min(scopes, key=lambda one: (self._since((kind, name), one), one), default=scope)
 
-    def _followed_middlewares(
+    def _resolve_middlewares(
         self, references: tuple[str, ...], scope: str, names: set[Name], within: tuple[Name, ...]
     ) -> Iterator[Middleware]:
         for reference in references:
-            found = self._followed(MIDDLEWARE, reference, scope, names)
+            found = self._find(MIDDLEWARE, reference, scope, names)
             whose = self._scope_of(MIDDLEWARE, reference, scope)
             place = whose, reference.partition("@")[0]
             if place in within or len(within) > CHAIN_MAX:
                 raise _ReferenceFault(f"the chain {place[1]!r} is part of itself")
             if isinstance(found, Chain):
-                yield from self._followed_middlewares(found.names, whose, names, (*within, place))
+                yield from self._resolve_middlewares(found.names, whose, names, (*within, place))
             elif isinstance(found, ErrorPages):
-                yield self._with_pages(found, whose, names)
+                yield self._with_service_key(found, whose, names)
             elif isinstance(found, ForwardAuth):
                 yield replace(found, scope=whose)
             elif not isinstance(found, Router | HttpService):
                 yield found
 
-    def _with_pages(self, one: ErrorPages, scope: str, names: set[Name]) -> ErrorPages:
-        """With the key of the service that has the pages, if there is one."""
+    def _with_service_key(self, one: ErrorPages, scope: str, names: set[Name]) -> ErrorPages:
+        """The middleware with the key of its service, if there is one."""
         try:
-            service = self._followed(SERVICE, one.service, scope, names)
+            service = self._find(SERVICE, one.service, scope, names)
         except _ReferenceFault:
             return one
         assert isinstance(service, HttpService)
@@ -387,7 +393,8 @@ class ReferenceResolver:
 
 
 def _certificates(router: Router) -> tuple[tuple[str, ...], ...]:
-    """A rule without hosts, or with expressions for them, has an empty one: that is told of."""
+    """The names in each certificate. A rule without hosts, or with expressions, gives an empty group: it
+    becomes a problem."""
     if not router.issued:
         return ()
     return router.domains or (tuple(sorted(router.match.hosts or ())),)
@@ -400,7 +407,7 @@ class _ReferenceFault(Exception):
 _NOTHING = Declared()
 
 
-def _names(declared: Declared) -> set[Name]:
+def _names_in(declared: Declared) -> set[Name]:
     return (
         {(ROUTER, name) for name in declared.routers}
         | {(SERVICE, name) for name in declared.services}
@@ -409,7 +416,7 @@ def _names(declared: Declared) -> set[Name]:
     )
 
 
-def _get(declared: Declared, name: Name) -> Router | HttpService | Middleware | None:
+def _declared_as(declared: Declared, name: Name) -> Router | HttpService | Middleware | None:
     kind, called = name
     if kind == ROUTER:
         return declared.routers.get(called)

@@ -1,4 +1,4 @@
-"""A request's head as rules see it. Made where there are rules; a port of one service has none to ask."""
+"""A request's head, as rules see it. Made at entry points only: a port of one service has no rules."""
 
 from copy import copy
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ _SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 
 
 class RequestView:
-    """`matching.Request` over a head. `sent_path` is what goes on to a task; `readings` are the other paths
-    that a server could take it for."""
+    """A `matchers.Request` over a head. `sent_path` is the path that a task gets; `readings` are the other
+    paths that a server could take it for."""
 
     __slots__ = ("_edge", "_head", "client", "host", "path", "query", "readings", "sent_path")
 
     def __init__(self, head: RequestHead, edge: ClientInfo, allowed: EncodedCharacters = DEFAULT) -> None:
-        """Raises Refused when the path is one that servers read in different ways."""
+        """Raises RequestRefused when servers could read the path in different ways that are not allowed."""
         self._head = head
         self._edge = edge
         self.host = head.host
@@ -38,7 +38,7 @@ class RequestView:
 
     @property
     def scheme(self) -> str:
-        """As the client has it: a trusted proxy in front may have ended its TLS."""
+        """The client's scheme: a trusted proxy in front may have terminated its TLS, and says so."""
         if self._edge.trusted:
             said = self.header("x-forwarded-proto")
             if said and (scheme := _SCHEMES.get(said[-1].strip().lower())):
@@ -47,7 +47,8 @@ class RequestView:
 
     @property
     def forwarded_for(self) -> tuple[str, ...]:
-        """Whom trusted proxies name as those who asked, the nearest last. What others say does not count."""
+        """The addresses that trusted proxies name in X-Forwarded-For, the nearest last. Others' fields do not
+        count."""
         if not self._edge.trusted:
             return ()
         said = ",".join(self.header("x-forwarded-for"))
@@ -63,7 +64,7 @@ class RequestView:
 
 @dataclass(frozen=True, slots=True)
 class SyntheticRequest:
-    """A request that nobody has made, for `mesh explain http`."""
+    """A request that no client has sent, for `mesh explain http`."""
 
     host: str
     path: str

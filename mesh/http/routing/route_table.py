@@ -1,13 +1,14 @@
-"""Which router a request is for. Looked up by host and path, whatever the number of routers.
+"""Finds the route of a request by host and path; the cost does not grow with the number of routes. Pure.
 
-Between stacks the more specific router has a request, whatever the priorities: one that names the host before
-those that go by expressions, and those before the ones for all hosts; of several that go by expressions the
-one of the stack that has been there longest. Within the stack that has it the first in order has it.
+Between stacks the more specific route counts, whatever the priorities: one that names the host comes before
+those with expressions for hosts, and those before the ones for all hosts. Of several stacks with expressions
+the one that has been there longest counts. Within the stack that has the request, the first route in `order`
+counts.
 
-Routers are kept where their rules must lead (`Match.hosts`, `Match.paths`): under each of their hosts, or
-under "any", and there under an exact path, a beginning of paths, or neither. A request looks at its own host
-and at "any", there at its path, at as many beginnings of it as there are different lengths, and at the rest.
-In each of these places the first in order that matches is the best of that place.
+Routes are stored where their matchers must lead (`Matcher.hosts`, `Matcher.paths`): under each of their
+hosts, or under none, and there under an exact path, a prefix, or neither. A lookup tries the place of its own
+host and the places without host; in each it tries its path, one prefix for each length that there is, and the
+rest.
 """
 
 from bisect import insort
@@ -23,20 +24,20 @@ Order = Callable[[HttpRoute], tuple[float, int, str]]
 
 
 def order(route: HttpRoute) -> tuple[float, int, str]:
-    """The first in it wins."""
+    """Sort key within a stack: the lowest counts."""
     return 0.0, -route.priority, route.name
 
 
 def seniority(route: HttpRoute) -> tuple[float, int, str]:
-    """Between stacks."""
+    """Sort key between stacks: the lowest counts."""
     return route.seniority, -route.priority, route.name
 
 
 @dataclass(slots=True)
 class _RoutePlace:
-    """Routers under one host."""
+    """The routes of one host, or of those without."""
 
-    by: Order = order
+    compare: Order = order
     exact: dict[str, list[HttpRoute]] = field(default_factory=dict)
     prefixes: dict[str, list[HttpRoute]] = field(default_factory=dict)
     lengths: Counter[int] = field(default_factory=Counter)  # of the prefixes
@@ -52,20 +53,20 @@ class _RoutePlace:
             yield self.rest
 
     def add(self, key: PathKey | None, route: HttpRoute) -> None:
-        insort(self._list(key), route, key=self.by)
+        insort(self._list(key), route, key=self.compare)
         if key is not None and not key.exact:
             self.lengths[len(key.text)] += 1
 
     def remove(self, key: PathKey | None, route: HttpRoute) -> None:
-        among = self._list(key)
-        among.remove(route)
+        candidates = self._list(key)
+        candidates.remove(route)
         if key is None:
             return
         if not key.exact:
             self.lengths[len(key.text)] -= 1
             if not self.lengths[len(key.text)]:
                 del self.lengths[len(key.text)]
-        if not among:
+        if not candidates:
             del (self.exact if key.exact else self.prefixes)[key.text]
 
     def _list(self, key: PathKey | None) -> list[HttpRoute]:
@@ -74,11 +75,11 @@ class _RoutePlace:
         return (self.exact if key.exact else self.prefixes).setdefault(key.text, [])
 
     def find(self, request: Request, best: HttpRoute | None = None) -> HttpRoute | None:
-        """The first in order that matches; `best` is one that does."""
-        by = self.by
-        for among in self.lists(request.path):
-            for route in among:
-                if best is not None and by(best) <= by(route):
+        """The first in order that matches, or `best`, a match from elsewhere, if that comes before it."""
+        compare = self.compare
+        for candidates in self.lists(request.path):
+            for route in candidates:
+                if best is not None and compare(best) <= compare(route):
                     break  # nothing in this list can be better
                 if route.match.matches(request):
                     best = route
@@ -90,19 +91,19 @@ class _RoutePlace:
 
 
 def nobody_assigned(_host: str) -> str | None:
-    """No host is anybody's by configuration."""
+    """No host is assigned by configuration."""
     return None
 
 
 class RouteTable:
-    """The routers of one entry point. `assigned`: whose a host is by configuration."""
+    """The routes of one entry point. `assigned(host)`: the stack that has it by configuration."""
 
     def __init__(self, assigned: Callable[[str], str | None] = nobody_assigned) -> None:
         self._assigned = assigned
         self._places: dict[str, _RoutePlace] = {}  # by host
-        self._some = _RoutePlace(seniority)  # of hosts that fit an expression
-        self._all = _RoutePlace()
-        self._open_of: dict[str, _RoutePlace] = {}  # by stack: what it has in either of these
+        self._by_expression = _RoutePlace(seniority)  # of hosts that fit an expression
+        self._for_all_hosts = _RoutePlace()
+        self._without_host: dict[str, _RoutePlace] = {}  # by stack: what it has in the two above
 
     def find(self, request: Request) -> HttpRoute | None:
         place = self._places.get(request.host)
@@ -110,35 +111,35 @@ class RouteTable:
         if best is None:
             owner = self._assigned(request.host)
             if owner is not None:
-                return self._open_of[owner].find(request) if owner in self._open_of else None
-            best = self._some.find(request)
+                return self._without_host[owner].find(request) if owner in self._without_host else None
+            best = self._by_expression.find(request)
             if best is None:
-                return self._all.find(request)
-        own = self._open_of.get(best.scope)
+                return self._for_all_hosts.find(request)
+        own = self._without_host.get(best.scope)
         return own.find(request, best) if own is not None else best
 
     def add(self, route: HttpRoute) -> None:
         for place in self._places_of(route):
-            for key in _paths(route.match):
+            for key in _path_keys(route.match):
                 place.add(key, route)
 
     def remove(self, route: HttpRoute) -> None:
         for place in self._places_of(route):
-            for key in _paths(route.match):
+            for key in _path_keys(route.match):
                 place.remove(key, route)
         for host in route.match.hosts or ():
             if not self._places[host]:
                 del self._places[host]
-        if route.match.hosts is None and not self._open_of[route.scope]:
-            del self._open_of[route.scope]
+        if route.match.hosts is None and not self._without_host[route.scope]:
+            del self._without_host[route.scope]
 
     def clear(self) -> None:
         self._places.clear()
-        self._some, self._all = _RoutePlace(seniority), _RoutePlace()
-        self._open_of.clear()
+        self._by_expression, self._for_all_hosts = _RoutePlace(seniority), _RoutePlace()
+        self._without_host.clear()
 
     def serves(self, host: str) -> bool:
-        """Is there a router for this host in particular?"""
+        """Is there a route that names this host?"""
         return host in self._places
 
     def _places_of(self, route: HttpRoute) -> tuple[_RoutePlace, ...]:
@@ -148,10 +149,10 @@ class RouteTable:
         breadth = route.breadth
         if breadth < 0:
             breadth = max((one.breadth for one in areas_of(route.match)), default=Breadth.ALL)
-        own = self._open_of.setdefault(route.scope, _RoutePlace())
-        return (self._some if breadth == Breadth.SOME else self._all), own
+        own = self._without_host.setdefault(route.scope, _RoutePlace())
+        return (self._by_expression if breadth == Breadth.SOME else self._for_all_hosts), own
 
 
-def _paths(match: Matcher) -> tuple[PathKey | None, ...]:
+def _path_keys(match: Matcher) -> tuple[PathKey | None, ...]:
     paths = match.paths
     return (None,) if paths is None else tuple(paths)
