@@ -24,12 +24,12 @@ _PORT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,60}[a-z0-9])?", re.ASCII)  # a 
 
 
 def ttl_of(service: Service) -> int | None:
-    """Seconds for which answers about the service may be kept; None where it does not say, or wrongly."""
+    """The TTL of answers about the service, in seconds; None without the label, or if it cannot be read."""
     return _or_none(_parse_ttl, service.labels.get(TTL))
 
 
 def labelled_ports(service: Service, name: str, protocol: str) -> tuple[int, ...]:
-    """The ports inside its tasks that the service's labels call by this name."""
+    """The ports inside tasks to which the service's labels give this name."""
     ports = _or_none(_parse_ports, service.labels.get(SRV + name)) or ()
     return tuple(number for number, transport in ports if transport == protocol)
 

@@ -1,4 +1,4 @@
-"""By what limits tell clients apart: an address, a header field or the host that is asked for. Pure.
+"""The key that tells clients apart for limits: an address, a header field or the requested host. Pure.
 
 Addresses in X-Forwarded-For count only where the proxy is trusted: `RequestContext.forwarded_for` has no
 others.
@@ -38,7 +38,7 @@ class IpStrategy:
 
 @dataclass(frozen=True, slots=True)
 class ClientKeySource:
-    """What of a request is the client's key: a field's value, the host that is asked for, or an address."""
+    """What of a request is the client's key: a field's value, the requested host, or an address."""
 
     header: str = ""
     host: bool = False

@@ -4,8 +4,8 @@ A port is served when the service's own labels make it an HTTP service that some
 canary, a mirror, pages for errors) or a published port of `mode: http`, or when a router's `forwardauth`
 names the service and the port. A service that no label names is never reached from another node.
 
-Kept up lazily: a look at a snapshot reads the labels of the services that have changed since the last one.
-Finding them is a walk over the services that compares identities, once for each version that is asked about.
+The answer is kept up lazily: `serves` reads the labels of the services that have changed since the last
+snapshot. It finds them by comparing identities, once for each snapshot.
 """
 
 from collections import Counter
@@ -91,7 +91,7 @@ class RoutedPorts:
 
 
 def _alike(one: Service, other: Service) -> bool:
-    """For who reads labels."""
+    """Do the labels of both mean the same?"""
     return (one.name, one.labels, one.ports) == (other.name, other.labels, other.ports)
 
 

@@ -1,4 +1,4 @@
-"""Traefik's rule language: what rules mean, what is wrong with them; a table finds what a scan finds."""
+"""Traefik's rule language: what rules match, and why others cannot be read."""
 
 from contextlib import suppress
 
@@ -52,7 +52,7 @@ from tests.support.http_requests import FakeRequest
         (" ( Host( `a.example` ) ) ", FakeRequest(), True),
     ],
 )
-def test_what_a_rule_means(rule: str, request_: FakeRequest, matches: bool) -> None:
+def test_a_rule_matches_as_it_says(rule: str, request_: FakeRequest, matches: bool) -> None:
     assert read_rule(rule).matches(request_) is matches
 
 
@@ -86,7 +86,7 @@ def test_what_a_rule_means(rule: str, request_: FakeRequest, matches: bool) -> N
         ("Host(`" + "a" * 5000 + "`)", "longer than 4096 characters"),
     ],
 )
-def test_what_is_wrong_with_a_rule(rule: str, message: str) -> None:
+def test_a_rule_that_cannot_be_read_says_why(rule: str, message: str) -> None:
     with pytest.raises(RuleError) as caught:
         read_rule(rule)
     assert message in str(caught.value)

@@ -51,7 +51,7 @@ WHOAMI = {
 }
 
 
-def test_the_usual_four_labels() -> None:
+def test_four_labels_declare_a_router_and_a_service() -> None:
     found = read(WHOAMI)
     router = found.declared.routers["whoami"]
     assert (router.rule, router.entrypoints, router.service) == ("Host(`whoami.example`)", ("web",), "whoami")
@@ -137,12 +137,12 @@ def test_of_several_services_one_must_be_named() -> None:
         ({"mesh.enable": "false"}, True, False),
     ],
 )
-def test_who_is_served(labels: dict[str, str], exposed: bool, served: bool) -> None:
+def test_traefik_enable_decides_what_is_served(labels: dict[str, str], exposed: bool, served: bool) -> None:
     found = read({f"{ROUTER}.r.rule": "Host(`a`)"} | labels, PORT, exposed=exposed)
     assert bool(found.declared.routers) is served
 
 
-def test_a_service_without_such_labels_says_nothing() -> None:
+def test_a_service_without_http_labels_declares_nothing() -> None:
     assert read({"com.docker.stack.namespace": "x", "traefik.enable": "true"}, PORT) == ReadRouters()
 
 
@@ -334,7 +334,7 @@ def test_the_address_of_an_authorization_service(
     )
 
 
-def test_several_criteria_are_none() -> None:
+def test_several_source_criteria_are_refused() -> None:
     prefix = f"{MIDDLEWARE}.m.inflightreq"
     both = {
         f"{prefix}.sourcecriterion.requesthost": "true",
@@ -350,7 +350,7 @@ def test_statuses_are_numbers(status: str) -> None:
     assert (found.declared.middlewares, keys(found)) == ({}, [f"{MIDDLEWARE}.m.errors.status"])
 
 
-def test_what_keeps_nobody_out_is_passed_over() -> None:
+def test_kinds_that_keep_nobody_out_do_nothing() -> None:
     found = read({f"{MIDDLEWARE}.m.circuitbreaker.expression": "NetworkErrorRatio() > 0.3"})
     assert found.declared.middlewares == {"m": Chain(())}
 
@@ -375,7 +375,7 @@ def test_sticky_cookies_and_strategies() -> None:
     assert found.problems == ()
 
 
-def test_our_own_labels() -> None:
+def test_mesh_labels_declare_a_router_and_a_service() -> None:
     found = read(
         {"mesh.http.host": "a.example, b.example", "mesh.http.path": "/api", "mesh.http.port": "3000"}
     )
@@ -386,7 +386,7 @@ def test_our_own_labels() -> None:
     assert found.problems == ()
 
 
-def test_several_routers_of_our_own() -> None:
+def test_mesh_labels_declare_several_routers() -> None:
     found = read(
         {
             "mesh.http.port": "8080",
@@ -409,7 +409,7 @@ def test_several_routers_of_our_own() -> None:
     assert found.problems == ()
 
 
-def test_one_router_of_our_own_beside_others() -> None:
+def test_a_mesh_router_without_a_name_beside_others() -> None:
     found = read({"mesh.http.host": "a", "mesh.http.priority": "9", "mesh.http.b.host": "b"}, PORT)
     routers = found.declared.routers
     assert (routers["mesh-shop-web"].priority, routers["mesh-shop-web"].rule) == (9, "(Host(`a`))")
@@ -427,18 +427,20 @@ def test_one_router_of_our_own_beside_others() -> None:
         ({"mesh.http.a.b.host": "a"}, "mesh.http.a.b.host"),
     ],
 )
-def test_a_router_of_our_own_is_whole_or_not_there(labels: dict[str, str], key: str) -> None:
+def test_a_mesh_router_with_a_clause_that_cannot_be_read_is_left_out(
+    labels: dict[str, str], key: str
+) -> None:
     found = read(labels, PORT)
     assert (found.declared.routers, keys(found)) == ({}, [key])
 
 
-def test_what_routers_share_is_told_once() -> None:
+def test_a_problem_that_routers_share_is_named_once() -> None:
     found = read({"mesh.http.port": "x", "mesh.http.a.host": "a", "mesh.http.b.host": "b"}, PORT)
     assert keys(found) == ["mesh.http.port"]
     assert len(found.declared.routers) == 2
 
 
-def test_how_tasks_are_checked() -> None:
+def test_options_of_health_checks() -> None:
     prefix = f"{SERVICE}.whoami.loadbalancer.healthcheck"
     plain = read(WHOAMI | {f"{prefix}.interval": "10s"}).declared.services["whoami"].check
     assert plain == model.HealthCheck("/", interval=10.0)
@@ -494,7 +496,7 @@ def test_passive_checks_are_traefiks_where_its_labels_ask_for_them() -> None:
     assert outlier({f"{prefix}.maxFailedAttempts": "5"} | ours) == (5, 3, 10.0)
 
 
-def test_our_options_of_a_service_that_traefiks_labels_declare() -> None:
+def test_mesh_labels_add_options_to_a_service_of_traefiks_labels() -> None:
     found = read(
         WHOAMI
         | {
@@ -527,7 +529,7 @@ def test_our_options_of_a_service_that_traefiks_labels_declare() -> None:
         ("client:x", None),
     ],
 )
-def test_what_tasks_are_chosen_by(text: str, by: model.HashBy | None) -> None:
+def test_hash_by_is_a_policy(text: str, by: model.HashBy | None) -> None:
     found = read({"mesh.http.host": "a", "mesh.http.port": "80", "mesh.http.hash_by": text})
     (service,) = found.declared.services.values()
     assert service.hash_by == (by or model.HashBy())

@@ -129,7 +129,7 @@ def _handle(
 
 
 def _challenge(realm: str, context: RequestContext, plan: RequestPlan) -> None:
-    """Answer with 401 and the scheme that is asked for."""
+    """Answer with 401 and a Basic challenge for this realm."""
     plan.refuse(HttpFault.UNAUTHORIZED, context.request_id)
     assert plan.answer is not None
     challenge = b'Basic realm="%b"' % realm.replace('"', "").encode("latin-1", "ignore")

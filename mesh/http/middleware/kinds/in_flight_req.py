@@ -23,7 +23,7 @@ class InFlightReq(Middleware):
 
 
 def _parse(options: MiddlewareOptions) -> InFlightReq:
-    # Without a criterion Traefik counts by the host that is asked for.
+    # Without a criterion Traefik counts by the requested host.
     source = parse_client_key_source(options, ClientKeySource(host=True))
     return InFlightReq(options.read("amount", parse_positive), source)
 

@@ -42,7 +42,7 @@ GZIP = "Accept-Encoding: gzip, deflate, br, zstd"
         (["gzipped"], False),
     ],
 )
-def test_who_understands_it(values: Sequence[str], understood: bool) -> None:
+def test_which_clients_accept_gzip(values: Sequence[str], understood: bool) -> None:
     assert accepts_gzip(values) is understood
 
 
@@ -70,7 +70,7 @@ def test_who_understands_it(values: Sequence[str], understood: bool) -> None:
         (200, "Content-Type: text/html\r\nRepr-Digest: sha-256=:x:", Compress(), False),
     ],
 )
-def test_what_gains_from_it(status: int, lines: str, one: Compress, expected: bool) -> None:
+def test_which_responses_are_compressible(status: int, lines: str, one: Compress, expected: bool) -> None:
     head = read_response(f"HTTP/1.1 {status} X\r\n{lines}\r\n\r\n".encode())
     assert is_compressible(one, head) is expected
 
@@ -187,7 +187,7 @@ async def test_a_response_that_is_all_there(world: World) -> None:
         ]
 
 
-async def test_whoever_does_not_understand_it_gets_the_response_as_it_is(world: World) -> None:
+async def test_a_client_that_does_not_accept_gzip_gets_the_response_unchanged(world: World) -> None:
     lines = 'Content-Type: text/html\r\nETag: "x"\r\nAccept-Ranges: bytes'
     client = await client_of(world, saying(f"200 OK\r\n{lines}\r\nContent-Length: {len(TEXT)}", TEXT))
     for asked in ((), ("Accept-Encoding: br",)):
