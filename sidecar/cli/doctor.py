@@ -35,7 +35,7 @@ from mesh.telemetry.doctor import Check
 from sidecar.admin import client
 from sidecar.admin.tables import Document
 from sidecar.cli import node_facts
-from sidecar.cli.peer_checks import Other, first_of, look_at
+from sidecar.cli.peer_checks import OtherNode, check_node, nodes_to_check
 from sidecar.config import Config, DiscoveryKind, ListenAddress
 from sidecar.version import mesh_version
 from sidecar.wiring.first_packets import first_packets
@@ -224,17 +224,17 @@ class Doctor:
             others = []
         ports = self.config.feed.listen.port, self.config.metrics.listen.port
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mesh-doctor") as pool:
-            return tuple(pool.map(lambda one: look_at(one, *ports), first_of(others)))
+            return tuple(pool.map(lambda one: check_node(one, *ports), nodes_to_check(others)))
 
-    def _others(self) -> list[Other]:
+    def _others(self) -> list[OtherNode]:
         own = str(self._swarm.get("NodeAddr", ""))
         if self._status is None:
             managers = self._swarm.get("RemoteManagers") or []
             addresses = [str(one.get("Addr", "")).rpartition(":")[0] for one in managers]
-            return [Other(address, address, manager=True) for address in addresses if address != own]
+            return [OtherNode(address, address, manager=True) for address in addresses if address != own]
         nodes = client.get(self.admin, "/v1/nodes")["nodes"]
         return [
-            Other(name, node["address"], node.get("role") == "manager", node.get("state") == "down")
+            OtherNode(name, node["address"], node.get("role") == "manager", node.get("state") == "down")
             for name, node in nodes.items()
             if node.get("address") not in ("", None, "0.0.0.0", own) and name != self._info.get("Name")
         ]

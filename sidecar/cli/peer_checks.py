@@ -1,4 +1,5 @@
-"""How another node looks from here: which ports answer, which sidecar runs there, what its clock says."""
+"""Checks of other nodes for `mesh doctor`: which ports answer, which version of the sidecar runs there, and
+how far its clock is ahead."""
 
 import http.client
 import re
@@ -12,42 +13,44 @@ from mesh.telemetry.doctor_cluster import Peer
 
 GOSSIP, CONTROL = 7946, 2377
 CONNECT_SECONDS = 2.0
-PEERS_MAX = 32  # looked at in one visit: each takes up to four times CONNECT_SECONDS when nothing answers
-METRICS_BYTES = 4 << 20  # of its metrics that are read
+PEERS_MAX = 32  # in one run: a node that does not answer takes up to four times CONNECT_SECONDS
+METRICS_BYTES = 4 << 20  # of /metrics that are read
 _VERSION = re.compile(rb'^mesh_build_info\{version="([^"]{1,64})"\}', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Other:
+class OtherNode:
+    """A node to check. `down`: Swarm says so, and nothing is asked of it."""
+
     name: str
     address: str
     manager: bool = False
     down: bool = False
 
 
-def first_of(others: Iterable[Other]) -> list[Other]:
-    """As many as one visit looks at, managers first."""
+def nodes_to_check(others: Iterable[OtherNode]) -> list[OtherNode]:
+    """The first PEERS_MAX nodes, managers first."""
     return sorted(others, key=lambda one: (not one.manager, one.name))[:PEERS_MAX]
 
 
-def look_at(other: Other, feed: int, metrics: int) -> Peer:
-    """Blocks, for a bounded time. `feed`, `metrics`: the ports of sidecars."""
+def check_node(other: OtherNode, feed: int, metrics: int) -> Peer:
+    """Asks a node's ports; blocks for a bounded time. `feed` and `metrics` are its sidecar's ports."""
     if other.down:
         return Peer(other.name, other.manager, down=True)
-    version, skew = sidecar_of(other.address, metrics)
+    version, skew = sidecar_version(other.address, metrics)
     return Peer(
         other.name,
         other.manager,
-        gossip=reach(other.address, GOSSIP),
-        control=reach(other.address, CONTROL) if other.manager else None,
-        feed=reach(other.address, feed) if other.manager else None,
+        gossip=connect_fault(other.address, GOSSIP),
+        control=connect_fault(other.address, CONTROL) if other.manager else None,
+        feed=connect_fault(other.address, feed) if other.manager else None,
         version=version,
         skew=skew,
     )
 
 
-def reach(address: str, port: int) -> str:
-    """Why a TCP connection to it fails; "" when it does not."""
+def connect_fault(address: str, port: int) -> str:
+    """Says why a TCP connection fails; "" if it can be made."""
     try:
         socket.create_connection((address, port), timeout=CONNECT_SECONDS).close()
     except TimeoutError:
@@ -57,8 +60,8 @@ def reach(address: str, port: int) -> str:
     return ""
 
 
-def sidecar_of(address: str, port: int) -> tuple[str, float | None]:
-    """(its version, seconds that its clock is ahead of ours); ("", None) when none answers."""
+def sidecar_version(address: str, port: int) -> tuple[str, float | None]:
+    """Reads (version of the sidecar, seconds that its clock is ahead of ours); ("", None) if none answers."""
     connection = http.client.HTTPConnection(address, port, timeout=CONNECT_SECONDS)
     try:
         connection.request("GET", "/metrics")
@@ -71,11 +74,14 @@ def sidecar_of(address: str, port: int) -> tuple[str, float | None]:
         connection.close()
     if found is None:
         return "", None
-    return found.group(1).decode(errors="replace"), skew_of(date, now)
+    return found.group(1).decode(errors="replace"), clock_skew(date, now)
 
 
-def skew_of(date: str, now: float) -> float | None:
-    """Of an HTTP date, which has whole seconds: less than one either way counts as none."""
+def clock_skew(date: str, now: float) -> float | None:
+    """Seconds that an HTTP date is ahead of `now`; None if it is no date.
+
+    Dates have whole seconds, so less than one second either way counts as 0.
+    """
     try:
         ahead = parsedate_to_datetime(date).timestamp() - now
     except ValueError:

@@ -22,7 +22,7 @@ from mesh.telemetry.doctor_cluster import Peer
 from sidecar.admin.tables import Document
 from sidecar.cli import main, node_facts, peer_checks
 from sidecar.cli.doctor import Doctor, EngineAnswer, ask_engine
-from sidecar.cli.peer_checks import Other, look_at, reach, skew_of
+from sidecar.cli.peer_checks import OtherNode, check_node, clock_skew, connect_fault
 from sidecar.config import (
     Address,
     Config,
@@ -106,20 +106,20 @@ def metered(body: str, date: str) -> Iterator[int]:
 
 def test_a_port_is_reached_or_it_is_said_why_not() -> None:
     with listening() as port:
-        assert reach("127.0.0.1", port) == ""
-    assert reach("127.0.0.1", port) == f"127.0.0.1:{port}: Connection refused"
+        assert connect_fault("127.0.0.1", port) == ""
+    assert connect_fault("127.0.0.1", port) == f"127.0.0.1:{port}: Connection refused"
 
 
 def test_another_nodes_sidecar_tells_version_and_time() -> None:
     text = '# HELP mesh_build_info x\nmesh_build_info{version="1.2.3"} 1.0\n'
     with metered(text, formatdate(4_000_000_000, usegmt=True)) as port:
-        version, skew = peer_checks.sidecar_of("127.0.0.1", port)
+        version, skew = peer_checks.sidecar_version("127.0.0.1", port)
     assert version == "1.2.3"
     assert skew is not None
     assert skew > 1e8  # a server of the year 2096
     with metered("something else", "") as port:
-        assert peer_checks.sidecar_of("127.0.0.1", port) == ("", None)
-    assert peer_checks.sidecar_of("127.0.0.1", port) == ("", None)
+        assert peer_checks.sidecar_version("127.0.0.1", port) == ("", None)
+    assert peer_checks.sidecar_version("127.0.0.1", port) == ("", None)
 
 
 @pytest.mark.parametrize(
@@ -133,26 +133,28 @@ def test_another_nodes_sidecar_tells_version_and_time() -> None:
     ],
 )
 def test_skew_of_a_date(date: str, skew: float | None) -> None:
-    assert skew_of(date, 1000.5) == skew
+    assert clock_skew(date, 1000.5) == skew
 
 
 def test_of_many_nodes_the_managers_are_looked_at() -> None:
-    many = [Other(f"w{n:02}", "") for n in range(peer_checks.PEERS_MAX)]
-    found = peer_checks.first_of([*many, Other("z", "", manager=True)])
+    many = [OtherNode(f"w{n:02}", "") for n in range(peer_checks.PEERS_MAX)]
+    found = peer_checks.nodes_to_check([*many, OtherNode("z", "", manager=True)])
     assert (found[0].name, found[-1].name, len(found)) == ("z", "w30", peer_checks.PEERS_MAX)
 
 
 def test_a_node_that_is_down_is_not_asked() -> None:
-    assert look_at(Other("x", "192.0.2.1", manager=True, down=True), 1, 1) == Peer("x", True, down=True)
+    assert check_node(OtherNode("x", "192.0.2.1", manager=True, down=True), 1, 1) == Peer(
+        "x", True, down=True
+    )
 
 
 def test_a_worker_is_not_asked_for_what_managers_have(monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as port:
         monkeypatch.setattr(peer_checks, "GOSSIP", port)
-        found = look_at(Other("w", "127.0.0.1"), 1, 1)
+        found = check_node(OtherNode("w", "127.0.0.1"), 1, 1)
         assert (found.gossip, found.control, found.feed, found.version) == ("", None, None, "")
         monkeypatch.setattr(peer_checks, "CONTROL", port)
-        manager = look_at(Other("m", "127.0.0.1", manager=True), port, 1)
+        manager = check_node(OtherNode("m", "127.0.0.1", manager=True), port, 1)
         assert (manager.gossip, manager.control, manager.feed) == ("", "", "")
 
 

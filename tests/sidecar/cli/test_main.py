@@ -87,41 +87,6 @@ def test_a_bad_admin_address_is_a_wrong_argument(capsys: pytest.CaptureFixture[s
     assert "mesh: command line: --admin: must be ADDR:PORT" in capsys.readouterr().err
 
 
-def test_check_prints_every_problem_and_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "catalog.yml"
-    file.write_text("networks: {n: {subnet: x}}\nservices: {a: {networks: {m: {}}}}")
-    assert main.main(["check", str(file)]) == 2
-    assert capsys.readouterr().out.splitlines() == [
-        f"{file}: networks.n.subnet: 'x' is not a network in CIDR form",
-        f"{file}: services.a.networks.m: unknown network 'm'",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "summary"),
-    [
-        (
-            "networks: {}\nservices: {}",
-            "a good catalogue: networks: 0, services: 0, tasks: 0, nodes: 0, askers: 0",
-        ),
-        ("dns: {ttl: 3}", "a good configuration"),
-        ("", "a good configuration"),
-        (
-            "discovery: {kind: file, path: beside.yml}",
-            "a good configuration, with a good catalogue: net",
-        ),
-    ],
-)
-def test_check_sees_what_a_file_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, summary: str
-) -> None:
-    (tmp_path / "beside.yml").write_text("networks: {n: {}}\nservices: {}")
-    file = tmp_path / "file.yml"
-    file.write_text(text)
-    assert main.main(["check", str(file)]) == 0
-    assert capsys.readouterr().out.startswith(f"{file}: {summary}")
-
-
 def test_run_hands_the_configuration_over(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Config] = []
     monkeypatch.setitem(
@@ -275,18 +240,3 @@ def test_a_wrong_port_is_a_wrong_argument(capsys: pytest.CaptureFixture[str], po
         main.main(["explain", "port", port])
     assert ended.value.code == 2
     assert "argument PORT[/PROTOCOL]:" in capsys.readouterr().err
-
-
-def test_check_names_faults_of_the_configuration_and_of_its_catalogue_together(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "catalog.yml").write_text("{networks: {a: {subnet: nonsense}}, services: {}}")
-    file = tmp_path / "mesh.yml"
-    file.write_text(
-        "{capture: sometimes, discovery: {kind: file, path: catalog.yml},"
-        " http: {entrypoints: ['web=0.0.0.0:80'], encoded_characters: {wbe: {allowEncodedSlash: true}}}}"
-    )
-    assert main.main(["check", str(file)]) == 2
-    said = capsys.readouterr().out
-    for key in ("capture", "http.encoded_characters.wbe", "networks.a.subnet"):
-        assert key in said
