@@ -1,4 +1,4 @@
-"""`mesh check FILE`: is it good, and what is it? The kind is seen from its keys."""
+"""`mesh check FILE`: names all faults of a configuration or a catalogue. The file's keys tell which it is."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +15,7 @@ _CONFIG_KEYS = frozenset(field.name for field in fields(Config))
 
 
 def check(path: str) -> str:
-    """A summary of the good file, in one line. Raises ConfigError with every problem."""
+    """Returns a summary of a good file, in one line. Raises ConfigError with every problem."""
     text = config.read_file(path)
     keys = frozenset(read_yaml(text, path))
     if len(keys & _CATALOGUE_KEYS) > len(keys & _CONFIG_KEYS):

@@ -43,7 +43,7 @@ LOOK_EVERY = 0.05  # seconds between two looks at whether it has
 
 
 def main(seconds: str) -> int:
-    """Run until Ctrl-C, or for so many seconds ("": no end). The exit code. Raises ConfigError."""
+    """Runs until Ctrl-C, or for so many seconds ("": no end). Returns the exit code. Raises ConfigError."""
     limit = _limit(seconds)
     logs.setup("warning", "text")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -92,7 +92,7 @@ async def _run(limit: float | None) -> None:
 
 @dataclass
 class DemoBackend:
-    """One task: an HTTP server that says its name."""
+    """One task of the demo: an HTTP server that answers with its name."""
 
     name: str
     address: str
@@ -115,7 +115,7 @@ class DemoBackend:
 
 @dataclass(frozen=True)
 class Stage:
-    """Everything that runs, and where it can be asked."""
+    """Everything that the demo runs, with its addresses."""
 
     backends: list[DemoBackend]
     catalogue: Path
@@ -250,7 +250,7 @@ def _what_runs(stage: Stage) -> None:
 
 
 def _command() -> str:
-    """How this user can call us: `make demo` leaves no `mesh` on the PATH."""
+    """The command that this user can type for `mesh`: `make demo` leaves no `mesh` on the PATH."""
     beside = Path(sys.executable).with_name("mesh")
     return "mesh" if shutil.which("mesh") or not beside.exists() else str(beside)
 
@@ -285,7 +285,7 @@ def _tally(answers: Counter[str]) -> None:
 
 
 async def _until(dns: Address, good: Callable[[list[str]], object]) -> list[str]:
-    """Look `tasks.web` up until the answer is good."""
+    """Looks `tasks.web` up until the answer is the expected one."""
     try:
         async with asyncio.timeout(FOLLOW_LIMIT):
             while True:
@@ -298,7 +298,7 @@ async def _until(dns: Address, good: Callable[[list[str]], object]) -> list[str]
 
 
 async def ask(port: int, times: int) -> Counter[str]:
-    """What so many requests, each on a connection of its own, were answered."""
+    """Counts the answers to so many requests, each on a connection of its own."""
     answers: Counter[str] = Counter()
     timeout = ClientTimeout(total=ANSWER_LIMIT)
     async with ClientSession(connector=TCPConnector(force_close=True), timeout=timeout) as session:

@@ -1,4 +1,4 @@
-"""`mesh doctor`: looks at this node and its cluster, and has what it sees judged.
+"""`mesh doctor`: reads the state of this node and its cluster, and prints a finding for each check.
 
 A command of its own that blocks; it asks the sidecar of this node where there is one, and sees the rest by
 itself, so it is of use before the first sidecar runs. Whatever cannot be looked at is a check that says so:
@@ -55,7 +55,7 @@ class EngineAnswer:
 
 
 def ask_engine(socket_path: str) -> EngineAnswer:
-    """EngineUnavailable, DiscoveryError."""
+    """Raises EngineUnavailable, DiscoveryError."""
 
     async def ask() -> EngineAnswer:
         engine = EngineClient(socket_path, CALL_SECONDS)
@@ -69,7 +69,7 @@ def ask_engine(socket_path: str) -> EngineAnswer:
 
 
 def ask_names(socket_path: str) -> Mapping[str, str]:
-    """Name of a container's namespace → its own. EngineUnavailable, DiscoveryError."""
+    """Name of a container's namespace → name of the container. Raises EngineUnavailable, DiscoveryError."""
 
     async def ask() -> Mapping[str, Any]:
         engine = EngineClient(socket_path, CALL_SECONDS)
@@ -87,7 +87,7 @@ def ask_names(socket_path: str) -> Mapping[str, str]:
 
 @dataclass
 class Doctor:
-    """One visit. `host`: path of the host's namespace; None: the one we live in."""
+    """One run of all checks. `host` is the path of the host's namespace; None: that of this process."""
 
     config: Config
     admin: ListenAddress
@@ -98,7 +98,7 @@ class Doctor:
     review: Review | None = None  # None: of the host's rules
 
     def checks(self) -> Iterator[Check]:
-        """In the order in which one thing depends on another."""
+        """All checks, in an order in which each depends only on earlier ones."""
         yield self._guarded("kernel features", lambda: doctor.features(tried()))
         yield doctor.ipvs(ipvs_here())
         yield self._guarded("conntrack table", lambda: doctor_limits.conntrack(*node_facts.conntrack()))
@@ -192,7 +192,7 @@ class Doctor:
 
     @cached_property
     def _place(self) -> SandboxPlace | None:
-        """Where published ports pass; None where there is no ingress namespace."""
+        """The ingress namespace, which published ports pass; None where there is none."""
         path = os.path.join(self.config.docker.netns, SANDBOX)
         if not os.path.exists(path):
             return None
@@ -335,5 +335,5 @@ def _sidecar(status: Document) -> doctor_cluster.SidecarSeen:
 
 
 def report(checks: list[Check]) -> Document:
-    """As JSON."""
+    """The checks as a document for JSON."""
     return {"checks": [asdict(one) for one in checks]}

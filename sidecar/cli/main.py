@@ -37,7 +37,7 @@ Command = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the result is the exit code. Errors that have a name become one clear message."""
+    """Runs one command and returns its exit code. Errors of the project become one clear message."""
     options = parser().parse_args(arguments)
     command: Command = options.command
     try:
@@ -250,7 +250,7 @@ def _show(
 
 
 def _admin(options: argparse.Namespace) -> ListenAddress:
-    """Where the sidecar of this machine is asked: the flag, or what the sidecar itself goes by."""
+    """Address of the admin API: the flag's, or the one in the sidecar's own configuration."""
     if not options.admin:
         places = config.load().admin.places
         if not places:
@@ -277,6 +277,6 @@ def _complain(*lines: str, code: int) -> int:
 
 
 def _nobody_reads() -> int:
-    """`mesh services | head`: say nothing, and keep the interpreter from flushing into the closed pipe."""
+    """Ends quietly after `mesh services | head`: the interpreter must not flush into the closed pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return BROKEN_PIPE

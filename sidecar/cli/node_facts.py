@@ -21,7 +21,7 @@ OURS = "mesh ("  # how a process of the sidecar is named
 
 
 def conntrack() -> tuple[int, int]:
-    """(entries, limit) of the host's table. OSError where there is none."""
+    """(entries, limit) of the host's conntrack table. Raises OSError where there is none."""
     count, limit = (int((NETFILTER / f"nf_conntrack_{name}").read_text()) for name in ("count", "max"))
     return count, limit
 
@@ -53,7 +53,7 @@ def _read(interface: str, setting: InterfaceSetting) -> int | None:
 
 
 def _rp_filters() -> dict[str, int]:
-    """As it is in force: the stricter-sounding of `all` and the interface's own, which is the larger."""
+    """Interface → rp_filter in force: the larger one of `all` and the interface's own, as in the kernel."""
     everywhere = _read("all", InterfaceSetting.rp_filter) or 0
     names = {one.interface for one in netlink.addresses()}
     return {one: max(everywhere, _read(one, InterfaceSetting.rp_filter) or 0) for one in names}
@@ -95,7 +95,7 @@ def _tasks(netns_dir: str, subnet: IPv4Network) -> tuple[dict[str, int], list[st
 
 
 def overlay_mtus(netns_dir: str) -> Mapping[str, int]:
-    """Of the overlay networks' own namespaces, `1-NETWORK`, by the first characters of the network's id."""
+    """First characters of an overlay network's id → MTU in its namespace, which is called `1-NETWORK`."""
     found = dict[str, int]()
     for name in _namespaces(netns_dir):
         number, dash, network = name.partition("-")
@@ -118,7 +118,7 @@ def _namespaces(netns_dir: str) -> list[str]:
 
 
 def published_port(port: Mapping[str, Any]) -> doctor.PublishedPort:
-    """One port of `mesh status`, and whether somebody here has a socket on it."""
+    """One port of `mesh status`, and whether another program on this node has a socket on it."""
     number, protocol = int(port["published"]), str(port["protocol"])
     tcp = protocol == "tcp"
     sockets = [one for one in (*proc.bound(protocol), *(proc.bound6() if tcp else ())) if one.port == number]
