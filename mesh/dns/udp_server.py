@@ -28,6 +28,7 @@ from mesh.dns.resolver import Resolver
 from mesh.dns.scope import Scope
 from mesh.dns.stats import CACHE
 from mesh.dns.tcp_server import DnsTcpListener
+from mesh.net.readers import watch_again
 
 ScopeSource: TypeAlias = Callable[[str], Scope | None]
 
@@ -71,6 +72,7 @@ class DnsEndpoint:
         self._askers: dict[Hashable, _UdpAsker] = {}  # by source address
         self._fd = udp.fileno()
         self._batch = _batch_of(udp.family) if mmsg.available() else None
+        self._drain = self._drain_singly if self._batch is None else self._drain_batch
         self._turn = UDP_BATCH  # datagrams that are taken at the next wake-up
         self._scopes_version = resolver.scopes_version
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -81,7 +83,7 @@ class DnsEndpoint:
         if self._closed:
             return
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._fd, self._drain_singly if self._batch is None else self._drain_batch)
+        self._loop.add_reader(self._fd, self._drain)
         if self._tcp is not None:
             self._tcp.start()
 
@@ -138,6 +140,10 @@ class DnsEndpoint:
                 for index, source in enumerate(sources)
             ]
 
+    def _watch_again(self) -> None:
+        if self._loop is not None and not self._closed:
+            watch_again(self._loop, self._fd, self._drain)
+
     # --- UDP, a batch at a time -----------------------------------------------------------------------------
 
     def _drain_batch(self) -> None:
@@ -146,6 +152,7 @@ class DnsEndpoint:
         try:
             count = batch.receive(self._fd, self._turn)
         except OSError:  # an ICMP error about an earlier reply of ours: its asker is gone
+            self._watch_again()
             return
         resolver = self._resolver
         started = resolver.clock()
@@ -237,12 +244,15 @@ class DnsEndpoint:
 
     def _drain_singly(self) -> None:
         self._forget_if_changed()
-        for _ in range(UDP_BATCH):
+        for number in range(UDP_BATCH):
             try:
                 data, address = self._udp.recvfrom(QUERY_MAX)
             except (BlockingIOError, InterruptedError):
+                if not number:  # a reply of ours has taken the error that woke us
+                    self._watch_again()
                 return
             except OSError:  # as above
+                self._watch_again()
                 continue
             source = address[0]
             scope, view, _ = self._askers.get(source) or self._asker(source, source)

@@ -14,7 +14,10 @@ from typing import Any
 
 
 def watch_again(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, on_readable: Callable[..., object], *arguments: Any
+    loop: asyncio.AbstractEventLoop,
+    sock: socket.socket | int,
+    on_readable: Callable[..., object],
+    *arguments: Any,
 ) -> None:
     """Call `on_readable` again when the socket is readable, whatever error it has had."""
     loop.remove_reader(sock)

@@ -256,3 +256,29 @@ async def test_the_query_log_has_its_share_of_hits_and_of_the_rest(
         ("web.", "cache"),
         ("web.", "cache"),
     ]
+
+
+@pytest.mark.parametrize("batches", [True, False])
+async def test_a_socket_that_has_had_an_error_is_read_on(
+    start: Starter, batches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connected socket is told that its peer refused a datagram. On uvloop it was never read again."""
+    if not batches:
+        monkeypatch.setattr(mmsg, "available", lambda: False)
+    serving = await start()
+    peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    peer.bind(("127.0.0.1", 0))
+    address = peer.getsockname()
+    peer.close()
+    server = serving.endpoint._udp
+    server.connect(address)
+    server.send(b"to nobody")
+    for _ in range(3):
+        await asyncio.sleep(0)  # a turn of the loop, in which it sees the error
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        asker.bind(address)
+        asker.settimeout(20)
+        asker.connect(("127.0.0.1", serving.port))
+        asker.send(question("web"))
+        reply = await asyncio.to_thread(asker.recv, 512)
+    assert shown(reply) == ["10.1.0.2"]
