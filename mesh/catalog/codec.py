@@ -1,43 +1,46 @@
 """The catalogue as a document: `catalog.yml` for the file source, and the shape of `mesh … --json`.
 
-Strategy: a pydantic schema says what a document may look like; sense across entities (references, subnets,
-ports or addresses given twice) is checked by one small function each, listed in `_CHECKS`. Every problem is
-collected before anything is refused. In a document everything is called by its name, so entities that are
-parsed from one have their names for ids.
+Strategy: `document_schema` says what a document may look like, `document_rules` whether its entities make
+sense together. Every problem is collected before anything is refused. In a document everything is called by
+its name, so entities that are parsed from one have their names for ids.
 """
 
-import ipaddress
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-
-from mesh.catalog.documents import Location, dotted, kind_of, read_yaml, suggestion
+from mesh.catalog.document_rules import RULES, tasks_of
+from mesh.catalog.document_schema import (
+    AskerDocument,
+    AttachmentDocument,
+    CatalogDocument,
+    CatalogueModel,
+    ContainerDocument,
+    MembershipDocument,
+    NetworkDocument,
+    NodeDocument,
+    ReturnPathDocument,
+    ServiceDocument,
+    TaskDocument,
+)
+from mesh.catalog.documents import dotted, read_yaml
 from mesh.catalog.model import (
     NO_RETURN_PATH,
     Asker,
     Attachment,
     Container,
-    EndpointMode,
     Network,
     Node,
     Port,
-    Protocol,
-    PublishMode,
     ReturnPath,
-    Role,
     Service,
     ServiceNetwork,
     Task,
-    TaskState,
 )
 from mesh.catalog.partial_check import check_partly
 from mesh.catalog.snapshot import Snapshot
 from mesh.errors import ConfigError, Problem
-
-K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def parse(document: Mapping[str, Any], file: str) -> Catalogue:
     )
     problems = list(checked.problems)
     if checked.value is not None:
-        faults = (found for rule in _CHECKS for found in rule(checked.value))
+        faults = (found for rule in RULES for found in rule(checked.value))
         for place, message, *other in faults:
             end = dotted(checked.located(*other)) if other else ""
             problems.append(Problem(file, dotted(checked.located(place)), message + end))
@@ -99,313 +102,6 @@ def dump_service(service: Service, snapshot: Snapshot) -> dict[str, Any]:
     return _service(service, _Names.of(snapshot))
 
 
-# --- the shape of a document --------------------------------------------------------------------------------
-
-
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):  # pydantic would take true for 1
-        raise ValueError(f"must be a whole number, not {kind_of(value)}")
-    return value
-
-
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _empty_means_defaults(value: object) -> object:
-    return {} if value is None else value
-
-
-def _label(value: object) -> object:
-    """Labels are text to Docker; `true` and `80` are what people write."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, int | float) else value
-
-
-PortNumber: TypeAlias = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=65535)]
-Labels: TypeAlias = dict[str, Annotated[str, BeforeValidator(_label)]]
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ReturnPathDocument(_Document):
-    entry: str = ""
-    mac: str = ""
-    entries: list[str] = []
-    tasks: list[str] = []
-
-
-class NodeDocument(_Document):
-    address: str = ""
-    role: Role = Role.WORKER
-    availability: str = "active"
-    state: str = "ready"
-    return_path: ReturnPathDocument | None = None
-
-
-class NetworkDocument(_Document):
-    subnet: Annotated[list[str], BeforeValidator(_listed)] = []
-    scope: str = "swarm"
-    driver: str = "overlay"
-    internal: bool = False
-    attachable: bool = False
-    ingress: bool = False
-
-
-class MembershipDocument(_Document):
-    vip: str | None = None
-    aliases: list[str] = []
-
-
-class PortDocument(_Document):
-    published: PortNumber
-    target: PortNumber
-    protocol: Protocol = Protocol.TCP
-    mode: PublishMode = PublishMode.INGRESS
-    name: str = ""
-
-
-class TaskDocument(_Document):
-    name: str
-    node: str = ""
-    state: TaskState = TaskState.RUNNING
-    addresses: dict[str, str] = {}
-    container: str = ""
-    hostname: str = ""
-    slot: Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] = 0
-
-
-class ServiceDocument(_Document):
-    mode: EndpointMode = EndpointMode.VIP
-    networks: dict[str, Annotated[MembershipDocument, BeforeValidator(_empty_means_defaults)]] = {}
-    ports: list[PortDocument] = []
-    labels: Labels = {}
-    tasks: list[TaskDocument] = []
-
-
-class AttachmentDocument(_Document):
-    address: str
-    aliases: list[str] = []
-    address6: str = ""
-    gateway: bool = False
-    priority: int = 0
-    links: dict[str, str] = {}
-
-
-class ContainerDocument(_Document):
-    namespace: str = ""
-    networks: dict[str, AttachmentDocument] = {}
-    hostname: str = ""
-    service: str = ""
-    task: str = ""
-    labels: Labels = {}
-    running: bool = True
-    dns: list[str] = []
-    ndots: bool = False
-
-
-class AskerDocument(_Document):
-    name: str
-    source: str
-    networks: list[str]
-    stack: str = ""
-
-
-class CatalogDocument(_Document):
-    networks: dict[str, Annotated[NetworkDocument, BeforeValidator(_empty_means_defaults)]]
-    services: dict[str, Annotated[ServiceDocument, BeforeValidator(_empty_means_defaults)]]
-    nodes: dict[str, Annotated[NodeDocument, BeforeValidator(_empty_means_defaults)]] | None = None
-    containers: dict[str, ContainerDocument] = {}
-    askers: list[AskerDocument] = []
-
-
-# --- sense across entities: each rule yields (location, message) --------------------------------------------
-
-# (location, message), or with another location as the message's end
-Faults: TypeAlias = Iterator[tuple[Location, str] | tuple[Location, str, Location]]
-
-
-def _subnets_are_cidr(document: CatalogDocument) -> Faults:
-    for name, network in document.networks.items():
-        for subnet in network.subnet:
-            if fault := _cidr_fault(subnet):
-                yield ("networks", name, "subnet"), fault
-
-
-def _askers_are_cidr(document: CatalogDocument) -> Faults:
-    for index, asker in enumerate(document.askers):
-        if fault := _cidr_fault(asker.source):
-            yield ("askers", index, "source"), fault
-
-
-def _networks_exist(document: CatalogDocument) -> Faults:
-    for network, location in _network_references(document):
-        if network not in document.networks:
-            yield location, f"unknown network '{network}'{suggestion(network, document.networks)}"
-
-
-def _nodes_exist(document: CatalogDocument) -> Faults:
-    if document.nodes is None:  # nobody listed them: the tasks' nodes are taken as they come
-        return
-    for location, task in _tasks(document):
-        if task.node and task.node not in document.nodes:
-            yield (
-                (*location, "node"),
-                f"unknown node '{task.node}'{suggestion(task.node, document.nodes)}",
-            )
-
-
-def _addresses_fit(document: CatalogDocument) -> Faults:
-    for use in _addresses(document):
-        try:
-            address = ipaddress.IPv4Address(use.address)
-        except ValueError:
-            yield use.location, f"'{use.address}' is not an IPv4 address"
-            continue
-        subnets = _known_subnets(document, use.network)
-        if subnets and not any(address in subnet for subnet in subnets):
-            known = ", ".join(map(str, subnets))
-            yield use.location, f"{address} is outside network '{use.network}' ({known})"
-
-
-def _addresses_unique(document: CatalogDocument) -> Faults:
-    uses = [use for use in _addresses(document) if use.held]
-    for use, first in _repeated(uses, lambda use: (use.network, use.address)):
-        yield use.location, f"{use.address} on '{use.network}' is already {first.owner}"
-
-
-def _published_unique(document: CatalogDocument) -> Faults:
-    ports = [  # host mode binds on the task's node only: two services may share the number
-        (("services", name, "ports", index), name, port)
-        for name, service in document.services.items()
-        for index, port in enumerate(service.ports)
-        if port.mode is PublishMode.INGRESS
-    ]
-    for (key, name, port), (_, first, _port) in _repeated(ports, lambda p: (p[2].published, p[2].protocol)):
-        by = "twice by service" if first == name else f"by services '{first}' and"
-        yield (*key, "published"), f"port {port.published}/{port.protocol} is published {by} '{name}'"
-
-
-def _task_names_unique(document: CatalogDocument) -> Faults:
-    for (location, task), (first, _) in _repeated(list(_tasks(document)), lambda t: t[1].name):
-        yield (*location, "name"), f"task '{task.name}' is already ", first
-
-
-def _dnsrr_has_no_vip(document: CatalogDocument) -> Faults:
-    for name, service in document.services.items():
-        if service.mode is not EndpointMode.DNSRR:
-            continue
-        for network, membership in service.networks.items():
-            if membership.vip:
-                yield ("services", name, "networks", network, "vip"), "a dnsrr service has no VIP"
-        for index, port in enumerate(service.ports):
-            if port.mode is PublishMode.INGRESS:
-                key = ("services", name, "ports", index, "mode")
-                yield key, "a dnsrr service can publish in host mode only"
-
-
-def _one_ingress(document: CatalogDocument) -> Faults:
-    ingress = [name for name, network in document.networks.items() if network.ingress]
-    for name in ingress[1:]:
-        yield ("networks", name, "ingress"), f"'{ingress[0]}' is already the ingress network"
-
-
-_CHECKS: tuple[Callable[[CatalogDocument], Faults], ...] = (
-    _subnets_are_cidr,
-    _askers_are_cidr,
-    _networks_exist,
-    _nodes_exist,
-    _addresses_fit,
-    _addresses_unique,
-    _published_unique,
-    _task_names_unique,
-    _dnsrr_has_no_vip,
-    _one_ingress,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _EncodedNetworkUse:
-    """An address at its place in the document. `held`: nobody else may have it on that network."""
-
-    location: Location
-    network: str
-    address: str
-    owner: str
-    held: bool = True
-
-
-def _addresses(document: CatalogDocument) -> Iterator[_EncodedNetworkUse]:
-    for name, service in document.services.items():
-        for network, membership in service.networks.items():
-            if membership.vip is not None:
-                where: Location = ("services", name, "networks", network, "vip")
-                yield _EncodedNetworkUse(where, network, membership.vip, f"the VIP of service '{name}'")
-    for location, task in _tasks(document):
-        held = task.state is not TaskState.DEAD  # Docker gives a dead task's address away again
-        for network, address in task.addresses.items():
-            where = (*location, "addresses", network)
-            yield _EncodedNetworkUse(where, network, address, f"the address of task '{task.name}'", held)
-    for name, container in document.containers.items():
-        held = not container.task and container.running  # a task's container has the task's address
-        for network, attachment in container.networks.items():
-            where = ("containers", name, "networks", network, "address")
-            if attachment.address:
-                yield _EncodedNetworkUse(
-                    where, network, attachment.address, f"the address of container '{name}'", held
-                )
-
-
-def _network_references(document: CatalogDocument) -> Iterator[tuple[str, Location]]:
-    for name, service in document.services.items():
-        for network in service.networks:
-            yield network, ("services", name, "networks", network)
-    for location, task in _tasks(document):
-        for network in task.addresses:
-            yield network, (*location, "addresses", network)
-    for name, container in document.containers.items():
-        for network in container.networks:
-            yield network, ("containers", name, "networks", network)
-    for index, asker in enumerate(document.askers):
-        for place, network in enumerate(asker.networks):
-            yield network, ("askers", index, "networks", place)
-
-
-def _tasks(document: CatalogDocument) -> Iterator[tuple[Location, TaskDocument]]:
-    for name, service in document.services.items():
-        for index, task in enumerate(service.tasks):
-            yield ("services", name, "tasks", index), task
-
-
-def _repeated(items: Iterable[Any], key: Callable[[Any], K]) -> Iterator[tuple[Any, Any]]:
-    """(item, the first with the same key) for every item but the first."""
-    first: dict[K, Any] = {}
-    for item in items:
-        earlier = first.setdefault(key(item), item)
-        if earlier is not item:
-            yield item, earlier
-
-
-def _cidr_fault(text: str) -> str:
-    try:
-        ipaddress.ip_network(text)
-    except ValueError as error:
-        return str(error) if "host bits" in str(error) else f"'{text}' is not a network in CIDR form"
-    return ""
-
-
-def _known_subnets(document: CatalogDocument, network: str) -> list[ipaddress.IPv4Network]:
-    known = document.networks.get(network)
-    subnets = [] if known is None else known.subnet
-    if any(map(_cidr_fault, subnets)):
-        return []  # told by its own rule; the addresses in it cannot be judged
-    parsed = map(ipaddress.ip_network, subnets)
-    return [subnet for subnet in parsed if isinstance(subnet, ipaddress.IPv4Network)]
-
-
 # --- document → entities ------------------------------------------------------------------------------------
 
 
@@ -421,7 +117,7 @@ def _entities(document: CatalogDocument) -> Catalogue:
 
 def _nodes_of(document: CatalogDocument) -> dict[str, Node]:
     if document.nodes is None:
-        return {task.node: Node(task.node, task.node, "") for _, task in _tasks(document) if task.node}
+        return {task.node: Node(task.node, task.node, "") for _, task in tasks_of(document) if task.node}
     return {
         name: Node(name, name, n.address, n.role, n.availability, n.state, _return_path_of(n.return_path))
         for name, n in document.nodes.items()
@@ -521,7 +217,7 @@ def _by_name(entities: Iterable[E]) -> list[E]:
     return sorted(entities, key=lambda entity: (entity.name, entity.id))
 
 
-def _without_defaults(schema: type[_Document], values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_defaults(schema: type[CatalogueModel], values: Mapping[str, Any]) -> dict[str, Any]:
     fields = schema.model_fields
     return {
         key: value

@@ -4,7 +4,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from mesh.catalog import codec
-from mesh.catalog.codec import CatalogDocument, Catalogue
+from mesh.catalog.codec import Catalogue
+from mesh.catalog.document_schema import CatalogDocument
 from mesh.catalog.documents import read_yaml
 from mesh.errors import ConfigError, Problem
 from sidecar import config, config_layers
