@@ -200,6 +200,13 @@ def _ports(reading: MetricsReading) -> Iterator[Metric]:
 
 
 def _http(reading: MetricsReading) -> Iterator[Metric]:
+    yield from _http_requests(reading)
+    yield from _http_endpoints(reading)
+    yield from _http_certificates(reading)
+    yield from _http_beyond_this_node(reading)
+
+
+def _http_requests(reading: MetricsReading) -> Iterator[Metric]:
     yield _counter(
         "mesh_http_requests_total",
         "HTTP requests answered.",
@@ -230,6 +237,9 @@ def _http(reading: MetricsReading) -> Iterator[Metric]:
         ["service"],
         reading.http_retries_refused,
     )
+
+
+def _http_endpoints(reading: MetricsReading) -> Iterator[Metric]:
     yield _counter(
         "mesh_http_checks_total",
         "Active checks of endpoints, from this node.",
@@ -248,6 +258,9 @@ def _http(reading: MetricsReading) -> Iterator[Metric]:
         ["service"],
         reading.http_ejections,
     )
+
+
+def _http_certificates(reading: MetricsReading) -> Iterator[Metric]:
     yield _labelled_gauge(
         "mesh_http_certificate_expiry_timestamp_seconds",
         "When a certificate ends, in seconds since 1970.",
@@ -260,6 +273,10 @@ def _http(reading: MetricsReading) -> Iterator[Metric]:
         ["result"],
         reading.http_orders,
     )
+
+
+def _http_beyond_this_node(reading: MetricsReading) -> Iterator[Metric]:
+    """What is passed on whole, sent to other nodes, or refused because it is somebody else's."""
     yield _counter(
         "mesh_http_passed_on_total",
         "TLS connections passed on by the name that they ask for.",
