@@ -10,7 +10,6 @@ a next one is to come, what the kernel carries is left to it, relayed ports too:
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from functools import partial
 
 from aiohttp import web
 
-from mesh.catalog.model import NO_RETURN_PATH, Container, ReturnPath
+from mesh.catalog.model import NO_RETURN_PATH, ReturnPath
 from mesh.catalog.snapshot import Change, Snapshot
 from mesh.catalog.store import Store
 from mesh.discovery.docker_source import DockerSource
@@ -35,7 +34,7 @@ from mesh.http.hosts.assigned import AssignedHosts
 from mesh.http.hosts.book import HostBook
 from mesh.http.upstream.network_reach import Namespaces, OwnNamespace
 from mesh.internal_errors import ERRORS
-from mesh.kernel.capture import CapturePolicy, Closable, ContainerCapture, OpenEndpoint, dns_sockets
+from mesh.kernel.capture import CapturePolicy, ContainerCapture, dns_sockets
 from mesh.kernel.firewall.filter_table import Family
 from mesh.kernel.firewall.listener_rules import LISTENER_TABLE
 from mesh.kernel.firewall.listeners import ListenerFirewall
@@ -44,7 +43,6 @@ from mesh.kernel.flow_drain import Flows
 from mesh.kernel.ingress import IngressRules, ipvs_here
 from mesh.kernel.netfilter import nft
 from mesh.kernel.return_paths import ReturnPathRules
-from mesh.kernel.rulesets import DnsPorts
 from mesh.kernel.table import Tables
 from mesh.labels.ports import Carrier
 from mesh.net.netns import NamespaceWorker
@@ -65,6 +63,7 @@ from sidecar.config import Address, Config, DiscoveryKind, ListenAddress, OverIp
 from sidecar.wiring.acme import AcmeService
 from sidecar.wiring.container_dns import CapturedEndpoints
 from sidecar.wiring.data_plane import DataPlane
+from sidecar.wiring.dns_of_all_processes import open_everywhere
 from sidecar.wiring.http import HttpEdge
 from sidecar.wiring.successor import has_successor
 from sidecar.workers.dns_supervisor import DnsWorkers
@@ -303,53 +302,21 @@ class Sidecar:
         default = Carrier(config.ingress.mode)
         await self._until_informed(source)
         self._start_loading_rules()
-        worker = NamespaceWorker()
-        self._on_stop(worker.close)
-        tables, ipvs = Tables(worker), ipvs_here()
+        worker = self._namespace_worker()
+        tables = Tables(worker)
         returning = ReturnPathRules(
             self._vital, worker, source.return_path_changed, CapturePolicy(config.capture)
         )
         self._return_paths = returning
-        watcher = NamespaceWorker()
-        self._on_stop(watcher.close)
-        flows = Flows(self._vital, watcher)
-        self._on_stop(flows.close)
-        self._begin(flows, "flows")  # ahead of those who tell it what they have loaded
-        ingress = IngressRules(
-            self._vital,
-            tables,
-            worker,
-            netns_dir=config.docker.netns,
-            default=default,
-            on_entry=returning.own_entry,
-            flows=flows,
-        )
+        flows = self._start_flows()
+        ingress = self._ingress(tables, worker, returning, flows)
         listeners, watch = await self._ask_operator(tables, ingress)
         relaying = self._relay_processes(lambda place: _ingress_path(place, ingress))
-        relay = RelayPorts(
-            self._vital,
-            listen_address=config.ingress.listen,
-            default=default,
-            as_published=ipvs_here,
-            redirect=ingress.redirect,
-            open_tcp=relaying.open_tcp,
-            open_udp=relaying.open_udp,
-            open_http=self._http().port,
-            guard=listeners,
-        )
+        relay = self._relay_on_swarm(relaying, ingress, listeners)
         self._http().sandbox = lambda: ingress.sandbox_path
         relay6 = self._relay_over_ipv6(relaying, default, listeners)
         endpoints = CapturedEndpoints(resolver, self.store, self._queries)
-        capture = ContainerCapture(
-            self._vital,
-            tables,
-            _open_everywhere(endpoints, workers) if workers else endpoints.open,
-            CapturePolicy(config.capture),
-            ipvs,
-            partial(dns_sockets, shared=workers is not None),
-            flows,
-            returning.look_again,
-        )
+        capture = self._capture(tables, endpoints, workers, flows, returning)
         prober = Prober(self._vital, source.set_unwell)
         self._on_stop(prober.close)
         relays = [one for one in (relay, relay6) if one is not None]
@@ -379,6 +346,68 @@ class Sidecar:
             returning,
             listeners,
             processes=self._processes(relaying),
+        )
+
+    def _namespace_worker(self) -> NamespaceWorker:
+        worker = NamespaceWorker()
+        self._on_stop(worker.close)
+        return worker
+
+    def _start_flows(self) -> Flows:
+        """Ahead of those who tell it what they have loaded."""
+        flows = Flows(self._vital, self._namespace_worker())
+        self._on_stop(flows.close)
+        self._begin(flows, "flows")
+        return flows
+
+    def _ingress(
+        self, tables: Tables, worker: NamespaceWorker, returning: ReturnPathRules, flows: Flows
+    ) -> IngressRules:
+        """Published ports that are carried in the kernel."""
+        return IngressRules(
+            self._vital,
+            tables,
+            worker,
+            netns_dir=self._config.docker.netns,
+            default=Carrier(self._config.ingress.mode),
+            on_entry=returning.own_entry,
+            flows=flows,
+        )
+
+    def _relay_on_swarm(
+        self, relaying: RelaySupervisor, ingress: IngressRules, listeners: ListenerFirewall
+    ) -> RelayPorts:
+        """Ports over IPv4 that are not carried in the kernel."""
+        return RelayPorts(
+            self._vital,
+            listen_address=self._config.ingress.listen,
+            default=Carrier(self._config.ingress.mode),
+            as_published=ipvs_here,
+            redirect=ingress.redirect,
+            open_tcp=relaying.open_tcp,
+            open_udp=relaying.open_udp,
+            open_http=self._http().port,
+            guard=listeners,
+        )
+
+    def _capture(
+        self,
+        tables: Tables,
+        endpoints: CapturedEndpoints,
+        workers: DnsWorkers | None,
+        flows: Flows,
+        returning: ReturnPathRules,
+    ) -> ContainerCapture:
+        """DNS and virtual IPs of this node's containers."""
+        return ContainerCapture(
+            self._vital,
+            tables,
+            open_everywhere(endpoints, workers) if workers else endpoints.open,
+            CapturePolicy(self._config.capture),
+            ipvs_here(),
+            partial(dns_sockets, shared=workers is not None),
+            flows,
+            returning.look_again,
         )
 
     def _begin_http_on_swarm(self, source: DockerSource, ingress: IngressRules) -> Namespaces:
@@ -572,24 +601,3 @@ def _ingress_path(place: str, ingress: IngressRules) -> str | None:
     if place:
         raise NamespaceGone("a process that relays has no network of its own")
     return ingress.sandbox_path
-
-
-def _open_everywhere(endpoints: CapturedEndpoints, workers: DnsWorkers) -> OpenEndpoint:
-    """A captured container's endpoint here and in every worker."""
-
-    def open_(container: Container, udp: socket.socket, tcp: socket.socket) -> Closable:
-        here = endpoints.open(container, udp, tcp)
-        workers.join(container, DnsPorts(udp.getsockname()[1], tcp.getsockname()[1]))
-        return _Everywhere(here, partial(workers.leave, container.id))
-
-    return open_
-
-
-@dataclass(frozen=True, slots=True)
-class _Everywhere:
-    here: Closable
-    elsewhere: Callable[[], None]
-
-    def close(self) -> None:
-        self.elsewhere()
-        self.here.close()

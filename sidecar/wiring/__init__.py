@@ -2,6 +2,7 @@
 
 data_plane     The pieces that carry traffic, for those who tell of them
 container_dns  DNS inside captured containers: an endpoint's scope follows the catalogue
+dns_of_all_processes  A captured container's DNS in the sidecar and its DNS workers, opened together
 first_packets  A client's first packet to each port of this node, to be led through the node's rules
 http           The HTTP side of the sidecar put together: what its parts share, the entry points
 http_view      What people are told of the HTTP side: listeners, problems, routes

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -161,11 +161,7 @@ class HttpEdge:
             return
         kinds = {entry.name: entry.tls for entry in config.entrypoints}
         if any(kinds.values()) and self._given is None:
-            issued = self.issuing.folder if self.issuing is not None else None
-            self.certificates = certificates = TlsCertificates(config.certificates, issued)
-            certificates.refresh()
-            self._hand_out(certificates)
-            self._tasks.keep(partial(self._look_again, certificates), "certificates")
+            self._start_certificates()
         self.site = site = RequestRouter(
             self.core,
             reach,
@@ -190,7 +186,20 @@ class HttpEdge:
             self.core, here or reach, [name for name, tls in kinds.items() if tls], site.ownership
         )
         self.store.subscribe(passing.update, "tls-passthrough", passing.restart, begin=True)
-        trusted = tuple(map(ip_network, config.trusted))
+        self._open_entry_points(site, passing, kinds)
+
+    def _start_certificates(self) -> None:
+        issued = self.issuing.folder if self.issuing is not None else None
+        self.certificates = certificates = TlsCertificates(self.config.certificates, issued)
+        certificates.refresh()
+        self._hand_out(certificates)
+        self._tasks.keep(partial(self._look_again, certificates), "certificates")
+
+    def _open_entry_points(
+        self, site: RequestRouter, passing: TlsPassthrough, kinds: Mapping[str, bool]
+    ) -> None:
+        """`kinds`: name of an entry point → is it with TLS?"""
+        trusted = tuple(map(ip_network, self.config.trusted))
 
         def context() -> ssl.SSLContext | None:
             store = self._given.certificates if self._given is not None else self.certificates
@@ -198,7 +207,7 @@ class HttpEdge:
 
         places = [
             (entry.name, entry.address.host, entry.address.port)
-            for entry in (config.entrypoints if self._given is None else ())
+            for entry in (self.config.entrypoints if self._given is None else ())
         ]
         self.entries = EntryPoints(
             self._tasks,
