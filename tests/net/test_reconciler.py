@@ -51,6 +51,17 @@ def quick() -> Backoff:
     return Backoff(0.001, 0.004)
 
 
+async def at_work() -> tuple[Part, Reconciler]:
+    """In its first round, which ends when the gate opens."""
+    part = Part()
+    part.gate.clear()
+    reconciler = Reconciler(part.tasks, "part", part.work)
+    reconciler.wake()
+    reconciler.start()
+    await until(lambda: part.rounds == 1)
+    return part, reconciler
+
+
 async def test_without_a_wake_there_is_nothing_to_do() -> None:
     part = Part()
     reconciler = Reconciler(part.tasks, "part", part.work)
@@ -76,12 +87,7 @@ async def test_each_wake_causes_a_round() -> None:
 
 
 async def test_changes_that_arrive_during_a_round_cause_exactly_one_more() -> None:
-    part = Part()
-    part.gate.clear()
-    reconciler = Reconciler(part.tasks, "part", part.work)
-    reconciler.wake()
-    reconciler.start()
-    await until(lambda: part.rounds == 1)
+    part, reconciler = await at_work()
     for change in ("a", "b", "c"):
         part.marked.append(change)
         reconciler.wake()
@@ -92,12 +98,7 @@ async def test_changes_that_arrive_during_a_round_cause_exactly_one_more() -> No
 
 
 async def test_it_is_not_settled_before_a_round_that_began_after_the_last_wake() -> None:
-    part = Part()
-    part.gate.clear()
-    reconciler = Reconciler(part.tasks, "part", part.work)
-    reconciler.wake()
-    reconciler.start()
-    await until(lambda: part.rounds == 1)
+    part, reconciler = await at_work()
     reconciler.wake()
     settled = part.tasks.start(reconciler.settled(), "settled")
     part.gate.set()
