@@ -9,7 +9,7 @@ subscription     One subscriber to the catalogue
 intake           What may enter the catalogue: entities whose fields are what their types say
 entries          Which node enters the ingress network where: the claims of the nodes, judged
 codec            The catalogue as a document: `catalog.yml` for the file source
-partial_check    What can be said of a document that is partly wrong: all its faults, and the sense of the rest
+partial_check    What can be said of a document that is partly wrong: all its faults, the sense of the rest
 document_schema  The shape of a catalogue's document: its keys, and what kind of value each has
 document_rules   Do the entities of a document make sense together?
 documents        From text to a document, with every fault named at its place
