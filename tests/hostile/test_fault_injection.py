@@ -74,7 +74,7 @@ ENDS = {"on_fault", "occupy", "over", "close", "_close", "stop_clock", "_release
 ENDS |= {"_end_requests", "_break_all", "_on_connection_end", "_release_address", "_check_empty"}
 ENDS |= {"_release_socket"}
 # Their last step hands the connection over: nothing of theirs is left that could fail.
-LAST = {"_on_accepted", "_start", "_serve", "on_http2"}
+LAST = {"_on_accepted", "_start", "_begin", "_serve", "on_http2"}
 # Asked by who looks at it from outside, so not in a callback of a connection; or the test's own.
 ASKED = {"start", "update", "update_endpoints", "serving", "endpoints", "stats", "problems"}
 

@@ -264,7 +264,7 @@ class TestNobodyThere:
     async def test_no_such_task(self, two: Two) -> None:
         port = await two.port(saying("there"))
         (endpoint,) = port.endpoints
-        port.update_endpoints((replace(endpoint, port=endpoint.port),))
+        port.update_endpoints((endpoint,))
         two.put("127.9.9.9")
         await self._refused(two, await two.stand.client(port))
         assert two.tunnels.failed == {"OSError": 1}  # no node is known to have it
@@ -283,7 +283,7 @@ class TestNobodyThere:
         two.put(gone.endpoint.address)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            nobody = replace(gone.endpoint, port=free.getsockname()[1])
+            nobody = gone.endpoint._replace(port=free.getsockname()[1])
         port.update_endpoints((nobody,))
         await self._refused(two, await two.stand.client(port))
 
@@ -311,7 +311,7 @@ class TestNobodyThere:
     async def test_another_task_is_tried(self, two: Two) -> None:
         port = await two.port(saying("one"), saying("one"))
         alive, gone = port.endpoints
-        port.update_endpoints((alive, replace(gone, port=1)))
+        port.update_endpoints((alive, gone._replace(port=1)))
         client = await two.stand.client(port)
         for _ in range(4):
             await client.request("Content-Length: 1", first="POST /x HTTP/1.1", body=b"a")
